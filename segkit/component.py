@@ -1,0 +1,98 @@
+"""Entry: what is registered. Component: an entry chosen by a recipe, with validated parameters."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from segkit.signatures import PREFIX, parameter_model
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from segkit.registry import Registry
+
+WEIGHTED = ("loss", "regularizer")
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A registered component: what `segkit list` shows and what recipes are validated against."""
+
+    name: str
+    registry: Registry
+    factory: Callable[..., Any]
+    signature: inspect.Signature
+    doc: str
+    origin: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the documentation."""
+        return self.doc.strip().split("\n", 1)[0]
+
+    @functools.cached_property
+    def parameters(self) -> type[BaseModel]:
+        """The pydantic model of what a recipe may set, keyed by TOML names."""
+        registry = self.registry
+        handed = 0 if registry.called and inspect.isclass(self.factory) else len(registry.handed)
+        return parameter_model(self.name, self.factory, self.signature, handed, registry.slot in WEIGHTED)
+
+    def known(self) -> list[str]:
+        """Return the TOML names of the parameters."""
+        return [field.alias or key for key, field in self.parameters.model_fields.items()]
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """A validated choice for a slot: an entry and its parameters, ready to be built."""
+
+    entry: Entry
+    values: BaseModel
+    _built: list[Any] = field(default_factory=list, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.entry.name
+
+    @property
+    def weight(self) -> float:
+        """The slot's factor (losses and regularizers), 1 elsewhere."""
+        return float(getattr(self.values, PREFIX + "weight", 1.0))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The validated parameters by their Python names; nested components are `Component`s."""
+        skip = "weight" if self.entry.registry.slot in WEIGHTED else None
+        named = ((key.removeprefix(PREFIX), value) for key, value in self.values)
+        return {key: value for key, value in named if key != skip}
+
+    def dump(self) -> dict[str, Any]:
+        """Return `{name: parameters}` as a recipe writes it, defaults included."""
+        return {self.name: json.loads(self.values.model_dump_json(by_alias=True, exclude_none=True))}
+
+    def build(self, *handed: Any) -> Any:
+        """Build the component: what segkit calls later, or the product of the factory and `handed`."""
+        factory, arguments = self.entry.factory, self.arguments
+        if not self.entry.registry.called:
+            return factory(*handed, **arguments)
+        return factory(**arguments) if inspect.isclass(factory) else functools.partial(factory, **arguments)
+
+    def __call__(self, *handed: Any) -> Any:
+        """Call the component with what its slot hands in."""
+        if not self.entry.registry.called:
+            return self.build(*handed)
+        if not self._built:
+            self._built.append(self.build())
+        return self._built[0](*handed)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Component) and self.entry is other.entry and self.dump() == other.dump()
+
+    def __hash__(self) -> int:
+        return hash((self.name, json.dumps(self.dump(), sort_keys=True)))

@@ -1,0 +1,7 @@
+"""Datasets."""
+
+from __future__ import annotations
+
+from segkit.registry import Registry
+
+datasets = Registry("data", "datasets", handed=(), called=False)

@@ -1,0 +1,249 @@
+"""Kind -> named factories with parameter models: register, look up, validate, build.
+
+One mechanism serves the ten slots. A registry is also the pydantic type of its slot, so that a recipe is one
+static class, plugins may register late, and every mistake of a file is found in one pass.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from segkit.component import Component, Entry
+from segkit.errors import RegistrationError, UserError, suggest
+from segkit.mistakes import details, mistake, rewritten
+from segkit.signatures import where
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import InitErrorDetails, core_schema
+
+__all__ = ["Component", "Entry", "Registry", "Several"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def fold(name: str) -> str:
+    """Return the form under which names are compared: case, `-` and `_` do not count."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
+class Registry:
+    """The named components of one slot.
+
+    Args:
+        slot: the slot's name in a recipe and in messages, e.g. "loss".
+        plural: the registry's own name, e.g. "losses".
+        handed: what segkit hands in by position.
+        called: whether a component is called with it each time (a loss), or is a factory called once (a model).
+        source: registers a library's family when a name is first looked up, e.g. the optimizers of torch.
+    """
+
+    def __init__(
+        self,
+        slot: str,
+        plural: str,
+        *,
+        handed: tuple[str, ...],
+        called: bool,
+        source: Callable[[Registry], None] | None = None,
+    ) -> None:
+        self.slot, self.plural, self.handed, self.called = slot, plural, handed, called
+        self._source = source
+        self._entries: dict[str, Entry] = {}
+
+    def __repr__(self) -> str:
+        return f"<registry {self.plural}>"
+
+    def register(self, name: str) -> Callable[[F], F]:
+        """Return a decorator that registers a function or class under `name` and gives it back unchanged.
+
+        Raises:
+            RegistrationError: the name is taken, or the signature cannot be written in a recipe.
+        """
+
+        def decorate(factory: F) -> F:
+            if not callable(factory):
+                raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
+            self.add(name, factory, inspect.signature(factory), doc=factory.__doc__ or "", origin=None)
+            return factory
+
+        return decorate
+
+    def add(
+        self, name: str, factory: Callable[..., Any], signature: inspect.Signature, *, doc: str, origin: str | None
+    ) -> Entry:
+        """Register `factory` under an explicit signature, e.g. a library's, narrowed to what a recipe can write."""
+        builtin = factory.__module__.startswith("segkit.")
+        place = origin or ("segkit" if builtin else where(factory))
+        if not name or not all(part.isalnum() for part in name.replace("-", "_").split("_") if part):
+            raise RegistrationError(f"{place}: '{name}' is no name for a {self.slot}: use letters, digits and '_'.")
+        if origin is None and not builtin:
+            self._load()
+        taken = self._entries.get(fold(name))
+        if taken is not None:
+            raise RegistrationError(
+                f"{place}: the {self.slot} '{name}' is taken by '{taken.name}' of {taken.origin} "
+                "(case, '-' and '_' do not count). Choose another name."
+            )
+        entry = Entry(name, self, factory, signature, doc, place)
+        if origin is None and not builtin:
+            _ = entry.parameters  # an author hears of a bad signature at once
+        self._entries[fold(name)] = entry
+        return entry
+
+    def _load(self) -> None:
+        """Let the library's family register, once."""
+        source, self._source = self._source, None
+        if source is not None:
+            source(self)
+
+    def snapshot(self) -> dict[str, Entry]:
+        """Return the entries of now, for `restore`."""
+        return dict(self._entries)
+
+    def restore(self, entries: dict[str, Entry]) -> None:
+        """Take back every registration made since `snapshot`."""
+        self._entries = dict(entries)
+
+    def names(self) -> list[str]:
+        """Return the registered names, sorted."""
+        return sorted(entry.name for entry in self)
+
+    def __iter__(self) -> Iterator[Entry]:
+        self._load()
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name.lower()))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._find(name) is not None
+
+    def _find(self, name: str) -> Entry | None:
+        if fold(name) not in self._entries:
+            self._load()
+        return self._entries.get(fold(name))
+
+    def __getitem__(self, name: str) -> Entry:
+        """Return the entry of a name, matched without regard to case, `-` and `_`.
+
+        Raises:
+            UserError: nothing is registered under that name.
+        """
+        entry = self._find(name)
+        if entry is None:
+            raise UserError(f"no {self.slot} is called '{name}'. {suggest(name, self.names())}")
+        return entry
+
+    def component(self, name: str, parameters: dict[str, Any] | None = None) -> Component:
+        """Validate `parameters` (TOML names) and return the component.
+
+        Raises:
+            UserError: an unknown name, or every mistake of the parameters, one a line.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return self._validate({name: parameters or {}})
+        except ValidationError as error:
+            lines = (
+                f"{self.slot}.{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
+                for found in error.errors()
+            )
+            raise UserError("\n".join(lines)) from None
+
+    def build(self, name: str, parameters: dict[str, Any] | None = None, *handed: Any) -> Any:
+        """Validate and build: `losses.build("dice_mix", {"lambda": 0.6})`, `models.build("unet", {}, 1, 2)`."""
+        return self.component(name, parameters).build(*handed)
+
+    def _validate(self, value: Any) -> Component:
+        """Return the component that a recipe's value (a name, or a table of one name) stands for."""
+        if isinstance(value, Component) and value.entry.registry is self:
+            return value
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            given = f"{len(value)} names: {', '.join(value)}" if isinstance(value, dict) and value else repr(value)
+            raise mistake(self.slot, (), f"should be one {self.slot}: a name or a table with one name (given {given})", value)
+        ((name, parameters),) = value.items()
+        return self._choose(str(name), parameters)
+
+    def _choose(self, name: str, parameters: Any) -> Component:
+        from pydantic import ValidationError
+
+        entry = self._find(name)
+        if entry is None:
+            raise mistake(self.slot, (name,), f"no such {self.slot}. {suggest(name, self.names())}", parameters)
+        if not isinstance(parameters, dict):
+            raise mistake(self.slot, (name,), "should be a table of parameters", parameters)
+        try:
+            text = json.dumps(parameters, default=str)
+            return Component(entry, entry.parameters.model_validate_json(text, strict=True))
+        except ValidationError as error:
+            raise rewritten(error, entry.known(), (name,), "parameter") from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(Component.dump)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Describe a bare name whose parameters all have defaults, or a table of one name."""
+        bare = [e.name for e in self if not any(f.is_required() for f in e.parameters.model_fields.values())]
+        table = {"type": "object", "properties": self._properties(), "additionalProperties": False}
+        return {"anyOf": [{"enum": bare}, {**table, "minProperties": 1, "maxProperties": 1}]}
+
+    def _properties(self) -> dict[str, Any]:
+        """Return the JSON Schema of each entry's parameters, by name."""
+        schemas = {}
+        for entry in self:
+            schemas[entry.name] = entry.parameters.model_json_schema(by_alias=True) | {"description": entry.summary}
+        return schemas
+
+
+class Several:
+    """The pydantic type of a slot that holds one or more components by name: `[loss.dice]`, `[loss.bce]`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def _validate(self, value: Any) -> tuple[Component, ...]:
+        from pydantic import ValidationError
+
+        if isinstance(value, tuple) and all(isinstance(item, Component) for item in value):
+            return value
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict):
+            raise mistake(self.registry.slot, (), f"should be a table of {self.registry.plural} by name", value)
+        chosen: list[Component] = []
+        mistakes: list[InitErrorDetails] = []
+        for name, parameters in value.items():
+            try:
+                chosen.append(self.registry._choose(str(name), parameters))
+            except ValidationError as error:
+                mistakes.extend(details(error))
+        if mistakes:
+            raise ValidationError.from_exception_data(self.registry.slot, mistakes)
+        return tuple(chosen)
+
+    @staticmethod
+    def _dump(value: tuple[Component, ...]) -> dict[str, Any]:
+        return {name: parameters for component in value for name, parameters in component.dump().items()}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(self._dump)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        table = {"type": "object", "properties": self.registry._properties(), "additionalProperties": False}
+        return {"anyOf": [{"type": "string"}, table]}
