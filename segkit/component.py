@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 WEIGHTED = ("loss", "regularizer")
 
 
+def fold(name: str) -> str:
+    """Return the form under which names are compared: case, `-` and `_` do not count."""
+    return name.lower().replace("-", "").replace("_", "")
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """A registered component: what `segkit list` shows and what recipes are validated against."""
@@ -29,6 +34,7 @@ class Entry:
     signature: inspect.Signature
     doc: str
     origin: str
+    exclusive_only: bool = False
 
     @property
     def summary(self) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from segkit.errors import suggest
 
 if TYPE_CHECKING:
-    from pydantic_core import InitErrorDetails, ValidationError
+    from pydantic_core import ErrorDetails, InitErrorDetails, ValidationError
 
 
 def mistake(title: str, place: tuple[str | int, ...], message: str, value: Any) -> ValidationError:
@@ -33,21 +33,27 @@ def details(error: ValidationError) -> list[InitErrorDetails]:
     ]
 
 
-def rewritten(error: ValidationError, known: Iterable[str], place: tuple[str, ...], word: str) -> ValidationError:
-    """Return the error under `place`, unknown keys answered with the nearest known one."""
+def plainly(found: ErrorDetails, known: Iterable[str], word: str) -> str:
+    """Return one of pydantic's mistakes in words: an unknown key with the nearest known one, a value as given."""
+    if found["type"] == "extra_forbidden":
+        return f"no such {word}. {suggest(str(found['loc'][-1]), known)}"
+    if found["type"] == "missing":
+        return f"this {word} is required"
+    if found["type"] in ("component", "recipe"):
+        return found["msg"]
+    if found["type"] == "value_error":
+        return found["msg"].removeprefix("Value error, ")
+    return f"{found['msg'][0].lower()}{found['msg'][1:]} (given {json.dumps(found['input'], default=str)})"
+
+
+def rewritten(error: ValidationError, known: Iterable[str], place: tuple[str, ...]) -> ValidationError:
+    """Return the error of a component's parameters under `place`, said plainly."""
     from pydantic_core import PydanticCustomError, ValidationError
 
     names = list(known)
     rows = details(error)
     for detail, found in zip(rows, error.errors(include_url=False), strict=True):
-        path = tuple(part for part in found["loc"])
-        text = found["msg"]
-        if found["type"] == "extra_forbidden" and len(path) == 1:
-            text = f"no such {word}. {suggest(str(path[0]), names)}"
-        elif found["type"] not in ("extra_forbidden", "missing", "component", "recipe"):
-            text = f"{text} (given {json.dumps(found['input'], default=str)})"
-        elif found["type"] == "missing":
-            text = f"{word} is missing"
+        text = plainly(found, names, "parameter")
         detail["type"] = PydanticCustomError("recipe", "{text}", {"text": text})
-        detail["loc"] = place + path
+        detail["loc"] = place + tuple(found["loc"])
     return ValidationError.from_exception_data(error.title, rows)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segkit.component import Component, Entry
+from segkit.component import Component, Entry, fold
 from segkit.errors import RegistrationError, UserError, suggest
 from segkit.mistakes import details, mistake, rewritten
 from segkit.signatures import where
@@ -20,14 +20,9 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import InitErrorDetails, core_schema
 
-__all__ = ["Component", "Entry", "Registry", "Several"]
+__all__ = ["Component", "Entry", "Registry", "Several", "fold"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def fold(name: str) -> str:
-    """Return the form under which names are compared: case, `-` and `_` do not count."""
-    return name.lower().replace("-", "").replace("_", "")
 
 
 class Registry:
@@ -57,8 +52,12 @@ class Registry:
     def __repr__(self) -> str:
         return f"<registry {self.plural}>"
 
-    def register(self, name: str) -> Callable[[F], F]:
+    def register(self, name: str, *, exclusive_only: bool = False) -> Callable[[F], F]:
         """Return a decorator that registers a function or class under `name` and gives it back unchanged.
+
+        Args:
+            name: what recipes call it.
+            exclusive_only: it has a meaning for exclusive channels (softmax) alone; other recipes are refused.
 
         Raises:
             RegistrationError: the name is taken, or the signature cannot be written in a recipe.
@@ -67,13 +66,21 @@ class Registry:
         def decorate(factory: F) -> F:
             if not callable(factory):
                 raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
-            self.add(name, factory, inspect.signature(factory), doc=factory.__doc__ or "", origin=None)
+            signature = inspect.signature(factory)
+            self.add(name, factory, signature, doc=factory.__doc__ or "", exclusive_only=exclusive_only)
             return factory
 
         return decorate
 
     def add(
-        self, name: str, factory: Callable[..., Any], signature: inspect.Signature, *, doc: str, origin: str | None
+        self,
+        name: str,
+        factory: Callable[..., Any],
+        signature: inspect.Signature,
+        *,
+        doc: str,
+        origin: str | None = None,
+        exclusive_only: bool = False,
     ) -> Entry:
         """Register `factory` under an explicit signature, e.g. a library's, narrowed to what a recipe can write."""
         builtin = factory.__module__.startswith("segkit.")
@@ -88,7 +95,7 @@ class Registry:
                 f"{place}: the {self.slot} '{name}' is taken by '{taken.name}' of {taken.origin} "
                 "(case, '-' and '_' do not count). Choose another name."
             )
-        entry = Entry(name, self, factory, signature, doc, place)
+        entry = Entry(name, self, factory, signature, doc, place, exclusive_only)
         if origin is None and not builtin:
             _ = entry.parameters  # an author hears of a bad signature at once
         self._entries[fold(name)] = entry
@@ -164,7 +171,9 @@ class Registry:
             value = {value: {}}
         if not isinstance(value, dict) or len(value) != 1:
             given = f"{len(value)} names: {', '.join(value)}" if isinstance(value, dict) and value else repr(value)
-            raise mistake(self.slot, (), f"should be one {self.slot}: a name or a table with one name (given {given})", value)
+            raise mistake(
+                self.slot, (), f"should be one {self.slot}: a name or a table with one name (given {given})", value
+            )
         ((name, parameters),) = value.items()
         return self._choose(str(name), parameters)
 
@@ -180,7 +189,7 @@ class Registry:
             text = json.dumps(parameters, default=str)
             return Component(entry, entry.parameters.model_validate_json(text, strict=True))
         except ValidationError as error:
-            raise rewritten(error, entry.known(), (name,), "parameter") from None
+            raise rewritten(error, entry.known(), (name,)) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         from pydantic_core import core_schema

@@ -1,0 +1,1 @@
+"""A recipe becomes trials; trials become tables, figures and a verdict."""
