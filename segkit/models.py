@@ -1,7 +1,66 @@
-"""Models."""
+"""Models: networks that turn an image into scores.
+
+A model is handed `in_channels` and `out_channels` and gives a module: image (N, in, H, W) to scores (N, out, H, W),
+without an activation at the end.
+"""
 
 from __future__ import annotations
 
-from segkit.registry import Registry
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import MinLen
+
+from segkit.initializers import initializers
+from segkit.registry import Component, Registry
+from segkit.types import Count, Fraction
+from segkit.upsamplers import upsamplers
+
+if TYPE_CHECKING:
+    from torch import nn
 
 models = Registry("model", "models", handed=("in_channels", "out_channels"), called=False)
+
+
+@models.register("unet")
+def unet(
+    in_channels: int,
+    out_channels: int,
+    *,
+    widths: Annotated[tuple[Count, ...], MinLen(1)] = (64, 128, 256, 512),
+    dropout: Fraction = 0.0,
+    norm: Literal["batch", "instance", "group", "none"] = "batch",
+    norm_order: Literal["after", "before"] = "after",
+    upsampler: Annotated[Component, upsamplers] = "conv_transpose",  # type: ignore[assignment]
+    initializer: Annotated[Component, initializers] = "xavier_normal",  # type: ignore[assignment]
+) -> nn.Module:
+    """U-Net: two 3 x 3 convolutions a level, concatenating skips; 7.7 million weights by default.
+
+    Images of any size: the border is repeated up to a multiple of 2^(levels - 1), at least 2 pixels on the lowest
+    level so that a norm has something to average, and cropped away again.
+
+    Args:
+        in_channels: of the image.
+        out_channels: of the scores.
+        widths: channels of each level, the finest first; their number is the depth.
+        dropout: probability that a channel is dropped after each convolution of the path down, lowest level
+            included: whole channels (Tompson et al. 2015), since neighbouring pixels say the same.
+        norm: "batch", "instance", "group" (8 groups, or as many as divide the width) or "none".
+        norm_order: norm "after" the ReLU, as in the first study, or "before" it, as is common.
+        upsampler: doubles the size and brings the channels to the next level's.
+        initializer: fills the weights.
+
+    Source: Ronneberger, Fischer, Brox 2015, with padded convolutions and norms.
+    """
+    from segkit.unet import UNet
+
+    model = UNet(
+        in_channels,
+        out_channels,
+        widths=widths,
+        dropout=dropout,
+        norm=norm,
+        norm_order=norm_order,
+        upsampler=upsampler,
+    )
+    initializer(model)
+    return model

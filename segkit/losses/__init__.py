@@ -1,0 +1,37 @@
+"""Losses: what training makes small.
+
+A loss is handed `logits` (N, C, H, W) and `target` (N, C, H, W) in {0, 1}, both of one floating type, and gives
+a scalar. `sigmoid(logits)` is each channel's probability, with independent channels and with exclusive classes
+alike: there the logits are log-odds of one class against the rest. Every loss is a mean, whatever the batch
+and the image size, unless its docstring says otherwise; any finite logits give a finite value and gradient.
+"""
+
+from __future__ import annotations
+
+from segkit.registry import Registry
+
+losses: Registry = Registry("loss", "losses", handed=("logits", "target"), called=True)
+
+# The parts register themselves, so the registry comes first.
+# ruff: noqa: E402
+from segkit.losses.mixed import combined, switching
+from segkit.losses.overlap import dice, dice_mix, focal_tversky, inverse_dice, jaccard, lovasz, tversky
+from segkit.losses.pixel import bce, cross_entropy, focal
+from segkit.losses.surface import boundary
+
+__all__ = [
+    "bce",
+    "boundary",
+    "combined",
+    "cross_entropy",
+    "dice",
+    "dice_mix",
+    "focal",
+    "focal_tversky",
+    "inverse_dice",
+    "jaccard",
+    "losses",
+    "lovasz",
+    "switching",
+    "tversky",
+]

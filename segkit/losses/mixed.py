@@ -1,0 +1,67 @@
+"""Losses that put dice and inverse dice together with something else."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from segkit.losses import losses
+from segkit.losses.counts import Reduction, count, mix_of
+from segkit.losses.pixel import bce
+from segkit.types import Fraction, Positive, Tensor
+
+
+@losses.register("combined")
+def combined(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    lambda_: Fraction = 0.5,
+    bce_reduction: Literal["mean", "sum"] = "mean",
+    epsilon: Positive = 1.0,
+    reduction: Reduction = "case",
+) -> Tensor:
+    """Binary cross-entropy plus lambda * dice plus (1 - lambda) * inverse dice; 0 or more.
+
+    Args:
+        logits: scores (N, C, H, W).
+        target: masks (N, C, H, W) in {0, 1}.
+        lambda_: the weight of dice against inverse dice; `lambda` in a recipe.
+        bce_reduction: "mean" over pixels, or as published "sum" over the pixels of an image (a mean over cases and
+            channels), which grows with the image and drowns the other terms: at 192 x 192 it is 36,864 times larger.
+        epsilon: in pixels, as for `dice`.
+        reduction: of dice and inverse dice, "case" or "batch", as for `dice`.
+    """
+    pixels = logits.shape[2] * logits.shape[3] if bce_reduction == "sum" else 1
+    return pixels * bce(logits, target) + mix_of(count(logits, target, reduction), lambda_, epsilon)
+
+
+@losses.register("switching")
+def switching(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    threshold: Fraction = 0.05,
+    lambda_: Fraction = 0.75,
+    epsilon: Positive = 1.0,
+    reduction: Reduction = "case",
+) -> Tensor:
+    """Dice and inverse dice whose weights trade places where the batch has little foreground; from 0 to 1.
+
+    A channel that fills more than `threshold` of the batch's pixels costs lambda * dice + (1 - lambda) * inverse dice,
+    any other (1 - lambda) * dice + lambda * inverse dice. The idea is published, the two constants are ours.
+
+    Args:
+        logits: scores (N, C, H, W).
+        target: masks (N, C, H, W) in {0, 1}.
+        threshold: the fraction of foreground pixels, of a channel over the batch, above which dice weighs lambda.
+        lambda_: the weight of dice above the threshold; `lambda` in a recipe.
+        epsilon: in pixels, as for `dice`.
+        reduction: "case" or "batch", as for `dice`.
+
+    Source: after Dang, Anand, Sethi 2019 (pixel-wise segmentation of the right ventricle).
+    """
+    counts = count(logits, target, reduction)
+    filled = counts.truth / counts.pixels
+    foreground = filled if reduction == "batch" else filled.mean(0)
+    above = (foreground > threshold).to(logits.dtype)
+    return mix_of(counts, above * lambda_ + (1 - above) * (1 - lambda_), epsilon)
