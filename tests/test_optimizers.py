@@ -1,0 +1,181 @@
+"""The optimizer registry: which of torch's are there, what a recipe may set, and that they step as torch's do."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+from segkit import UserError, optimizers
+from segkit.optimizers import narrowed
+
+FIRST_STUDY = [
+    ("Adam", {"lr": 2e-3}),
+    ("Adam", {"lr": 2e-3, "weight_decay": 0.1}),
+    ("SGD", {"lr": 2e-3, "momentum": 0.95}),
+    ("RMSprop", {"lr": 2e-3}),
+]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def small_net() -> torch.nn.Sequential:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 8, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.BatchNorm2d(8),
+        torch.nn.Conv2d(8, 2, 3, padding=1),
+    )
+
+
+def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randn(2, 1, 16, 16, generator=generator)
+    target = (torch.rand(2, 2, 16, 16, generator=generator) > 0.5).float()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(net(image), target)
+        torch.autograd.backward(loss)
+        optimizer.step()
+
+
+def usable(cls: type[torch.optim.Optimizer]) -> bool:
+    """Whether an optimizer moves the weight of a convolution without a closure."""
+    weight = torch.nn.Parameter(torch.ones(2, 2, 3, 3))
+    weight.grad = torch.ones_like(weight)
+    try:
+        cls([weight]).step()  # type: ignore[call-arg]
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return not torch.equal(weight, torch.ones_like(weight))
+
+
+def test_every_usable_optimizer_of_torch_is_there_and_no_other() -> None:
+    found = {
+        name
+        for name, cls in vars(torch.optim).items()
+        if inspect.isclass(cls) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
+        if usable(cls)
+    }
+    assert set(optimizers.names()) >= found
+    assert {entry.name for entry in optimizers if entry.origin == "torch.optim"} == found
+    assert {"Adam", "AdamW", "SGD", "RMSprop"} <= found
+
+
+@pytest.mark.parametrize("name", optimizers.names())
+def test_every_optimizer_steps_with_its_defaults_and_says_what_it_is(name: str) -> None:
+    net = small_net()
+    before = copy.deepcopy(net.state_dict())
+    train(net, optimizers.build(name, {}, net.parameters()), 2)
+    assert all(torch.isfinite(weight).all() for weight in net.parameters())
+    assert not torch.equal(before["0.weight"], net.state_dict()["0.weight"])
+    assert optimizers[name].summary
+
+
+@pytest.mark.parametrize("name", optimizers.names())
+def test_defaults_are_those_of_torch(name: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    ours = optimizers.build(name, {}, [weight]).defaults
+    theirs = getattr(torch.optim, name)([weight]).defaults
+    for key, value in theirs.items():
+        if key != "fused" and value != (None, 0.001):
+            assert ours[key] == value, key
+
+
+def test_adafactors_none_becomes_the_number_it_stands_for() -> None:
+    a, b = small_net(), small_net()
+    train(a, optimizers.build("Adafactor", {}, a.parameters()), 5)
+    train(b, torch.optim.Adafactor(b.parameters()), 5)
+    for ours, theirs in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "values"), FIRST_STUDY)
+def test_first_weights_equal_plain_torch(name: str, values: dict[str, Any]) -> None:
+    a, b = small_net(), small_net()
+    ours = optimizers.build(name, values, a.parameters())
+    theirs = getattr(torch.optim, name)(b.parameters(), **values)
+    for _ in range(10):
+        train(a, ours, 1)
+        train(b, theirs, 1)
+        for mine, plain in zip(a.parameters(), b.parameters(), strict=True):
+            assert (mine - plain).abs().max() <= 1e-6 * plain.abs().max()
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adagrad"])
+def test_fused_where_torch_has_it(name: str) -> None:
+    assert optimizers.build(name, {}, small_net().parameters()).defaults["fused"] is True
+
+
+def test_falls_back_where_no_fused_step_exists() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    assert not optimizers.build("Adam", {}, [weight]).defaults["fused"]
+
+
+def test_takes_parameter_groups() -> None:
+    net = small_net()
+    groups = [{"params": list(net[0].parameters()), "lr": 0.5}, {"params": list(net[3].parameters())}]
+    optimizer = optimizers.build("Adam", {"lr": 0.1}, groups)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("Adam", {"learning_rate": 1e-3}, "learning_rate: no such parameter"),
+        ("Adam", {"lr": 0}, "greater than 0"),
+        ("Adam", {"lr": "1e-3"}, "valid number"),
+        ("Adam", {"lr": True}, "valid number"),
+        ("Adam", {"betas": [0.9]}, "betas"),
+        ("Adam", {"betas": [0.9, 1.0]}, "less than 1"),
+        ("Adam", {"amsgrad": 1}, "boolean"),
+        ("SGD", {"maximize": True}, "maximize: no such parameter"),
+        ("SGD", {"fused": True}, "fused: no such parameter"),
+        ("SGD", {"momentum": 95}, "less than or equal to 1"),
+        ("LBFGS", {}, "no such optimizer"),
+        ("Muon", {}, "no such optimizer"),
+        ("Adm", {}, "Did you mean 'Adam'"),
+    ],
+)
+def test_wrong_values_are_refused(name: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        optimizers.component(name, values)
+
+
+def test_torch_refuses_what_only_it_can_judge() -> None:
+    component = optimizers.component("SGD", {"nesterov": True})
+    with pytest.raises(ValueError, match="Nesterov momentum requires a momentum"):
+        component(small_net().parameters())
+
+
+def test_names_match_loosely() -> None:
+    assert optimizers["rms_prop"].name == "RMSprop"
+
+
+def test_what_a_recipe_cannot_write_is_narrowed_away() -> None:
+    def init(params: Any, lr: float, hook: Any, eps: float = 0.5, mask: Any = None) -> None: ...
+
+    assert narrowed(inspect.signature(init)) is None
+
+    def other(params: Any, eps: float = 0.5, mask: Any = None, decay: float = -1) -> None: ...
+
+    signature = narrowed(inspect.signature(other))
+    assert signature is not None
+    assert list(signature.parameters) == ["parameters", "eps", "decay"]
+    assert signature.parameters["decay"].default == -1.0
+
+
+def test_the_dump_holds_every_default_and_builds_the_same() -> None:
+    dumped = optimizers.component("Adafactor", {"lr": 0.5}).dump()["Adafactor"]
+    assert None not in dumped["eps"]
+    assert optimizers.component("Adafactor", dumped).dump() == {"Adafactor": dumped}
