@@ -35,6 +35,7 @@ class Entry:
     doc: str
     origin: str
     exclusive_only: bool = False
+    final_only: bool = False
 
     @property
     def summary(self) -> str:

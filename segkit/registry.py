@@ -52,12 +52,13 @@ class Registry:
     def __repr__(self) -> str:
         return f"<registry {self.plural}>"
 
-    def register(self, name: str, *, exclusive_only: bool = False) -> Callable[[F], F]:
+    def register(self, name: str, *, exclusive_only: bool = False, final_only: bool = False) -> Callable[[F], F]:
         """Return a decorator that registers a function or class under `name` and gives it back unchanged.
 
         Args:
             name: what recipes call it.
             exclusive_only: it has a meaning for exclusive channels (softmax) alone; other recipes are refused.
+            final_only: a metric too slow for every epoch: computed once, from the best checkpoint.
 
         Raises:
             RegistrationError: the name is taken, or the signature cannot be written in a recipe.
@@ -67,7 +68,14 @@ class Registry:
             if not callable(factory):
                 raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
             signature = inspect.signature(factory)
-            self.add(name, factory, signature, doc=factory.__doc__ or "", exclusive_only=exclusive_only)
+            self.add(
+                name,
+                factory,
+                signature,
+                doc=factory.__doc__ or "",
+                exclusive_only=exclusive_only,
+                final_only=final_only,
+            )
             return factory
 
         return decorate
@@ -81,6 +89,7 @@ class Registry:
         doc: str,
         origin: str | None = None,
         exclusive_only: bool = False,
+        final_only: bool = False,
     ) -> Entry:
         """Register `factory` under an explicit signature, e.g. a library's, narrowed to what a recipe can write."""
         builtin = factory.__module__.startswith("segkit.")
@@ -95,7 +104,7 @@ class Registry:
                 f"{place}: the {self.slot} '{name}' is taken by '{taken.name}' of {taken.origin} "
                 "(case, '-' and '_' do not count). Choose another name."
             )
-        entry = Entry(name, self, factory, signature, doc, place, exclusive_only)
+        entry = Entry(name, self, factory, signature, doc, place, exclusive_only, final_only)
         if origin is None and not builtin:
             _ = entry.parameters  # an author hears of a bad signature at once
         self._entries[fold(name)] = entry

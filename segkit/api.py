@@ -1,0 +1,214 @@
+"""The library's front door for notebooks and scripts: run, load, evaluate."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segkit import layers, plugins
+from segkit.errors import UserError
+from segkit.recipe import Recipe, validate
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from segkit.datasets.case import Case
+    from segkit.evaluation import Row
+    from segkit.study.runs import Outcome
+    from segkit.training.events import Event
+    from segkit.types import Array
+
+
+def run(
+    recipe: str | Path,
+    *,
+    out: str | Path = "runs",
+    overlays: Iterable[str | Path] = (),
+    sets: Iterable[str] = (),
+    jobs: int | str = 1,
+    on_event: Callable[[Event], Any] = lambda event: None,
+) -> Outcome:
+    """Train every trial of a recipe, evaluate, report: `segkit run` from Python.
+
+    Args:
+        recipe: the recipe file.
+        out: where run folders go.
+        overlays: files laid over the recipe.
+        sets: `path=value` settings.
+        jobs: trials side by side, or "auto"; more than one needs a script guarded by `if __name__ == "__main__"`.
+        on_event: called with each event of each trial.
+
+    Raises:
+        UserError: the recipe or the run folder cannot be used.
+    """
+    from segkit.study import runs
+
+    plugins.load()
+    studies, _ = runs.plan([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
+    if len(studies) != 1:
+        raise UserError(f"{recipe}: stands for {len(studies)} studies; run takes the recipe of one.")
+    for event in studies[0].execute(jobs=jobs):
+        on_event(event)
+    return studies[0].finish()
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model ready to predict.
+
+    Attributes:
+        model: image (N, 1, H, W), normalised, to scores (N, C, H, W); in eval mode.
+        recipe: the recipe it was trained from.
+        channels: the structures' names.
+        meta: what the checkpoint says.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    channels: tuple[str, ...]
+    meta: dict[str, Any]
+
+    def evaluator(self, cases: Sequence[Case]) -> Any:
+        """Return the evaluator of the training, over other cases."""
+        from segkit.evaluation import Evaluator, Normalization
+        from segkit.training.device import choose
+
+        return Evaluator(
+            cases,
+            self.channels,
+            self.recipe.transforms.eval,
+            Normalization(**self.meta["normalization"]),
+            choose(self.recipe.train.device, self.recipe.train.precision),
+            batch_size=self.recipe.train.batch_size,
+            exclusive=bool(self.meta["exclusive"]),
+        )
+
+    def predict(self, image: Array) -> Array:
+        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type."""
+        import numpy as np
+
+        from segkit.datasets.case import Case
+
+        masks = np.zeros((len(self.channels), *image.shape), dtype=bool)
+        case = Case(name="image", patient=None, image=image, masks=masks, spacing_mm=None)
+        ((_, probability, _),) = self.evaluator([case]).predict(self.model)
+        found: Array = probability
+        return found
+
+
+def load(
+    path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
+) -> Predictor:
+    """Return the model of a checkpoint, ready to predict.
+
+    Args:
+        path: a best or last checkpoint.
+        sets: `path=value` settings laid over its recipe, e.g. "data.rvsc.root=/data/rvsc".
+        trust_plugins: run the plugin code that the checkpoint carries, if the plugin is not installed here.
+        device: another device than the recipe's.
+
+    Raises:
+        UserError: the file is damaged or no checkpoint, a plugin is missing, or a setting is wrong.
+    """
+    import torch
+
+    from segkit.training import checkpoint
+    from segkit.training.assembly import build_model
+    from segkit.training.device import choose
+
+    found = checkpoint.load(Path(path))
+    meta = found.meta
+    offered = [plugin for plugin in meta["plugins"] if plugin["module"] not in _loaded_modules()]
+    if trust_plugins and offered:
+        _trust(offered)
+    document = layers.Document()
+    document.merge(meta["recipe"], layers.Source(str(path), None, Path.cwd()))
+    for assignment in [*sets, *([f"train.device={device}"] if device else [])]:
+        layers.set_value(document, assignment)
+    try:
+        recipe = validate(document)
+    except UserError as error:
+        raise UserError(f"{error}{_how_to_get(offered if not trust_plugins else [])}") from None
+    channels = tuple(meta["channels"])
+    chosen = choose(recipe.train.device, recipe.train.precision)
+    if chosen.device.type == "cpu" and meta["threads"]:
+        torch.set_num_threads(meta["threads"])
+    model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    checkpoint.load_into(model, found.weights, str(path))
+    return Predictor(model.eval(), recipe, channels, meta)
+
+
+def _loaded_modules() -> set[str]:
+    plugins.load()
+    return {plugin.module for plugin in plugins.loaded()}
+
+
+def _trust(offered: Sequence[dict[str, Any]]) -> None:
+    """Load plugin sources out of a checkpoint, from a folder that goes when this process has read them."""
+    with tempfile.TemporaryDirectory(prefix="segkit-plugins-") as folder:
+        failures = plugins.load_sources([plugin["sources"] for plugin in offered], Path(folder))
+        if failures:
+            raise UserError("\n".join(f"plugin of the checkpoint not loaded: {failure}" for failure in failures))
+
+
+def _how_to_get(offered: Sequence[dict[str, Any]]) -> str:
+    if not offered:
+        return ""
+    lines = ["", "  The checkpoint was trained with plugins that are not installed here:"]
+    for plugin in offered:
+        size = sum(len(text.splitlines()) for text in plugin["sources"].values())
+        lines.append(f"    {plugin['origin']} ({size} lines, sha256 {plugin['sha256'][:12]})")
+    lines.append("  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;")
+    lines.append("  `segkit info CHECKPOINT --sources` prints what would run.")
+    return "\n".join(lines)
+
+
+def changed_plugins(meta: dict[str, Any]) -> list[str]:
+    """Return a line for each plugin whose source here differs from the one the checkpoint was trained with."""
+    here = {plugin.module: plugin for plugin in plugins.loaded()}
+    return [
+        f"plugin {here[plugin['module']].origin} differs from the one this checkpoint was trained with "
+        f"(sha256 {here[plugin['module']].sha256[:12]}, was {plugin['sha256'][:12]})"
+        for plugin in meta["plugins"]
+        if plugin["module"] in here and here[plugin["module"]].sha256 != plugin["sha256"]
+    ]
+
+
+def evaluate(
+    path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
+) -> list[Row]:
+    """Return the per-case rows of a checkpoint: its validation cases, or every case of other data.
+
+    Args:
+        path: a checkpoint.
+        sets: settings laid over its recipe; one under `data.` evaluates all cases of that data.
+        trust_plugins: as in `load`.
+        device: as in `load`.
+
+    Raises:
+        UserError: as in `load`; the data lacks cases of the validation set or channels of the model.
+    """
+    from segkit.training.assembly import load_data
+
+    sets = list(sets)
+    predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
+    dataset, _ = load_data(predictor.recipe.data)
+    if dataset.channels != predictor.channels:
+        raise UserError(
+            f"{path}: predicts {', '.join(predictor.channels)}, but the data has {', '.join(dataset.channels)}."
+        )
+    other = any(assignment.strip().startswith("data.") for assignment in sets)
+    cases: Sequence[Case] = dataset.cases
+    if not other:
+        by_name = {case.name: case for case in dataset.cases}
+        wanted = predictor.meta["split"]["validation"]
+        missing = [name for name in wanted if name not in by_name]
+        if missing:
+            raise UserError(f"{path}: {len(missing)} of its validation cases are not in the data, e.g. {missing[0]}.")
+        cases = [by_name[name] for name in wanted]
+    rows, _ = predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)
+    found: list[Row] = rows
+    return found

@@ -1,0 +1,180 @@
+"""segkit eval, predict and info: what a checkpoint can do and what is in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segkit.cli import DONE, app
+from segkit.cli.options import Json, Plugins, Set
+
+if TYPE_CHECKING:
+    from segkit.evaluation import Row
+
+Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A best or last .safetensors file.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-plugins", help="Run the plugin code inside the checkpoint if it is not here.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="Compute here instead of where the recipe says.")]
+
+
+def _prepare(path: Path, plugins: list[Path] | None) -> None:
+    """Load plugins and say which of them differ from those of the training."""
+    from segkit import plugins as loader
+    from segkit.api import changed_plugins
+    from segkit.training.checkpoint import read_meta
+
+    loader.load(plugins or [])
+    for line in changed_plugins(read_meta(path)):
+        print(f"warning: {line}", file=sys.stderr)
+
+
+@app.command("eval")
+def evaluate(
+    path: Checkpoint,
+    sets: Set = None,
+    plugins: Plugins = None,
+    trust_plugins: Trust = False,
+    device: Device = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows here, as in cases.csv.")] = None,
+    json_: Json = False,
+) -> int:
+    """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
+    from segkit import api
+    from segkit.training.trial import write_cases
+
+    _prepare(path, plugins)
+    rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
+    if csv_file:
+        write_cases(csv_file, rows)
+    if json_:
+        print(json.dumps([{**vars_of(row)} for row in rows], indent=1))
+        return DONE
+    for line in table(rows):
+        print(line)
+    return DONE
+
+
+def vars_of(row: Row) -> dict[str, Any]:
+    """Return a row as plain values; an undefined one is null."""
+    from dataclasses import asdict
+
+    found = asdict(row)
+    return found | {"value": None if row.value != row.value else row.value}
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Return a line a case and channel, then the means and counts, in columns."""
+    import numpy as np
+
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    cells: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        cells.setdefault((row.case, row.channel), {})[row.metric] = row.value
+    lines = [["case", "channel", *metrics]]
+    for (case, channel), values in cells.items():
+        lines.append([case, channel, *(_number(values[metric]) for metric in metrics)])
+    for channel in dict.fromkeys(row.channel for row in rows):
+        found = [[row.value for row in rows if row.channel == channel and row.metric == name] for name in metrics]
+        means = [float(np.nanmean(v)) if not np.isnan(v).all() else float("nan") for v in found]
+        lines.append(["mean", channel, *(_number(mean) for mean in means)])
+    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    first = [row for row in rows if row.metric == metrics[0]] if metrics else []
+    empty = [row for row in first if not row.truth_pixels]
+    missed = sum(1 for row in first if row.truth_pixels and not row.predicted_pixels)
+    false = sum(1 for row in empty if row.predicted_pixels)
+    counts = (
+        f"{len(first)} case channels: {len(empty)} with empty truth ({false} with false positives), {missed} missed"
+    )
+    return [*text, counts]
+
+
+def _number(value: float) -> str:
+    return "undefined" if value != value else f"{value:.4f}"
+
+
+@app.command()
+def predict(
+    path: Checkpoint,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where masks and overlays go.")] = Path(
+        "predictions"
+    ),
+    plugins: Plugins = None,
+    trust_plugins: Trust = False,
+    device: Device = None,
+) -> int:
+    """Masks and overlays of images that need no truth."""
+    import cv2
+    import numpy as np
+
+    from segkit import api, files
+    from segkit.datasets import read_image
+    from segkit.errors import UserError
+    from segkit.overlay import draw_overlay
+    from segkit.training.batches import to_uint8
+
+    _prepare(path, plugins)
+    stems = [image.stem for image in images]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        raise UserError(f"two images are called {twice[0]}: their masks would overwrite each other.")
+    predictor = api.load(path, trust_plugins=trust_plugins, device=device)
+    out.mkdir(parents=True, exist_ok=True)
+    for image in images:
+        pixels = read_image(image)
+        mask = predictor.predict(pixels) >= 0.5
+        pictures = {
+            f"{image.stem}-{name}.png": part.astype(np.uint8) * 255
+            for name, part in zip(predictor.channels, mask, strict=True)
+        }
+        picture = draw_overlay(to_uint8(pixels), np.zeros_like(mask), mask)
+        pictures[f"{image.stem}-overlay.png"] = np.ascontiguousarray(picture[..., ::-1])
+        for name, content in pictures.items():
+            files.write_bytes(out / name, cv2.imencode(".png", content)[1].tobytes())
+        found = ", ".join(
+            f"{name} {int(part.sum())} pixels" for name, part in zip(predictor.channels, mask, strict=True)
+        )
+        print(f"{image}: {found} -> {out / image.stem}-*.png")
+    return DONE
+
+
+@app.command()
+def info(
+    path: Checkpoint,
+    sources: Annotated[bool, typer.Option("--sources", help="Print the plugin sources inside.")] = False,
+    json_: Json = False,
+) -> int:
+    """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
+    from segkit import toml
+    from segkit.training.checkpoint import read_meta
+
+    meta = read_meta(path)
+    if json_:
+        print(json.dumps(meta, indent=1))
+        return DONE
+    if sources:
+        for plugin in meta["plugins"]:
+            for module, text in plugin["sources"].items():
+                print(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
+        return DONE
+    split = meta["split"]
+    print(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
+    print(f"variant:    {meta['variant']}")
+    print(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
+    print(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
+    print(
+        "metrics:    "
+        + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
+    )
+    print(f"trained on: {meta['device']}, {meta['precision']}, {meta['threads']} threads")
+    print("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
+    print("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
+    print("recipe:\n")
+    print(toml.dumps(meta["recipe"]), end="")
+    return DONE

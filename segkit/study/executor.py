@@ -1,0 +1,183 @@
+"""Run trials one after another or side by side, each event told as it happens."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
+
+from segkit.training.events import Event, Job
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Event as Flag
+
+
+def choose_jobs(asked: int | str, trials: int, device: str) -> tuple[int, int]:
+    """Return (trials side by side, CPU threads each).
+
+    On a CPU one thread each: small convolutions do not fill the cores, and more threads than cores halve the speed.
+    On a GPU one trial alone, unless told otherwise. The number of threads follows from the whole study, so that a
+    study that goes on with its last trial computes as before.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    jobs = (1 if device != "cpu" else min(cores, trials)) if asked == "auto" else int(asked)
+    jobs = max(1, jobs)
+    return jobs, max(1, cores // jobs)
+
+
+def execute(jobs: Sequence[Job], *, side_by_side: int, fail_fast: bool = False) -> Iterator[Event]:
+    """Train every job; yield the events of all as they come.
+
+    A first Ctrl-C or SIGTERM lets each trial save its state; every trial that did not end says "interrupted".
+
+    Args:
+        jobs: the trials.
+        side_by_side: how many at a time; 1 trains in this process.
+        fail_fast: stop the study at the first failed trial.
+    """
+    if side_by_side == 1 or len(jobs) == 1:
+        yield from _one_by_one(jobs, fail_fast)
+    else:
+        yield from _side_by_side(jobs, side_by_side, fail_fast)
+
+
+@contextlib.contextmanager
+def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
+    """Call `on_stop` at the first SIGINT or SIGTERM; the second does what it always did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = {name: signal.getsignal(name) for name in names}
+
+    def handle(number: int, frame: Any) -> None:
+        for name in names:
+            signal.signal(name, before[name])
+        on_stop()
+
+    for name in names:
+        signal.signal(name, handle)
+    try:
+        yield
+    finally:
+        for name in names:
+            signal.signal(name, before[name])
+
+
+def _one_by_one(jobs: Sequence[Job], fail_fast: bool) -> Iterator[Event]:
+    from segkit.training.trial import run_trial
+
+    stop = threading.Event()
+    with _signals(stop.set):
+        for job in jobs:
+            if stop.is_set():
+                yield Event(str(job.folder), "interrupted", "not started")
+                continue
+            for event in run_trial(job, stop=stop.is_set):
+                yield event
+                if event.kind == "failed" and fail_fast:
+                    stop.set()
+
+
+def _worker(connection: Connection, stop: Flag) -> None:
+    """Train the jobs that arrive, until None does; die with the parent."""
+    from segkit.training.trial import run_trial
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def follow() -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    while True:
+        job = connection.recv()
+        if job is None:
+            return
+        for event in run_trial(job, stop=stop.is_set):
+            connection.send(event)
+        connection.send(None)
+
+
+class _Worker:
+    """A process that trains one job at a time."""
+
+    def __init__(self, stop: Flag) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop))
+        self.process.start()
+        theirs.close()
+        self.job: Job | None = None
+
+    def start(self, job: Job) -> None:
+        self.job = job
+        self.connection.send(job)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+        self.process.join(timeout=30)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+
+def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[Event]:
+    context = multiprocessing.get_context("spawn")
+    stop, waiting = context.Event(), deque(jobs)
+    workers = [_Worker(stop) for _ in range(min(count, len(jobs)))]
+    try:
+        with _signals(stop.set):
+            for worker in workers:
+                worker.start(waiting.popleft())
+            while any(worker.job for worker in workers):
+                busy = {worker.connection: worker for worker in workers if worker.job}
+                for connection in multiprocessing.connection.wait(list(busy), timeout=1.0):
+                    worker = busy[connection]  # type: ignore[index]
+                    event = _receive(worker)
+                    if event is not None:
+                        yield event
+                        if event.kind == "failed" and fail_fast:
+                            stop.set()
+                    if worker.job is None:
+                        if not worker.process.is_alive():
+                            workers[workers.index(worker)] = worker = _Worker(stop)
+                        if waiting and not stop.is_set():
+                            worker.start(waiting.popleft())
+            for job in waiting:
+                yield Event(str(job.folder), "interrupted", "not started")
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.close()
+
+
+def _receive(worker: _Worker) -> Event | None:
+    """Return a worker's next event; None, and the worker is free, when its job is done."""
+    assert worker.job is not None
+    try:
+        event: Event | None = worker.connection.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        code, folder = worker.process.exitcode, str(worker.job.folder)
+        worker.job = None
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+        cause = " Likely out of memory: fewer --jobs, or a smaller train.batch_size." if code == -9 else ""
+        return Event(folder, "failed", f"the process died ({how}).{cause} The same command goes on from its last save.")
+    if event is None:
+        worker.job = None
+    return event

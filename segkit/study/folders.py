@@ -1,0 +1,59 @@
+"""What a run folder already holds."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from segkit import files
+from segkit.errors import UserError
+from segkit.recipe import Recipe
+from segkit.study.plan import NOT_IDENTITY
+
+# what a trial may change when it goes on: more epochs, and what its result does not depend on
+RESUMABLE = {".".join(path) for path in NOT_IDENTITY} | {"train.epochs"}
+
+
+def read_status(folder: Path) -> dict[str, Any] | None:
+    """Return a trial's `trial.json`; None where there is none that can be read."""
+    try:
+        found = json.loads(files.read_text(folder / "trial.json"))
+    except (OSError, UserError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def finished_elsewhere(run: Path) -> dict[str, Path]:
+    """Return the finished trials of the run folders beside this one, by identity."""
+    index: dict[str, Path] = {}
+    for path in sorted(run.parent.glob("*/*/*/trial.json")):
+        if path.is_relative_to(run) or any(part.startswith(".") for part in path.relative_to(run.parent).parts):
+            continue
+        status = read_status(path.parent)
+        if status and status.get("status") == "finished" and not status.get("limited"):
+            index.setdefault(str(status.get("identity")), path.parent)
+    return index
+
+
+def differences(folder: Path, recipe: Recipe) -> dict[str, str]:
+    """Return the keys in which a trial folder's filled recipe differs from `recipe`, with both values."""
+    try:
+        old = _flat(tomllib.loads(files.read_text(folder / "recipe.toml")))
+    except (OSError, UserError, ValueError):
+        return {"recipe.toml": "cannot be read"}
+    new = _flat(tomllib.loads(recipe.to_toml()))
+    return {
+        key: f"was {old.get(key, 'not set')}, is now {new.get(key, 'not set')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    }
+
+
+def _flat(node: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    return {
+        key: value for name, part in node.items() for key, value in _flat(part, f"{path}.{name}".lstrip(".")).items()
+    }

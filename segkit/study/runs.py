@@ -1,0 +1,272 @@
+"""A study on disk: what is finished, what another study already trained, what is left to train."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from segkit import files, plugins
+from segkit.errors import UserError
+from segkit.recipe import Recipe, compose, validate
+from segkit.study import executor
+from segkit.study.folders import RESUMABLE, differences, finished_elsewhere, read_status
+from segkit.study.plan import Trial, slug, trials
+from segkit.training.events import Event, Job, Limit
+
+WHOLE = Limit()
+
+
+@dataclass
+class Outcome:
+    """How a study ended."""
+
+    title: str
+    folder: Path | None
+    counts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+    table: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a trial failed."""
+        return bool(self.failures)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a script would read."""
+        folder = str(self.folder) if self.folder else None
+        report = str(self.folder / "report.html") if self.folder else None
+        return {
+            "title": self.title,
+            "folder": folder,
+            "report": report,
+            "interrupted": self.interrupted,
+            "failed": self.failures,
+        } | self.counts
+
+    def lines(self) -> list[str]:
+        """Return what a person would read."""
+        counted = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        lines = [*self.table, f"trials: {counted or 'none'}"]
+        lines += [f"failed: {trial}: {why}" for trial, why in self.failures.items()]
+        if self.interrupted:
+            lines.append("interrupted: the state is saved; the same command goes on from there")
+        if self.folder:
+            lines.append(f"report: {self.folder / 'report.html'}")
+        return lines
+
+
+def plan(
+    recipes: Sequence[Path],
+    overlays: Iterable[Path],
+    sets: Iterable[str],
+    out: Path,
+    *,
+    name: str | None = None,
+    limit: Limit = WHOLE,
+) -> tuple[list[StudyRun], list[Path]]:
+    """Return the studies of the recipes, and the files that are overlays and no recipes.
+
+    Raises:
+        UserError: the mistakes of all recipes; two recipes with one run folder.
+    """
+    overlays, sets = list(overlays), list(sets)
+    studies: dict[Path, StudyRun] = {}
+    skipped: list[Path] = []
+    mistakes: list[str] = []
+    waiting = list(recipes)
+    seen: set[Path] = set()
+    while waiting:
+        path = waiting.pop(0)
+        if path.resolve() in seen:
+            continue
+        seen.add(path.resolve())
+        try:
+            document = compose(path, overlays=overlays, sets=sets)
+            recipe = validate(document)
+            if recipe.overlay:
+                skipped.append(path)
+                continue
+            if recipe.studies:
+                waiting.extend(path.parent / other for other in recipe.studies)
+                continue
+            planned = trials(recipe, document)
+        except UserError as error:
+            mistakes += [line for line in str(error).splitlines() if line not in mistakes]
+            continue
+        suffix = f"-overfit-{limit.overfit}" if limit.overfit else ""
+        folder = out / f"{slug(name or path.stem)}{suffix}"
+        if folder in studies:
+            mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
+        studies[folder] = StudyRun(path, recipe, planned, folder, limit)
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return list(studies.values()), skipped
+
+
+@dataclass
+class StudyRun:
+    """A study and its run folder.
+
+    Attributes:
+        path: the recipe file.
+        planned: all its trials.
+        folder: the run folder.
+        limit: a training cut short on purpose.
+    """
+
+    path: Path
+    recipe: Recipe
+    planned: list[Trial]
+    folder: Path
+    limit: Limit
+    _ends: dict[str, Event] = field(default_factory=dict)
+    _temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def title(self) -> str:
+        """The study's question."""
+        return self.recipe.title or self.path.stem
+
+    @property
+    def to_train(self) -> int:
+        """How many trials it has."""
+        return len(self.planned)
+
+    def headline(self) -> str:
+        """Return what is about to run, on one line."""
+        count = len({trial.variant for trial in self.planned})
+        where = "a dry run, nothing is kept" if self.limit.batches else str(self.folder)
+        return f"{self.title}: {count} variants, {len(self.planned)} trials -> {where}"
+
+    def execute(self, *, jobs: str | int = "auto", fresh: bool = False, fail_fast: bool = False) -> Iterator[Event]:
+        """Do what is missing; yield the events of every trial.
+
+        Raises:
+            UserError: the run folder is in use, or holds trials of another recipe (see `fresh`).
+        """
+        if self.limit.batches:
+            self._temporary = tempfile.TemporaryDirectory(prefix="segkit-dry-run-")
+            self.folder = Path(self._temporary.name)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with files.Lock(self.folder):
+            files.write_text(self.folder / "recipe.toml", self.recipe.to_toml())
+            for event in self._run(jobs, fresh, fail_fast):
+                if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
+                    self._ends[event.trial] = event
+                yield event
+
+    def _run(self, jobs: str | int, fresh: bool, fail_fast: bool) -> Iterator[Event]:
+        missing: list[Trial] = []
+        index = finished_elsewhere(self.folder)
+        refused: list[str] = []
+        for trial in self.planned:
+            state = self._look(trial, fresh)
+            if state == "finished":
+                yield Event(str(trial.folder), "skipped", "already finished")
+            elif state:
+                refused.append(state)
+            elif trial.identity in index and not self.limit.overfit:
+                yield self._reuse(trial, index[trial.identity])
+            else:
+                missing.append(trial)
+        if refused:
+            raise UserError("\n".join(refused))
+        first = {trial.identity: trial for trial in reversed(missing)}
+        unique = [trial for trial in missing if first[trial.identity] is trial]
+        device = _device_type(unique[0].recipe) if unique else "cpu"
+        side_by_side, threads = executor.choose_jobs(jobs, len({trial.identity for trial in self.planned}), device)
+        work = [self._job(trial, threads, fresh) for trial in unique]
+        if work:
+            yield from executor.execute(work, side_by_side=side_by_side, fail_fast=fail_fast)
+        for trial in missing:
+            twin = first[trial.identity]
+            if twin is not trial:
+                yield self._twin(trial, twin)
+
+    def _twin(self, trial: Trial, twin: Trial) -> Event:
+        """Give a trial the result of an identical one of this study."""
+        end = self._ends.get(str(twin.folder))
+        if end and end.kind == "finished":
+            return self._reuse(trial, self.folder / twin.folder)
+        return Event(str(trial.folder), end.kind if end else "interrupted", f"as its twin {twin.folder}")
+
+    def _job(self, trial: Trial, threads: int, fresh: bool) -> Job:
+        return Job(
+            recipe=trial.recipe.dump(),
+            run=self.folder,
+            folder=trial.folder,
+            variant=trial.variant,
+            seed=trial.seed,
+            fold=trial.fold,
+            identity=trial.identity,
+            plugins=tuple(plugins.folders()),
+            threads=threads,
+            limit=self.limit,
+            fresh=fresh,
+        )
+
+    def _look(self, trial: Trial, fresh: bool) -> str | None:
+        """Return "finished", None for a trial to train or to go on with, or why it is neither."""
+        found = read_status(self.folder / trial.folder)
+        if found is None:
+            return None
+        if found.get("identity") == trial.identity:
+            return "finished" if found.get("status") == "finished" else None
+        if fresh:
+            return None
+        changed = differences(self.folder / trial.folder, trial.recipe)
+        if set(changed) <= RESUMABLE and changed:
+            return None
+        what = (
+            "; ".join(f"{key} {text}" for key, text in changed.items()) or "the source of a plugin it uses has changed"
+        )
+        return (
+            f"{self.folder / trial.folder}: holds another trial: {what}. Use --fresh to train it anew, "
+            "or --name for another run folder."
+        )
+
+    def _reuse(self, trial: Trial, source: Path) -> Event:
+        """Copy a finished trial of the same identity, whole or not at all."""
+        target = self.folder / trial.folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as name:
+            copy = Path(name) / "trial"
+            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.lock", ".lock", ".*"))
+            status = json.loads(files.read_text(copy / "trial.json"))
+            status |= {"variant": trial.variant, "reused_from": str(source)}
+            files.write_text(copy / "trial.json", json.dumps(status, indent=1))
+            if target.exists():
+                shutil.rmtree(target)
+            copy.replace(target)
+        return Event(str(trial.folder), "reused", f"the same trial was trained as {source}")
+
+    def finish(self) -> Outcome:
+        """Write the report of what is on disk and say how the study ended."""
+        from segkit.study.report import write_report
+
+        outcome = Outcome(self.title, None if self.limit.batches else self.folder)
+        for trial in self.planned:
+            end = self._ends.get(str(trial.folder))
+            kind = end.kind if end else "interrupted"
+            outcome.counts[kind] = outcome.counts.get(kind, 0) + 1
+            if end and kind == "failed":
+                outcome.failures[str(trial.folder)] = end.text
+        outcome.interrupted = bool(outcome.counts.get("interrupted")) and not outcome.failures
+        try:
+            outcome.table = write_report(self.folder)
+        finally:
+            if self._temporary:
+                self._temporary.cleanup()
+        return outcome
+
+
+def _device_type(recipe: Recipe) -> str:
+    from segkit.training.device import choose
+
+    return choose(recipe.train.device, recipe.train.precision).device.type

@@ -1,0 +1,198 @@
+"""A recipe becomes the parts of one training: data, batches, model, optimizer, schedule, evaluator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from segkit import plugins
+from segkit.component import Component
+from segkit.datasets.case import Dataset
+from segkit.datasets.fingerprint import fingerprint
+from segkit.datasets.splits import Split, split_cases
+from segkit.errors import UserError
+from segkit.evaluation import Evaluator, Normalization
+from segkit.recipe import Recipe
+from segkit.training.batches import Batches, Samples, to_device_float
+from segkit.training.device import Device, be_deterministic, choose
+from segkit.training.events import Limit
+from segkit.training.loop import State
+from segkit.training.objective import Objective
+from segkit.transforms import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_data: dict[str, tuple[Dataset, str]] = {}
+
+
+@dataclass
+class Assembly:
+    """The parts of one training, ready to run."""
+
+    state: State
+    feed: Feed
+    device: Device
+    evaluator: Evaluator
+    metrics: Sequence[Component]
+    epoch_metrics: Sequence[Component]
+    forward: Callable[[Tensor], Tensor]
+    normalization: Normalization
+    dataset: Dataset
+    split: Split
+    fingerprint: str
+    log: list[str]
+
+    def close(self) -> None:
+        """End the workers."""
+        self.feed.batches.close()
+
+
+class Feed:
+    """The loop's batches: normalised images and one-hot targets, made on the device."""
+
+    def __init__(
+        self, batches: Batches, normalization: Normalization, channels: int, exclusive: bool, limit: int | None
+    ) -> None:
+        self.batches, self.normalization = batches, normalization
+        self.channels, self.exclusive, self.limit = channels, exclusive, limit
+        self.steps_per_epoch = min(batches.steps_per_epoch, limit or batches.steps_per_epoch)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (image (N, 1, H, W), target (N, C, H, W)) of an epoch, beginning with batch `start`."""
+        norm = self.normalization
+        for number, (images, masks) in enumerate(self.batches.epoch(epoch, start), start):
+            yield to_device_float(images, masks, norm.mean, norm.std, self.channels, self.exclusive)
+            if number + 1 == self.steps_per_epoch:
+                return
+
+
+def load_data(component: Component) -> tuple[Dataset, str]:
+    """Return a recipe's dataset and its fingerprint; the last one stays in memory for the next trial."""
+    key = json.dumps(component.dump(), sort_keys=True)
+    if key not in _data:
+        found = component.build()
+        if not isinstance(found, Dataset):
+            raise UserError(
+                f"data.{component.name} ({component.entry.origin}) gave a {type(found).__name__}, no Dataset."
+            )
+        _data.clear()
+        _data[key] = found, fingerprint(found)
+    return _data[key]
+
+
+def check_exclusive(dataset: Dataset) -> None:
+    """Raise if channels overlap where the recipe says that classes exclude each other."""
+    for case in dataset.cases:
+        if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
+            raise UserError(
+                f'{case.name}: its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
+            )
+
+
+def build_model(recipe: Recipe, channels: int) -> nn.Module:
+    """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
+    outputs = channels + (recipe.channels == "exclusive")
+    model = recipe.model.build(1, outputs)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model.{recipe.model.name} ({recipe.model.entry.origin}) gave no torch.nn.Module.")
+    return model
+
+
+def split_of(recipe: Recipe, dataset: Dataset) -> Split:
+    """Return the recipe's split of a dataset."""
+    return split_cases(dataset, **recipe.split.model_dump())
+
+
+def assemble(recipe: Recipe, limit: Limit) -> Assembly:
+    """Build everything a training needs, in the order in which randomness is drawn.
+
+    Raises:
+        UserError: data, split, device or a component cannot be had as the recipe says.
+    """
+    settings = recipe.train
+    dataset, printed = load_data(recipe.data)
+    exclusive = recipe.channels == "exclusive"
+    if exclusive:
+        check_exclusive(dataset)
+    split, transforms = _limited(split_of(recipe, dataset), recipe, limit)
+    device = choose(settings.device, settings.precision)
+    if settings.deterministic:
+        be_deterministic(device.device)
+    torch.manual_seed(settings.seed)
+    channels = len(dataset.channels)
+    model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    samples = Samples([dataset.cases[n] for n in split.train], Pipeline(transforms))
+    full = len(split.full_train) if settings.budget == "steps" else None
+    batches = Batches(
+        samples,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        workers=settings.workers,
+        samples_per_epoch=full,
+        device=device.device,
+        plugins=plugins.folders(),
+    )
+    normalization = Normalization(*samples.mean_std())
+    feed = Feed(batches, normalization, channels, exclusive, limit.batches)
+    objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive)
+    optimizer = recipe.optimizer.build(model.parameters())
+    steps = -(-feed.steps_per_epoch // settings.accumulate)
+    evaluator = Evaluator(
+        [dataset.cases[n] for n in split.validation],
+        dataset.channels,
+        recipe.transforms.eval,
+        normalization,
+        device,
+        batch_size=settings.batch_size,
+        exclusive=exclusive,
+    )
+    return Assembly(
+        state=State(model, optimizer, _schedule(recipe, optimizer, steps), device.scaler(), objective),
+        feed=feed,
+        device=device,
+        evaluator=evaluator,
+        metrics=recipe.metrics,
+        epoch_metrics=[metric for metric in recipe.metrics if not metric.entry.final_only],
+        forward=torch.compile(model) if settings.compile else model,
+        normalization=normalization,
+        dataset=dataset,
+        split=split,
+        fingerprint=printed,
+        log=[device.reason, _counts(dataset, split), *dataset.notes, *split.notes],
+    )
+
+
+def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    from segkit.schedulers import constant
+
+    if recipe.scheduler is None:
+        return constant(optimizer)
+    return recipe.scheduler.build(optimizer, recipe.train.epochs, steps)
+
+
+def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
+    """Return the split and training transforms of a training cut short."""
+    transforms: Sequence[Component] = recipe.transforms.train
+    if limit.overfit:
+        few = split.train[: limit.overfit]
+        return replace(split, train=few, full_train=few, validation=few), recipe.transforms.eval
+    if limit.batches:
+        few = split.validation[: limit.batches * recipe.train.batch_size]
+        return replace(split, validation=few), transforms
+    return split, transforms
+
+
+def _counts(dataset: Dataset, split: Split) -> str:
+    def people(numbers: Sequence[int]) -> int:
+        return len({dataset.cases[n].patient or dataset.cases[n].name for n in numbers})
+
+    return (
+        f"data {dataset.name}: {len(split.train)} cases of {people(split.train)} patients for training, "
+        f"{len(split.validation)} of {people(split.validation)} for validation; channels {', '.join(dataset.channels)}"
+    )

@@ -1,0 +1,112 @@
+"""Where and in which precision a trial computes, and why."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from segkit.errors import UserError
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and a precision, each with the reason it was chosen.
+
+    Attributes:
+        device: the torch device.
+        precision: "float32", "bf16" or "fp16".
+        reason: one line for the log.
+    """
+
+    device: torch.device
+    precision: str
+    reason: str
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether copies are pinned and asynchronous."""
+        return self.device.type == "cuda"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which the model runs; losses stay outside it."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the loss scaling of fp16; a disabled one otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def choose(device: str, precision: str) -> Device:
+    """Return the device and precision for a recipe's words.
+
+    Args:
+        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
+        precision: "auto", "float32", "bf16" or "fp16".
+
+    Raises:
+        UserError: the machine does not have what was asked for.
+    """
+    chosen, why = _device(device)
+    return Device(chosen, *_precision(chosen, precision, why))
+
+
+def _device(name: str) -> tuple[torch.device, str]:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0), f"device cuda:0 ({torch.cuda.get_device_name(0)}): the first CUDA device"
+        if torch.backends.mps.is_available():
+            return torch.device("mps"), "device mps: no CUDA device, but Apple's GPU"
+        return torch.device("cpu"), "device cpu: torch sees no CUDA device and no MPS"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(f"train.device: '{name}' is not here: torch sees {count} CUDA devices. Use \"auto\".")
+        return torch.device("cuda", device.index or 0), f"device {name}: as the recipe says"
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("train.device: 'mps' is not here. Use \"auto\".")
+    return device, f"device {name}: as the recipe says"
+
+
+def _precision(device: torch.device, name: str, why: str) -> tuple[str, str]:
+    if name == "auto":
+        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16", f"{why}; precision bf16: the device computes in it"
+        return "float32", f"{why}; precision float32: bf16 is chosen on CUDA devices that have it"
+    if name == "fp16" and device.type == "cpu":
+        raise UserError('train.precision: fp16 needs a GPU. On a CPU use "float32" or "bf16".')
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise UserError('train.precision: this CUDA device does not compute in bf16. Use "fp16" or "float32".')
+    return name, f"{why}; precision {name}: as the recipe says"
+
+
+def hardware(device: torch.device) -> str:
+    """Return the name of the hardware, as reports show it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def be_deterministic(device: torch.device) -> None:
+    """Allow only deterministic operations; torch names the one that cannot."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)

@@ -1,0 +1,115 @@
+"""What is said loudly: a loss that is not finite, a term that drowns the others, a model that sees only background."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from segkit.evaluation import Row
+    from segkit.training.loop import State
+
+DOMINANT = 0.99
+
+
+class NonFiniteError(Exception):
+    """A loss is not finite; training cannot go on.
+
+    Attributes:
+        terms: the value of each summand, in the order of the recipe.
+        image, target: the batch on which it happened.
+    """
+
+    def __init__(self, message: str, terms: dict[str, float], image: Tensor, target: Tensor) -> None:
+        super().__init__(message)
+        self.terms, self.image, self.target = terms, image, target
+
+
+class Watch:
+    """Looks for a non-finite loss without making the host wait: on CUDA a step is read when its copy has arrived."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._pending: deque[tuple[Tensor, Any, Tensor, Tensor, int, int]] = deque()
+
+    def __call__(self, values: Sequence[Tensor], loss: Tensor, image: Tensor, target: Tensor, state: State) -> Tensor:
+        """Return the summands and their total as one vector (on the device), and look at it.
+
+        Raises:
+            NonFiniteError: this step's loss, or on CUDA an earlier one's, is not finite.
+        """
+        row = torch.stack([value.detach().reshape(()) for value in (*values, loss)])
+        if row.is_cuda:
+            copy = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
+            copy.copy_(row, non_blocking=True)
+            arrived = torch.cuda.Event()
+            arrived.record()
+            self._pending.append((copy, arrived, image, target, state.epoch, state.step))
+            while self._pending and self._pending[0][1].query():
+                self._look(*self._pending.popleft())
+        else:
+            self._look(row, None, image, target, state.epoch, state.step)
+        return row
+
+    def settle(self) -> None:
+        """Look at every step that is still under way."""
+        while self._pending:
+            self._pending[0][1].synchronize()
+            self._look(*self._pending.popleft())
+
+    def _look(self, row: Tensor, arrived: Any, image: Tensor, target: Tensor, epoch: int, step: int) -> None:
+        found = row.tolist()
+        if abs(found[-1]) < float("inf"):  # false for NaN too
+            return
+        terms = dict(zip(self.names, found, strict=False))
+        bad = [name for name, value in terms.items() if not abs(value) < float("inf")] or ["their weighted sum"]
+        message = f"{', '.join(bad)} is not finite at epoch {epoch}, step {step + 1} ({_shown(terms)}). {_cause(image)}"
+        raise NonFiniteError(message, terms, image, target)
+
+
+def _shown(terms: dict[str, float]) -> str:
+    return ", ".join(f"{name} = {value:.4g}" for name, value in terms.items())
+
+
+def _cause(image: Tensor) -> str:
+    if not bool(torch.isfinite(image).all()):
+        return "The images themselves hold non-finite values: see the transforms and the data."
+    return (
+        "Likely a learning rate that is too high or a loss that overflows: lower optimizer lr, set train.clip_norm, "
+        'or train.precision = "float32".'
+    )
+
+
+def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
+    """Return a warning if one of several summands has over 99 % of the gradient norm on the first batch."""
+    for row in first_batch:
+        if len(first_batch) > 1 and row["gradient_share"] > DOMINANT:
+            others = ", ".join(other["term"] for other in first_batch if other is not row)
+            return (
+                f"{row['term']} has {100 * row['gradient_share']:.2f} % of the gradient on the first batch "
+                f"(value {row['value']:.4g}, weight {row['weight']:g}): {others} will hardly be learnt. Likely a sum "
+                "over pixels beside a mean, or a weight of another scale: use a mean, or lower its weight."
+            )
+    return None
+
+
+def collapsed(rows: Sequence[Row]) -> str | None:
+    """Return a warning if no validation case has any predicted foreground although there is some to find."""
+    truth = sum(row.truth_pixels for row in rows)
+    if truth and not any(row.predicted_pixels for row in rows):
+        return (
+            "the model predicts only background on every validation case (a black output). Likely a loss that is won "
+            "by background: see the gradient shares of the first batch, the learning rate and the regularizers' weights."
+        )
+    return None
+
+
+def no_foreground(rows: Sequence[Row]) -> str | None:
+    """Return a warning if the validation cases hold no foreground at all."""
+    if rows and not any(row.truth_pixels for row in rows):
+        return "no validation case has any foreground: Dice is undefined there. See split and the data's channels."
+    return None

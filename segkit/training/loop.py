@@ -1,0 +1,124 @@
+"""The training loop: a generator that trains and yields a report an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from segkit.schedulers import Schedule
+from segkit.training.device import Device
+from segkit.training.guards import Watch
+from segkit.training.objective import Objective, gradient_shares
+
+
+class Batches(Protocol):
+    """What the loop trains on: (image, target) float tensors on the device, the same for an epoch whenever asked."""
+
+    steps_per_epoch: int
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of an epoch (from 1), beginning with batch `start`."""
+
+
+@dataclass
+class State:
+    """Everything that training changes: saved and restored, it goes on to the bit.
+
+    Attributes:
+        epoch: the epoch under way, from 1.
+        batch: batches done of that epoch.
+        step: optimizer steps done in all.
+        sums: per summand, the sum of its batch means in this epoch; on the device.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    objective: Objective
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    sums: Tensor | None = None
+    first_batch: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the loop hands its caller: a finished epoch, or a pause within one."""
+
+    epoch: int
+    step: int
+    complete: bool
+    learning_rate: float
+    losses: dict[str, float]
+    images_per_second: float
+
+
+def train(
+    state: State,
+    batches: Batches,
+    device: Device,
+    *,
+    epochs: int,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    pause: Callable[[int], bool] = lambda step: False,
+    forward: Callable[[Tensor], Tensor] | None = None,
+) -> Iterator[Report]:
+    """Train from `state` to the end of epoch `epochs`; yield a report an epoch, and one wherever `pause` says.
+
+    Between two reports of an epoch nothing is reset: a caller may save the state at any of them. Epoch-wise schedules
+    are the caller's to step, since they may follow its validation loss.
+    """
+    forward = forward or state.model
+    objective, optimizer, scaler, watch = state.objective, state.optimizer, state.scaler, Watch(state.objective.names)
+    total = batches.steps_per_epoch
+    while state.epoch <= epochs:
+        state.model.train()
+        rate, seen, started = optimizer.param_groups[0]["lr"], 0, time.perf_counter()
+        for image, target in batches.epoch(state.epoch, state.batch):
+            with device.autocast():
+                scores = forward(image)
+            values = objective.terms(scores, target)
+            loss = objective.total(values)
+            if not state.first_batch:
+                state.first_batch = gradient_shares(values, objective)
+            row = watch(values, loss, image, target, state)
+            group = min(accumulate, total - state.batch // accumulate * accumulate)
+            scaler.scale(loss if group == 1 else loss / group).backward()
+            state.sums = row if state.sums is None else state.sums.add_(row)
+            state.batch += 1
+            seen += image.shape[0]
+            if state.batch % accumulate == 0 or state.batch == total:
+                if clip_norm is not None:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+                scaler.step(optimizer)
+                scaler.update()
+                if objective.steps:
+                    objective.step(optimizer.param_groups[0]["lr"])
+                optimizer.zero_grad()
+                state.schedule.step_batch()
+                state.step += 1
+                if pause(state.step) and state.batch < total:
+                    watch.settle()
+                    yield _report(state, rate, seen, started, complete=False)
+        watch.settle()
+        report = _report(state, rate, seen, started, complete=True)
+        state.epoch, state.batch, state.sums = state.epoch + 1, 0, None
+        yield report
+
+
+def _report(state: State, rate: float, seen: int, started: float, *, complete: bool) -> Report:
+    """Return the means so far; the one place where the loop waits for the device."""
+    sums = state.sums.tolist() if state.sums is not None else []
+    means = {name: value / max(state.batch, 1) for name, value in zip(state.objective.names, sums, strict=False)}
+    means["train_loss"] = sums[-1] / max(state.batch, 1) if sums else float("nan")
+    speed = seen / max(time.perf_counter() - started, 1e-9)
+    return Report(state.epoch, state.step, complete, rate, means, speed)

@@ -1,0 +1,250 @@
+"""What a trial writes: status, metrics, checkpoints, the rows of the best one; and how it goes on from them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+import segkit
+from segkit import files, plugins
+from segkit.errors import UserError
+from segkit.evaluation import Row
+from segkit.overlay import draw_overlay
+from segkit.recipe import Recipe
+from segkit.training import checkpoint
+from segkit.training.assembly import Assembly
+from segkit.training.device import hardware
+from segkit.training.events import Event, Job
+from segkit.training.guards import NonFiniteError
+
+MAX_OVERLAYS = 64
+VERSIONS = ("torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
+
+
+class Record:
+    """The files of one trial.
+
+    Attributes:
+        history: the rows of metrics.csv.
+        best: (score, epoch) of the best checkpoint so far.
+        warnings: what the guards said.
+    """
+
+    def __init__(self, job: Job, recipe: Recipe, parts: Assembly) -> None:
+        self.job, self.recipe, self.parts = job, recipe, parts
+        self.folder = job.run / job.folder
+        self.history: list[dict[str, Any]] = []
+        self.best: tuple[float, int] | None = None
+        self.warnings: list[str] = []
+        self.seconds = 0.0
+        self._started = time.monotonic()
+
+    def warn(self, name: str, text: str) -> Event:
+        """Remember a warning and return it as an event."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+        return Event(name, "warning", text)
+
+    def write_metrics(self) -> None:
+        """Write metrics.csv whole: one row an epoch, full precision."""
+        if self.history:
+            names = list(self.history[0])
+            rows = [["" if row[name] != row[name] else repr(row[name]) for name in names] for row in self.history]
+            files.write_csv(self.folder / "metrics.csv", names, rows)
+
+    def write_status(self, status: str, *, error: str | None = None) -> None:
+        """Write trial.json."""
+        job, parts, dataset = self.job, self.parts, self.parts.dataset
+        cases = dataset.cases
+        content = {
+            "status": status,
+            "identity": job.identity,
+            "variant": job.variant,
+            "seed": job.seed,
+            "fold": job.fold,
+            "limited": job.limit.batches is not None or job.limit.overfit is not None,
+            "epochs": self.recipe.train.epochs,
+            "epochs_done": len(self.history),
+            "best_epoch": self.best[1] if self.best else None,
+            "seconds": round(self.seconds + time.monotonic() - self._started, 3),
+            "error": error,
+            "warnings": self.warnings,
+            "device": str(parts.device.device),
+            "hardware": hardware(parts.device.device),
+            "precision": parts.device.precision,
+            "threads": job.threads,
+            "versions": versions(),
+            "data": {
+                "name": dataset.name,
+                "cases": len(cases),
+                "patients": len({case.patient for case in cases if case.patient}),
+                "fingerprint": parts.fingerprint,
+            },
+            "split": self._split(),
+            "channels": list(dataset.channels),
+            "first_batch": parts.state.first_batch,
+        }
+        files.write_text(self.folder / "trial.json", json.dumps(content, indent=1))
+
+    def _split(self) -> dict[str, list[str]]:
+        cases, split = self.parts.dataset.cases, self.parts.split
+        return {
+            "train": [cases[n].name for n in split.train],
+            "validation": [cases[n].name for n in split.validation],
+        }
+
+    def meta(self, kind: str) -> dict[str, Any]:
+        """Return what a checkpoint says beside its tensors."""
+        parts = self.parts
+        used = plugins.used_by(self.recipe.components())
+        return {
+            "kind": kind,
+            "identity": self.job.identity,
+            "variant": self.job.variant,
+            "recipe": self.recipe.dump(),
+            "channels": list(parts.dataset.channels),
+            "exclusive": self.recipe.channels == "exclusive",
+            "normalization": {"mean": parts.normalization.mean, "std": parts.normalization.std},
+            "split": self._split(),
+            "metrics": {name: value for name, value in self._last_row().items() if name.startswith("val_")},
+            "epoch": parts.state.epoch - (kind == "best"),
+            "step": parts.state.step,
+            "fingerprint": parts.fingerprint,
+            "precision": parts.device.precision,
+            "device": str(parts.device.device),
+            "threads": self.job.threads,
+            "plugins": [
+                {"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used
+            ],
+            "versions": versions(),
+        }
+
+    def _last_row(self) -> dict[str, Any]:
+        return {name: None if value != value else value for name, value in (self.history[-1:] or [{}])[0].items()}
+
+    def save_batch(self, error: NonFiniteError) -> str:
+        """Save the batch on which a loss was not finite; return the file's name."""
+        path = self.folder / "nonfinite.safetensors"
+        tensors = {"image": error.image.detach().cpu(), "target": error.target.detach().cpu()}
+        checkpoint.save_tensors(path, tensors, {"terms": {name: str(value) for name, value in error.terms.items()}})
+        return str(path)
+
+    def out_of_memory(self) -> str:
+        """Return the advice after the device ran out of memory."""
+        size, together = self.recipe.train.batch_size, self.recipe.train.accumulate
+        if size == 1:
+            return "the device ran out of memory with one image a batch: use smaller crops, a smaller model or bf16."
+        half = max(1, size // 2)
+        return (
+            f"the device ran out of memory with train.batch_size = {size}. Try --set train.batch_size={half} "
+            f"--set train.accumulate={-(-size * together // half)}: the same number of images a step."
+        )
+
+    def evaluate_best(self) -> list[Row]:
+        """Return the rows of the best checkpoint on the validation cases, and draw them.
+
+        The weights come from the file, so that `segkit eval` on it gives the same to the last bit.
+        """
+        parts, model = self.parts, self.parts.state.model
+        found = checkpoint.load(self.folder / "best.safetensors")
+        kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        checkpoint.load_into(model, found.weights, str(self.folder / "best.safetensors"))
+        drawn: list[str] = []
+
+        def draw(case: Any, probability: Any) -> None:
+            if len(drawn) < MAX_OVERLAYS:
+                drawn.append(case.name)
+                number = parts.evaluator.cases.index(case)
+                write_overlay(self.folder, case, parts.evaluator.images[number], probability)
+
+        rows, _ = parts.evaluator.run(model, parts.metrics, on_case=draw)
+        model.load_state_dict(kept)
+        return rows
+
+
+def write_overlay(folder: Any, case: Any, image: Any, probability: Any) -> None:
+    """Write a case's picture with truth and prediction outlined to `overlays/`."""
+    import cv2
+
+    from segkit.training.batches import to_uint8
+
+    shown = image if image.shape == case.image.shape else to_uint8(case.image)
+    picture = draw_overlay(shown, case.masks, probability >= 0.5)
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    assert done, "a PNG of 8-bit RGB can always be encoded"
+    target = folder / "overlays"
+    target.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(target / f"{case.name.replace('/', '__')}.png", encoded.tobytes())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result may depend on."""
+    return {"segkit": segkit.__version__, "python": platform.python_version()} | {n: version(n) for n in VERSIONS}
+
+
+def save_best(record: Record) -> None:
+    """Write the weights of now as best.safetensors."""
+    checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), record.meta("best"))
+
+
+def save_last(record: Record) -> None:
+    """Write everything that training changes as last.safetensors."""
+    state, device = record.parts.state, record.parts.device
+    extra = {
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "rng": {"cpu": torch.get_rng_state()}
+        | ({"cuda": torch.cuda.get_rng_state(device.device)} if device.is_cuda else {}),
+        "epoch": state.epoch,
+        "batch": state.batch,
+        "step": state.step,
+        "sums": state.sums,
+        "first_batch": state.first_batch,
+        "history": record.history,
+        "best": list(record.best) if record.best else None,
+        "warnings": record.warnings,
+        "seconds": record.seconds + time.monotonic() - record._started,
+    }
+    checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
+
+
+def restore(record: Record) -> str:
+    """Go on from last.safetensors where there is one; return what to tell, "" for a new start.
+
+    Raises:
+        UserError: the checkpoint is damaged, or the data is not what it was trained on.
+    """
+    path = record.folder / "last.safetensors"
+    if not path.exists():
+        return ""
+    found = checkpoint.load(path, with_state=True)
+    if found.meta["fingerprint"] != record.parts.fingerprint:
+        raise UserError(
+            f"{path}: the data has changed since this trial began (its fingerprint differs). "
+            "Restore the data, or train anew with --fresh."
+        )
+    state, kept = record.parts.state, found.state
+    if kept is None:
+        raise UserError(f"{path}: holds no training state. Train anew with --fresh.")
+    checkpoint.load_into(state.model, found.weights, str(path))
+    state.optimizer.load_state_dict(kept["optimizer"])
+    state.schedule.load_state_dict(kept["schedule"])
+    state.scaler.load_state_dict(kept["scaler"])
+    torch.set_rng_state(kept["rng"]["cpu"])
+    device = record.parts.device
+    if device.is_cuda and "cuda" in kept["rng"]:
+        torch.cuda.set_rng_state(kept["rng"]["cuda"], device.device)
+    state.epoch, state.batch, state.step = kept["epoch"], kept["batch"], kept["step"]
+    state.sums = kept["sums"].to(device.device) if kept["sums"] is not None else None
+    state.first_batch, record.history = kept["first_batch"], kept["history"]
+    record.best = (kept["best"][0], kept["best"][1]) if kept["best"] else None
+    record.warnings, record.seconds = kept["warnings"], kept["seconds"]
+    torch.set_num_threads(found.meta["threads"] or record.job.threads)
+    return f"goes on in epoch {state.epoch}, after step {state.step}"

@@ -1,0 +1,196 @@
+"""One trial from its recipe to its files: what the training loop's caller does."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segkit import files, plugins
+from segkit.errors import UserError
+from segkit.evaluation import HEADER, Row, cells, means
+from segkit.recipe import Recipe
+from segkit.training import guards
+from segkit.training.assembly import Assembly, assemble
+from segkit.training.events import Event, Job
+from segkit.training.loop import Report, train
+from segkit.training.record import Record, restore, save_best, save_last
+
+FLUSH_SECONDS = 0.5
+
+
+def run_trial(job: Job, *, stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train, evaluate and save one trial; yield what happens. Nothing is raised but programming errors of segkit.
+
+    The folder ends with metrics.csv, cases.csv, best and last checkpoints, overlays, recipe.toml and trial.json; an
+    interrupted or failed trial goes on from its last save when it is run again.
+
+    Args:
+        job: the trial.
+        stop: asked after every step; once true, the state is saved and the trial ends as "interrupted".
+    """
+    name, folder = str(job.folder), job.run / job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    record: Record | None = None
+    yield Event(name, "start")
+    try:
+        if job.threads:
+            torch.set_num_threads(job.threads)
+        plugins.load(job.plugins)
+        recipe = Recipe.from_dict(job.recipe, f"{folder / 'recipe.toml'}")
+        files.write_text(folder / "recipe.toml", recipe.to_toml())
+        parts = assemble(recipe, job.limit)
+        record = Record(job, recipe, parts)
+        yield from (Event(name, "log", line) for line in parts.log)
+        if not job.fresh:
+            told = restore(record)
+            if told:
+                yield Event(name, "log", f"[{name}] {told}")
+        try:
+            yield from _train(record, name, stop)
+        finally:
+            parts.close()
+    except guards.NonFiniteError as error:
+        where = record.save_batch(error) if record else ""
+        yield _failed(name, folder, record, f"{error} The batch is in {where}.")
+    except torch.OutOfMemoryError:
+        assert record is not None, "memory ran out before anything was built"
+        yield _failed(name, folder, record, record.out_of_memory())
+    except (UserError, OSError) as error:
+        yield _failed(name, folder, record, str(error))
+    except Exception as error:
+        files.write_text(folder / "error.txt", traceback.format_exc())
+        text = f"{type(error).__name__}: {error} (traceback in {folder / 'error.txt'})"
+        yield _failed(name, folder, record, text)
+
+
+def _failed(name: str, folder: Path, record: Record | None, text: str) -> Event:
+    try:
+        if record is not None:
+            record.write_status("failed", error=text)
+    except (UserError, OSError) as error:
+        text = f"{text} (and its state could not be written: {error})"
+    return Event(name, "failed", text)
+
+
+def _train(record: Record, name: str, stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train from where the record stands, then evaluate the best checkpoint."""
+    recipe, parts = record.recipe, record.parts
+    settings, state = recipe.train, parts.state
+    every = settings.save_every
+    epochs = 1 if record.job.limit.batches else settings.epochs
+    told = time.monotonic()
+    steps_due = [state.step]
+
+    def pause(step: int) -> bool:
+        if stop():
+            return True
+        if every.steps and step - steps_due[0] >= every.steps:
+            return True
+        return time.monotonic() - told > FLUSH_SECONDS
+
+    record.write_status("running")
+    if state.epoch <= epochs:
+        loop = train(
+            state,
+            parts.feed,
+            parts.device,
+            epochs=epochs,
+            accumulate=settings.accumulate,
+            clip_norm=settings.clip_norm,
+            pause=pause,
+            forward=parts.forward,
+        )
+        epoch_start, done = time.perf_counter(), 0
+        for report in loop:
+            if not report.complete:
+                fraction = (report.epoch - 1 + state.batch / parts.feed.steps_per_epoch) / epochs
+                yield Event(name, "step", values={"fraction": fraction})
+                told = time.monotonic()
+            else:
+                done += 1
+                yield from _end_of_epoch(record, name, report, epoch_start, epochs, done)
+                epoch_start = time.perf_counter()
+            due = every.steps is not None and state.step - steps_due[0] >= every.steps
+            due = due or (report.complete and every.epochs is not None and report.epoch % every.epochs == 0)
+            last = report.complete and report.epoch == epochs
+            if due or last or stop():
+                save_last(record)
+                steps_due[0] = state.step
+            if stop() and not last:
+                record.write_status("interrupted")
+                yield Event(name, "interrupted", f"in epoch {report.epoch}, after step {report.step}: saved")
+                return
+    yield from _finish(record, name)
+
+
+def _end_of_epoch(record: Record, name: str, report: Report, started: float, epochs: int, done: int) -> Iterator[Event]:
+    """Validate, step an epoch-wise schedule, keep the best, write the epoch's row."""
+    parts = record.parts
+    state = parts.state
+    if report.epoch == 1:
+        warning = guards.dominant_term(state.first_batch)
+        if warning:
+            yield record.warn(name, warning)
+    rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
+    state.schedule.step_epoch(val_loss)
+    found = means(rows)
+    for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
+        if warning and warning not in record.warnings:
+            yield record.warn(name, warning)
+    row: dict[str, Any] = {
+        "epoch": report.epoch,
+        "step": report.step,
+        "lr": report.learning_rate,
+        "train_loss": report.losses["train_loss"],
+        "val_loss": val_loss,
+        **{key: value for key, value in report.losses.items() if key != "train_loss"},
+        **{f"val_{key}": value for key, value in found.items()},
+        "seconds": round(time.perf_counter() - started, 3),
+        "images_per_second": round(report.images_per_second, 2),
+    }
+    record.history.append(row)
+    score = _score(found, val_loss)
+    if record.best is None or score > record.best[0]:
+        record.best = (score, report.epoch)
+        save_best(record)
+    record.write_metrics()
+    yield Event(name, "epoch", values={**row, "epochs": epochs, "epochs_now": done})
+
+
+def _score(found: dict[str, float], val_loss: float) -> float:
+    """Return what the best checkpoint has most of: mean Dice, or where that is undefined the negative loss."""
+    dice = found.get("dice", math.nan)
+    score = dice if not math.isnan(dice) else -val_loss
+    return score if not math.isnan(score) else -math.inf
+
+
+def _finish(record: Record, name: str) -> Iterator[Event]:
+    """Evaluate the best checkpoint on the validation cases and write the rows and overlays."""
+    rows = record.evaluate_best()
+    warning = guards.collapsed(rows)
+    if warning and warning not in record.warnings:
+        yield record.warn(name, warning)
+    write_cases(record.folder / "cases.csv", rows)
+    record.write_metrics()
+    record.write_status("finished")
+    found = means(rows)
+    shown = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
+    best = record.best[1] if record.best else 0
+    yield Event(name, "finished", f"best epoch {best}: {shown}", values=found)
+
+
+def write_cases(path: Path, rows: list[Row]) -> None:
+    """Write `cases.csv`: one row a case, channel and metric."""
+    files.write_csv(path, HEADER, [cells(row) for row in rows])
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON file's content."""
+    return json.loads(files.read_text(path))
