@@ -44,12 +44,12 @@ class _Norm(torch.autograd.Function):
 
 def sum_of_absolutes(weights: list[Tensor]) -> Tensor:
     """Return the sum of |w|, 0 of no weights."""
-    return _SumOfAbsolutes.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call, no-any-return]
+    return _SumOfAbsolutes.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call]
 
 
 def norm(weights: list[Tensor]) -> Tensor:
     """Return the 2-norm of all weights together, 0 of no weights."""
-    return _Norm.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call, no-any-return]
+    return _Norm.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
