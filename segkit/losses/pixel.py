@@ -19,7 +19,7 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
     return functional.binary_cross_entropy_with_logits(logits, target)
 
 
-@losses.register("cross_entropy")
+@losses.register("cross_entropy", exclusive_only=True)
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of exclusive classes, a mean over cases and pixels; 0 or more.
 
