@@ -71,6 +71,13 @@ class Schedule:
             )
         return cls(scheduler, unit)
 
+    @classmethod
+    def constant(cls, optimizer: Optimizer) -> Schedule:
+        """Return the schedule of a recipe without a scheduler: the rates stay as they are."""
+        from torch.optim.lr_scheduler import ConstantLR
+
+        return cls(ConstantLR(optimizer, factor=1.0, total_iters=0))
+
     def step_batch(self) -> None:
         """Say that the optimizer has made a step."""
         if self.unit == "step":

@@ -18,6 +18,7 @@ from segkit.datasets.splits import Split, split_cases
 from segkit.errors import UserError
 from segkit.evaluation import Evaluator, Normalization
 from segkit.recipe import Recipe
+from segkit.schedulers import Schedule
 from segkit.training.batches import Batches, Samples, to_device_float
 from segkit.training.device import Device, be_deterministic, choose
 from segkit.training.events import Limit
@@ -153,7 +154,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         exclusive=exclusive,
     )
     return Assembly(
-        state=State(model, optimizer, _schedule(recipe, optimizer, steps), device.scaler(), objective),
+        state=State(model, optimizer, schedule_of(recipe.scheduler, optimizer, settings.epochs, steps), device.scaler(), objective),
         feed=feed,
         device=device,
         evaluator=evaluator,
@@ -168,12 +169,11 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     )
 
 
-def _schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    from segkit.schedulers import constant
-
-    if recipe.scheduler is None:
-        return constant(optimizer)
-    return recipe.scheduler.build(optimizer, recipe.train.epochs, steps)
+def schedule_of(component: Component | None, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Schedule:
+    """Return the schedule of a recipe; rates stay as they are without a scheduler."""
+    if component is None:
+        return Schedule.constant(optimizer)
+    return Schedule.of(component.build(optimizer, epochs, steps))
 
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
