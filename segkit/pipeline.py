@@ -1,0 +1,254 @@
+"""Pipeline: a recipe's transforms in order, on one image and its masks, its randomness keyed by the sample.
+
+The image is (H, W) uint8; the masks are a bit map of the same size, uint8 or uint16, bit c of a pixel for channel c.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.component import Component
+from segkit.errors import UserError
+
+Image = NDArray[np.uint8]
+Bits = NDArray[np.uint8] | NDArray[np.uint16]
+Pair = tuple[Image, Bits]
+Key = tuple[int, int, int]
+
+
+class TransformError(UserError):
+    """A transform failed on a sample; the message names both, as far as they are known."""
+
+
+class Pipeline:
+    """Transforms in order.
+
+    Args:
+        components: transforms as a recipe names them.
+
+    Raises:
+        UserError: a transform cannot be built from its values; the message names it.
+    """
+
+    def __init__(self, components: Sequence[Component] = ()) -> None:
+        self._steps = [(component.name, _built(component)) for component in components]
+        self._share_randomness()
+
+    def _share_randomness(self) -> None:
+        """Let all transforms draw from two generators, so that a sample costs one reseeding."""
+        self._random = random.Random(0)
+        self._generator = np.random.Generator(np.random.PCG64(0))
+        for _, transform in self._steps:
+            transform.set_random_state(self._generator, self._random)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The transforms' names in order."""
+        return tuple(name for name, _ in self._steps)
+
+    @property
+    def custom(self) -> bool:
+        """Whether a transform comes from elsewhere than Albumentations: a plugin."""
+        return not all(_is_albumentations(transform) for _, transform in self._steps)
+
+    def __call__(
+        self,
+        image: Image,
+        bits: Bits,
+        key: Key = (0, 0, 0),
+        *,
+        name: str = "",
+        labels: tuple[int, ...] | None = None,
+    ) -> Pair:
+        """Transform an image and its masks; neither is changed in place.
+
+        Args:
+            image: (H, W) uint8.
+            bits: (H, W) uint8 or uint16.
+            key: (seed, epoch, sample): all that the randomness depends on.
+            name: the sample's, for messages.
+            labels: the values that `bits` holds, if known.
+
+        Raises:
+            TransformError: a transform failed, changed the type or the size of one alone, or made a new label.
+        """
+        if not self._steps:
+            return image, bits
+        labels = labels_of(bits) if labels is None else labels
+        try:
+            done = self._run(image, bits, key)
+            if holds_others(done[1], labels):
+                self._run(image, bits, key, labels)  # once more, to find out which transform it was
+        except TransformError as error:
+            raise TransformError(f"{name}: {error}" if name else str(error)) from error
+        return done
+
+    def _run(self, image: Image, bits: Bits, key: Key, labels: tuple[int, ...] | None = None) -> Pair:
+        self._reseed(key)
+        pair = image.copy(), bits.copy()
+        for name, transform in self._steps:
+            pair = _apply(name, transform, *pair)
+            if labels is not None:
+                _check_labels(name, pair[1], labels)
+        return pair
+
+    def _reseed(self, key: Key) -> None:
+        """Set both generators to a state that the key alone decides: a hash, as seeding anew costs more."""
+        digest = hashlib.blake2b(b"%d,%d,%d" % key, digest_size=48).digest()
+        state, increment, seed = (int.from_bytes(digest[start : start + 16], "little") for start in (0, 16, 32))
+        self._generator.bit_generator.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": state, "inc": increment | 1},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._random.seed(seed)
+
+    def settle(self, pairs: Sequence[Pair], names: Sequence[str]) -> tuple[list[Pair], Pipeline]:
+        """Run the leading transforms that draw no random number on any pair; return the pairs and the rest.
+
+        A transform of a plugin is never among them: it may draw from generators that nobody watches.
+
+        Args:
+            pairs: images and their masks.
+            names: what to call each in messages.
+
+        Raises:
+            TransformError: a transform failed on a pair.
+        """
+        settled, rest = list(pairs), Pipeline()
+        for count, (name, transform) in enumerate(self._steps):
+            done = _without_luck(name, transform, settled, names) if _is_albumentations(transform) else None
+            if done is None:
+                rest._steps = self._steps[count:]
+                break
+            settled = done
+        rest._share_randomness()
+        return settled, rest
+
+    def check_eval(self) -> None:
+        """Raise unless the transforms suit evaluation: nothing random, no pixel moved but by scaling the whole image.
+
+        Raises:
+            UserError: one does not; the message names it.
+        """
+        import albumentations as a
+
+        probe = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+        for name, transform in self._steps:
+            if not isinstance(transform, (a.ImageOnlyTransform, a.NoOp, a.Resize, a.LongestMaxSize, a.SmallestMaxSize)):
+                raise UserError(
+                    f"transforms.eval: {name} moves pixels, but whole images are evaluated. "
+                    "It belongs in transforms.train."
+                )
+            if _without_luck(name, transform, [(probe, np.zeros_like(probe))], ["transforms.eval"]) is None:
+                raise UserError(
+                    f"transforms.eval: {name} is random, but evaluation must not be. Set p = 1, and numbers for ranges."
+                )
+        self._share_randomness()
+
+
+def labels_of(bits: Bits) -> tuple[int, ...]:
+    """Return the distinct values of a bit map, in order."""
+    return tuple(int(value) for value in np.unique(bits))
+
+
+def holds_others(bits: Bits, labels: tuple[int, ...]) -> bool:
+    """Return whether a bit map holds a value beside 0 and `labels`."""
+    table = _forbidden(labels, bits.dtype.itemsize)
+    if bits.dtype == np.uint8:
+        return cv2.countNonZero(cv2.LUT(bits, table)) > 0
+    return bool(np.take(table, bits).any())
+
+
+@functools.lru_cache(maxsize=4096)
+def _forbidden(labels: tuple[int, ...], itemsize: int) -> Image:
+    table = np.ones(256**itemsize, np.uint8)
+    table[[0, *labels]] = 0
+    return table
+
+
+def _built(component: Component) -> Any:
+    from albumentations import BaseCompose, BasicTransform
+
+    try:
+        transform = component()
+    except (ValueError, TypeError) as error:
+        raise UserError(f"transform {component.name}: {error}") from error
+    if not isinstance(transform, (BasicTransform, BaseCompose)):
+        raise UserError(
+            f"transform {component.name}: should be an Albumentations transform, not {type(transform).__name__}."
+        )
+    return transform
+
+
+def _is_albumentations(transform: Any) -> bool:
+    inner = getattr(transform, "transforms", [])
+    return type(transform).__module__.startswith("albumentations.") and all(map(_is_albumentations, inner))
+
+
+def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
+    """Apply one transform and check what it gives back."""
+    try:
+        done = transform(image=image, mask=bits)
+    except Exception as error:
+        raise TransformError(f"transform {name}: {' '.join(str(error).split()) or type(error).__name__}") from error
+    new_image, new_bits = done["image"], done["mask"]
+    if new_image.ndim == 3 and new_image.shape[2] == 1:
+        new_image = new_image[..., 0]
+    if new_image.dtype != np.uint8 or new_bits.dtype != bits.dtype:
+        raise TransformError(
+            f"transform {name}: image and masks should stay {image.dtype} and {bits.dtype}, "
+            f"not become {new_image.dtype} and {new_bits.dtype}. segkit normalizes on the device."
+        )
+    if new_image.ndim != 2 or new_image.shape != new_bits.shape:
+        raise TransformError(
+            f"transform {name}: image and masks should stay of one size, not become {new_image.shape} and "
+            f"{new_bits.shape}."
+        )
+    return new_image, new_bits
+
+
+class _Watched(random.Random):
+    """A generator that does not count a draw between equal ends as luck."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a if a == b else super().uniform(a, b)
+
+    def randint(self, a: int, b: int) -> int:
+        return a if a == b else super().randint(a, b)
+
+
+def _check_labels(name: str, bits: Bits, labels: tuple[int, ...]) -> None:
+    if holds_others(bits, labels):
+        new = sorted(set(labels_of(bits)) - {0, *labels})
+        raise TransformError(f"transform {name}: gave the masks labels that were not there: {new}.")
+
+
+def _without_luck(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
+    """Return the transformed pairs, or None if the transform drew a random number."""
+    watched, generator = _Watched(0), np.random.Generator(np.random.PCG64(0))
+    untouched = watched.getstate(), generator.bit_generator.state
+    transform.set_random_state(generator, watched)
+    done = []
+    for called, (image, bits) in zip(names, pairs, strict=True):
+        try:
+            pair = _apply(name, transform, image.copy(), bits.copy())
+            _check_labels(name, pair[1], labels_of(bits))
+        except TransformError as error:
+            raise TransformError(f"{called}: {error}") from error
+        if (watched.getstate(), generator.bit_generator.state) != untouched:
+            return None
+        done.append(pair)
+    return done
