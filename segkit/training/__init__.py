@@ -1,0 +1,1 @@
+"""Cases become batches, batches become steps, steps become a checkpoint."""

@@ -1,0 +1,239 @@
+"""The checkpoint: one safetensors file of tensors and one JSON string; no pickle is written or read.
+
+A file that is truncated, flipped, forged or of another kind gives one message; nothing in it is ever run, and reading
+takes no more memory than a small multiple of the file's own size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, MaxLen
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+
+from segkit import files
+from segkit.errors import UserError
+from segkit.training.state import flatten, torch_device_free, unflatten
+
+FORMAT = 1
+KEY = "segkit"
+MAX_BYTES = 8 * 2**30
+MAX_HEADER = 64 * 2**20
+
+
+class Stored(BaseModel):
+    """A plain, strict part of the metadata."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class StoredPlugin(Stored):
+    """A plugin as the checkpoint carries it; `sources` maps module names to text."""
+
+    module: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
+    origin: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")], str]
+
+
+class StoredSplit(Stored):
+    """Case names."""
+
+    train: list[str]
+    validation: list[str]
+
+
+class StoredNormalization(Stored):
+    """Of images scaled to 0..255."""
+
+    mean: Annotated[float, Field(allow_inf_nan=False)]
+    std: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Meta(Stored):
+    """What a checkpoint says beside its tensors."""
+
+    format: Literal[1]
+    kind: Literal["best", "last"]
+    identity: str
+    variant: str
+    recipe: dict[str, Any]
+    channels: Annotated[list[str], MaxLen(16)]
+    exclusive: bool
+    normalization: StoredNormalization
+    split: StoredSplit
+    metrics: dict[str, float | None]
+    epoch: Annotated[int, Ge(0)]
+    step: Annotated[int, Ge(0)]
+    fingerprint: str
+    precision: str
+    device: str
+    threads: Annotated[int, Ge(0), Field(le=4096)]
+    plugins: list[StoredPlugin]
+    versions: dict[str, str]
+    state: Any = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Attributes:
+        weights: the model's state dict.
+        meta: what it says (see `Meta`), without the state's skeleton.
+        state: optimizer, schedule and RNG state, if it was asked for and is there.
+    """
+
+    weights: dict[str, Tensor]
+    meta: dict[str, Any]
+    state: Any
+
+
+def save(path: Path, weights: Mapping[str, Tensor], meta: dict[str, Any], state: Any = None) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: the file.
+        weights: a model's state dict, in any memory format.
+        meta: the fields of `Meta` but for `format` and `state`.
+        state: nested plain values and tensors.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    extra, skeleton = flatten(state)
+    tensors = {f"model.{name}": tensor for name, tensor in weights.items()} | extra
+    content = {**meta, "format": FORMAT, "state": skeleton}
+    save_tensors(path, tensors, Meta.model_validate(content).model_dump())
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any]) -> None:
+    """Write tensors and a JSON string with the hash of both, whole or not at all."""
+    from safetensors.torch import save as encode
+
+    plain = {name: torch_device_free(tensor) for name, tensor in tensors.items()}
+    text = json.dumps(meta, sort_keys=True, allow_nan=False)
+    files.write_bytes(path, encode(plain, {KEY: text, "sha256": _digest(plain, text)}))
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says, without reading its tensors; the hash is not checked.
+
+    Raises:
+        UserError: the file is missing, damaged or no checkpoint.
+    """
+    path = Path(path)
+    header = _header(path)
+    found = _meta(path, header.get("__metadata__"))
+    found.pop("state")
+    return found
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """Return the JSON header, its length checked against the file before anything is read."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"{path}: no file. A checkpoint is a file such as best.safetensors.")
+        with open(path, "rb") as file:
+            start = file.read(8)
+            if len(start) < 8:
+                raise UserError(f"{path}: damaged: too short for a checkpoint ({size} bytes). Use another copy.")
+            (length,) = struct.unpack("<Q", start)
+            if start[:2] in (b"PK", b"\x80\x02"):
+                raise UserError(f"{path}: a pickle (.pt, .pth), which segkit never reads. Use a .safetensors checkpoint.")
+            if length > min(size - 8, MAX_HEADER):
+                raise UserError(f"{path}: damaged or no checkpoint: its header would be {length:,} bytes long.")
+            found = json.loads(file.read(length))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: damaged or no checkpoint: its header is no JSON.") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged or no checkpoint: its header is no table.")
+    return found
+
+
+def _meta(path: Path, metadata: Any) -> dict[str, Any]:
+    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise UserError(f"{path}: a safetensors file, but not written by segkit.")
+    try:
+        return Meta.model_validate_json(metadata[KEY], strict=True).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: its metadata is damaged or of another version: {place}: {first['msg']}.") from None
+    except RecursionError:
+        raise UserError(f"{path}: its metadata is nested too deeply.") from None
+
+
+def load(path: Path, *, with_state: bool = False) -> Checkpoint:
+    """Return a checkpoint, its hash checked.
+
+    Raises:
+        UserError: the file is missing, damaged, forged or no checkpoint.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as decode
+
+    path = Path(path)
+    header = _header(path)
+    meta = _meta(path, header.get("__metadata__"))
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes, which no checkpoint is.")
+    try:
+        tensors = decode(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, OSError) as error:
+        raise UserError(f"{path}: damaged: {error}. Use another copy, or train again.") from None
+    metadata = header["__metadata__"]
+    if metadata.get("sha256") != _digest(tensors, metadata[KEY]):
+        raise UserError(f"{path}: damaged: its content does not match its hash. Use another copy, or train again.")
+    skeleton = meta.pop("state")
+    state = None
+    if with_state and skeleton is not None:
+        try:
+            state = unflatten(skeleton, {name: t for name, t in tensors.items() if name.startswith("state")})
+        except ValueError as error:
+            raise UserError(f"{path}: damaged: {error}.") from None
+    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    return Checkpoint(weights, meta, state)
+
+
+def load_into(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
+    """Copy weights into a model of the same parameters and buffers.
+
+    Raises:
+        UserError: names or shapes differ; the first few are named.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in weights]
+    unknown = [name for name in weights if name not in own]
+    shapes = [
+        f"{name} {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    for label, found in (("lacks", missing), ("has no place for", unknown), ("has other shapes:", shapes)):
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            raise UserError(f"{path}: does not fit the recipe's model: {label} {', '.join(found[:3])}{more}.")
+    model.load_state_dict(dict(weights))
