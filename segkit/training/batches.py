@@ -28,6 +28,29 @@ T = TypeVar("T")
 MOST_WORKERS = 4  # feed any single device with 8-bit images
 
 
+class Order:
+    """Which samples make a batch: a function of the seed and the batch's number since the start of the trial.
+
+    Samples are drawn pass by pass, each pass in an order of its own; an epoch need not be a pass.
+    """
+
+    def __init__(self, samples: int, samples_per_epoch: int, batch_size: int, seed: int) -> None:
+        self.samples, self.samples_per_epoch, self.batch_size, self.seed = samples, samples_per_epoch, batch_size, seed
+        self.steps_per_epoch = -(-samples_per_epoch // batch_size)
+        self._pass = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    def __call__(self, number: int) -> list[tuple[int, int]]:
+        """Return (pass, index) of each member, passes from 1."""
+        epoch, step = divmod(number, self.steps_per_epoch)
+        begin = step * self.batch_size
+        end = min(begin + self.batch_size, self.samples_per_epoch)
+        drawn = (divmod(epoch * self.samples_per_epoch + place, self.samples) for place in range(begin, end))
+        return [(passed + 1, self._pass(passed + 1)[place]) for passed, place in drawn]
+
+    def _shuffled(self, passed: int) -> list[int]:
+        return list(map(int, np.random.default_rng([self.seed, passed]).permutation(self.samples)))
+
+
 class Batches:
     """The batches of a trial; close it, or use it as a context manager.
 
@@ -57,18 +80,17 @@ class Batches:
         patience: float = PATIENCE,
     ) -> None:
         self.samples, self.seed, self.device = samples, seed, torch.device(device)
-        self.batch_size, self.samples_per_epoch = batch_size, samples_per_epoch or len(samples)
-        self.steps_per_epoch = -(-self.samples_per_epoch // batch_size)
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
-        self._order = functools.lru_cache(maxsize=4)(self._shuffled)
-        count = _count(workers, self.device, len(samples.pipeline))
-        self.workers = count
-        self._workers = Workers(samples, seed, self._plan, count, plugins, patience) if count else None
-        if self._workers is None:
-            cv2.setNumThreads(0)  # for images of this size its threads cost more than they save
-        else:
+        self._order = Order(len(samples), samples_per_epoch or len(samples), batch_size, seed)
+        self.steps_per_epoch = self._order.steps_per_epoch
+        self.workers = _count(workers, self.device, len(samples.pipeline))
+        self._workers: Workers | None = None
+        if self.workers:
+            self._workers = Workers(samples, seed, self._order, self.workers, plugins, patience)
             self._end = weakref.finalize(self, self._workers.close)
+        else:
+            cv2.setNumThreads(0)  # for images of this size its threads cost more than they save
 
     def __enter__(self) -> Self:
         return self
@@ -101,18 +123,7 @@ class Batches:
     def _take(self, number: int, use: Callable[[Pair], T]) -> T:
         if self._workers is not None:
             return self._workers.take(number, use)
-        return use(assemble(self.samples, self.seed, self._plan(number)))
-
-    def _plan(self, number: int) -> list[tuple[int, int]]:
-        """Return (pass, index) of each member of a batch, by its number since the start of the trial."""
-        epoch, step = divmod(number, self.steps_per_epoch)
-        begin = step * self.batch_size
-        end = min(begin + self.batch_size, self.samples_per_epoch)
-        passes = (divmod(epoch * self.samples_per_epoch + place, len(self.samples)) for place in range(begin, end))
-        return [(passed + 1, int(self._order(passed + 1)[place])) for passed, place in passes]
-
-    def _shuffled(self, passed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.random.default_rng([self.seed, passed]).permutation(len(self.samples))
+        return use(assemble(self.samples, self.seed, self._order(number)))
 
     def _to_device(self, batch: Pair) -> tuple[Tensor, Tensor]:
         """Copy a batch out of the workers' memory, to the device; CUDA copies beside its own work."""

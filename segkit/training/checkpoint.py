@@ -120,7 +120,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any]
     from safetensors.torch import save as encode
 
     plain = {name: torch_device_free(tensor) for name, tensor in tensors.items()}
-    text = json.dumps(meta, sort_keys=True, allow_nan=False)
+    text = json.dumps(meta, allow_nan=False)  # order counts: losses, metrics, transforms
     files.write_bytes(path, encode(plain, {KEY: text, "sha256": _digest(plain, text)}))
 
 

@@ -15,8 +15,9 @@ from segkit.errors import UserError
 from segkit.pipeline import Bits, Image, Pair, Pipeline, labels_of
 
 if TYPE_CHECKING:
-    from segkit.datasets.case import Case
     from torch import Tensor
+
+    from segkit.datasets.case import Case
 
 MOST_CHANNELS = 16
 MOST_SPREAD = 7  # channels whose bits, spread out, do not meet
@@ -114,7 +115,7 @@ def to_device_float(
 
     Args:
         image: (N, H, W) uint8.
-        bits: (N, H, W) uint8, or int16 for more than 8 channels, bit c for channel c.
+        bits: (N, H, W) uint8, or uint16 or int16 for more than 8 channels, bit c for channel c.
         mean, std: of the training images, in grey levels.
         channels: C, the dataset's channels.
         exclusive: put the background before them: where no channel is.
@@ -124,6 +125,8 @@ def to_device_float(
     """
     import torch
 
+    if bits.dtype == torch.uint16:
+        bits = bits.view(torch.int16)  # torch does not shift uint16
     if exclusive:
         kind = torch.int32 if channels > MOST_SPREAD else torch.uint8
         bits = (bits.to(kind) << 1) | (bits == 0).to(kind)
