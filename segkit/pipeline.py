@@ -40,12 +40,12 @@ class Pipeline:
 
     def __init__(self, components: Sequence[Component] = ()) -> None:
         self._steps = [(component.name, _built(component)) for component in components]
+        self._random = random.Random(0)
+        self._generator = np.random.Generator(np.random.PCG64(0))
         self._share_randomness()
 
     def _share_randomness(self) -> None:
         """Let all transforms draw from two generators, so that a sample costs one reseeding."""
-        self._random = random.Random(0)
-        self._generator = np.random.Generator(np.random.PCG64(0))
         for _, transform in self._steps:
             transform.set_random_state(self._generator, self._random)
 
@@ -134,7 +134,8 @@ class Pipeline:
                 rest._steps = self._steps[count:]
                 break
             settled = done
-        rest._share_randomness()
+        self._share_randomness()
+        rest._random, rest._generator = self._random, self._generator
         return settled, rest
 
     def check_eval(self) -> None:
@@ -165,7 +166,9 @@ def labels_of(bits: Bits) -> tuple[int, ...]:
 
 
 def holds_others(bits: Bits, labels: tuple[int, ...]) -> bool:
-    """Return whether a bit map holds a value beside 0 and `labels`."""
+    """Return whether a bit map holds a value beside 0 and `labels` (in order)."""
+    if not labels or labels[-1] == len(labels) - (labels[0] == 0):  # without gaps: the greatest value tells
+        return int(bits.max()) > max(labels, default=0)
     table = _forbidden(labels, bits.dtype.itemsize)
     if bits.dtype == np.uint8:
         return cv2.countNonZero(cv2.LUT(bits, table)) > 0

@@ -191,11 +191,9 @@ def _factory(cls: type[Any]) -> Callable[..., Any]:
             if not given["transforms"]:
                 raise ValueError("transforms: needs at least one transform")
             given["transforms"] = [component() for component in given["transforms"]]
-        else:
-            given["strict"] = True
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)
+                warnings.simplefilter("error", UserWarning)  # where it would put values right, or take its defaults
                 warnings.filterwarnings("ignore", ADVICE, UserWarning)
                 return cls(**_adjusted(cls.__name__, given))
         except (ValueError, UserWarning) as error:
