@@ -192,6 +192,7 @@ def test_closing_ends_the_processes_and_may_be_repeated() -> None:
     batches = Batches(make_samples(CROP), batch_size=4, seed=0, workers=2)
     pids = [process.pid for process in processes(batches)]
     next(batches.epoch(1))
+    assert all(os.getpgid(pid) == pid for pid in pids)  # a signal to the group of the main process spares them
     batches.close()
     batches.close()
     assert all(gone(pid) for pid in pids)

@@ -4,6 +4,9 @@ A loss is handed `logits` (N, C, H, W) and `target` (N, C, H, W) in {0, 1}, both
 a scalar. `sigmoid(logits)` is each channel's probability, with independent channels and with exclusive classes
 alike: there the logits are log-odds of one class against the rest. Every loss is a mean, whatever the batch
 and the image size, unless its docstring says otherwise; any finite logits give a finite value and gradient.
+
+A loss that is a sum may be a class with `parts`, the names of its summands, and `terms(logits, target)`, their values:
+the log then shows each, and what share of the gradient it has.
 """
 
 from __future__ import annotations
@@ -14,15 +17,15 @@ losses: Registry = Registry("loss", "losses", handed=("logits", "target"), calle
 
 # The parts register themselves, so the registry comes first.
 # ruff: noqa: E402
-from segkit.losses.mixed import combined, switching
+from segkit.losses.mixed import Combined, switching
 from segkit.losses.overlap import dice, dice_mix, focal_tversky, inverse_dice, jaccard, lovasz, tversky
 from segkit.losses.pixel import bce, cross_entropy, focal
 from segkit.losses.surface import boundary
 
 __all__ = [
+    "Combined",
     "bce",
     "boundary",
-    "combined",
     "cross_entropy",
     "dice",
     "dice_mix",

@@ -11,28 +11,41 @@ from segkit.types import Fraction, Positive, Tensor
 
 
 @losses.register("combined")
-def combined(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    lambda_: Fraction = 0.5,
-    bce_reduction: Literal["mean", "sum"] = "mean",
-    epsilon: Positive = 1.0,
-    reduction: Reduction = "case",
-) -> Tensor:
+class Combined:
     """Binary cross-entropy plus lambda * dice plus (1 - lambda) * inverse dice; 0 or more.
 
+    Its two parts are told apart in the log, with the share of the gradient that each has.
+
     Args:
-        logits: scores (N, C, H, W).
-        target: masks (N, C, H, W) in {0, 1}.
         lambda_: the weight of dice against inverse dice; `lambda` in a recipe.
         bce_reduction: "mean" over pixels, or as published "sum" over the pixels of an image (a mean over cases and
             channels), which grows with the image and drowns the other terms: at 192 x 192 it is 36,864 times larger.
         epsilon: in pixels, as for `dice`.
         reduction: of dice and inverse dice, "case" or "batch", as for `dice`.
     """
-    pixels = logits.shape[2] * logits.shape[3] if bce_reduction == "sum" else 1
-    return pixels * bce(logits, target) + mix_of(count(logits, target, reduction), lambda_, epsilon)
+
+    parts = ("bce", "mix")
+
+    def __init__(
+        self,
+        *,
+        lambda_: Fraction = 0.5,
+        bce_reduction: Literal["mean", "sum"] = "mean",
+        epsilon: Positive = 1.0,
+        reduction: Reduction = "case",
+    ) -> None:
+        self.lambda_, self.bce_reduction, self.epsilon, self.reduction = lambda_, bce_reduction, epsilon, reduction
+
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the binary cross-entropy and the mix of dice and inverse dice."""
+        pixels = logits.shape[2] * logits.shape[3] if self.bce_reduction == "sum" else 1
+        counts = count(logits, target, self.reduction)
+        return pixels * bce(logits, target), mix_of(counts, self.lambda_, self.epsilon)
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the sum of both, for logits (N, C, H, W) and target (N, C, H, W) in {0, 1}."""
+        cross_entropy, mix = self.terms(logits, target)
+        return cross_entropy + mix
 
 
 @losses.register("switching")

@@ -11,8 +11,6 @@ import numpy as np
 from segkit.study.statistics import LEVEL, LEVEL_OTHERS, Comparison, Pair, Table, bootstrap, compare, holm, wilcoxon
 
 FEW_PATIENTS = 5
-REFERENCE = "reference"
-NO_TRIAL = "no finished trial"
 APART = "cannot be told apart"
 
 
@@ -70,18 +68,54 @@ class Result:
     p_holm: float = math.nan
     smallest_detectable: float = math.nan
 
+    @property
+    def told_apart(self) -> bool:
+        """Whether the verdict names a difference."""
+        return self.verdict.endswith(("better", "worse", "higher", "lower"))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A result on its way: not yet corrected, without verdict."""
+
+    result: Result
+    direction: int | None
+    pair: Pair | None
+    comparison: Comparison | None
+
 
 def judge(measures: Sequence[Measure], variants: Sequence[str], reference: str) -> list[Result]:
     """Return the result of every variant in every measure; the first measure is the headline.
 
-    The headline's comparisons are corrected for their number (Holm) and judged at 5 %, all others together are
-    corrected for theirs and judged at 1 %.
+    Three families of comparisons, each corrected for their number (Holm): the headline's, judged at 5 %; the other
+    measures of the variants that the headline told apart, at 5 %; those of all other variants, at 1 %, because they
+    are many and looked at although the headline found nothing.
     """
-    described = [[_describe(measure, variant) for variant in variants] for measure in measures]
-    results: list[Result] = []
-    for family, level in ((slice(0, 1), LEVEL), (slice(1, None), LEVEL_OTHERS)):
-        results += _judge_family(measures[family], described[family], reference, level)
-    return results
+    rows = [row for measure in measures for row in _rows(measure, variants, reference)]
+    headline, others = rows[: len(variants)], rows[len(variants) :]
+    results = _judge_family(headline, reference, LEVEL)
+    apart = {result.variant for result in results if result.told_apart}
+    passed = _judge_family([row for row in others if row.result.variant in apart], reference, LEVEL)
+    rest = _judge_family([row for row in others if row.result.variant not in apart], reference, LEVEL_OTHERS)
+    order = {
+        (m.metric, m.channel, variant): (i, variants.index(variant))
+        for i, m in enumerate(measures)
+        for variant in variants
+    }
+    judged = [*results, *passed, *rest]
+    return sorted(judged, key=lambda result: order[result.metric, result.channel, result.variant])
+
+
+def _rows(measure: Measure, variants: Sequence[str], reference: str) -> list[_Row]:
+    """Describe every variant in a measure and compare it with the reference."""
+    pairs = [_pair(measure, variant, reference) for variant in variants]
+    found = iter(compare([pair for pair in pairs if pair and pair.testable]))
+    rows = []
+    for variant, pair in zip(variants, pairs, strict=True):
+        comparison = next(found) if pair and pair.testable else None
+        result = _differ(_describe(measure, variant), pair, comparison)
+        rows.append(_Row(result, measure.direction, pair, comparison))
+    return rows
 
 
 def _describe(measure: Measure, variant: str) -> Result:
@@ -114,36 +148,17 @@ def _deviation(values: Table) -> float:
     return float(defined.std(ddof=1)) if len(defined) > 1 else math.nan
 
 
-def _judge_family(
-    measures: Sequence[Measure], described: Sequence[Sequence[Result]], reference: str, level: float
-) -> list[Result]:
-    """Compare every variant in every measure with the reference, correct for all of them, and put it into words."""
-    results: list[Result] = []
-    comparisons: list[Comparison | None] = []
-    verdicts = []
-    for measure, rows in zip(measures, described, strict=True):
-        pairs = [_pair(measure, row.variant, reference) for row in rows]
-        found = iter(compare([pair for pair in pairs if pair and pair.testable]))
-        for row, pair in zip(rows, pairs, strict=True):
-            comparisons.append(next(found) if pair and pair.testable else None)
-            results.append(_differ(row, pair, comparisons[-1]))
-            verdicts.append((measure.direction, pair))
-    corrected = holm(np.array([result.p for result in results]))
-    ranks = holm(np.array([result.p_wilcoxon for result in results]))
+def _judge_family(rows: Sequence[_Row], reference: str, level: float) -> list[Result]:
+    """Correct the p-values for all comparisons of the family and put the outcome into words."""
+    corrected = holm(np.array([row.result.p for row in rows]))
+    ranks = holm(np.array([row.result.p_wilcoxon for row in rows]))
     count = int(np.sum(~np.isnan(corrected)))
     judged = []
-    for number, (result, comparison) in enumerate(zip(results, comparisons, strict=True)):
-        told = comparison is not None and bool(comparison.found(corrected[number], level))
-        verdict = REFERENCE if result.variant == reference else _words(result, *verdicts[number], told)
-        judged.append(
-            replace(
-                result,
-                p_holm=float(corrected[number]),
-                p_wilcoxon_holm=float(ranks[number]),
-                smallest_detectable=comparison.smallest(count, level) if comparison else math.nan,
-                verdict=verdict if result.seeds else NO_TRIAL,
-            )
-        )
+    for row, p, rank in zip(rows, corrected, ranks, strict=True):
+        told = row.comparison is not None and bool(row.comparison.found(p, level))
+        smallest = row.comparison.smallest(count, level) if row.comparison else math.nan
+        result = replace(row.result, p_holm=float(p), p_wilcoxon_holm=float(rank), smallest_detectable=smallest)
+        judged.append(replace(result, verdict=_words(result, row, reference, told)))
     return judged
 
 
@@ -183,14 +198,18 @@ def _differ(row: Result, pair: Pair | None, comparison: Comparison | None) -> Re
     )
 
 
-def _words(result: Result, direction: int | None, pair: Pair | None, told: bool) -> str:
+def _words(result: Result, row: _Row, reference: str, told: bool) -> str:
     """Return the verdict, and before it what weakens it."""
-    if pair is None:
+    if not result.seeds:
+        return "no finished trial"
+    if result.variant == reference:
+        return "reference"
+    if row.pair is None:
         return "nothing to compare with"
-    notes = ["one seed"] if min(len(pair.variant), len(pair.reference)) < 2 else []
+    notes = ["one seed"] if min(len(row.pair.variant), len(row.pair.reference)) < 2 else []
     notes += ["fewer than five patients"] if result.patients_compared < FEW_PATIENTS else []
     word = APART
     if told:
-        larger, smaller = ("higher", "lower") if direction is None else ("better", "worse")[::direction]
+        larger, smaller = ("higher", "lower") if row.direction is None else ("better", "worse")[:: row.direction]
         word = larger if result.difference > 0 else smaller
     return f"{', '.join(notes)}: {word}" if notes else word

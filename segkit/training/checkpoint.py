@@ -120,8 +120,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any]
     from safetensors.torch import save as encode
 
     plain = {name: torch_device_free(tensor) for name, tensor in tensors.items()}
-    text = json.dumps(meta, allow_nan=False)  # order counts: losses, metrics, transforms
-    files.write_bytes(path, encode(plain, {KEY: text, "sha256": _digest(plain, text)}))
+    text = json.dumps(meta, allow_nan=False)
+    # one string: safetensors writes several in any order, and the bytes would differ from save to save
+    files.write_bytes(path, encode(plain, {KEY: f"{_digest(plain, text)} {text}"}))
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
@@ -173,11 +174,18 @@ def _header(path: Path) -> dict[str, Any]:
     return found
 
 
-def _meta(path: Path, metadata: Any) -> dict[str, Any]:
+def _parts(path: Path, metadata: Any) -> tuple[str, str]:
+    """Return the hash and the JSON text."""
     if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
         raise UserError(f"{path}: a safetensors file, but not written by segkit.")
+    digest, _, text = metadata[KEY].partition(" ")
+    return digest, text
+
+
+def _meta(path: Path, metadata: Any) -> dict[str, Any]:
+    _, text = _parts(path, metadata)
     try:
-        return Meta.model_validate_json(metadata[KEY], strict=True).model_dump()
+        return Meta.model_validate_json(text, strict=True).model_dump()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -204,8 +212,8 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
         tensors = decode(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, OSError) as error:
         raise UserError(f"{path}: damaged: {error}. Use another copy, or train again.") from None
-    metadata = header["__metadata__"]
-    if metadata.get("sha256") != _digest(tensors, metadata[KEY]):
+    digest, text = _parts(path, header.get("__metadata__"))
+    if digest != _digest(tensors, text):
         raise UserError(f"{path}: damaged: its content does not match its hash. Use another copy, or train again.")
     skeleton = meta.pop("state")
     state = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,16 @@ class Term:
     weight: float
     compute: Callable[..., Any]
 
+    @functools.cached_property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the summands of a loss that is a sum (see `segkit.losses`), none otherwise."""
+        return () if inspect.isfunction(self.compute) else tuple(getattr(self.compute, "parts", ()))
+
+    @property
+    def names(self) -> list[str]:
+        """The name, or one a part."""
+        return [f"{self.name}.{part}" for part in self.parts] or [self.name]
+
 
 class Objective:
     """The sum of a recipe's losses and regularizers.
@@ -51,10 +62,15 @@ class Objective:
         self.steps = [term for term in built if _is_step(term.compute)]
         self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
 
-    @property
+    @functools.cached_property
     def names(self) -> list[str]:
-        """The names of the summands, losses first."""
-        return [term.name for term in (*self.losses, *self.penalties)]
+        """The names of the summands, losses first; a loss of several parts is as many summands."""
+        return [name for term in (*self.losses, *self.penalties) for name in term.names]
+
+    @functools.cached_property
+    def weights(self) -> list[float]:
+        """The factors of the summands, in the order of the names."""
+        return [term.weight for term in (*self.losses, *self.penalties) for _ in term.names]
 
     def terms(self, scores: Tensor, target: Tensor) -> list[Tensor]:
         """Return each summand, unweighted, in float32 whatever the dtype of the scores.
@@ -66,14 +82,21 @@ class Objective:
         logits = scores.float()
         if self.exclusive:
             logits = log_odds(logits)
-        values = [term.compute(logits, target) for term in self.losses]
-        return values + [term.compute(self.parameters) for term in self.penalties]
+        return self._losses(logits, target) + [term.compute(self.parameters) for term in self.penalties]
+
+    def _losses(self, logits: Tensor, target: Tensor) -> list[Tensor]:
+        values: list[Tensor] = []
+        for term in self.losses:
+            if term.parts:
+                values.extend(term.compute.terms(logits, target))  # type: ignore[attr-defined]
+            else:
+                values.append(term.compute(logits, target))
+        return values
 
     def total(self, values: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum of the summands."""
         weighted = [
-            value if term.weight == 1 else value * term.weight
-            for term, value in zip((*self.losses, *self.penalties), values, strict=False)
+            value if weight == 1 else value * weight for weight, value in zip(self.weights, values, strict=False)
         ]
         total = weighted[0]
         for value in weighted[1:]:
@@ -83,7 +106,7 @@ class Objective:
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """Return the weighted sum of the losses alone: what validation reports."""
         logits = log_odds(scores.float()) if self.exclusive else scores.float()
-        return self.total([term.compute(logits, target) for term in self.losses])
+        return self.total(self._losses(logits, target))
 
     def step(self, learning_rate: float) -> None:
         """Apply the proximal steps, after the optimizer's."""
@@ -101,7 +124,7 @@ def gradient_shares(values: Sequence[Tensor], objective: Objective) -> list[dict
 
     The graph is kept, so that the step goes on with the same forward pass.
     """
-    weights = [term.weight for term in (*objective.losses, *objective.penalties)]
+    weights = objective.weights
     parameters = [parameter for _, parameter in objective.parameters]
     norms = [weight * _gradient_norm(value, parameters) for value, weight in zip(values, weights, strict=True)]
     whole = sum(norms) or 1.0

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import multiprocessing.connection
+import os
 import pickle
 import signal
 import traceback
@@ -92,7 +93,9 @@ class _Slot:
 
 def serve(connection: Connection, job: _Job) -> None:
     """Make batches until told to stop; the main function of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends its workers itself
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a Ctrl-C or SIGTERM for the whole group is the main process's to answer, with workers at hand
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     with contextlib.suppress(EOFError, OSError):  # the main process is gone
         try:

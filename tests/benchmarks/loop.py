@@ -1,7 +1,7 @@
 """Microseconds that segkit's loop adds to a bare hand-written one: `python -m tests.benchmarks.loop`.
 
-Same model, tensors, loss and optimizer; the two are interleaved in one process, epochs of 6 steps. What a step adds
-comes from long epochs, what an epoch border adds from the difference between many short epochs and one long one.
+Same model, tensors, loss and optimizer. Epochs of the two alternate in one process, short ones of 6 steps and long ones
+of 30: the slope of the difference is what a step adds, the rest is what an epoch border adds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from segkit.training.device import choose
 from segkit.training.loop import State, train
 from segkit.training.objective import Objective
 
-STEPS = 6
-EPOCHS = 20
+SHORT, LONG = 6, 30
 
 
 class Tensors:
@@ -36,32 +35,28 @@ class Tensors:
         yield from self.batches[start:]
 
 
-def bare(model: nn.Module, batches: list[tuple[Tensor, Tensor]], epochs: int) -> float:
-    """Return the seconds of a hand-written loop."""
+def bare(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Iterator[None]:
+    """Train with a hand-written loop; yield after each epoch."""
     loss = segkit.losses.build("dice_mix")
     optimizer = segkit.optimizers.build("SGD", {"lr": 1e-3}, model.parameters())
-    started = time.perf_counter()
-    for _ in range(epochs):
+    while True:
         model.train()
         for image, target in batches:
             value = loss(model(image), target)
             value.backward()
             optimizer.step()
             optimizer.zero_grad()
-    return time.perf_counter() - started
+        yield
 
 
-def ours(model: nn.Module, batches: list[tuple[Tensor, Tensor]], epochs: int) -> float:
-    """Return the seconds of segkit's loop."""
+def ours(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Iterator[object]:
+    """Train with segkit's loop; yield after each epoch."""
     device = choose(str(batches[0][0].device), "float32")
     objective = Objective([segkit.losses.component("dice_mix")], [], model, exclusive=False)
     optimizer = segkit.optimizers.build("SGD", {"lr": 1e-3}, model.parameters())
     state = State(model, optimizer, Schedule.constant(optimizer), device.scaler(), objective)
     state.first_batch = [{}]  # the table of the first batch is made once a trial, not once a step
-    started = time.perf_counter()
-    for _ in train(state, Tensors(batches), device, epochs=epochs):
-        pass
-    return time.perf_counter() - started
+    yield from train(state, Tensors(batches), device, epochs=10**9)
 
 
 def measure(rounds: int, device: str) -> tuple[list[float], list[float]]:
@@ -69,30 +64,37 @@ def measure(rounds: int, device: str) -> tuple[list[float], list[float]]:
     torch.manual_seed(0)
     model = segkit.models.build("unet", {"widths": [4, 8]}, 1, 2).to(device, memory_format=torch.channels_last)
     batches = [
-        (torch.randn(2, 1, 32, 32, device=device), (torch.rand(2, 2, 32, 32, device=device) > 0.5).float())
-        for _ in range(STEPS)
+        (torch.randn(2, 1, 16, 16, device=device), (torch.rand(2, 2, 16, 16, device=device) > 0.5).float())
+        for _ in range(LONG)
     ]
+    loops = {
+        (loop, length): loop(copy.deepcopy(model), batches[:length])
+        for loop in (bare, ours)
+        for length in (SHORT, LONG)
+    }
     steps, borders = [], []
-    for number in range(rounds):
+    for number in range(rounds + 5):
         times = {}
-        pairs = [("bare", bare), ("ours", ours)]
-        for name, loop in pairs if number % 2 else pairs[::-1]:
-            times[name, "long"] = loop(copy.deepcopy(model), batches * EPOCHS, 1)
-            times[name, "short"] = loop(copy.deepcopy(model), batches, EPOCHS)
-        steps.append((times["ours", "long"] - times["bare", "long"]) / (STEPS * EPOCHS) * 1e6)
-        border = {name: (times[name, "short"] - times[name, "long"]) / (EPOCHS - 1) for name in ("bare", "ours")}
-        borders.append((border["ours"] - border["bare"]) * 1e6)
+        for key in list(loops) if number % 2 else list(loops)[::-1]:
+            started = time.perf_counter()
+            next(loops[key])
+            if device != "cpu":
+                torch.cuda.synchronize()
+            times[key] = time.perf_counter() - started
+        short, long = (times[ours, length] - times[bare, length] for length in (SHORT, LONG))
+        if number >= 5:
+            steps.append((long - short) / (LONG - SHORT) * 1e6)
+            borders.append((short - SHORT * (long - short) / (LONG - SHORT)) * 1e6)
     return steps, borders
 
 
 def main() -> None:
     """Print the medians and quartiles."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    measure(3, options.device)
     steps, borders = measure(options.rounds, options.device)
     for name, found, bound in (("step", steps, 60), ("epoch border", borders, 1000)):
         low, middle, high = statistics.quantiles(found, n=4)

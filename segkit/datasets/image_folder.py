@@ -1,0 +1,160 @@
+"""Images and masks in two folders: PNG, TIFF, JPEG, BMP or DICOM images, a mask of the same name for each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Le
+
+from segkit.datasets.case import Case, Dataset
+from segkit.datasets.images import DICOM_SUFFIXES, SUFFIXES, decode_image, read_with_spacing
+from segkit.datasets.reading import entries, files_below, inside, open_root, read_bytes, shortened
+from segkit.errors import UserError
+from segkit.types import Array, Positive
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Label = Annotated[int, Ge(1), Le(65535)]
+ONE_STRUCTURE = "foreground"
+DEPTH = 4  # folders below `images` and `masks`
+
+
+def image_folder(
+    *,
+    root: Path,
+    images: str = "images",
+    masks: str = "masks",
+    labels: dict[str, Label] | None = None,
+    patient: str | None = None,
+    spacing_mm: tuple[Positive, Positive] | None = None,
+) -> Dataset:
+    """Images and masks of the same name in two folders, patients in sub-folders or in the names.
+
+    `root/images/patient01/a.png` has the mask `root/masks/patient01/a.png`; the kinds of file may differ. Images are
+    PNG, TIFF, JPEG, BMP or DICOM of 8 to 16 bits or float; colour becomes grey, alpha is dropped. Masks hold one grey
+    level a structure, 0 for none.
+
+    Args:
+        root: the folder that holds both.
+        images: the folder of the images, below `root`.
+        masks: the folder of the masks, below `root`.
+        labels: each structure's grey level in the masks, e.g. { wall = 1, cavity = 2 }. Without it, masks show one
+            structure, "foreground", as 0 and 1 or 0 and 255.
+        patient: regular expression that finds the patient in an image's name without its ending; its first group if it
+            has one. Without it the patient is the first folder below `images`, and images beside such folders have none.
+        spacing_mm: (row, column) distance between pixel centres; DICOM images may state their own.
+
+    Raises:
+        UserError: an image without a mask or the reverse, other sizes, unexpected levels, damage; the file is named.
+    """
+    top = open_root(root)
+    names = _channels(labels)
+    pattern = _pattern(patient)
+    skipped: list[str] = []
+    pictures = _by_stem(top, images, skipped)
+    truths = _by_stem(top, masks, skipped)
+    _check_pairs(pictures, truths, images, masks)
+    cases = []
+    for stem, path in pictures.items():
+        image, own = read_with_spacing(path)
+        mask = _read_mask(truths[stem], image, path, labels)
+        cases.append(Case(stem, _patient(stem, pattern, path), image, mask, spacing_mm or own))
+    notes = (f"{len(skipped)} file(s) that are no images left out: {shortened(skipped)}.",) if skipped else ()
+    return Dataset("image_folder", names, tuple(cases), notes)
+
+
+def _channels(labels: dict[str, int] | None) -> tuple[str, ...]:
+    if labels is None:
+        return (ONE_STRUCTURE,)
+    if not labels or len(set(labels.values())) < len(labels):
+        raise UserError(f"labels: {labels} should give each structure a grey level of its own, and name at least one.")
+    return tuple(labels)
+
+
+def _pattern(patient: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(patient) if patient is not None else None
+    except re.error as error:
+        raise UserError(f"patient: {patient!r} is no regular expression: {error}.") from None
+
+
+def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | None:
+    """Return the patient that an image's name or folder says."""
+    folder, _, name = stem.rpartition("/")
+    if pattern is None:
+        return folder.split("/")[0] or None
+    match = pattern.search(name)
+    found = (match[1] if pattern.groups else match[0]) if match else None
+    if not found:
+        raise UserError(f"{path}: patient = {pattern.pattern!r} finds no patient in {name!r}.")
+    return found
+
+
+def _by_stem(root: Path, below: str, skipped: list[str]) -> dict[str, Path]:
+    """Return the image files of a folder by their path in it, without the ending."""
+    folder = root / below
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder. Here are: {shortened(path.name for path in entries(root))}.")
+    inside(root, folder)
+    found: dict[str, Path] = {}
+    for path in files_below(root, folder, DEPTH):
+        if path.suffix.lower() not in SUFFIXES + DICOM_SUFFIXES:
+            skipped.append(path.relative_to(root).as_posix())
+            continue
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in found:
+            raise UserError(f"{found[stem]} and {path}: two files of one name. Which one counts? Remove the other.")
+        found[stem] = inside(root, path)
+    return found
+
+
+def _check_pairs(pictures: dict[str, Path], truths: dict[str, Path], images: str, masks: str) -> None:
+    """Raise unless every image has a mask and every mask an image."""
+    lines = []
+    for these, those, word, folder in ((pictures, truths, "mask", masks), (truths, pictures, "image", images)):
+        alone = [str(path) for stem, path in these.items() if stem not in those]
+        if alone:
+            lines.append(f"{len(alone)} file(s) without {word} of the same name in {folder}/: {shortened(alone)}.")
+    if lines:
+        raise UserError("\n".join(lines))
+
+
+def _read_mask(path: Path, image: Array, image_path: Path, labels: dict[str, int] | None) -> NDArray[np.bool_]:
+    """Return the masks (C, H, W) of a file, checked against its image and the labels."""
+    import numpy as np
+
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        levels = read_with_spacing(path)[0]
+    else:
+        levels = decode_image(read_bytes(path), str(path))
+    if levels.ndim == 3:
+        colour = levels[..., : 1 if levels.shape[2] == 2 else 3]
+        if not (colour == colour[..., :1]).all():
+            raise UserError(f"{path}: a coloured mask. A mask should hold one grey level a structure.")
+        levels = colour[..., 0]
+    if levels.shape != image.shape:
+        raise UserError(
+            f"{path}: the mask has {levels.shape[0]} x {levels.shape[1]} pixels, "
+            f"its image {image_path} has {image.shape[0]} x {image.shape[1]}."
+        )
+    found = set(np.unique(levels).tolist())
+    if labels is None:
+        if not (found <= {0, 1} or found <= {0, 255}):
+            raise UserError(
+                f"{path}: holds the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
+                "For several, name their levels: labels = { wall = 1, cavity = 2 }."
+            )
+        return (levels != 0)[np.newaxis]
+    unexpected = found - {0, *labels.values()}
+    if unexpected:
+        known = ", ".join(f"{level} ({name})" for name, level in labels.items())
+        raise UserError(f"{path}: holds the unexpected level(s) {_listed(unexpected)}; known are 0 (none), {known}.")
+    return np.stack([levels == level for level in labels.values()])
+
+
+def _listed(levels: set[float]) -> str:
+    return shortened((f"{level:g}" for level in sorted(levels)), 8)

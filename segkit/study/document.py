@@ -1,0 +1,250 @@
+"""What a report says, block by block, whatever it is rendered to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from segkit.study import cases, prose
+from segkit.study.summary import Line, Summary
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A section's heading."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Plain text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of sentences; `alarming` ones are set off."""
+
+    items: Sequence[str]
+    alarming: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; numbers are text already. `folded` tables are long and open on request."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    folded: str = ""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures by file name, each with its caption."""
+
+    captions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The chosen cases of every variant."""
+
+    chosen: Sequence[cases.Chosen]
+    variants: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Code:
+    """A file's text, opened on request."""
+
+    title: str
+    text: str
+
+
+Block = Heading | Paragraph | Bullets | Table | Figures | Cases | Code
+
+
+def build(summary: Summary, drawn: Iterable[str]) -> list[Block]:
+    """Return the report's blocks: the verdict first, then what it rests on, then what was run."""
+    drawn = list(drawn)
+    return [
+        *_state(summary),
+        *_verdict(summary),
+        *_warnings(summary),
+        *_figures(drawn),
+        *_cases(summary),
+        *_failures(summary),
+        *_everything(summary),
+        *_first_batch(summary),
+        *_what_was_run(summary),
+    ]
+
+
+def _state(summary: Summary) -> list[Block]:
+    finished = sum(len(summary.finished(variant)) for variant in summary.variants)
+    blocks: list[Block] = [
+        Paragraph(f"{len(summary.variants)} variants, {finished} of {len(summary.trials)} trials finished.")
+    ]
+    if summary.missing:
+        blocks += [Heading("This study is not complete"), Bullets(summary.missing, alarming=True)]
+    return blocks
+
+
+def _interval(cells: dict[str, str], low: str, high: str) -> str:
+    return f"{cells[low]} to {cells[high]}" if cells[low] else ""
+
+
+def verdict_table(summary: Summary) -> Table:
+    """Return the headline's table; its numbers are those of summary.csv."""
+    name = summary.headline[0].result.metric if summary.lines else "dice"
+    head = ["variant", "verdict", "Dice" if name == "dice" else name, "SD seeds", "SD patients", "difference"]
+    head += [
+        "95 % (patients, bootstrap)",
+        "95 % (patients and seeds)",
+        "p",
+        "p (Wilcoxon)",
+        "could have shown",
+        "trials",
+    ]
+    rows = []
+    for line in summary.headline:
+        cells = line.cells()
+        row = [cells[key] for key in ("variant", "verdict", "mean", "sd_seeds", "sd_patients", "difference")]
+        row += [_interval(cells, "ci_low", "ci_high"), _interval(cells, "t_low", "t_high")]
+        row += [cells[key] for key in ("p_holm", "p_wilcoxon_holm", "smallest_detectable")]
+        planned = len(summary.of(line.result.variant))
+        rows.append([*row, f"{line.trials} of {planned}"])
+    return Table(head, rows)
+
+
+def _verdict(summary: Summary) -> list[Block]:
+    if not summary.lines:
+        return []
+    verdicts = [line.result.verdict for line in summary.headline]
+    metric = summary.headline[0].result.metric
+    named = {"dice": ("Dice", " (probability 0.5 and above)")}.get(metric, (metric, ""))
+    blocks: list[Block] = [Heading(f"Verdict: each variant against {summary.reference}"), verdict_table(summary)]
+    blocks += [Bullets(summary.notes)] if summary.notes else []
+    least = min((line.result.seeds for line in summary.headline if line.result.seeds), default=0)
+    blocks += [Paragraph({1: prose.ONE_SEED, 2: prose.TWO_SEEDS}[least])] if least in (1, 2) else []
+    blocks += [Paragraph(prose.FEW_PATIENTS)] if any("fewer than" in verdict for verdict in verdicts) else []
+    measured = prose.MEASURED.format(metric=named[0], hard=named[1])
+    return [*blocks, *(Paragraph(text) for text in (measured, prose.JUDGED, prose.BESIDE))]
+
+
+def _warnings(summary: Summary) -> list[Block]:
+    """Return what the guards said, each text once with the trials it is about."""
+    found: dict[str, list[str]] = {}
+    for trial in summary.trials:
+        for text in trial.info.get("warnings") or []:
+            found.setdefault(str(text), []).append(trial.name)
+    if not found:
+        return []
+    items = [f"{text} ({_shortened(names, len(summary.trials))})" for text, names in found.items()]
+    return [Heading("Warnings"), Bullets(items, alarming=True)]
+
+
+def _shortened(names: Sequence[str], total: int) -> str:
+    if len(names) == total > 1:
+        return "all trials"
+    return "; ".join(names[:6]) + (f"; and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _figures(drawn: Sequence[str]) -> list[Block]:
+    shown = {name: caption for name, caption in prose.CAPTIONS.items() if name in drawn}
+    return [Heading("Figures"), Figures(shown)] if shown else []
+
+
+def _cases(summary: Summary) -> list[Block]:
+    chosen = cases.choose(summary)
+    if not chosen:
+        return []
+    return [Heading("Cases"), Paragraph(prose.CASES), Cases(chosen, summary.variants)]
+
+
+def _failures(summary: Summary) -> list[Block]:
+    """Return how often something was missed or invented, a line for each variant and channel."""
+    if not summary.lines:
+        return []
+    metric = summary.headline[0].result.metric
+    lines = [line for line in summary.lines if line.result.metric == metric]
+    keys = ("variant", "channel", "structures", "empty_truth", "missed", "false_positive_on_empty", "undefined")
+    head = ["variant", "channel", "cases x channels x trials", "empty truth", "missed", "false positive on empty truth"]
+    return [
+        Heading("Failures"),
+        Paragraph(prose.FAILURES),
+        Table([*head, f"{metric} undefined"], [_pick(line, keys) for line in lines]),
+    ]
+
+
+def _pick(line: Line, keys: Sequence[str]) -> list[str]:
+    cells = line.cells()
+    return [cells[key] for key in keys]
+
+
+def _everything(summary: Summary) -> list[Block]:
+    if len(summary.lines) <= len(summary.variants):
+        return []
+    keys = ("metric", "channel", "variant", "mean", "sd_seeds", "sd_patients", "difference")
+    rows = []
+    for line in summary.lines:
+        cells = line.cells()
+        row = [*(cells[key] for key in keys), _interval(cells, "ci_low", "ci_high"), cells["p_holm"]]
+        rows.append([*row, cells["p_wilcoxon_holm"], cells["smallest_detectable"], cells["verdict"]])
+    head = ["metric", "channel", "variant", "mean", "SD seeds", "SD patients", "difference"]
+    head += ["95 % (patients, bootstrap)", "p", "p (Wilcoxon)", "could have shown", "verdict"]
+    return [Heading("All metrics and channels"), Paragraph(prose.OTHERS), Table(head, rows, folded=f"{len(rows)} rows")]
+
+
+def _first_batch(summary: Summary) -> list[Block]:
+    rows = []
+    for variant in summary.variants:
+        terms = next((t.info["first_batch"] for t in summary.of(variant) if t.info.get("first_batch")), [])
+        rows += [[variant, str(t["term"]), _number(t.get("value")), _share(t.get("gradient_share"))] for t in terms]
+    if not rows:
+        return []
+    return [
+        Heading("First batch"),
+        Paragraph(prose.FIRST_BATCH),
+        Table(["variant", "term", "value", "share of the gradient"], rows),
+    ]
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "not finite"
+
+
+def _share(value: object) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, int | float) else ""
+
+
+def _what_was_run(summary: Summary) -> list[Block]:
+    """Return data, hardware, versions, time and the recipe; where trials differ, every value with its count."""
+    infos = [trial.info for trial in summary.trials if trial.info]
+    rows = []
+    for name in ("name", "cases", "patients", "fingerprint"):
+        rows.append([f"data: {name}", _values(info.get("data", {}).get(name) for info in infos)])
+    for name in ("train", "validation"):
+        rows.append([f"{name} cases", _values(len(info.get("split", {}).get(name, [])) for info in infos)])
+    rows += [
+        [name, _values(info.get(name) for info in infos)] for name in ("hardware", "device", "precision", "threads")
+    ]
+    versions = list(dict.fromkeys(name for info in infos for name in info.get("versions", {})))
+    rows += [[name, _values(info.get("versions", {}).get(name) for info in infos)] for name in versions]
+    seconds = sum(float(info.get("seconds") or 0) for info in infos)
+    rows.append(["training time, all trials", f"{seconds / 60:.1f} minutes"])
+    blocks: list[Block] = [Heading("What was run"), Table(["", ""], rows)] if infos else [Heading("What was run")]
+    recipe = summary.run / "recipe.toml"
+    if recipe.is_file():
+        blocks.append(Code("The recipe, filled in", recipe.read_text(encoding="utf-8")))
+    return blocks
+
+
+def _values(values: Iterable[object]) -> str:
+    counts = Counter(str(value) for value in values if value is not None)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{value} ({count} trials)" for value, count in counts.most_common())

@@ -1,0 +1,139 @@
+"""A report as one HTML file that needs nothing else: styles and pictures are inside."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from segkit.study.document import Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
+from segkit.study.markdown import numeric
+
+PICTURE_PIXELS = 640
+
+STYLE = """
+:root { color-scheme: light; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: #fff; color: #1a1a1a;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc; padding-top: .8rem;
+  overflow-wrap: anywhere; }
+p, li { max-width: 46rem; overflow-wrap: anywhere; }
+.box { overflow-x: auto; border: 1px solid #ccc; border-radius: 4px; }
+table { border-collapse: collapse; font-size: .875rem; width: 100%; }
+th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
+thead th { background: #f2f2f2; vertical-align: bottom; min-width: 5rem; }
+tbody tr:last-child > * { border-bottom: 0; }
+tbody th { font-weight: 600; position: sticky; left: 0; background: #fff; min-width: 6rem; max-width: 14rem;
+  overflow-wrap: anywhere; border-right: 1px solid #e4e4e4; }
+.number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.alarming { border-left: 4px solid #d55e00; padding-left: 1.8rem; }
+.figures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
+figure { margin: 0; }
+figure img { width: 100%; max-width: 36rem; height: auto; display: block; }
+figcaption, .small { font-size: .875rem; color: #444; }
+.cases td { min-width: 9.5rem; text-align: center; }
+.cases img { width: 100%; min-width: 9rem; max-width: 16rem; height: auto; display: block; margin: 0 auto .2rem; }
+details { margin: .8rem 0; }
+summary { cursor: pointer; padding: .3rem 0; }
+pre { margin: 0; padding: .8rem; font-size: .8rem; line-height: 1.4; }
+@media print { details > * { display: block; } .box { overflow: visible; border: 0; } tbody th { position: static; } }
+"""
+
+
+def render(title: str, blocks: Sequence[Block], svgs: Mapping[str, bytes]) -> str:
+    """Return the report as an HTML document.
+
+    Args:
+        title: the study's question.
+        blocks: what it says.
+        svgs: the figures, by file name.
+    """
+    body = "\n".join(_block(block, svgs) for block in blocks)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
+    )
+
+
+def _block(block: Block, svgs: Mapping[str, bytes]) -> str:
+    match block:
+        case Heading(text):
+            return f"<h2>{escape(text)}</h2>"
+        case Paragraph(text):
+            return f"<p>{escape(text)}</p>"
+        case Bullets(items, alarming):
+            listed = "".join(f"<li>{escape(item)}</li>" for item in items)
+            return f'<ul class="alarming">{listed}</ul>' if alarming else f"<ul>{listed}</ul>"
+        case Table(_, _, folded):
+            return f"<details><summary>{escape(folded)}</summary>{_table(block)}</details>" if folded else _table(block)
+        case Figures(captions):
+            shown = "".join(_figure(caption, svgs[name]) for name, caption in captions.items())
+            return f'<div class="figures">{shown}</div>'
+        case Cases():
+            return _cases(block)
+        case Code(title, text):
+            return (
+                f"<details><summary>{escape(title)}</summary>"
+                f'<div class="box" tabindex="0"><pre>{escape(text)}</pre></div></details>'
+            )
+
+
+def _table(block: Table) -> str:
+    """Return a table that scrolls in its own box, its first column in place."""
+    right = [' class="number"' if number else "" for number in numeric(block.rows, len(block.head))]
+    head = "".join(f"<th{mark}>{escape(text)}</th>" for text, mark in zip(block.head, right, strict=True))
+    rows = []
+    for first, *others in block.rows:
+        cells = "".join(f"<td{mark}>{escape(text)}</td>" for text, mark in zip(others, right[1:], strict=True))
+        rows.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+    shown = f"<thead><tr>{head}</tr></thead>" if any(block.head) else ""
+    return f'<div class="box" tabindex="0"><table>{shown}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _figure(caption: str, svg: bytes) -> str:
+    return (
+        f'<figure><img alt="{escape(caption)}" src="{_uri("svg+xml", svg)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _cases(block: Cases) -> str:
+    """Return a table of pictures: a row for each variant, a column for each case."""
+    head = "".join(f"<th>{c.percentile}th percentile<br>{escape(c.case)}</th>" for c in block.chosen)
+    rows = []
+    for variant in block.variants:
+        cells = ""
+        for case in block.chosen:
+            shown = case.by_variant[variant]
+            alt = escape(f"{case.case}, {variant}: {shown.caption}")
+            picture = f'<img alt="{alt}" src="{_picture(shown.picture)}">' if shown.picture else ""
+            cells += f'<td>{picture}<span class="small">{escape(shown.caption)}</span></td>'
+        rows.append(f'<tr><th scope="row">{escape(variant)}</th>{cells}</tr>')
+    return (
+        f'<div class="box" tabindex="0"><table class="cases"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _picture(path: Path) -> str:
+    """Return an overlay as a data URI, no larger than the page shows it sharply."""
+    import cv2
+
+    image = cv2.imread(str(path))
+    if image is None:
+        return _uri("png", path.read_bytes())
+    scale = PICTURE_PIXELS / max(image.shape)
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    done, encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 90])
+    assert done, "an 8-bit image can always be encoded"
+    return _uri("webp", encoded.tobytes())

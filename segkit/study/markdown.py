@@ -1,0 +1,70 @@
+"""A report as text: Markdown whose tables are also readable in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from segkit.study.document import Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
+
+
+def render(title: str, blocks: Sequence[Block]) -> str:
+    """Return the report as Markdown; figures are linked from `figures/`."""
+    parts = [f"# {_line(title)}", *(_block(block) for block in blocks)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Heading(text):
+            return f"## {_line(text)}"
+        case Paragraph(text):
+            return text
+        case Bullets(items):
+            return "\n".join(f"- {_line(item)}" for item in items)
+        case Table(head, rows):
+            return "\n".join(table(head, rows))
+        case Figures(captions):
+            return "\n\n".join(f"![{caption}](figures/{name}.png)\n\n{caption}" for name, caption in captions.items())
+        case Cases(chosen):
+            names = "\n".join(f"- {case.percentile}th percentile: {_line(case.case)}" for case in chosen)
+            return f"![Cases](figures/cases.png)\n\n{names}"
+        case Code(title, text):
+            fence = "`" * (3 + text.count("```"))
+            return f"{title}:\n\n{fence}toml\n{text.rstrip()}\n{fence}"
+
+
+def _line(text: str) -> str:
+    """Return text that stays on its line."""
+    return " ".join(text.split())
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table, columns aligned, numbers to the right."""
+    cells = [[_line(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
+    right = numeric(rows, len(head))
+    lines = [
+        "| " + " | ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) + " |"
+        for row in cells
+    ]
+    rule = "| " + " | ".join("-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)) + " |"
+    return [lines[0], rule, *lines[1:]]
+
+
+def numeric(rows: Sequence[Sequence[str]], columns: int) -> list[bool]:
+    """Return for each column whether all that is in it is numbers."""
+    return [
+        any(row[i] for row in rows) and all(not row[i] or row[i].lstrip("-")[:1].isdigit() for row in rows)
+        for i in range(columns)
+    ]
+
+
+def terminal(block: Table) -> list[str]:
+    """Return the lines of a table for a terminal: the columns that fit and matter most."""
+    wanted = [block.head.index(name) for name in block.head if name in _TERMINAL or name == block.head[2]]
+    rows = [[row[i] for i in wanted] for row in (block.head, *block.rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(wanted))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+_TERMINAL = ("variant", "verdict", "SD seeds", "difference", "trials")

@@ -1,0 +1,33 @@
+"""The report of a run folder: summary.csv, report.md, report.html and figures/, from what is on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segkit import files
+from segkit.study import document, figures, html, markdown
+from segkit.study.summary import summarize, to_csv
+
+
+def write_report(run: Path) -> list[str]:
+    """Write the report of a run folder, finished or not.
+
+    Args:
+        run: the folder, e.g. runs/l1l2.
+
+    Returns:
+        The verdict table, as lines for a terminal.
+    """
+    summary = summarize(run)
+    drawn = figures.draw(summary)
+    blocks = document.build(summary, drawn)
+    files.write_text(run / "summary.csv", to_csv(summary))
+    if drawn:
+        (run / "figures").mkdir(exist_ok=True)
+    for name, (png, svg) in drawn.items():
+        files.write_bytes(run / "figures" / f"{name}.png", png)
+        files.write_bytes(run / "figures" / f"{name}.svg", svg)
+    svgs = {name: svg for name, (_, svg) in drawn.items()}
+    files.write_text(run / "report.md", markdown.render(summary.title, blocks))
+    files.write_text(run / "report.html", html.render(summary.title, blocks, svgs))
+    return markdown.terminal(document.verdict_table(summary)) if summary.lines else []

@@ -1,0 +1,145 @@
+"""Writes run folders as trainings leave them, without training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segkit.overlay import draw_overlay
+
+CHANNELS = ("wall", "cavity")
+METRICS = ("dice", "soft_dice", "iou", "precision", "recall", "hd95")
+
+
+def slug(label):
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._")
+
+
+def write_recipe(run, variants, seeds, *, title="Does it help?", compare_with="none", extra=""):
+    lines = [f"title = {json.dumps(title)}", extra, "[study]", f"seeds = {json.dumps(list(seeds))}"]
+    if compare_with:
+        lines.append(f"compare_with = {json.dumps(compare_with)}")
+    for number, label in enumerate(variants):
+        lines += [
+            "[[study.variants]]",
+            f"label = {json.dumps(label)}",
+            f"loss.dice_mix = {{ lambda = 0.0{number + 1} }}",
+        ]
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "recipe.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_csv(path, header, rows):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def curve_rows(rng, final, epochs, loss_scale):
+    for epoch in range(1, epochs + 1):
+        rise = 1 - math.exp(-4 * epoch / epochs) + 0.02 * rng.standard_normal()
+        train = loss_scale * math.exp(-5 * epoch / epochs) + 1 - final + 0.01 * rng.random()
+        lr = 2e-3 * 0.1 ** (3 * (epoch - 1) // epochs)
+        dice = max(0.0, final * rise)
+        yield [epoch, 8 * epoch, lr, train, train * 1.1, train, 0.3 * train, dice, dice * 0.97, 1.25, 60.5]
+
+
+def case_rows(rng, delta, luck, patients, cases):
+    for patient in range(patients):
+        base = 0.82 + 0.06 * math.sin(3.0 * patient) + delta + luck + 0.01 * rng.standard_normal()
+        for number in range(cases):
+            for channel in CHANNELS:
+                apical = number == cases - 1 and channel == "cavity"
+                dice = float(np.clip(base - 0.1 * (number == 0) + 0.05 * rng.standard_normal(), 0, 1))
+                truth, predicted = (0 if apical else 500), 480
+                if apical:
+                    predicted = 0 if rng.random() < 0.7 else 12
+                    dice = math.nan if predicted == 0 else 0.0
+                elif dice < 0.6:
+                    dice, predicted = 0.0, 0
+                values = dict.fromkeys(METRICS, dice) | {"hd95": 4 + 10 * (1 - dice)}
+                for metric, value in values.items():
+                    shown = "" if math.isnan(value) else repr(float(value))
+                    name = f"patient{patient:02}/P{patient:02}-{number:04}"
+                    yield [name, f"patient{patient:02}", channel, metric, shown, truth, predicted]
+
+
+def write_trial(
+    run,
+    variant,
+    seed,
+    *,
+    delta=0.0,
+    status="finished",
+    patients=4,
+    cases=6,
+    epochs=60,
+    fold=None,
+    pictures=True,
+    loss_scale=1.0,
+):
+    rng = np.random.default_rng([seed, len(variant), int(1e4 * (delta + 1))])
+    folder = run / slug(variant) / (f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}")
+    folder.mkdir(parents=True, exist_ok=True)
+    luck, whole = 0.01 * rng.standard_normal(), status == "finished"
+    done = epochs if whole else max(1, epochs // 3)
+    header = "epoch,step,lr,train_loss,val_loss,loss.dice_mix,regularizer.l1,val_dice,val_soft_dice,seconds,images_per_second"
+    write_csv(
+        folder / "metrics.csv", header.split(","), list(curve_rows(rng, 0.8 + delta + luck, epochs, loss_scale))[:done]
+    )
+    rows = list(case_rows(rng, delta, luck, patients, cases))
+    if fold:
+        rows = [row for row in rows if int(row[1][-2:]) % 2 == fold - 1]
+    if whole:
+        header = ["case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels"]
+        write_csv(folder / "cases.csv", header, rows)
+    names = list(dict.fromkeys(row[0] for row in rows))
+    info = {
+        "status": status, "identity": f"{seed:064x}", "variant": variant, "seed": seed, "fold": fold, "limited": False,
+        "epochs": epochs, "epochs_done": done, "best_epoch": done - 1, "seconds": 75.5, "device": "cpu",
+        "error": "train_loss is not finite: loss.dice_mix is nan in epoch 20" if status == "failed" else None,
+        "warnings": ["loss.bce has 99.9 % of the gradient"] if variant == "summed" else [],
+        "hardware": "Intel Xeon, 2 cores", "precision": "float32", "threads": 1,
+        "versions": {"segkit": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
+        "data": {"name": "phantom", "cases": 243, "patients": 16, "fingerprint": "ab" * 32},
+        "split": {"train": ["a", "b"], "validation": names}, "channels": list(CHANNELS),
+        "first_batch": [
+            {"term": "loss.dice_mix", "value": 0.9312, "gradient_share": 0.8},
+            {"term": "regularizer.l1", "value": 121.5, "gradient_share": 0.2},
+        ],
+    }  # fmt: skip
+    (folder / "trial.json").write_text(json.dumps(info), encoding="utf-8")
+    if whole and pictures:
+        write_overlays(folder / "overlays", names, rng)
+    return folder
+
+
+def write_overlays(folder, names, rng):
+    folder.mkdir(exist_ok=True)
+    rows, columns = np.mgrid[:96, :80]
+    for name in names:
+        distance = np.hypot(rows - rng.uniform(40, 56), columns - 40)
+        image = (60 + 80 * (distance < 25) + 20 * rng.random((96, 80))).astype(np.uint8)
+        truth = np.stack([(distance < 25) & (distance > 17), distance < 17])
+        prediction = np.roll(truth, int(rng.integers(1, 6)), axis=1)
+        picture = np.ascontiguousarray(draw_overlay(image, truth, prediction)[..., ::-1])
+        cv2.imwrite(str(folder / f"{name.replace('/', '__')}.png"), picture)
+
+
+def make_run(run: Path, variants=None, seeds=(1, 2, 3), *, status=None, recipe=None, **words):
+    """Write a whole study; `variants` is {label: effect on Dice}, `status` {(label, seed): status or None}."""
+    variants = variants or {"none": 0.0, "l1=1e-3": -0.02, "l1=1e-2": -0.15}
+    write_recipe(run, variants, seeds, **(recipe or {}))
+    for label, delta in variants.items():
+        for seed in seeds:
+            state = (status or {}).get((label, seed), "finished")
+            if state:
+                write_trial(run, label, seed, delta=delta, status=state, **words)
+    return run

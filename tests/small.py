@@ -1,0 +1,97 @@
+"""A dataset and a recipe small enough to train in a second, for tests of whole trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import segkit
+from segkit.datasets.case import Case, Dataset
+from segkit.recipe import Recipe
+from segkit.study.plan import identity
+from segkit.training.events import Event, Job, Limit
+from segkit.training.trial import run_trial
+
+
+def discs(*, patients: int = 6, size: int = 32) -> Dataset:
+    """Bright rings around dark discs, two images a patient."""
+    cases = []
+    for number in range(2 * patients):
+        random = np.random.default_rng(number)
+        rows, columns = np.mgrid[:size, :size]
+        row, column = random.uniform(10, size - 10, 2)
+        distance, radius = np.hypot(rows - row, columns - column), random.uniform(5, 9)
+        cavity = distance < radius - 3
+        wall = (distance < radius) & ~cavity
+        grey = random.normal(0, 40, (size, size)) + 200 * cavity + 400 * wall + 300
+        patient = f"p{number // 2}"
+        image = grey.clip(0, 4000).astype(np.uint16)
+        cases.append(Case(f"{patient}/{number}", patient, image, np.stack([wall, cavity]), (1.0, 1.0)))
+    return Dataset("discs", ("wall", "cavity"), tuple(cases))
+
+
+if "discs" not in segkit.datasets:
+    segkit.datasets.register("discs")(discs)
+
+BASE: dict[str, Any] = {
+    "data": {"discs": {}},
+    "split": {"validation": 0.34},
+    "transforms": {
+        "train": [
+            {"CLAHE": {"clip_limit": 2.0, "tile_grid_size": [2, 2], "p": 1}},
+            {"Rotate": {"limit": 180, "p": 0.5}},
+            {"RandomCrop": {"height": 24, "width": 24}},
+        ],
+        "eval": [{"CLAHE": {"clip_limit": 2.0, "tile_grid_size": [2, 2], "p": 1}}],
+    },
+    "model": {"unet": {"widths": [4, 8]}},
+    "optimizer": {"Adam": {"lr": 1e-2}},
+    "train": {"epochs": 3, "batch_size": 3, "device": "cpu"},
+}
+
+
+def recipe(*sets: str) -> Recipe:
+    """Return the small recipe with `path=value` settings."""
+    from segkit import layers
+    from segkit.recipe import validate
+
+    document = layers.Document()
+    document.merge(BASE, layers.Source("small.toml", None, Path.cwd()))
+    for assignment in sets:
+        layers.set_value(document, assignment)
+    return validate(document)
+
+
+def job(run: Path, made: Recipe, *, limit: Limit | None = None, **options: Any) -> Job:
+    """Return the job of a recipe's one trial."""
+    return Job(
+        recipe=made.dump(),
+        run=run,
+        folder=Path("only/seed-1"),
+        variant="only",
+        seed=made.train.seed,
+        fold=None,
+        identity=identity(made),
+        limit=limit or Limit(),
+        **options,
+    )
+
+
+def train(run: Path, *sets: str, stop_after: int | None = None, **options: Any) -> list[Event]:
+    """Train the small recipe in `run`; `stop_after` so many questions of whether to stop, say yes."""
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return stop_after is not None and asked > stop_after
+
+    return list(run_trial(job(run, recipe(*sets), **options), stop=stop))
+
+
+def kinds(events: Sequence[Event]) -> list[str]:
+    """Return the kinds of the events."""
+    return [event.kind for event in events]

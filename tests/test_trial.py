@@ -1,0 +1,183 @@
+"""A trial: its files, the same bytes again, resuming, guards."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segkit
+from segkit.evaluation import means
+from segkit.training import checkpoint
+from segkit.training.events import Limit
+from segkit.training.trial import write_cases
+from tests.small import kinds, train
+
+FOLDER = Path("only/seed-1")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_times(path: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows_of(path)]
+
+
+def same(one: Path, other: Path) -> None:
+    """Assert that two trials ended alike, to the byte."""
+    for name in ("best", "last"):
+        first, second = (checkpoint.load(run / FOLDER / f"{name}.safetensors").weights for run in (one, other))
+        assert sorted(first) == sorted(second)
+        assert all(first[key].numpy().tobytes() == second[key].numpy().tobytes() for key in first)
+    assert without_times(one / FOLDER / "metrics.csv") == without_times(other / FOLDER / "metrics.csv")
+    assert (one / FOLDER / "cases.csv").read_bytes() == (other / FOLDER / "cases.csv").read_bytes()
+    assert (one / FOLDER / "best.safetensors").read_bytes() == (other / FOLDER / "best.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole")
+    assert kinds(train(run))[-1] == "finished"
+    return run
+
+
+def test_a_trial_leaves_its_files(whole: Path) -> None:
+    folder = whole / FOLDER
+    assert {path.name for path in folder.iterdir()} == {
+        "best.safetensors",
+        "cases.csv",
+        "last.safetensors",
+        "metrics.csv",
+        "overlays",
+        "recipe.toml",
+        "trial.json",
+    }
+    rows = rows_of(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert list(rows[0])[:6] == ["epoch", "step", "lr", "train_loss", "val_loss", "loss.dice_mix"]
+    cases = rows_of(folder / "cases.csv")
+    assert len(cases) == 4 * 2 * 5
+    dice = [float(row["value"]) for row in cases if row["metric"] == "dice" and row["value"]]
+    best = max(float(row["val_dice"]) for row in rows)
+    assert np.mean(dice) == pytest.approx(best)
+    status = json.loads((folder / "trial.json").read_text())
+    assert status["status"] == "finished"
+    assert status["split"]["validation"] == sorted({row["case"] for row in cases}, key=lambda n: int(n.split("/")[1]))
+    assert len(list((folder / "overlays").glob("*.png"))) == 4
+
+
+def test_the_same_seed_gives_the_same_bytes_with_and_without_workers(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path / "two", "train.workers=2")
+    same(whole, tmp_path / "two")
+
+
+def test_another_seed_gives_other_weights(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path, "train.seed=2")
+    first, second = (checkpoint.load(run / FOLDER / "last.safetensors").weights for run in (whole, tmp_path))
+    assert any(not np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_evaluating_the_checkpoint_gives_the_rows_to_the_last_bit(whole: Path, tmp_path: Path) -> None:
+    rows = segkit.evaluate(whole / FOLDER / "best.safetensors")
+    write_cases(tmp_path / "cases.csv", rows)
+    assert (tmp_path / "cases.csv").read_bytes() == (whole / FOLDER / "cases.csv").read_bytes()
+    assert means(rows)["dice"] > 0
+
+
+def test_loaded_model_predicts_any_image(whole: Path) -> None:
+    predictor = segkit.load(whole / FOLDER / "best.safetensors")
+    assert predictor.channels == ("wall", "cavity")
+    for shape, kind in (((17, 40), np.uint8), ((5, 5), np.uint16), ((1, 1), np.float32)):
+        found = predictor.predict(np.ones(shape, kind))
+        assert found.shape == (2, *shape)
+        assert found.dtype == np.float32
+
+
+RESUMED: list[tuple[str, ...]] = [
+    (),
+    ("train.accumulate=2", "train.save_every={ steps = 1 }", "model.unet.dropout=0.3"),
+    ("optimizer.SGD={ lr = 0.1, momentum = 0.9 }", "scheduler.OneCycleLR={ max_lr = 0.1 }"),
+    ("scheduler.ReduceLROnPlateau={ patience = 0 }", "regularizer.l1={ proximal = true, weight = 1e-3 }"),
+    ("train.workers=1", "train.clip_norm=0.1", "channels=exclusive", "train.budget=steps", "split.train_fraction=0.5"),
+]
+
+
+@pytest.mark.parametrize("sets", RESUMED, ids=lambda sets: ",".join(s.split("=")[0] for s in sets) or "plain")
+@pytest.mark.parametrize("stop_after", [1, 5])
+def test_interrupted_and_resumed_equals_never_interrupted(
+    whole: Path, tmp_path: Path, sets: tuple[str, ...], stop_after: int
+) -> None:
+    if sets:
+        train(tmp_path / "whole", *sets)
+    events = train(tmp_path / "broken", *sets, stop_after=stop_after)
+    assert kinds(events)[-1] == "interrupted"
+    events = train(tmp_path / "broken", *sets)
+    assert any("goes on in epoch" in event.text for event in events)
+    assert kinds(events)[-1] == "finished"
+    same(tmp_path / "whole" if sets else whole, tmp_path / "broken")
+
+
+def test_more_epochs_go_on_from_the_last(tmp_path: Path) -> None:
+    train(tmp_path / "long", "train.epochs=4")
+    train(tmp_path / "short", "train.epochs=2")
+    events = train(tmp_path / "short", "train.epochs=4")
+    assert any("goes on in epoch 3" in event.text for event in events)
+    same(tmp_path / "long", tmp_path / "short")
+
+
+def test_fresh_begins_anew(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path, "train.epochs=2")
+    events = train(tmp_path, "train.epochs=3", fresh=True)
+    assert not any("goes on" in event.text for event in events)
+    same(whole, tmp_path)
+
+
+def test_non_finite_loss_fails_with_term_and_batch(tmp_path: Path) -> None:
+    events = train(tmp_path, "optimizer.SGD={ lr = 1e30 }", "loss.bce={}", "model.unet.norm=none")
+    assert kinds(events)[-1] == "failed"
+    text = events[-1].text
+    assert "is not finite at epoch" in text
+    assert "nonfinite.safetensors" in text
+    assert (tmp_path / FOLDER / "nonfinite.safetensors").exists()
+    status = json.loads((tmp_path / FOLDER / "trial.json").read_text())
+    assert (status["status"], status["error"]) == ("failed", text)
+
+
+def test_guards_fire_on_the_published_loss_and_are_silent_on_the_mix(whole: Path, tmp_path: Path) -> None:
+    combined = "loss={ combined = { bce_reduction = 'sum' } }"
+    events = train(tmp_path, combined, "transforms.train=[]")
+    warnings = [event.text for event in events if event.kind == "warning"]
+    assert any("loss.combined.bce has 99" in text and "sum over pixels" in text for text in warnings)
+    assert json.loads((whole / FOLDER / "trial.json").read_text())["warnings"] == []
+
+
+def test_black_output_is_noticed(tmp_path: Path) -> None:
+    events = train(tmp_path, "regularizer.l1={ weight = 1e3 }", "train.epochs=6", "optimizer.SGD={ lr = 1e-3 }")
+    assert any("background" in event.text for event in events if event.kind == "warning")
+
+
+@pytest.mark.parametrize("limit", [Limit(batches=1), Limit(overfit=2)])
+def test_short_trainings(tmp_path: Path, limit: Limit) -> None:
+    events = train(tmp_path, limit=limit)
+    assert kinds(events)[-1] == "finished"
+    rows = rows_of(tmp_path / FOLDER / "metrics.csv")
+    status: dict[str, Any] = json.loads((tmp_path / FOLDER / "trial.json").read_text())
+    assert status["limited"]
+    if limit.overfit:
+        assert status["split"]["train"] == status["split"]["validation"]
+        assert len(status["split"]["train"]) == 2
+    else:
+        assert [row["step"] for row in rows] == ["1"]
+
+
+def test_changed_data_are_refused_on_resume(tmp_path: Path) -> None:
+    train(tmp_path, stop_after=2)
+    events = train(tmp_path, "data.discs.patients=7")
+    assert kinds(events)[-1] == "failed"
+    assert "the data has changed since this trial began" in events[-1].text
