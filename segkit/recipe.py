@@ -241,7 +241,7 @@ def explain(recipe: Recipe, document: layers.Document) -> list[tuple[tuple[str, 
     rows: list[tuple[tuple[str, ...], Any, str]] = []
 
     def walk(node: Any, path: tuple[str, ...]) -> None:
-        if isinstance(node, dict) and node and path[:1] != ("study",):
+        if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):
             for name, value in node.items():
                 walk(value, (*path, name))
         else:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Component", "Entry", "Registry", "Several", "fold"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+REFERENCE = "segkit-slot"  # in a JSON Schema: the slot that stands here, and whether it holds several
 
 
 class Registry:
@@ -210,17 +211,8 @@ class Registry:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Describe a bare name whose parameters all have defaults, or a table of one name."""
-        bare = [e.name for e in self if not any(f.is_required() for f in e.parameters.model_fields.values())]
-        table = {"type": "object", "properties": self._properties(), "additionalProperties": False}
-        return {"anyOf": [{"enum": bare}, {**table, "minProperties": 1, "maxProperties": 1}]}
-
-    def _properties(self) -> dict[str, Any]:
-        """Return the JSON Schema of each entry's parameters, by name."""
-        schemas = {}
-        for entry in self:
-            schemas[entry.name] = entry.parameters.model_json_schema(by_alias=True) | {"description": entry.summary}
-        return schemas
+        """Stand for the slot: `segkit.schema` refers to what it may hold, since slots nest."""
+        return {REFERENCE: [self.slot, False]}
 
 
 class Several:
@@ -263,5 +255,4 @@ class Several:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        table = {"type": "object", "properties": self.registry._properties(), "additionalProperties": False}
-        return {"anyOf": [{"type": "string"}, table]}
+        return {REFERENCE: [self.registry.slot, True]}

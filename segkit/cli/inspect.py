@@ -1,0 +1,169 @@
+"""segkit list, show and schema: what there is to write into a recipe, and what a recipe says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segkit.cli import DONE, app
+from segkit.cli.options import Json, Plugins, Set, With
+
+if TYPE_CHECKING:
+    from segkit.component import Entry
+    from segkit.registry import Registry
+
+
+def load_plugins(extra: list[Path] | None) -> None:
+    """Load plugins and say which failed."""
+    from segkit import plugins
+
+    for failure in plugins.load(extra or []):
+        print(f"warning: plugin not loaded: {failure}", file=sys.stderr)
+
+
+def registry_of(slot: str) -> Registry:
+    """Return the registry of a slot, by its singular or plural name."""
+    from segkit.errors import UserError, suggest
+    from segkit.plugins import registries
+
+    for registry in registries():
+        if slot.lower() in (registry.slot, registry.plural):
+            return registry
+    raise UserError(f"no slot is called '{slot}'. {suggest(slot, [r.plural for r in registries()])}")
+
+
+@app.command("list")
+def list_(
+    slot: Annotated[str | None, typer.Argument(metavar="[SLOT]", help="E.g. losses; all slots by default.")] = None,
+    plugins: Plugins = None,
+    json_: Json = False,
+) -> int:
+    """All components, or those of SLOT: name, summary, and where they come from."""
+    from segkit.plugins import registries
+
+    load_plugins(plugins)
+    chosen = [registry_of(slot)] if slot else registries()
+    if json_:
+        rows = [
+            {"slot": r.slot, "name": entry.name, "summary": entry.summary, "origin": entry.origin}
+            for r in chosen
+            for entry in r
+        ]
+        print(json.dumps(rows, indent=1))
+        return DONE
+    for number, registry in enumerate(chosen):
+        entries = list(registry)
+        print(f"{chr(10) if number else ''}{registry.plural}")
+        width = max((len(entry.name) for entry in entries), default=0)
+        for entry in entries:
+            origin = "" if entry.origin == "segkit" else f"  ({entry.origin})"
+            print(f"  {entry.name:<{width}}  {entry.summary}{origin}")
+    return DONE
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME|RECIPE", help="A component, e.g. dice or loss.dice; a recipe.")],
+    overlays: With = None,
+    sets: Set = None,
+    plugins: Plugins = None,
+    json_: Json = False,
+) -> int:
+    """One component with its parameters; or a RECIPE, filled, with the place each value comes from."""
+    load_plugins(plugins)
+    if name.endswith(".toml") or Path(name).is_file():
+        return _show_recipe(Path(name), overlays or [], sets or [], json_)
+    from segkit.describe import describe, parameters, snippet
+
+    entries = _find(name)
+    if json_:
+        print(json.dumps([_plain(entry, parameters(entry), snippet(entry)) for entry in entries], indent=1))
+        return DONE
+    for number, entry in enumerate(entries):
+        print(("\n" if number else "") + "\n".join(describe(entry)))
+    return DONE
+
+
+def _plain(entry: Entry, parameters: list[Any], snippet: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "slot": entry.registry.slot,
+        "name": entry.name,
+        "summary": entry.summary,
+        "origin": entry.origin,
+        "documentation": entry.doc,
+        "parameters": [asdict(parameter) for parameter in parameters],
+        "snippet": snippet,
+    }
+
+
+def _find(name: str) -> list[Entry]:
+    """Return the components of a name, in any slot or in the one named before a dot."""
+    from segkit.errors import UserError, suggest
+    from segkit.plugins import registries
+
+    slot, dot, rest = name.rpartition(".")
+    searched = [registry_of(slot)] if dot else registries()
+    found = [registry[rest] for registry in searched if rest in registry]
+    if not found:
+        known = [known for registry in searched for known in registry.names()]
+        raise UserError(f"no component or recipe is called '{name}'. {suggest(rest, known)}")
+    return found
+
+
+def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
+    from segkit import toml
+    from segkit.recipe import compose, explain, validate
+    from segkit.study.plan import check_variants, trials
+
+    document = compose(path, overlays=overlays, sets=sets)
+    recipe = validate(document)
+    check_variants(recipe, document)
+    rows = explain(recipe, document)
+    if json_:
+        found = [{"path": ".".join(path), "value": value, "origin": origin} for path, value, origin in rows]
+        print(json.dumps(found, indent=1))
+        return DONE
+    lines: list[tuple[str, str]] = []
+    heading: tuple[str, ...] = ()
+    for where, value, origin in rows:
+        bare = value == {} and len(where) == 2  # a component without parameters
+        table = where if bare else where[: min(2, len(where) - 1)]
+        if table != heading:
+            lines += [("", ""), (f"[{'.'.join(toml.key(part) for part in table)}]", origin if bare else "")]
+            heading = table
+        if not bare:
+            name = ".".join(toml.key(part) for part in where[len(table) :])
+            lines.append((f"{name} = {toml.value(value)}", origin))
+    width = min(max(len(text) for text, _ in lines), 60)
+    for text, origin in lines:
+        print(f"{text:<{width}}  # {origin}" if origin else text)
+    if not (recipe.overlay or recipe.studies):
+        planned = trials(recipe, document)
+        variants = list(dict.fromkeys(trial.variant for trial in planned))
+        print(f"\n# {len(variants)} variant(s), {len(planned)} trial(s): {'; '.join(variants)}")
+    return DONE
+
+
+@app.command()
+def schema(
+    plugins: Plugins = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here.")] = None,
+) -> int:
+    """JSON Schema of recipes, plugins included, for editors."""
+    from segkit import files
+    from segkit.schema import recipe_schema
+
+    load_plugins(plugins)
+    text = json.dumps(recipe_schema(), indent=1)
+    if out is None:
+        print(text)
+    else:
+        files.write_text(out, text + "\n")
+        print(f'{out}: put "#:schema {out}" on the first line of a recipe')
+    return DONE

@@ -1,0 +1,87 @@
+"""A component in words: its parameters with types, bounds and defaults, and a piece of recipe that uses it."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from segkit import toml
+from segkit.component import Entry
+from segkit.registry import REFERENCE
+
+BOUNDS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+KINDS = {"number": "float", "integer": "int", "string": "string", "boolean": "bool", "null": "none"}
+INSIDE = {"upsampler": "model.unet.upsampler", "initializer": "model.unet.initializer"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as a recipe writes it; `default` is TOML, "" for none, and None where the recipe must say it."""
+
+    name: str
+    type: str
+    default: str | None
+
+
+def parameters(entry: Entry) -> list[Parameter]:
+    """Return what a recipe may set of a component, in the order of its signature."""
+    properties = entry.parameters.model_json_schema(by_alias=True).get("properties", {})
+    found = []
+    for key, info in entry.parameters.model_fields.items():
+        name = info.alias or key
+        default = None if info.is_required() else "" if info.default is None else toml.value(info.default)
+        found.append(Parameter(name, _type(properties[name]), default))
+    return found
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Return a JSON Schema in words: "float, 0 to 1", "one of ..."."""
+    if REFERENCE in schema:
+        return f"a component: {schema[REFERENCE][0]}"
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"] if part.get("type") != "null"))
+    if "const" in schema or "enum" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return " | ".join(toml.value(value) for value in values)
+    kind = schema.get("type", "any value")
+    if kind == "array":
+        parts = schema.get("prefixItems")
+        inner = ", ".join(_type(part) for part in parts) if parts else f"{_type(schema.get('items', {}))}, ..."
+        return f"[{inner}]"
+    if kind == "object":
+        return f"table of {_type(schema.get('additionalProperties', {}))}"
+    if schema.get("format") == "path":
+        return "path"
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in BOUNDS if key in schema]
+    return " ".join([KINDS.get(kind, kind), " and ".join(bounds)]).strip()
+
+
+def snippet(entry: Entry) -> str:
+    """Return a piece of recipe that uses a component, every parameter with its default or a value that fits."""
+    from segkit.testing.values import example
+
+    values = example(entry)
+    slot = entry.registry.slot
+    if slot == "transform":
+        return f"[transforms]\ntrain = [{toml.value({entry.name: values})}]\n"
+    if slot in INSIDE:
+        table, key = INSIDE[slot].rsplit(".", 1)
+        return f"[{table}]\n{key} = {toml.value({entry.name: values})}\n"
+    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.key(entry.name)}]"
+    return "\n".join([heading, *(f"{toml.key(key)} = {toml.value(value)}" for key, value in values.items())]) + "\n"
+
+
+def describe(entry: Entry) -> list[str]:
+    """Return a component as lines: what it is, its documentation, parameters, and a piece of recipe."""
+    lines = [f"{entry.registry.slot} {entry.name}    (from {entry.origin})", ""]
+    lines += inspect.cleandoc(entry.doc).splitlines() or ["(no documentation)"]
+    rows = [
+        (p.name, p.type, "required" if p.default is None else f"default {p.default}" if p.default else "optional")
+        for p in parameters(entry)
+    ]
+    if rows:
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        lines += ["", "Parameters:"]
+        lines += [f"  {name:<{widths[0]}}  {kind:<{min(widths[1], 40)}}  {default}" for name, kind, default in rows]
+    return [*lines, "", "In a recipe:", *(f"  {line}" for line in snippet(entry).splitlines())]

@@ -1,0 +1,115 @@
+"""The JSON Schema of recipes, plugins included: an editor with TOML support completes and checks with it.
+
+A recipe's file may be a part of one (`extends`, an overlay), so nothing is required of such a file; of a file that stands
+alone, every parameter without a default is. Component names are offered as registered; the loader also takes another
+case, `-` for `_`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from segkit.component import Entry
+from segkit.recipe import Recipe
+from segkit.registry import REFERENCE, Registry
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FILE_KEYS: dict[str, Any] = {
+    "extends": {"type": "string", "description": "The recipe that this one is laid over, relative to this file."},
+    "drop": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "What is inherited and should go, e.g. regularizer or scheduler.",
+    },
+}
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe file, as plain values."""
+    from segkit.plugins import registries
+
+    schema: dict[str, Any] = Recipe.model_json_schema(by_alias=True)
+    recipe = {key: value for key, value in schema.items() if key != "$defs"}
+    recipe["properties"] = FILE_KEYS | recipe["properties"]
+    defs: dict[str, Any] = dict(schema.get("$defs", {}))
+    for registry in registries():
+        defs[registry.slot] = _names(registry)
+        for entry in registry:
+            defs[f"{registry.slot}.{entry.name}"] = _parameters(entry)
+    defs["Study"]["properties"]["variants"] = {
+        "type": "array",
+        "items": {"$ref": "#/$defs/variant"},
+        "description": "What differs from the recipe: a label, and the recipe's own keys.",
+    }
+    parts = {name: part for name, part in recipe["properties"].items() if name not in ("study", "extends", "title")}
+    defs["variant"] = {
+        "type": "object",
+        "properties": {"label": {"type": "string"}} | parts,
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    whole = {"not": {"anyOf": [{"required": ["extends"]}, {"required": ["overlay"]}]}}
+    found = {
+        "$schema": DIALECT,
+        "title": "segkit recipe",
+        **{key: value for key, value in recipe.items() if key != "title"},
+        "if": whole,
+        "then": {"properties": _required()},
+        "$defs": dict(sorted(defs.items())),
+    }
+    return dict(_linked(found))
+
+
+def _names(registry: Registry) -> dict[str, Any]:
+    """Describe one component of a registry: a bare name whose parameters all have defaults, or a table of one name."""
+    return {"anyOf": [_bare(registry), _table(registry) | {"minProperties": 1, "maxProperties": 1}]}
+
+
+def _bare(registry: Registry) -> dict[str, Any]:
+    return {"enum": [entry.name for entry in registry if not _needed(entry)]}
+
+
+def _table(registry: Registry) -> dict[str, Any]:
+    references = {entry.name: {"$ref": f"#/$defs/{registry.slot}.{entry.name}"} for entry in registry}
+    return {"type": "object", "properties": references, "additionalProperties": False}
+
+
+def _parameters(entry: Entry) -> dict[str, Any]:
+    """Describe an entry's parameters; where tables merge, none is required: a layer may set some of them only."""
+    schema = entry.parameters.model_json_schema(by_alias=True)
+    if entry.registry.slot != "transform":  # transforms stand in lists, and lists replace: they are always whole
+        schema.pop("required", None)
+    return schema | {"title": entry.name, "description": entry.summary}
+
+
+def _needed(entry: Entry) -> list[str]:
+    fields = entry.parameters.model_fields.items()
+    return [field.alias or key for key, field in fields if field.is_required()]
+
+
+def _required() -> dict[str, Any]:
+    """Describe what a recipe that stands alone has to say of its components."""
+    from segkit.slots import several_slots, single_slots
+
+    found: dict[str, Any] = {}
+    for slot, registry in (single_slots() | several_slots()).items():
+        needs = {entry.name: {"required": _needed(entry)} for entry in registry if _needed(entry)}
+        if needs:
+            found[slot] = {"properties": needs}
+    return found
+
+
+def _linked(node: Any) -> Any:
+    """Return a schema whose placeholders for a slot are references to what it may hold."""
+    from segkit.plugins import registries
+
+    if isinstance(node, list):
+        return [_linked(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if REFERENCE in node:
+        slot, several = node[REFERENCE]
+        registry = next(registry for registry in registries() if registry.slot == slot)
+        rest = {key: _linked(value) for key, value in node.items() if key != REFERENCE}
+        return rest | ({"anyOf": [_bare(registry), _table(registry)]} if several else {"$ref": f"#/$defs/{slot}"})
+    return {key: _linked(value) for key, value in node.items()}
