@@ -16,7 +16,12 @@ _CLOSERS = ("", "]", "}", "}]", "} }", "} }]", "]]", "} } }", "} } }]", "]}", "]
 
 def key(name: str) -> str:
     """Return a key as TOML writes it, quoted where it must be."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else text(name)
+
+
+def text(item: str) -> str:
+    """Return a basic string; DEL is the one control character that JSON leaves bare and TOML forbids."""
+    return json.dumps(item, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def value(item: Any) -> str:
@@ -26,8 +31,8 @@ def value(item: Any) -> str:
     if isinstance(item, float):
         if not math.isfinite(item):
             return "nan" if math.isnan(item) else ("inf" if item > 0 else "-inf")
-        text = repr(item)
-        return text if any(mark in text for mark in ".en") else text + ".0"
+        shown = repr(item)
+        return shown if any(mark in shown for mark in ".en") else shown + ".0"
     if isinstance(item, int):
         return str(item)
     if isinstance(item, Mapping):
@@ -35,8 +40,7 @@ def value(item: Any) -> str:
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(item, Sequence) and not isinstance(item, str):
         return "[" + ", ".join(value(part) for part in item) + "]"
-    # DEL is the one control character that JSON leaves bare and TOML forbids
-    return json.dumps(str(item), ensure_ascii=False).replace("\x7f", "\\u007f")
+    return text(str(item))
 
 
 def dumps(document: Mapping[str, Any]) -> str:

@@ -197,9 +197,9 @@ def test_gradient_shares_tell_what_drowns_what() -> None:
     net, (image, target) = model(), batches(1)[0]
     state = state_of(net, loss={"combined": {"bce_reduction": "sum"}, "dice": {}})
     shares = gradient_shares(state.objective.terms(net(image), target), state.objective)
-    assert [row["term"] for row in shares] == ["loss.combined", "loss.dice"]
+    assert [row["term"] for row in shares] == ["loss.combined.bce", "loss.combined.mix", "loss.dice"]
     assert sum(row["gradient_share"] for row in shares) == pytest.approx(1)
-    assert "loss.combined has 99" in str(guards.dominant_term(shares))
+    assert "loss.combined.bce has 99" in str(guards.dominant_term(shares))
     state = state_of(net, loss={"bce": {}, "dice": {}})
     assert guards.dominant_term(gradient_shares(state.objective.terms(net(image), target), state.objective)) is None
 

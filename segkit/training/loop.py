@@ -33,6 +33,7 @@ class State:
         epoch: the epoch under way, from 1.
         batch: batches done of that epoch.
         step: optimizer steps done in all.
+        rate: the learning rate at the epoch's begin.
         sums: per summand, the sum of its batch means in this epoch; on the device.
     """
 
@@ -44,6 +45,7 @@ class State:
     epoch: int = 1
     batch: int = 0
     step: int = 0
+    rate: float = 0.0
     sums: Tensor | None = None
     first_batch: list[dict[str, Any]] = field(default_factory=list)
 
@@ -81,7 +83,9 @@ def train(
     total = batches.steps_per_epoch
     while state.epoch <= epochs:
         state.model.train()
-        rate, seen, started = optimizer.param_groups[0]["lr"], 0, time.perf_counter()
+        if state.batch == 0:
+            state.rate = float(optimizer.param_groups[0]["lr"])
+        seen, started = 0, time.perf_counter()
         for image, target in batches.epoch(state.epoch, state.batch):
             with device.autocast():
                 scores = forward(image)
@@ -108,17 +112,17 @@ def train(
                 state.step += 1
                 if pause(state.step) and state.batch < total:
                     watch.settle()
-                    yield _report(state, rate, seen, started, complete=False)
+                    yield _report(state, seen, started, complete=False)
         watch.settle()
-        report = _report(state, rate, seen, started, complete=True)
+        report = _report(state, seen, started, complete=True)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, None
         yield report
 
 
-def _report(state: State, rate: float, seen: int, started: float, *, complete: bool) -> Report:
+def _report(state: State, seen: int, started: float, *, complete: bool) -> Report:
     """Return the means so far; the one place where the loop waits for the device."""
     sums = state.sums.tolist() if state.sums is not None else []
     means = {name: value / max(state.batch, 1) for name, value in zip(state.objective.names, sums, strict=False)}
     means["train_loss"] = sums[-1] / max(state.batch, 1) if sums else float("nan")
     speed = seen / max(time.perf_counter() - started, 1e-9)
-    return Report(state.epoch, state.step, complete, rate, means, speed)
+    return Report(state.epoch, state.step, complete, state.rate, means, speed)

@@ -22,6 +22,7 @@ from segkit.training.assembly import Assembly
 from segkit.training.device import hardware
 from segkit.training.events import Event, Job
 from segkit.training.guards import NonFiniteError
+from segkit.training.state import load_optimizer
 
 MAX_OVERLAYS = 64
 VERSIONS = ("torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
@@ -205,6 +206,7 @@ def save_last(record: Record) -> None:
         "epoch": state.epoch,
         "batch": state.batch,
         "step": state.step,
+        "rate": state.rate,
         "sums": state.sums,
         "first_batch": state.first_batch,
         "history": record.history,
@@ -234,7 +236,7 @@ def restore(record: Record) -> str:
     if kept is None:
         raise UserError(f"{path}: holds no training state. Train anew with --fresh.")
     checkpoint.load_into(state.model, found.weights, str(path))
-    state.optimizer.load_state_dict(kept["optimizer"])
+    load_optimizer(state.optimizer, kept["optimizer"])
     state.schedule.load_state_dict(kept["schedule"])
     state.scaler.load_state_dict(kept["scaler"])
     torch.set_rng_state(kept["rng"]["cpu"])
@@ -242,6 +244,7 @@ def restore(record: Record) -> str:
     if device.is_cuda and "cuda" in kept["rng"]:
         torch.cuda.set_rng_state(kept["rng"]["cuda"], device.device)
     state.epoch, state.batch, state.step = kept["epoch"], kept["batch"], kept["step"]
+    state.rate = kept["rate"]
     state.sums = kept["sums"].to(device.device) if kept["sums"] is not None else None
     state.first_batch, record.history = kept["first_batch"], kept["history"]
     record.best = (kept["best"][0], kept["best"][1]) if kept["best"] else None

@@ -87,3 +87,16 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
 def torch_device_free(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU, in one plain block of memory of its own."""
     return tensor.detach().to("cpu").contiguous().clone(memory_format=torch.contiguous_format)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state into the memory layout of its parameters.
+
+    Saved tensors are plain blocks; a fused kernel walks parameter and moment in step, memory cell by memory cell, and
+    would mix up those of a channels-last weight.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, held in optimizer.state.items():
+        for name, value in held.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                held[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
