@@ -1,0 +1,89 @@
+"""Try a component as its slot's contract says; a plugin's own test is one line.
+
+from segkit import losses
+from segkit.testing import assert_contract
+
+def test_my_loss() -> None:
+    assert_contract(losses["my_loss"])
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any
+
+from segkit.component import Component, Entry
+from segkit.errors import UserError
+from segkit.signatures import recipe_name
+from segkit.testing.findings import Finding
+from segkit.testing.report import Report
+from segkit.testing.values import filled
+
+__all__ = ["Finding", "assert_contract", "check"]
+
+MODULES = {
+    "loss": "loss",
+    "regularizer": "weights",
+    "initializer": "weights",
+    "optimizer": "rates",
+    "scheduler": "rates",
+    "model": "modules",
+    "upsampler": "modules",
+    "transform": "transform",
+    "data": "dataset",
+    "metric": "metric",
+}
+
+
+def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Finding]:
+    """Try a component on small inputs and return what was found, faults first.
+
+    Args:
+        entry: e.g. `losses["my_loss"]`.
+        parameters: as a recipe sets them; required ones that are missing get a plausible value.
+    """
+    given = {recipe_name(key): value for key, value in (parameters or {}).items()}
+    report = Report(entry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        component = _component(report, given)
+        if component is not None:
+            module = importlib.import_module(f"segkit.testing.{MODULES[entry.registry.slot]}")
+            with report.trying("checking it"):
+                getattr(module, f"examine_{entry.registry.slot}")(report, component)
+    return sorted(dict.fromkeys(report.findings), key=lambda finding: finding.kind)
+
+
+def _component(report: Report, given: dict[str, Any]) -> Component | None:
+    """Return the component with all required values, or say which are to be passed."""
+    entry = report.entry
+    values, unknown = filled(entry, given)
+    if unknown:
+        report.note(f"not tried: pass a value for {', '.join(unknown)}.")
+        return None
+    report.guessed = {key: value for key, value in values.items() if key not in given}
+    try:
+        return entry.registry.component(entry.name, values)
+    except UserError as error:
+        if not report.guessed:
+            raise
+        report.note(f"not tried: values made up for it do not fit. Pass {', '.join(report.guessed)}. ({error})")
+        return None
+
+
+def assert_contract(entry: Entry, **parameters: Any) -> None:
+    """Raise unless a component keeps its slot's contract.
+
+    Args:
+        entry: e.g. `losses["my_loss"]`.
+        parameters: as a recipe sets them; `lambda_` stands for `lambda`.
+
+    Raises:
+        AssertionError: it does not, or could not be tried; every fault is listed, one a line.
+    """
+    findings = check(entry, parameters)
+    wrong = [finding for finding in findings if finding.kind == "fault" or finding.text.startswith("not tried")]
+    if wrong:
+        listed = "\n".join(f"  {finding}" for finding in wrong)
+        raise AssertionError(f"{entry.registry.slot} '{entry.name}' breaks its contract:\n{listed}")

@@ -1,0 +1,158 @@
+"""Try what a loss does beside its value: inputs, state, memory, devices, types, compilation."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segkit.testing.report import Report, described
+from segkit.testing.source import shown
+from segkit.testing.watch import changes, draws, place_where, randomness
+
+Loss = Callable[[Tensor, Tensor], Any]
+Example = Callable[..., tuple[Tensor, Tensor]]
+
+
+def examine_effects(report: Report, loss: Loss, example: Example) -> None:
+    """Try a loss that gives a scalar."""
+    for look in (_leaves_inputs, _keeps_no_state, _frees_memory, _follows_the_device, _takes_half, _compiles):
+        with report.trying("tried for side effects"):
+            look(report, loss, example)
+
+
+def _leaves_inputs(report: Report, loss: Loss, example: Example) -> None:
+    inputs, before = example(), example()
+    changed = changes(*inputs)
+    loss(*inputs)
+    for name, now, then in zip(("logits", "target"), inputs, before, strict=True):
+        if not torch.equal(now, then):
+            copies = example()
+            place = place_where(report.source, functools.partial(loss, *copies), changes(*copies))
+            report.fault(f"it writes to its {name}. Use operations without a trailing underscore.", place)
+            return
+    if changed("", [], None):
+        report.note("it writes to its inputs, if without effect here.")
+
+
+def _keeps_no_state(report: Report, loss: Loss, example: Example) -> None:
+    """The same inputs give the same value, also after a call with others; nothing global moves."""
+    before, settings = randomness(), _settings()
+    first = loss(*example())
+    drew = randomness() != before
+    again = loss(*example())
+    loss(*example(1, 3, (20, 33)))
+    later = loss(*example())
+    if drew:
+        place = place_where(report.source, lambda: loss(*example()), draws())
+        report.fault(
+            "it draws from, or reseeds, a global random generator, so that all later draws differ.",
+            place,
+        )
+    elif not torch.allclose(again, first, rtol=1e-5) or not torch.allclose(later, first, rtol=1e-5):
+        report.fault(
+            f"it remembers earlier calls: the same inputs gave {float(first):.6g}, {float(again):.6g} and, after a "
+            f"call with others, {float(later):.6g}. Compute from logits and target alone.",
+            report.source.state_line(),
+        )
+    if _settings() != settings:
+        report.fault("it changes a global setting of torch (gradients, default type, determinism or threads).")
+        _restore(settings)
+
+
+def _settings() -> tuple[Any, ...]:
+    return (
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_num_threads(),
+    )
+
+
+def _restore(settings: tuple[Any, ...]) -> None:
+    torch.set_grad_enabled(settings[0])
+    torch.set_default_dtype(settings[1])
+    torch.use_deterministic_algorithms(settings[2])
+    torch.set_num_threads(settings[3])
+
+
+def _frees_memory(report: Report, loss: Loss, example: Example) -> None:
+    logits, target = example(size=(8, 8))
+    counts = []
+    for _ in range(2):
+        for _ in range(4):
+            loss(logits.clone().requires_grad_(), target.clone())
+        gc.collect()
+        counts.append(sum(issubclass(type(item), Tensor) for item in gc.get_objects()))
+    if counts[1] >= counts[0] + 4:
+        kept = (counts[1] - counts[0]) // 4
+        report.fault(
+            f"it keeps {kept} tensor(s) a call, so that memory grows until it runs out. Keep numbers (`.item()`), "
+            "or nothing.",
+            report.source.state_line(),
+        )
+
+
+def _follows_the_device(report: Report, loss: Loss, example: Example) -> None:
+    """CUDA where there is one, torch's `meta` device everywhere, and the names of devices in the source."""
+    named = report.source.cuda_line()
+    if named is not None:
+        report.fault("it names a CUDA device. Make tensors with `device=logits.device`.", named)
+        return
+    for device in ["meta", "cuda"] if torch.cuda.is_available() else ["meta"]:
+        logits, target = (tensor.to(device) for tensor in example())
+        try:
+            value = loss(logits, target)
+        except Exception as error:
+            if device == "cuda" or "expected device" in str(error) or "same device" in str(error):
+                report.fault(
+                    f"it computes on another device than its inputs' ({described(error)}). Make tensors with "
+                    "`device=logits.device`.",
+                    report.source.of_error(error),
+                )
+                return
+            continue
+        if isinstance(value, Tensor) and value.device.type != device:
+            report.fault(f"for inputs on another device its value lies on {value.device}: it moves them.")
+            return
+
+
+def _takes_half(report: Report, loss: Loss, example: Example) -> None:
+    """The loop hands in float32; other callers may not."""
+    for dtype in (torch.float16, torch.bfloat16):
+        try:
+            value = loss(*example(dtype=dtype))
+        except Exception as error:
+            report.note(
+                f"it fails on {dtype}, which segkit never hands in ({described(error)}).", report.source.of_error(error)
+            )
+            return
+        if not torch.isfinite(value):
+            report.note(f"on {dtype}, which segkit never hands in, it gives {float(value)}.")
+            return
+
+
+def _compiles(report: Report, loss: Loss, example: Example) -> None:
+    from torch import _dynamo
+
+    if report.faults:
+        return  # first things first
+    _dynamo.reset()
+    quiet = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        torch.compile(lambda x, y: loss(x, y), fullgraph=True, backend="eager")(*example())
+    except Exception as error:
+        stack = [frame for frame in getattr(error, "real_stack", None) or [] if report.source.owns(frame.filename)]
+        place = shown(stack[-1].filename, stack[-1].lineno) if stack else None
+        report.note(
+            f"torch.compile cannot make one graph of it ({described(error)}). It runs, compiled in pieces.", place
+        )
+    finally:
+        logging.disable(quiet)
+        _dynamo.reset()

@@ -1,0 +1,78 @@
+"""The report on one component while it is being tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from segkit.component import Component, Entry
+from segkit.testing.findings import Finding
+from segkit.testing.source import Source
+
+
+class Report:
+    """Collects findings; whatever the component raises becomes one.
+
+    Attributes:
+        entry: what is tried.
+        source: the author's files.
+        guessed: the parameters whose values were made up.
+        findings: so far.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.source = Source(entry.factory)
+        self.guessed: dict[str, Any] = {}
+        self.findings: list[Finding] = []
+
+    def fault(self, text: str, place: str | None = None) -> None:
+        """Add a fault, at the component's definition unless a better place is known."""
+        self.findings.append(Finding("fault", text, place or self.source.definition))
+
+    def note(self, text: str, place: str | None = None) -> None:
+        """Add a note, at the component's definition unless a better place is known."""
+        self.findings.append(Finding("note", text, place or self.source.definition))
+
+    @property
+    def faults(self) -> int:
+        """How many faults there are."""
+        return sum(finding.kind == "fault" for finding in self.findings)
+
+    def says(self, *words: str) -> bool:
+        """Return whether the component's documentation holds one of the words, without regard to case."""
+        doc = " ".join(self.entry.doc.lower().split())
+        return any(word.lower() in doc for word in words)
+
+    @contextmanager
+    def trying(self, what: str) -> Iterator[None]:
+        """Turn an exception into a fault at the author's line that raised it.
+
+        Args:
+            what: e.g. "called with an empty mask".
+        """
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            self.fault(f"{what}: {described(error)}.", self.source.of_error(error))
+
+    def build(self, component: Component, *handed: Any) -> Any:
+        """Build the component; None, and a finding, if that fails."""
+        try:
+            return component.build(*handed)
+        except (Exception, SystemExit) as error:
+            if self.guessed and isinstance(error, (ValueError, OSError)):
+                guesses = ", ".join(f"{key} = {value!r}" for key, value in self.guessed.items())
+                self.note(f"not tried: it refuses the values made up for it ({guesses}): {error}. Pass others.")
+            else:
+                self.fault(f"it cannot be built: {described(error)}.", self.source.of_error(error))
+            return None
+
+
+def described(error: BaseException) -> str:
+    """Return "ValueError: what it says" in one line."""
+    text = " ".join(str(error).split("\n\n")[0].split()).rstrip(".")
+    if len(text) > 300:
+        text = text[:300] + " ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
