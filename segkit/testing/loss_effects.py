@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segkit.testing.device import follows_the_device
 from segkit.testing.report import Report, described
 from segkit.testing.source import shown
 from segkit.testing.watch import changes, draws, place_where, randomness
@@ -99,27 +100,7 @@ def _frees_memory(report: Report, loss: Loss, example: Example) -> None:
 
 
 def _follows_the_device(report: Report, loss: Loss, example: Example) -> None:
-    """CUDA where there is one, torch's `meta` device everywhere, and the names of devices in the source."""
-    named = report.source.cuda_line()
-    if named is not None:
-        report.fault("it names a CUDA device. Make tensors with `device=logits.device`.", named)
-        return
-    for device in ["meta", "cuda"] if torch.cuda.is_available() else ["meta"]:
-        logits, target = (tensor.to(device) for tensor in example())
-        try:
-            value = loss(logits, target)
-        except Exception as error:
-            if device == "cuda" or "expected device" in str(error) or "same device" in str(error):
-                report.fault(
-                    f"it computes on another device than its inputs' ({described(error)}). Make tensors with "
-                    "`device=logits.device`.",
-                    report.source.of_error(error),
-                )
-                return
-            continue
-        if isinstance(value, Tensor) and value.device.type != device:
-            report.fault(f"for inputs on another device its value lies on {value.device}: it moves them.")
-            return
+    follows_the_device(report, lambda device: loss(*(tensor.to(device) for tensor in example())))
 
 
 def _takes_half(report: Report, loss: Loss, example: Example) -> None:

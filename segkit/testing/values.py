@@ -80,7 +80,7 @@ def _first(name: str, choices: list[Any], bounds: typing.Sequence[Any]) -> Any:
 
 def _least(bounds: typing.Sequence[Any]) -> int:
     lengths = [bound.min_length for bound in bounds if getattr(bound, "min_length", None) is not None]
-    return max([1, *lengths])
+    return int(max([1, *lengths]))
 
 
 def _number(name: str, kind: type, bounds: typing.Sequence[Any]) -> float:

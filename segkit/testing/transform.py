@@ -1,0 +1,143 @@
+"""Try a transform: image and masks stay together, labels stay labels, one key gives one result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.component import Component
+from segkit.errors import UserError
+from segkit.pipeline import Bits, Pipeline
+from segkit.testing.report import Report
+from segkit.testing.watch import randomness
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+SIZES = ((80, 96), (63, 50))
+SQUARE = (80, 80)
+LABELS = (4, 5, 12)  # with gaps, which a blend of two labels would fall into
+SEEDS = 6
+TOGETHER, APART = 0.85, 0.5  # overlaps that say: in its place, not in its place
+
+
+def examine_transform(report: Report, component: Component) -> None:
+    """Try a transform; see the module."""
+    if report.build(component) is None:
+        return
+    before = report.faults
+    with report.trying("made part of a pipeline"):
+        Pipeline([component])
+    if report.faults > before:
+        return
+    for size in SIZES:
+        for dtype in (np.uint8, np.uint16):
+            if not _keeps_types_and_labels(report, component, size, dtype):
+                return
+    with report.trying("applied twice with one key"):
+        _is_reproducible(report, component)
+    with report.trying("applied to an image that shows its mask"):
+        _stays_together(report, component)
+
+
+def _shape(size: tuple[int, int]) -> Mask:
+    """Return an L with a dot: no turn or reflection of it is itself."""
+    mask = np.zeros(size, bool)
+    height, width = size
+    mask[height // 5 : height // 5 * 4, width // 5 : width // 5 * 2] = True
+    mask[height // 5 * 3 : height // 5 * 4, width // 5 : width // 5 * 4] = True
+    mask[height // 4 : height // 4 + height // 8, width // 5 * 3 : width // 5 * 3 + width // 8] = True
+    return mask
+
+
+def _pair(size: tuple[int, int], dtype: type = np.uint8) -> tuple[Image, Bits]:
+    """Return a grey image and the bit map of overlapping masks."""
+    grey = np.random.default_rng(0).normal(90, 20, size)
+    mask = _shape(size)
+    bits = np.where(mask, LABELS[0], 0)
+    bits[size[0] // 2 :][mask[size[0] // 2 :]] = LABELS[1]
+    bits[: size[0] // 3, : size[1] // 6] = LABELS[2]
+    return (grey + 80 * mask).clip(0, 255).astype(np.uint8), bits.astype(dtype)
+
+
+def _keeps_types_and_labels(report: Report, component: Component, size: tuple[int, int], dtype: type) -> bool:
+    """Let the pipeline judge what comes out."""
+    image, bits = _pair(size, dtype)
+    what = f"applied to an image {size} with {np.dtype(dtype).name} masks"
+    try:
+        for seed in range(SEEDS):
+            pair = Pipeline([component])(image, bits, (seed, 0, 0))
+            if 0 in pair[0].shape:
+                report.fault(f"{what} it leaves nothing of the image.")
+                return False
+    except UserError as error:
+        cause = error.__cause__
+        while cause is not None and cause.__cause__ is not None:
+            cause = cause.__cause__
+        text = str(error).removeprefix(f"transform {component.name}: ").rstrip(".")
+        say = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
+        say(f"{what}: {text}.", report.source.of_error(cause) if cause else None)
+        return False
+    return True
+
+
+def _is_reproducible(report: Report, component: Component) -> None:
+    """The key decides, not the global generators, not what came before."""
+    image, bits = _pair(SIZES[0])
+    before, pipeline = randomness(), Pipeline([component])
+    results = []
+    for _ in range(2):
+        results.append([pipeline(image, bits, (seed, 0, 0)) for seed in range(SEEDS)])
+        np.random.standard_normal()  # the next pass must not depend on it
+    results.append([Pipeline([component])(image, bits, (seed, 0, 0)) for seed in range(SEEDS)])
+    for again in results[1:]:
+        pairs = zip(results[0], again, strict=True)
+        if not all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in pairs):
+            report.fault(
+                "one key gives several results: draw from `self.py_random` or `self.random_generator`, which segkit "
+                "seeds for each sample, and keep nothing between calls.",
+                report.source.state_line(),
+            )
+            return
+    np.random.standard_normal()
+    if randomness()[3] != before[3] or randomness()[0] != before[0]:
+        report.fault("it moves a global random generator: draw from `self.py_random` or `self.random_generator`.")
+
+
+def _stays_together(report: Report, component: Component) -> None:
+    """On an image that is its own mask: where does the bright shape lie, and where the mask?"""
+    pipeline, poor, moved = Pipeline([component]), 0, 0
+    for seed in range(SEEDS):
+        mask = _shape(SQUARE)
+        image = np.where(mask, 200, 50).astype(np.uint8)
+        after, bits = pipeline(image, mask.astype(np.uint8), (seed, 0, 0))
+        overlap = _overlap(after, bits > 0)
+        poor += overlap < APART
+        moved += overlap < TOGETHER and any(_overlap(after, other) > TOGETHER for other in _elsewhere(mask, bits > 0))
+    if moved:
+        report.fault(
+            f"image and masks come apart: in {moved} of {SEEDS} tries the image was moved, and its mask was not, or "
+            "elsewhere. Apply one and the same geometry to both."
+        )
+    elif poor > SEEDS // 2:
+        report.fault(
+            f"image and masks come apart: in {poor} of {SEEDS} tries a bright shape does not lie where its mask does. "
+            "Apply one and the same geometry to both."
+        )
+
+
+def _overlap(image: Image, mask: Mask) -> float:
+    """Return the intersection over union of a mask with the image's bright or dark part, whichever is more."""
+    if image.max() == image.min() or mask.all() or not mask.any():
+        return 1.0  # nothing can be told
+    bright = image > (int(image.max()) + int(image.min())) / 2
+    return max(float((part & mask).sum() / (part | mask).sum()) for part in (bright, ~bright))
+
+
+def _elsewhere(original: Mask, found: Mask) -> Iterator[Mask]:
+    """Yield the masks turned, reflected and shifted, as far as they keep the size."""
+    for mask in (original, found):
+        turned = [np.rot90(mask, turns) for turns in range(4)]
+        shifted = [np.roll(mask, way, (0, 1)) for way in ((-8, 0), (8, 0), (0, -8), (0, 8))]
+        yield from (other for other in (*turned, *(t[:, ::-1] for t in turned), *shifted) if other.shape == found.shape)

@@ -1,0 +1,169 @@
+"""Try what is handed a model's weights: regularizers, which judge them, and initializers, which fill them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segkit.component import Component
+from segkit.testing.device import follows_the_device
+from segkit.testing.examples import network
+from segkit.testing.report import Report
+from segkit.testing.watch import breaks_graph, place_where, randomness
+
+Penalty = Callable[[Any], Any]
+
+
+def examine_regularizer(report: Report, component: Component) -> None:
+    """Try a regularizer: a differentiable scalar, 0 or more, or a step after the optimizer's."""
+    penalty = report.build(component)
+    if penalty is None:
+        return
+    before = report.faults
+    with report.trying("called with the named parameters of a network"):
+        _gives_a_scalar(report, penalty)
+    if report.faults > before:
+        return
+    proximal = bool(getattr(penalty, "proximal", False))
+    with report.trying("asked to step" if proximal else "differentiated"):
+        (_steps if proximal else _has_a_gradient)(report, penalty)
+    with report.trying("called on another device"):
+        follows_the_device(report, lambda device: penalty(_named(network().to(device))))
+
+
+def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return list(module.named_parameters())
+
+
+def _gives_a_scalar(report: Report, penalty: Penalty) -> None:
+    for dtype in (torch.float32, torch.float64):
+        module = network().to(dtype)
+        value = penalty(_named(module))
+        if not isinstance(value, Tensor) or value.shape != ():
+            given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            report.fault(f"it gives {given}, no scalar tensor: end with `.sum()`.")
+            return
+        if not torch.isfinite(value):
+            report.fault(f"it gives {float(value)} for ordinary weights.")
+        elif value < 0:
+            report.fault(f"it gives {float(value):.4g}: a penalty is 0 or more.")
+        if value.dtype != dtype:
+            report.fault(f"for {dtype} weights it gives {value.dtype}. Make tensors with `dtype=` of the weights.")
+            return
+        if any(
+            not torch.equal(now, then)
+            for now, then in zip(module.parameters(), network().to(dtype).parameters(), strict=True)
+        ):
+            report.fault("it changes the weights when called. A step belongs in `step`, with `proximal = True`.")
+            return
+    if not torch.allclose(penalty(_named(network())), penalty(_named(network()))):
+        report.fault("it gives two values for the same weights.", report.source.state_line())
+
+
+def _has_a_gradient(report: Report, penalty: Penalty) -> None:
+    module = network().double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter[parameter == 0] = 0.1  # an absolute value has no derivative at 0
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    if not penalty(_named(module)).requires_grad:
+        place = place_where(report.source, lambda: penalty(_named(module)), breaks_graph, last=True)
+        report.fault("its value has no gradient, so that it does nothing: do not detach, and keep tensors.", place)
+        return
+    if not torch.autograd.gradcheck(
+        lambda *values: penalty(list(zip(names, values, strict=True))), parameters, raise_exception=False
+    ):
+        report.fault("its gradient is wrong: it differs from differences of its values.")
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    value = penalty(_named(module))
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True) if value.requires_grad else ()
+    if not torch.isfinite(value) or not all(
+        torch.isfinite(gradient).all() for gradient in gradients if gradient is not None
+    ):
+        report.fault("its value or gradient is not finite where all weights are 0 (a sqrt?).")
+
+
+def _steps(report: Report, penalty: Any) -> None:
+    """Try a proximal one: `step(named_parameters, step_size)` changes weights in place."""
+    if penalty(_named(network())).requires_grad:
+        report.fault("it is proximal, so that its value is only logged: detach it.")
+    module = network()
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    penalty.step(_named(module), 0.0)
+    if not all(map(torch.equal, module.parameters(), before)):
+        report.fault("its step changes weights although the step size is 0.")
+    value = penalty(_named(module))
+    penalty.step(_named(module), 0.05)
+    after = list(module.parameters())
+    if all(map(torch.equal, after, before)):
+        report.fault("its step changes no weight. Write in place, under `torch.no_grad()`.")
+    elif not all(torch.isfinite(parameter).all() for parameter in after):
+        report.fault("its step makes weights that are not finite.")
+    elif penalty(_named(module)) > value:
+        report.fault("its step makes the penalty larger.")
+
+
+def examine_initializer(report: Report, component: Component) -> None:
+    """Try an initializer: fills a module's weights in place, from torch's generator, and nothing else."""
+    fill = report.build(component)
+    if fill is None:
+        return
+    with report.trying("called with a network"):
+        before = randomness()
+        first = _filled(fill)
+        if randomness()[1:] != before[1:]:
+            report.fault("it draws from numpy's or Python's global generator, which segkit does not seed: use torch's.")
+        elif not _same(first, _filled(fill)):
+            report.fault("it is not reproducible: two calls from one torch seed differ. Draw from torch's generator.")
+        _changes_weights(report, first)
+    with report.trying("called with a module without weights"):
+        fill(nn.Sequential(nn.ReLU()))
+    with report.trying("called with a single layer"):
+        fill(nn.Conv2d(2, 3, 3, bias=False))
+
+
+def _filled(fill: Callable[[nn.Module], Any]) -> nn.Module:
+    """Return the network filled from torch's seed 0; the generator is as before."""
+    module, state = network(), torch.get_rng_state()
+    torch.manual_seed(0)
+    fill(module)
+    torch.set_rng_state(state)
+    return module
+
+
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def _changes_weights(report: Report, module: nn.Module) -> None:
+    untouched = network()
+    for (name, now), then in zip(module.named_parameters(), untouched.parameters(), strict=True):
+        if now.shape != then.shape or now.dtype != then.dtype or not now.requires_grad:
+            report.fault(
+                f"it changes {name} to {now.dtype} {tuple(now.shape)}, or so that it is not trained. Fill in place."
+            )
+            return
+        if not torch.isfinite(now).all():
+            report.fault(f"it fills {name} with values that are not finite.")
+    if module.training != untouched.training:
+        report.fault("it switches the module between training and evaluation.")
+    if _same(module, untouched):
+        report.note("it changes no weight.")
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    if any((norm.weight != 1).any() or (norm.bias != 0).any() for norm in norms):
+        report.note("it changes norm layers, which keep 1 and 0 elsewhere.")
+    for layer in module.modules():
+        weight = getattr(layer, "weight", None)
+        if (
+            isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
+            and weight is not None
+            and weight.unique().numel() == 1
+        ):
+            report.fault(
+                f"it fills all weights of a {type(layer).__name__} with one value, so that channels stay alike."
+            )
+            return
