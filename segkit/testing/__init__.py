@@ -49,8 +49,10 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
         warnings.simplefilter("ignore")
         component = _component(report, given)
         if component is not None:
+            from segkit.testing.watch import unmoved
+
             module = importlib.import_module(f"segkit.testing.{MODULES[entry.registry.slot]}")
-            with report.trying("checking it"):
+            with unmoved(), report.trying("checking it"):
                 getattr(module, f"examine_{entry.registry.slot}")(report, component)
     return sorted(dict.fromkeys(report.findings), key=lambda finding: finding.kind)
 

@@ -103,3 +103,15 @@ def randomness() -> tuple[Any, ...]:
     """Return the global random states of torch, numpy and Python, to be compared."""
     numpys = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), numpys[1].tobytes(), numpys[2], random.getstate()  # type: ignore[index]
+
+
+@contextlib.contextmanager
+def unmoved() -> Iterator[None]:
+    """Give the global random generators back as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])

@@ -1,0 +1,398 @@
+"""Every built-in component keeps its contract; a wrong one of each slot is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import albumentations
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import segkit
+from segkit import plugins
+from segkit.datasets.case import Case, Dataset
+from segkit.registry import Registry
+from segkit.testing import Finding, assert_contract, check
+from segkit.types import Count, Fraction, Positive
+from tests import small
+
+# What needs more than its defaults to make sense.
+PARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
+    ("data", "phantom"): {"patients": 2, "slices": 6, "height": 64, "width": 54},
+    ("model", "unet"): {"widths": [4, 8, 16]},
+    ("scheduler", "CosineAnnealingWarmRestarts"): {"T_0": 2},
+    ("scheduler", "CyclicLR"): {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 5},
+    ("scheduler", "SequentialLR"): {"schedulers": ["LinearLR", "CosineAnnealingLR"], "milestones": [2]},
+    ("transform", "Crop"): {"x_max": 40, "y_max": 30},
+    ("transform", "CropAndPad"): {"px": 5},
+    ("transform", "LongestMaxSize"): {"max_size": 40},
+    ("transform", "SmallestMaxSize"): {"max_size": 40},
+}
+VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("loss", "boundary", {}),
+    ("loss", "combined", {"bce_reduction": "sum", "lambda": 0.3}),
+    ("loss", "dice", {"reduction": "batch"}),
+    ("regularizer", "l1", {"proximal": True, "apply_to": "weights"}),
+    ("model", "unet", {"widths": [4, 8], "norm": "instance", "dropout": 0.2, "upsampler": "pixel_shuffle"}),
+]
+BUILT_IN = [
+    (registry.slot, entry.name)
+    for registry in plugins.registries()
+    for entry in registry
+    if entry.name not in ("image_folder", "rvsc")
+]
+REGISTRIES = {registry.slot: registry for registry in plugins.registries()}
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    kept = [(registry, registry.snapshot()) for registry in plugins.registries()]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    for registry, entries in kept:
+        registry.restore(entries)
+
+
+def faults(slot: str, name: str, parameters: dict[str, Any] | None = None) -> list[str]:
+    """Return the faults of a component; fail if it could not be tried."""
+    findings = check(REGISTRIES[slot][name], parameters)
+    assert not any(finding.text.startswith("not tried") for finding in findings), [str(f) for f in findings]
+    return [str(finding) for finding in findings if finding.kind == "fault"]
+
+
+@pytest.mark.parametrize(("slot", "name"), BUILT_IN)
+def test_a_built_in_component_keeps_its_contract(slot: str, name: str) -> None:
+    assert faults(slot, name, PARAMETERS.get((slot, name))) == []
+
+
+@pytest.mark.parametrize(("slot", "name", "parameters"), VARIANTS)
+def test_other_settings_keep_it_too(slot: str, name: str, parameters: dict[str, Any]) -> None:
+    assert faults(slot, name, parameters) == []
+
+
+def test_an_image_folder_keeps_its_contract(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "p1").mkdir(parents=True)
+    for number in range(3):
+        image = np.random.default_rng(number).integers(0, 255, (24, 20), dtype=np.uint8)
+        mask = np.zeros((24, 20), np.uint8)
+        mask[5:15, 4 + number : 12] = 255
+        cv2.imwrite(str(tmp_path / "images" / "p1" / f"{number}.png"), image)
+        cv2.imwrite(str(tmp_path / "masks" / "p1" / f"{number}.png"), mask)
+    assert_contract(segkit.datasets["image_folder"], root=str(tmp_path), spacing_mm=[1.0, 1.0])
+    assert check(segkit.datasets["image_folder"], {"root": str(tmp_path)})[0].text.startswith(
+        "cases without `spacing_mm`"
+    )
+
+
+def test_rvsc_keeps_its_contract(tmp_path: Path) -> None:
+    make_patient(tmp_path / "patient01")
+    assert check(segkit.datasets["rvsc"], {"root": str(tmp_path)}) == []
+
+
+def make_patient(folder: Path) -> None:
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
+
+    (folder / "P01dicom").mkdir(parents=True)
+    (folder / "P01contours-manual").mkdir()
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = MRImageStorage, UID("1.2.3")
+    header = FileDataset("", {}, preamble=b"\0" * 128, file_meta=meta)
+    header.Rows, header.Columns, header.SamplesPerPixel = 24, 20, 1
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 0
+    header.PhotometricInterpretation = "MONOCHROME2"
+    header.PixelSpacing = [0.8, 0.7]
+    header.PixelData = np.arange(480, dtype=np.uint16).tobytes()
+    header.save_as(folder / "P01dicom" / "P01-0000.dcm", enforce_file_format=True)
+    names = []
+    for kind, low, high in (("i", 8, 12), ("o", 5, 15)):
+        names.append(f"P01contours-manual/P01-0000-{kind}contour-manual.txt")
+        corners = [(low, low), (high, low), (high, high), (low, high)]
+        (folder / names[-1]).write_text("".join(f"{x}.0 {y}.0\n" for x, y in corners))
+    (folder / "P01list.txt").write_text("\n".join(names))
+
+
+# Wrong components: slot, component, words of a finding.
+
+
+def negative(named_parameters: Any) -> Any:
+    """Minus the sum of squares."""
+    return -sum(parameter.square().sum() for _, parameter in named_parameters)
+
+
+def detached(named_parameters: Any) -> Any:
+    """A number without a gradient."""
+    return torch.stack([parameter.detach().square().sum() for _, parameter in named_parameters]).sum()
+
+
+def square_root(named_parameters: Any) -> Any:
+    """A norm whose slope at 0 is infinite."""
+    return torch.stack([parameter.square().sum() for _, parameter in named_parameters]).sum().sqrt()
+
+
+class Uphill(torch.optim.SGD):
+    """Climbs."""
+
+    def __init__(self, parameters: Any, *, rate: Positive = 0.01) -> None:
+        super().__init__(parameters, lr=rate, maximize=True)
+
+
+class Forgetful(torch.optim.SGD):
+    """Counts steps where no state dict sees it."""
+
+    def __init__(self, parameters: Any, *, rate: Positive = 0.01) -> None:
+        super().__init__(parameters, lr=rate)
+        self.count = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.count += 1
+        self.param_groups[0]["lr"] = 0.01 / self.count
+        return super().step(closure)
+
+
+def below_zero(optimizer: Any, epochs: int, steps_per_epoch: int) -> Any:
+    """Falls below 0."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch)
+
+
+def no_scheduler(optimizer: Any, epochs: int, steps_per_epoch: int) -> Any:
+    """Something else."""
+    return 0.1
+
+
+def thrice(in_channels: int, out_channels: int) -> nn.Module:
+    """Three times the size."""
+    return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=3)
+
+
+def blind(module: nn.Module) -> None:
+    """Fills no weight in place."""
+    for parameter in module.parameters():
+        parameter.data = torch.zeros(1)
+
+
+def numpys(module: nn.Module) -> None:
+    """Draws from numpy."""
+    for parameter in module.parameters():
+        parameter.data.copy_(torch.from_numpy(np.random.standard_normal(parameter.shape)))
+
+
+def alike(module: nn.Module) -> None:
+    """Fills with one value."""
+    for parameter in module.parameters():
+        nn.init.constant_(parameter, 0.1)
+
+
+class Net(nn.Module):
+    """Keeps something wrong, as `how` says."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, how: Literal["halved", "unused", "grows", "mixed"]
+    ) -> None:
+        super().__init__()
+        self.how, self.count = how, 0
+        self.one = nn.Conv2d(in_channels, out_channels, 3, padding=1, stride=2 if how == "halved" else 1)
+        self.other = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        scores: Tensor = self.one(image)
+        if self.how not in ("unused", "halved"):
+            scores = scores + self.other(image)
+        if self.how == "grows":
+            self.count += 1
+            return scores * self.count
+        return scores - scores.mean(0) if self.how == "mixed" else scores
+
+
+class ImageFlip(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """Flips the image alone."""
+
+    def __init__(self, *, p: Fraction = 1.0) -> None:
+        super().__init__(p=p)
+
+    def apply(self, img: Any, **params: Any) -> Any:
+        return np.ascontiguousarray(img[:, ::-1])
+
+
+class Blend(albumentations.DualTransform):  # type: ignore[misc]
+    """Blurs labels."""
+
+    def __init__(self, *, p: Fraction = 1.0) -> None:
+        super().__init__(p=p)
+
+    def apply(self, img: Any, **params: Any) -> Any:
+        return cv2.blur(img, (5, 5))
+
+
+class Lucky(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """Draws from numpy's global generator."""
+
+    def __init__(self, *, p: Fraction = 1.0) -> None:
+        super().__init__(p=p)
+
+    def apply(self, img: Any, **params: Any) -> Any:
+        return np.minimum(img, 255 - int(np.random.randint(0, 60)))
+
+
+def one_case(image: Any, **values: Any) -> Dataset:
+    case = {"name": "a", "patient": "p", "masks": np.ones((1, 8, 8), bool), "spacing_mm": (1.0, 1.0), **values}
+    return Dataset("one", ("blob",), (Case(image=image, **case),))
+
+
+def many_channels(*, size: Count = 8) -> Dataset:
+    """A colour image."""
+    return one_case(np.zeros((size, size, 3), np.uint8))
+
+
+def unseeded() -> Dataset:
+    """Other pixels every time."""
+    return one_case(np.random.default_rng().integers(0, 255, (8, 8), dtype=np.uint8))
+
+
+def rereads() -> Dataset:
+    """Opens a file twice."""
+    for _ in range(2):
+        data = Path("data.bin").read_bytes()
+    return one_case(np.frombuffer(data, np.uint8).reshape(8, 8))
+
+
+def raises(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    """Overlap, without a thought for empty masks."""
+    return int(((prediction >= 0.5) & truth).sum()) / int(truth.sum())
+
+
+def not_a_number(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    """Overlap where there is something."""
+    return float(((prediction >= 0.5) & truth).sum() / truth.sum()) if truth.any() else float("nan")
+
+
+def error_rate(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    """Share of wrong pixels, 0 where the masks are empty."""
+    return float(((prediction >= 0.5) != truth).mean())
+
+
+def an_array(prediction: Any, truth: Any, spacing_mm: Any) -> Any:
+    """One value a row."""
+    return (prediction * truth).sum(0)
+
+
+WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
+    ("regularizer", negative, {}, "a penalty is 0 or more"),
+    ("regularizer", detached, {}, "its value has no gradient"),
+    ("regularizer", square_root, {}, "not finite where all weights are 0"),
+    ("optimizer", Uphill, {}, "it does not go downhill"),
+    ("optimizer", Forgetful, {}, "it does not go on from a saved state"),
+    ("scheduler", below_zero, {}, "the learning rate of step 9 of 24 is -0.1"),
+    ("scheduler", no_scheduler, {}, "should give a torch LRScheduler"),
+    ("upsampler", thrice, {}, "it gives (2, 4, 12, 18), not (2, 4, 8, 12)"),
+    ("initializer", blind, {}, "Fill in place"),
+    ("initializer", numpys, {}, "it draws from numpy's or Python's global generator"),
+    ("initializer", alike, {}, "it fills all weights of a Conv2d with one value"),
+    ("model", Net, {"how": "halved"}, "it gives (2, 3, 32, 32); for 3 channels that should be (2, 3, 64, 64)"),
+    ("model", Net, {"how": "unused"}, "no gradient reaches other.weight, other.bias"),
+    ("model", Net, {"how": "grows"}, "it gives two answers for one image"),
+    ("model", Net, {"how": "mixed"}, "depend on the other images of the batch"),
+    ("transform", ImageFlip, {}, "image and masks come apart"),
+    ("transform", Blend, {}, "gave the masks labels that were not there"),
+    ("transform", Lucky, {}, "one key gives several results"),
+    ("data", many_channels, {}, "its image is uint8 (8, 8, 3); it should be (H, W)"),
+    ("data", unseeded, {}, "loaded twice a differs"),
+    ("data", rereads, {}, "1 file(s) are read more than once"),
+    ("metric", raises, {}, "called with an empty prediction and an empty truth: ZeroDivisionError"),
+    ("metric", not_a_number, {}, "it gives NaN for a false positive"),
+    ("metric", error_rate, {}, "decorate it with `segkit.metrics.lower_is_better`"),
+    ("metric", an_array, {}, "it gives a ndarray, no number"),
+]
+
+
+@pytest.mark.parametrize(
+    ("slot", "factory", "parameters", "words"), WRONG, ids=[f"{w[0]}-{w[1].__name__}-{w[3][:20]}" for w in WRONG]
+)
+def test_a_wrong_component_is_found(
+    slot: str, factory: Callable[..., Any], parameters: dict[str, Any], words: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    REGISTRIES[slot].register("bad")(factory)
+    monkeypatch.chdir(tmp_path)
+    Path("data.bin").write_bytes(bytes(range(64)))
+    found = check(REGISTRIES[slot]["bad"], parameters)
+    wrong = [finding for finding in found if finding.kind == "fault" and words in finding.text]
+    assert wrong, [str(finding) for finding in found]
+    assert wrong[0].place is not None
+    assert wrong[0].place.startswith(str(Path(__file__)))
+
+
+def test_an_exception_names_the_line_that_raised() -> None:
+    segkit.metrics.register("bad")(raises)
+    (found,) = [finding for finding in check(segkit.metrics["bad"]) if "an empty truth: Zero" in finding.text]
+    line = int((found.place or "").rpartition(":")[2])
+    assert "int(truth.sum())" in Path(__file__).read_text().splitlines()[line - 1]
+
+
+def test_what_a_docstring_states_is_a_note() -> None:
+    found = check(segkit.losses["combined"], {"bce_reduction": "sum"})
+    assert [finding.kind for finding in found] == ["note"]
+    assert "it is a sum over the pixels of an image" in found[0].text
+
+
+def test_a_missing_parameter_is_asked_for() -> None:
+    found = check(segkit.datasets["rvsc"])
+    assert [(finding.kind, finding.text) for finding in found] == [("note", "not tried: pass a value for root.")]
+    with pytest.raises(AssertionError, match="not tried: pass a value for root"):
+        assert_contract(segkit.datasets["rvsc"])
+
+
+def test_required_parameters_are_made_up_from_types_and_bounds() -> None:
+    registry = Registry("loss", "losses", handed=("logits", "target"), called=True)
+
+    def loss(
+        logits: Any,
+        target: Any,
+        *,
+        share: Fraction,
+        scale: Positive,
+        count: Count,
+        kind: Literal["a", "b"],
+        flag: bool,
+        pair: tuple[float, int],
+        many: list[Fraction] | None,
+    ) -> Any:
+        """Squares."""
+        assert 0 <= share <= 1
+        assert scale > 0
+        assert (count, kind, flag, pair, many) == (1, "a", True, (0.5, 1), [0.5])
+        return (logits.sigmoid() - target).square().mean()
+
+    registry.register("mine")(loss)
+    assert check(registry["mine"]) == []
+
+
+def test_an_unknown_parameter_is_the_callers_mistake() -> None:
+    with pytest.raises(segkit.UserError, match=r"loss\.dice\.epsilom: no such parameter"):
+        check(segkit.losses["dice"], {"epsilom": 1.0})
+
+
+def test_checking_moves_no_global_randomness() -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    for slot, name in (("loss", "dice"), ("model", "unet"), ("initializer", "xavier_normal")):
+        faults(slot, name, PARAMETERS.get((slot, name)))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # type: ignore[index]
+
+
+def test_the_small_dataset_of_these_tests_keeps_the_contract() -> None:
+    assert check(segkit.datasets["discs"]) == []
+    assert len(small.discs().cases) == 12
+
+
+def test_a_finding_reads_as_a_line() -> None:
+    assert str(Finding("note", "so it is.", "a.py:3")) == "a.py:3: so it is."
+    assert str(Finding("note", "so it is.")) == "so it is."
