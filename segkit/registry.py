@@ -48,6 +48,7 @@ class Registry:
     ) -> None:
         self.slot, self.plural, self.handed, self.called = slot, plural, handed, called
         self._source = source
+        self._family: set[str] = set()
         self._entries: dict[str, Entry] = {}
 
     def __repr__(self) -> str:
@@ -115,15 +116,18 @@ class Registry:
         """Let the library's family register, once."""
         source, self._source = self._source, None
         if source is not None:
+            before = set(self._entries)
             source(self)
+            self._family = set(self._entries) - before
 
     def snapshot(self) -> dict[str, Entry]:
         """Return the entries of now, for `restore`."""
         return dict(self._entries)
 
     def restore(self, entries: dict[str, Entry]) -> None:
-        """Take back every registration made since `snapshot`."""
-        self._entries = dict(entries)
+        """Take back every registration made since `snapshot`, but for a library's family, which loads only once."""
+        family = {key: entry for key, entry in self._entries.items() if key in self._family}
+        self._entries = {**entries, **family}
 
     def names(self) -> list[str]:
         """Return the registered names, sorted."""

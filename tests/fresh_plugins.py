@@ -1,0 +1,32 @@
+"""A world without plugins for one test: whatever it loads is gone afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from segkit import plugins
+
+EXAMPLES = Path(__file__).parents[1] / "plugins"
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Give an empty working directory, nothing loaded; put registries, modules and state back."""
+    before = [(registry, registry.snapshot()) for registry in plugins.registries()]
+    monkeypatch.setattr(plugins, "_state", plugins._State())
+    modules = _take_modules()
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    _take_modules()
+    sys.modules.update(modules)
+    for registry, entries in before:
+        registry.restore(entries)
+
+
+def _take_modules() -> dict[str, object]:
+    names = [name for name in sys.modules if name.split(".")[0] == plugins.PACKAGE]
+    return {name: sys.modules.pop(name) for name in names}

@@ -1,0 +1,206 @@
+"""The example plugins: each loads, does what its docstring says, and can be used by a recipe."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import segkit
+from segkit import plugins
+from segkit.errors import UserError
+from segkit.testing import assert_contract
+from tests import small
+from tests.fresh_plugins import EXAMPLES, fresh
+
+__all__ = ["fresh"]
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def examples(fresh: Path) -> None:
+    """Load the examples, and nothing else."""
+    assert plugins.load([EXAMPLES], entry_points=False) == []
+
+
+def test_every_file_registers_something_under_its_own_slot() -> None:
+    found = {Path(plugin.origin).name: plugin.components for plugin in plugins.loaded()}
+    assert found == {
+        "group_lasso.py": ("regularizer.group_lasso",),
+        "log_cosh_dice.py": ("loss.log_cosh_dice",),
+        "smp_models.py": ("model.smp",),
+        "sunnybrook.py": ("data.sunnybrook",),
+        "volume_similarity.py": ("metric.volume_similarity",),
+    }
+
+
+def test_loading_imports_no_torch_or_numpy() -> None:
+    script = (
+        "import sys; from segkit import plugins; assert not plugins.load(entry_points=False); "
+        "print({'torch', 'cv2', 'numpy', 'pydicom'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "slot, name", [("losses", "log_cosh_dice"), ("regularizers", "group_lasso"), ("metrics", "volume_similarity")]
+)
+def test_keeps_its_contract(slot: str, name: str) -> None:
+    assert_contract(getattr(segkit, slot)[name])
+
+
+def test_log_cosh_dice_is_the_formula_case_by_case() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64)
+    target = (torch.rand(2, 3, 5, 4, generator=generator) < 0.4).double()
+    values = []
+    for case in range(2):
+        for channel in range(3):
+            p, t = 1 / (1 + np.exp(-logits[case, channel].numpy())), target[case, channel].numpy()
+            values.append(math.log(math.cosh(1 - (2 * (p * t).sum() + 2) / (p.sum() + t.sum() + 2))))
+    found = segkit.losses.build("log_cosh_dice", {"epsilon": 2.0})(logits, target)
+    assert found.item() == pytest.approx(np.mean(values), rel=1e-12)
+    assert segkit.losses.build("log_cosh_dice")(torch.full((1, 1, 4, 4), -40.0), torch.zeros(1, 1, 4, 4)) == 0
+
+
+def test_group_lasso_sums_the_norms_of_filters_and_skips_biases() -> None:
+    conv = nn.Conv2d(2, 3, 3)
+    expected = sum(float(np.sqrt((row.double().numpy() ** 2).sum())) for row in conv.weight.detach())
+    value = segkit.regularizers.build("group_lasso")(conv.named_parameters())
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    value.backward()
+    assert conv.bias is not None
+    assert conv.bias.grad is None
+    assert segkit.regularizers.build("group_lasso")(iter([])) == 0
+
+
+def test_group_lasso_has_a_gradient_at_zero() -> None:
+    weight = nn.Parameter(torch.zeros(2, 3))
+    segkit.regularizers.build("group_lasso")([("w", weight)]).backward()
+    assert weight.grad is not None
+    assert torch.equal(weight.grad, torch.zeros(2, 3))
+
+
+def test_proximal_group_lasso_shrinks_norms_and_zeroes_weak_filters() -> None:
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]))
+    bias = nn.Parameter(torch.ones(3))
+    built = segkit.regularizers.build("group_lasso", {"proximal": True})
+    assert not built([("w", weight)]).requires_grad
+    built.step([("w", weight), ("b", bias)], 1.0)
+    torch.testing.assert_close(weight.detach(), torch.tensor([[2.4, 3.2], [0, 0], [0, 0]]))
+    assert torch.equal(bias.detach(), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "predicted, true, expected",
+    [(4, 4, 1.0), (2, 4, 1 - 2 / 6), (0, 4, 0.0), (4, 0, 0.0), (0, 0, math.nan)],
+    ids=["same area", "half", "missed", "false positive", "both empty"],
+)
+def test_volume_similarity_compares_areas(predicted: int, true: int, expected: float) -> None:
+    probability, truth = np.zeros((4, 4), np.float32), np.zeros((4, 4), bool)
+    probability.flat[:predicted] = 0.5
+    truth.flat[16 - true :] = True
+    found = segkit.metrics.build("volume_similarity")(probability, truth, None)
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_loss_regularizer_and_metric_train_together(tmp_path: Path) -> None:
+    sets = [
+        "loss.log_cosh_dice={}",
+        "regularizer.group_lasso.weight=1e-3",
+        "metrics.volume_similarity={}",
+        "train.epochs=1",
+    ]
+    events = small.train(tmp_path / "run", *sets)
+    assert small.kinds(events)[-1] == "finished"
+    header, row = (tmp_path / "run/only/seed-1/metrics.csv").read_text().splitlines()
+    values = dict(zip(header.split(","), row.split(","), strict=True))
+    assert 0 < float(values["loss.log_cosh_dice"]) < 0.434
+    assert float(values["regularizer.group_lasso"]) > 0
+    assert 0 <= float(values["val_volume_similarity"]) <= 1
+
+
+def test_the_recipe_of_the_plugin_is_a_study_of_two_losses() -> None:
+    from segkit.recipe import compose, validate
+    from segkit.study.plan import check_variants
+
+    document = compose(ROOT / "recipes/plugin_loss.toml")
+    variants = check_variants(validate(document), document)
+    assert [(label, [loss.name for loss in recipe.loss]) for label, recipe in variants] == [
+        ("dice", ["dice"]),
+        ("log-cosh dice", ["log_cosh_dice"]),
+    ]
+
+
+# segmentation-models-pytorch
+
+
+class _Strict(nn.Module):
+    """Stands for a model of the package: refuses sizes that its stride does not divide."""
+
+    def __init__(self, classes: int, stride: int) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(1, classes, 1)
+        self.encoder = types.SimpleNamespace(output_stride=stride)
+
+    def forward(self, image: Tensor) -> Tensor:
+        assert all(side % self.encoder.output_stride == 0 and side >= 128 for side in image.shape[2:])
+        found: Tensor = self.head(image)
+        return found
+
+
+def _package(monkeypatch: pytest.MonkeyPatch, create_model: Callable[..., Any] | None) -> None:
+    package: Any = None
+    if create_model is not None:
+        package = types.ModuleType("segmentation_models_pytorch")
+        package.create_model = create_model
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", package)
+
+
+def test_smp_says_how_to_install_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    _package(monkeypatch, None)
+    with pytest.raises(UserError, match="pip install segmentation-models-pytorch"):
+        segkit.models.build("smp", {}, 1, 2)
+
+
+def test_smp_passes_the_recipe_on_and_takes_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def create_model(arch: str, **values: Any) -> nn.Module:
+        given.update(values, arch=arch)
+        return _Strict(values["classes"], 16)
+
+    _package(monkeypatch, create_model)
+    model = segkit.models.build("smp", {"architecture": "fpn", "encoder": "resnet18"}, 1, 3)
+    assert given == {
+        "arch": "fpn", "encoder_name": "resnet18", "encoder_weights": None, "in_channels": 1, "classes": 3,
+    }  # fmt: skip
+    for size in ((128, 144), (130, 200), (17, 1)):
+        image = torch.randn(2, 1, *size)
+        torch.testing.assert_close(model(image), model.inner.head(image))
+
+
+@pytest.mark.parametrize("error", [KeyError("Wrong encoder name `nosuch`"), ValueError("no such combination")])
+def test_smp_passes_the_packages_complaint_on(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def create_model(arch: str, **values: Any) -> nn.Module:
+        raise error
+
+    _package(monkeypatch, create_model)
+    with pytest.raises(UserError, match=f"^model.smp: unet with encoder 'nosuch', weights None: {error.args[0]}$"):
+        segkit.models.build("smp", {"encoder": "nosuch"}, 1, 2)
+
+
+def test_smp_knows_its_architectures() -> None:
+    with pytest.raises(UserError, match=r"model\.smp\.architecture"):
+        segkit.models.build("smp", {"architecture": "unett"}, 1, 2)
