@@ -350,6 +350,19 @@ def test_a_missing_parameter_is_asked_for() -> None:
         assert_contract(segkit.datasets["rvsc"])
 
 
+def test_a_package_that_is_missing_is_no_fault_of_the_component() -> None:
+    def needy(in_channels: int, out_channels: int) -> nn.Module:
+        try:
+            import no_such_package_of_mine  # type: ignore[import-not-found]
+        except ImportError as error:
+            raise segkit.UserError("needs no_such_package_of_mine. Install it.") from error
+        return no_such_package_of_mine.Model()  # type: ignore[no-any-return]
+
+    segkit.models.register("needy")(needy)
+    (found,) = check(segkit.models["needy"])
+    assert (found.kind, found.text) == ("note", "not tried: needs no_such_package_of_mine. Install it.")
+
+
 def test_required_parameters_are_made_up_from_types_and_bounds() -> None:
     registry = Registry("loss", "losses", handed=("logits", "target"), called=True)
 

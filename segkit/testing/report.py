@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from segkit.component import Component, Entry
+from segkit.errors import UserError
 from segkit.testing.findings import Finding
 from segkit.testing.source import Source
 
@@ -62,7 +63,9 @@ class Report:
         try:
             return component.build(*handed)
         except (Exception, SystemExit) as error:
-            if self.guessed and isinstance(error, (ValueError, OSError)):
+            if isinstance(error, UserError) and isinstance(error.__context__, ImportError):
+                self.note(f"not tried: {error}", self.source.of_error(error))
+            elif self.guessed and isinstance(error, (ValueError, OSError)):
                 guesses = ", ".join(f"{key} = {value!r}" for key, value in self.guessed.items())
                 self.note(f"not tried: it refuses the values made up for it ({guesses}): {error}. Pass others.")
             else:
