@@ -59,9 +59,16 @@ def _type(schema: dict[str, Any]) -> str:
 
 def snippet(entry: Entry) -> str:
     """Return a piece of recipe that uses a component, every parameter with its default or a value that fits."""
-    from segkit.testing.values import example
+    from segkit.testing.values import filled
 
-    values = example(entry)
+    made, unknown = filled(entry, {})
+    fields = {field.alias or key: field for key, field in entry.parameters.model_fields.items()}
+    defaults = {name: field.default for name, field in fields.items() if not field.is_required()}
+    values: dict[str, Any] = {
+        name: "FOLDER" if name in unknown else made.get(name, defaults.get(name))
+        for name in fields
+        if name in unknown or made.get(name, defaults.get(name)) is not None
+    }
     slot = entry.registry.slot
     if slot == "transform":
         return f"[transforms]\ntrain = [{toml.value({entry.name: values})}]\n"

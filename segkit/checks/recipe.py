@@ -1,0 +1,57 @@
+"""Whether a recipe can be trained: every variant is built and runs one batch of everything."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.recipe import Recipe
+from segkit.study.plan import Trial
+from segkit.testing.findings import Finding
+
+BATCH = 2  # images; what a batch costs is not what is asked here
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A variant that was tried: what was found, and what the log said."""
+
+    variant: str
+    findings: tuple[Finding, ...]
+    log: tuple[str, ...]
+
+
+def check_trials(planned: list[Trial]) -> Iterator[Tried]:
+    """Yield each variant of a study after one batch through everything: train, validate, checkpoint, evaluate.
+
+    Args:
+        planned: the study's trials; the first of each variant is tried, with batches of two images.
+    """
+    from segkit.training.events import Job, Limit
+    from segkit.training.trial import run_trial
+
+    seen: set[str] = set()
+    for trial in planned:
+        if trial.variant in seen:
+            continue
+        seen.add(trial.variant)
+        recipe = _small(trial.recipe)
+        with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
+            job = Job(
+                recipe=recipe.dump(), run=Path(run), folder=trial.folder, variant=trial.variant, seed=trial.seed,
+                fold=trial.fold, identity=trial.identity, limit=Limit(batches=1),
+            )  # fmt: skip
+            events = list(run_trial(job, stop=lambda: False))
+        findings = tuple(
+            Finding("fault" if event.kind == "failed" else "note", event.text.replace(f"{run}/", ""), trial.variant)
+            for event in events
+            if event.kind in ("failed", "warning")
+        )
+        yield Tried(trial.variant, findings, tuple(event.text for event in events if event.kind == "log"))
+
+
+def _small(recipe: Recipe) -> Recipe:
+    train = recipe.train.model_copy(update={"batch_size": min(BATCH, recipe.train.batch_size), "workers": 0})
+    return recipe.model_copy(update={"train": train})

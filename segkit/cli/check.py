@@ -1,0 +1,136 @@
+"""segkit check: what is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from segkit.cli import DONE, TRIAL_FAILED, app
+from segkit.cli.inspect import load_plugins
+from segkit.cli.options import Json, Plugins, Set, With
+
+if TYPE_CHECKING:
+    from segkit.testing.findings import Finding
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A recipe, a plugin, a dataset folder, or a run.")],
+    overlays: With = None,
+    sets: Set = None,
+    plugins: Plugins = None,
+    knobs: Annotated[bool, typer.Option("--knobs", help="Prove that each key of a recipe has an effect.")] = False,
+    json_: Json = False,
+) -> int:
+    """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+    from segkit.errors import UserError
+
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder.")
+    if path.suffix == ".toml":
+        load_plugins(plugins)
+        return _recipe(path, overlays or [], sets or [], knobs, json_)
+    if knobs or overlays or sets:
+        raise UserError(f"{path}: --knobs, --with and --set are for recipes (.toml).")
+    if path.suffix == ".safetensors":
+        raise UserError(f"{path}: a checkpoint. `segkit info {path}` says what is inside; check its run folder instead.")
+    if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))):
+        return _plugin(path, plugins, json_)
+    load_plugins(plugins)
+    if path.is_dir() and any(path.glob("*/*/trial.json")):
+        return _run(path, json_)
+    if path.is_dir():
+        return _data(path, json_)
+    raise UserError(f"{path}: neither a recipe (.toml), a plugin (.py) nor a folder.")
+
+
+def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) -> int:
+    """Print findings, faults first, and return the exit status."""
+    found = sorted(findings, key=lambda finding: finding.kind)
+    faults = sum(finding.kind == "fault" for finding in found)
+    if json_:
+        print(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
+    else:
+        for finding in found:
+            print(f"{finding.kind}: {finding}")
+        print(f"{faults} fault(s), {len(found) - faults} note(s)" if found else good)
+    return TRIAL_FAILED if faults else DONE
+
+
+def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json_: bool) -> int:
+    from segkit.checks.recipe import check_trials
+    from segkit.recipe import compose, validate
+    from segkit.study.plan import trials
+
+    document = compose(path, overlays=overlays, sets=sets)
+    recipe = validate(document)
+    if recipe.overlay or recipe.studies:
+        kind = "an overlay, for --with" if recipe.overlay else f"stands for {', '.join(recipe.studies)}"
+        return _conclude([], json_, f"{path}: valid; {kind}")
+    planned = trials(recipe, document)
+    findings: list[Finding] = []
+    said: set[str] = set()
+    for tried in check_trials(planned):
+        findings += tried.findings
+        for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
+            if line not in said and not json_ and not any(f.kind == "fault" for f in tried.findings):
+                said.add(line)
+                print(line)
+    if knobs and not any(finding.kind == "fault" for finding in findings):
+        findings += _knobs(recipe, document, json_)
+    variants = len({trial.variant for trial in planned})
+    return _conclude(findings, json_, f"{path}: nothing wrong ({variants} variants, {len(planned)} trials)")
+
+
+def _knobs(recipe: Any, document: Any, json_: bool) -> list[Finding]:
+    """Print what each key changes; return the dead ones as faults."""
+    import torch
+
+    from segkit.checks.knobs import check_knobs
+    from segkit.testing.findings import Finding
+
+    torch.set_num_threads(1)  # the same sums in the same order
+    found = []
+    for knob in check_knobs(recipe, document):
+        if knob.effect is None:
+            found.append(Finding("note", f"{knob.path}: not tried, for lack of another value to try.", knob.place))
+        elif not knob.effect:
+            values = ", ".join(repr(value) for value in knob.tried)
+            found.append(Finding("fault", f"{knob.path}: has no effect: {values} change nothing.", knob.place))
+        elif not json_:
+            print(f"{knob.path}: {knob.tried[-1]!r} changes {knob.effect}")
+    return found
+
+
+def _plugin(path: Path, plugins: list[Path] | None, json_: bool) -> int:
+    from segkit.testing.plugin import check_plugin
+
+    report = check_plugin(path)
+    if not json_:
+        for name in report.components:
+            print(f"{name}: tried")
+    return _conclude(report.findings, json_, f"{path}: nothing wrong", components=list(report.components))
+
+
+def _run(path: Path, json_: bool) -> int:
+    from segkit.checks.run import check_run
+
+    return _conclude(check_run(path), json_, f"{path}: whole; every best checkpoint gives its cases.csv again")
+
+
+def _data(path: Path, json_: bool) -> int:
+    from segkit.checks.data import check_data
+
+    report = check_data(path)
+    if not json_:
+        print(f"layout: {report.layout}")
+        for name, text in report.facts:
+            print(f"{name}: {text}")
+        if report.recipe:
+            print("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
+    facts = dict(report.facts)
+    return _conclude(report.findings, json_, f"{path}: nothing wrong", facts=facts, recipe=report.recipe)
