@@ -149,7 +149,7 @@ def _loaded_modules() -> set[str]:
 def _trust(offered: Sequence[dict[str, Any]]) -> None:
     """Load plugin sources out of a checkpoint, from a folder that goes when this process has read them."""
     with tempfile.TemporaryDirectory(prefix="segkit-plugins-") as folder:
-        failures = plugins.load_sources([plugin["sources"] for plugin in offered], Path(folder))
+        failures = plugins.load_sources(offered, Path(folder))
         if failures:
             raise UserError("\n".join(f"plugin of the checkpoint not loaded: {failure}" for failure in failures))
 

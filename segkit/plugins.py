@@ -7,20 +7,26 @@ so that worker processes find its objects again. Names that start with `_`, `.` 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
-import traceback
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from segkit.component import Component, Entry
 from segkit.errors import UserError
+from segkit.plugin_failures import Failure, failure
+from segkit.plugin_sources import sources_of, write_sources
 from segkit.registry import Registry
+
+__all__ = ["Failure", "Plugin", "failures", "folders", "load", "load_file", "load_sources", "loaded", "used_by"]
 
 PACKAGE = "segkit_plugins"
 GROUP = "segkit.plugins"
@@ -42,19 +48,6 @@ class Plugin:
         for name, source in sorted(self.sources.items()):
             digest.update(f"{name}\0{source}\0".encode())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A plugin that did not load: nothing that it registered stays."""
-
-    origin: str
-    line: int | None
-    message: str
-
-    def __str__(self) -> str:
-        place = f"{self.origin}:{self.line}" if self.line else self.origin
-        return f"{place}: {self.message}"
 
 
 class _State:
@@ -100,7 +93,7 @@ def failures() -> list[Failure]:
 
 
 def folders() -> list[str]:
-    """Return the folders that were searched: what a worker process passes to `load` to find the same."""
+    """Return the folders and single files that were loaded: what a worker process passes to `load` to find the same."""
     return list(_state.folders)
 
 
@@ -122,30 +115,52 @@ def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list
     for place in places:
         for path in _files(place):
             _load_file(path, place if place.is_dir() else place.parent)
-        if place.is_dir() and str(place.resolve()) not in _state.folders:
+        if str(place.resolve()) not in _state.folders:
             _state.folders.append(str(place.resolve()))
     if entry_points:
         for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):
-            _load_module(point.module, f"{point.dist.name if point.dist else point.module} ({point.value})")
+            _load_module(point.module, f"{point.dist.name if point.dist else point.module} ({point.value})", None)
     return failures()
 
 
-def load_sources(sources: Sequence[dict[str, str]], folder: Path) -> list[Failure]:
-    """Write plugin sources (module name to text, from a checkpoint that is trusted) into `folder` and load them."""
-    for source in sources:
-        for module, text in source.items():
-            parts = module.split(".")
-            if parts[0] == PACKAGE:
-                parts = parts[1:]
-            if not parts or not all(part.isidentifier() for part in parts):
-                raise UserError(f"the checkpoint names a plugin module '{module}', which is no module name.")
-            package = any(other.startswith(module + ".") for other in source)
-            path = folder.joinpath(*parts, "__init__.py") if package else folder.joinpath(*parts).with_suffix(".py")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-    for path in _files(folder):
-        _load_file(path, folder)
-    return failures()
+def load_file(path: str | Path) -> Plugin:
+    """Load one plugin, a file or a package's folder, and return it: the first line of a plugin's own test.
+
+    Raises:
+        UserError: there is no such file, or it does not load.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such plugin.")
+    _load_file(path, path.parent)
+    own = _own_file(path)
+    for plugin in loaded():
+        if sys.modules[plugin.module].__file__ == str(own):
+            return plugin
+    raise UserError(str(_state.failures[_shown(path)]))
+
+
+def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Failure]:
+    """Load plugins out of a checkpoint that is trusted; return those that failed.
+
+    Args:
+        carried: of each plugin, `module` and `sources` (module name to text).
+        folder: where they are written; nothing is written outside it, and it may go afterwards.
+
+    Raises:
+        UserError: a module name is none, or a plugin's own source is missing.
+    """
+    places = [write_sources(plugin["sources"], PACKAGE, folder) for plugin in carried]
+    before = set(_state.failures)
+    for plugin, files in zip(carried, places, strict=True):
+        if plugin["module"] not in files:
+            raise UserError(f"the checkpoint lacks the source of its plugin '{plugin['module']}'.")
+        path = files[plugin["module"]]
+        _load_file(path.parent if path.name == "__init__.py" else path, folder)
+    for file in (file for files in places for file in files.values() if not file.name.startswith("test_")):
+        with contextlib.suppress(Exception, SystemExit):  # what functions import later must be there then
+            importlib.import_module(_module_name(file, folder))
+    return [found for origin, found in _state.failures.items() if origin not in before]
 
 
 def _skipped(path: Path) -> bool:
@@ -169,6 +184,20 @@ def _files(place: Path) -> list[Path]:
     return found
 
 
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
+
+
+def _own_file(path: Path) -> Path:
+    """Return the file that holds the code of a plugin file or package."""
+    return (path / "__init__.py" if path.is_dir() else path).resolve()
+
+
+def _module_name(path: Path, folder: Path) -> str:
+    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
+    return ".".join([PACKAGE, *(part for part in parts if part != "__init__")])
+
+
 def _load_file(path: Path, folder: Path) -> None:
     """Import one file or package of a plugin folder under a real module name."""
     package = sys.modules.get(PACKAGE)
@@ -178,19 +207,26 @@ def _load_file(path: Path, folder: Path) -> None:
         sys.modules[PACKAGE] = package
     if str(folder.resolve()) not in package.__path__:
         package.__path__.append(str(folder.resolve()))
-        importlib.invalidate_caches()
-    shown = path if not path.is_absolute() or not path.is_relative_to(Path.cwd()) else path.relative_to(Path.cwd())
-    name = ".".join([PACKAGE, *path.resolve().relative_to(folder.resolve()).with_suffix("").parts])
-    known = sys.modules.get(name)
-    place = str((path / "__init__.py" if path.is_dir() else path).resolve())
-    if known is not None and known.__file__ != place:
-        text = f"another plugin file has the same name: {known.__file__}. Rename one of them."
-        _state.failures[str(shown)] = Failure(str(shown), None, text)
+    importlib.invalidate_caches()
+    file, shown = _own_file(path), _shown(path)
+    if any(getattr(sys.modules.get(name), "__file__", None) == str(file) for name in _state.loaded):
         return
-    _load_module(name, str(shown))
+    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
+    odd = next((part for part in parts if not part.isidentifier()), None)
+    if odd is not None:
+        better = re.sub(r"\W", "_", f"plugin_{odd}" if odd[0].isdigit() else odd)
+        _state.failures[shown] = Failure(shown, None, f"'{odd}' is no Python name; rename it, e.g. to {better}")
+        return
+    name = _module_name(path, folder)
+    known = getattr(sys.modules.get(name), "__file__", None)
+    if known is not None and known != str(file):
+        text = f"another plugin file has the same name: {known}. Rename one of them."
+        _state.failures[shown] = Failure(shown, None, text)
+        return
+    _load_module(name, shown, file)
 
 
-def _load_module(name: str, origin: str) -> None:
+def _load_module(name: str, origin: str, file: Path | None) -> None:
     """Import a module; on any failure, exit included, take back what it registered and remember why."""
     if name in _state.loaded or origin in _state.failures:
         return
@@ -198,69 +234,53 @@ def _load_module(name: str, origin: str) -> None:
     modules = set(sys.modules)
     bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
-        importlib.import_module(name)
-    except KeyboardInterrupt:
-        raise
+        _import(name, file)
+        sources = sources_of(name)
     except BaseException as error:
         for registry, entries in before:
             registry.restore(entries)
+        # Whatever else of its package it imported has lost its registrations too, and must run again.
         for key in set(sys.modules) - modules:
-            if key == name or key.startswith(name + "."):
+            if key.split(".")[0] == name.split(".")[0]:
                 del sys.modules[key]
-        _state.failures[origin] = Failure(origin, _line(error, name), _explain(error))
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        _state.failures[origin] = failure(error, name, origin, file)
         return
     finally:
         sys.dont_write_bytecode = bytecode
-    new = [
+    own = [
         f"{registry.slot}.{entry.name}"
-        for registry, entries in before
-        for key, entry in registry.snapshot().items()
-        if key not in entries and _owns(name, entry)
+        for registry in registries()
+        for entry in registry.snapshot().values()
+        if _owns(name, entry)
     ]
-    _state.loaded[name] = Plugin(name, origin, _sources(name), tuple(new))
+    _state.loaded[name] = Plugin(name, origin, sources, tuple(own))
+
+
+def _import(name: str, file: Path | None) -> None:
+    """Import a module, from the given file whatever else has its name; once."""
+    if file is None or name in sys.modules:
+        importlib.import_module(name)
+        return
+    above, _, last = name.rpartition(".")
+    parent = importlib.import_module(above)
+    inside = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
+    assert spec is not None, "a .py file has a spec"
+    assert spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    setattr(parent, last, module)
 
 
 def _owns(module: str, entry: Entry) -> bool:
-    return entry.factory.__module__ == module or entry.factory.__module__.startswith(module + ".")
-
-
-def _sources(name: str) -> dict[str, str]:
-    """Return the sources of a module and, for a package, of all its files."""
-    module = sys.modules[name]
-    if module.__file__ is None:
-        return {}
-    path = Path(module.__file__)
-    if path.name != "__init__.py":
-        return {name: path.read_text(encoding="utf-8")}
-    found = {}
-    for file in sorted(path.parent.rglob("*.py")):
-        parts = file.relative_to(path.parent).with_suffix("").parts
-        found[".".join([name, *(part for part in parts if part != "__init__")])] = file.read_text(encoding="utf-8")
-    return found
-
-
-def _line(error: BaseException, name: str) -> int | None:
-    """Return the line of the plugin at which loading broke."""
-    if isinstance(error, SyntaxError):
-        return error.lineno
-    spec = importlib.util.find_spec(name) if name.startswith(PACKAGE) else None
-    origin = spec.origin if spec else None
-    folder = str(Path(origin).parent) if origin and origin.endswith("__init__.py") else origin
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if folder and folder in frame.filename]
-    return frames[-1].lineno if frames else None
-
-
-def _explain(error: BaseException) -> str:
-    """Say in one line why a plugin did not load."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, SystemExit):
-        return f"it calls sys.exit({error.code!r}) when imported"
-    if isinstance(error, SyntaxError):
-        return f"it is not valid Python: {error.msg}"
-    if isinstance(error, ModuleNotFoundError):
-        return f"it needs the package '{error.name}', which is not installed"
-    return f"{type(error).__name__} when imported: {error}"
+    """Return whether a component is of a plugin: of its file or package, or of an installed package as a whole."""
+    theirs = entry.factory.__module__
+    if module.startswith(PACKAGE + "."):
+        return theirs == module or theirs.startswith(module + ".")
+    return theirs.split(".")[0] == module.split(".")[0]
 
 
 def used_by(components: Iterable[Component]) -> list[Plugin]:

@@ -1,0 +1,83 @@
+"""Why a plugin did not load, in one line with its place."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.errors import UserError
+
+PLACED = re.compile(r"(?P<file>[^\n]+?):(?P<line>[0-9]+): (?P<text>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin that did not load: nothing that it registered stays."""
+
+    origin: str
+    line: int | None
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.origin}:{self.line}" if self.line else self.origin
+        return f"{place}: {self.message}"
+
+
+def failure(error: BaseException, name: str, origin: str, file: Path | None) -> Failure:
+    """Return what an exception says about a plugin.
+
+    Args:
+        error: what importing it raised.
+        name: its module.
+        origin: what the user calls it.
+        file: its file, `__init__.py` of a package; None if it is to be found by its module.
+    """
+    own = file or _file_of(name)
+    text = _explained(error)
+    placed = PLACED.fullmatch(text) if isinstance(error, UserError) else None
+    if placed and own is not None and Path(placed["file"]).resolve() == own:
+        return Failure(origin, int(placed["line"]), placed["text"])
+    if placed:
+        return Failure(origin, None, text)
+    where, line = _place(error, own.parent if own else None)
+    if where is None or own is None or where == own:
+        return Failure(origin, line, text)
+    shown = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
+    return Failure(origin, None, f"{shown}:{line}: {text}")
+
+
+def _file_of(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin).resolve() if spec and spec.origin else None
+
+
+def _place(error: BaseException, folder: Path | None) -> tuple[Path | None, int | None]:
+    """Return the author's last file and line that an exception went through."""
+    if isinstance(error, SyntaxError):
+        return Path(error.filename).resolve() if error.filename else None, error.lineno
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(path.resolve(), line) for path, line in frames if folder and path.resolve().is_relative_to(folder)]
+    return own[-1] if own else (None, None)
+
+
+def _explained(error: BaseException) -> str:
+    """Say in one line what is wrong."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"it calls sys.exit({error.code!r}) when imported"
+    if isinstance(error, SyntaxError):
+        return f"it is not valid Python: {error.msg}"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package, _, rest = error.name.partition(".")
+        if package == "segkit_plugins" and rest:
+            return f"it imports '{rest}', which is not beside it"
+        return f"it needs the package '{package}', which is not installed"
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__} when imported: {text}" if text else f"{type(error).__name__} when imported"
