@@ -22,11 +22,10 @@ from typing import Any
 
 from segkit.component import Component, Entry
 from segkit.errors import UserError
-from segkit.plugin_failures import Failure, failure
+from segkit.plugin_failures import Failure as Failure
+from segkit.plugin_failures import failure
 from segkit.plugin_sources import sources_of, write_sources
 from segkit.registry import Registry
-
-__all__ = ["Failure", "Plugin", "failures", "folders", "load", "load_file", "load_sources", "loaded", "used_by"]
 
 PACKAGE = "segkit_plugins"
 GROUP = "segkit.plugins"

@@ -23,7 +23,7 @@ DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main() -> None:
     """Run the command line; a mistake of the user is one message and exit status 2, never a traceback."""
-    for module in ("run", "checkpoint", "inspect", "check"):
+    for module in ("run", "checkpoint", "inspect", "check", "new"):
         importlib.import_module(f"segkit.cli.{module}")
     from segkit.errors import UserError
 
