@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from annotated_types import Ge
+from annotated_types import Ge, Len
 
 from segkit.component import Component
 from segkit.registry import Registry
@@ -160,6 +160,8 @@ def _narrowed(name: str, cls: type, registry: Registry) -> inspect.Signature | N
             return None
         if annotation is None:
             continue
+        if key == "schedulers":  # a sequence of one would be no sequence
+            annotation = Annotated[annotation, Len(2 if "milestones" in hints else 1)]
         if key == "T_max":
             annotation, default = annotation | None, None
         if isinstance(default, int) and float in typing.get_args(hints[key]):
@@ -228,8 +230,6 @@ def _composite(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
         schedulers: list[Component],
         milestones: list[int] | None = None,
     ) -> Schedule:
-        if not schedulers:
-            raise ValueError(f"{cls.__name__}: needs at least one scheduler.")
         units = {component.name: _unit_of(component) for component in schedulers}
         if len(set(units.values())) > 1:
             listed = ", ".join(f"{name} by {unit}" for name, unit in units.items())

@@ -208,6 +208,11 @@ def test_a_component_may_give_a_scheduler_a_pair_or_a_schedule() -> None:
             Schedule.of(wrong)
 
 
+def test_a_sequence_has_at_least_two_parts() -> None:
+    with pytest.raises(UserError, match=r"SequentialLR\.schedulers: list should have at least 2 items"):
+        build("SequentialLR", {"schedulers": [{"LinearLR": {}}], "milestones": []}, make_optimizer())
+
+
 MIXED = {"schedulers": [{"OneCycleLR": {"max_lr": 0.1}}, {"StepLR": {"step_size": 3}}]}
 
 
@@ -222,7 +227,6 @@ MIXED = {"schedulers": [{"OneCycleLR": {"max_lr": 0.1}}, {"StepLR": {"step_size"
             {"schedulers": [{"LinearLR": {}}, {"LinearLR": {}}, {"LinearLR": {}}], "milestones": [5, 3]},
             "milestones must rise",
         ),
-        ("SequentialLR", {"schedulers": [], "milestones": []}, "at least one scheduler"),
         (
             "SequentialLR",
             {"schedulers": [{"LinearLR": {}}, {"ChainedScheduler": SETTINGS["ChainedScheduler"]}], "milestones": [5]},

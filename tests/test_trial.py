@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import segkit
+from segkit import toml
 from segkit.evaluation import means
+from segkit.testing.values import filled
 from segkit.training import checkpoint
 from segkit.training.events import Limit
 from segkit.training.trial import write_cases
@@ -105,6 +107,7 @@ RESUMED: list[tuple[str, ...]] = [
     ("train.accumulate=2", "train.save_every={ steps = 1 }", "model.unet.dropout=0.3"),
     ("optimizer.SGD={ lr = 0.1, momentum = 0.9 }", "scheduler.OneCycleLR={ max_lr = 0.1 }"),
     ("scheduler.ReduceLROnPlateau={ patience = 0 }", "regularizer.l1={ proximal = true, weight = 1e-3 }"),
+    ("train.precision=fp16", "train.clip_norm=1.0"),
     ("train.workers=1", "train.clip_norm=0.1", "channels=exclusive", "train.budget=steps", "split.train_fraction=0.5"),
 ]
 
@@ -122,6 +125,29 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     assert any("goes on in epoch" in event.text for event in events)
     assert kinds(events)[-1] == "finished"
     same(tmp_path / "whole" if sets else whole, tmp_path / "broken")
+
+
+OPTIMIZERS = segkit.optimizers.names()
+SCHEDULERS = segkit.schedulers.names()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_to_the_bit(tmp_path: Path, name: str) -> None:
+    sets = (f"optimizer={name}", "train.epochs=2")
+    train(tmp_path / "whole", *sets)
+    assert kinds(train(tmp_path / "broken", *sets, stop_after=2))[-1] == "interrupted"
+    train(tmp_path / "broken", *sets)
+    same(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_goes_on_to_the_bit(tmp_path: Path, name: str) -> None:
+    values = filled(segkit.schedulers[name], {})[0]
+    sets = (f"scheduler={toml.value({name: values})}", "optimizer.SGD={ lr = 0.1, momentum = 0.9 }")
+    train(tmp_path / "whole", *sets)
+    assert kinds(train(tmp_path / "broken", *sets, stop_after=4))[-1] == "interrupted"
+    train(tmp_path / "broken", *sets)
+    same(tmp_path / "whole", tmp_path / "broken")
 
 
 def test_more_epochs_go_on_from_the_last(tmp_path: Path) -> None:

@@ -96,10 +96,22 @@ def check_exclusive(dataset: Dataset) -> None:
             )
 
 
+def build(component: Component, *handed: Any) -> Any:
+    """Build a component; a ValueError is what it has against its parameters.
+
+    Raises:
+        UserError: its complaint, with its slot and name.
+    """
+    try:
+        return component.build(*handed)
+    except ValueError as error:
+        raise UserError(f"{component.entry.registry.slot}.{component.name}: {error}") from error
+
+
 def build_model(recipe: Recipe, channels: int) -> nn.Module:
     """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
     outputs = channels + (recipe.channels == "exclusive")
-    model = recipe.model.build(1, outputs)
+    model = build(recipe.model, 1, outputs)
     if not isinstance(model, nn.Module):
         raise UserError(f"model.{recipe.model.name} ({recipe.model.entry.origin}) gave no torch.nn.Module.")
     return model
@@ -142,7 +154,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     normalization = Normalization(*samples.mean_std())
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive)
-    optimizer = recipe.optimizer.build(model.parameters())
+    optimizer = build(recipe.optimizer, model.parameters())
     steps = -(-feed.steps_per_epoch // settings.accumulate)
     evaluator = Evaluator(
         [dataset.cases[n] for n in split.validation],
@@ -173,7 +185,7 @@ def schedule_of(component: Component | None, optimizer: torch.optim.Optimizer, e
     """Return the schedule of a recipe; rates stay as they are without a scheduler."""
     if component is None:
         return Schedule.constant(optimizer)
-    return Schedule.of(component.build(optimizer, epochs, steps))
+    return Schedule.of(build(component, optimizer, epochs, steps))
 
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
