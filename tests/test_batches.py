@@ -192,6 +192,9 @@ def test_closing_ends_the_processes_and_may_be_repeated() -> None:
     batches = Batches(make_samples(CROP), batch_size=4, seed=0, workers=2)
     pids = [process.pid for process in processes(batches)]
     next(batches.epoch(1))
+    until = time.monotonic() + 20  # one batch is there before the other process has begun
+    while not all(os.getpgid(pid) == pid for pid in pids) and time.monotonic() < until:
+        time.sleep(0.01)
     assert all(os.getpgid(pid) == pid for pid in pids)  # a signal to the group of the main process spares them
     batches.close()
     batches.close()

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from segkit.training.loop import State
 
 DOMINANT = 0.99
+EXPLODED = (
+    "the validation loss is {value} after epoch {epoch}, though every training loss was finite: the last step's gradient "
+    "exploded. Lower optimizer lr or set train.clip_norm; the state before this epoch is saved."
+)
 
 
 class NonFiniteError(Exception):

@@ -139,6 +139,8 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
         if warning:
             yield record.warn(name, warning)
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
+    if not math.isfinite(val_loss):
+        raise UserError(guards.EXPLODED.format(epoch=report.epoch, value=val_loss))
     state.schedule.step_epoch(val_loss)
     found = means(rows)
     for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):

@@ -1,0 +1,138 @@
+"""Trouble while training: each kind ends in one message that says what and what to do, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import segkit
+from segkit.datasets.case import Case, Dataset
+from segkit.training import guards
+from tests.small import discs, kinds, train
+
+FOLDER = Path("only/seed-1")
+
+
+def status(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / FOLDER / "trial.json").read_text())
+    return found
+
+
+@pytest.fixture
+def empty_discs() -> Any:
+    """A dataset whose masks are empty wherever the split validates."""
+    before = segkit.datasets.snapshot()
+
+    def without_foreground() -> Dataset:
+        cases = [Case(c.name, c.patient, c.image, np.zeros_like(c.masks), c.spacing_mm) for c in discs().cases]
+        return Dataset("empty", ("wall", "cavity"), tuple(cases))
+
+    segkit.datasets.register("empty_discs")(without_foreground)
+    yield
+    segkit.datasets.restore(before)
+
+
+@pytest.fixture
+def breaking_transform() -> Any:
+    """A transform that raises."""
+    import albumentations as a
+
+    before = segkit.transforms.snapshot()
+
+    class Breaks(a.ImageOnlyTransform):  # type: ignore[misc]
+        def apply(self, img: Any, **params: Any) -> Any:
+            raise RuntimeError("the scanner is on fire")
+
+    def breaks() -> Any:
+        return Breaks(p=1)
+
+    segkit.transforms.register("breaks")(breaks)
+    yield
+    segkit.transforms.restore(before)
+
+
+def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, image: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    from segkit.unet import UNet
+
+    monkeypatch.setattr(UNet, "forward", full)
+    events = train(tmp_path, "train.batch_size=6", "train.accumulate=2")
+    assert kinds(events)[-1] == "failed"
+    assert "train.batch_size = 6. Try --set train.batch_size=3 --set train.accumulate=4" in events[-1].text
+    assert status(tmp_path)["status"] == "failed"
+    events = train(tmp_path / "one", "train.batch_size=1")
+    assert "with one image a batch: use smaller crops, a smaller model or bf16" in events[-1].text
+
+
+def test_a_sample_that_raises_is_named_with_its_transform(tmp_path: Path, breaking_transform: Any) -> None:
+    events = train(tmp_path, "transforms.train=['breaks']")
+    assert kinds(events)[-1] == "failed"
+    assert "the scanner is on fire" in events[-1].text
+    assert "Breaks" in events[-1].text or "breaks" in events[-1].text
+    assert any(f"p{number}/" in events[-1].text for number in range(6))
+
+
+def test_a_validation_set_without_foreground_is_said(tmp_path: Path, empty_discs: Any) -> None:
+    events = train(tmp_path, "data=empty_discs", "train.epochs=1")
+    assert kinds(events)[-1] == "finished"
+    assert any("no validation case has any foreground" in event.text for event in events if event.kind == "warning")
+    assert any("no validation case has any foreground" in text for text in status(tmp_path)["warnings"])
+
+
+def test_a_gradient_that_explodes_in_the_last_step_is_no_finished_trial(tmp_path: Path) -> None:
+    events = train(tmp_path, "optimizer.SGD={ lr = 1e38 }", "train.epochs=1", "train.batch_size=8", "model.unet.norm=none")
+    assert kinds(events)[-1] == "failed"
+    assert "after epoch 1, though every training loss was finite" in events[-1].text
+    assert not (tmp_path / FOLDER / "last.safetensors").exists()
+
+
+def test_clipping_keeps_the_same_gradient_from_exploding(tmp_path: Path) -> None:
+    sets = ["optimizer.SGD={ lr = 30.0 }", "model.unet.norm=none", "loss.bce={}", "train.epochs=1"]
+    assert kinds(train(tmp_path / "clipped", *sets, "train.clip_norm=1e-4"))[-1] == "finished"
+
+
+def test_a_plugin_component_that_raises_leaves_its_traceback(tmp_path: Path) -> None:
+    before = segkit.losses.snapshot()
+
+    def broken(logits: Any, target: Any) -> Any:
+        raise ZeroDivisionError("by design")
+
+    segkit.losses.register("broken_for_test")(broken)
+    try:
+        events = train(tmp_path, "loss={ broken_for_test = {} }")
+    finally:
+        segkit.losses.restore(before)
+    assert kinds(events)[-1] == "failed"
+    assert "ZeroDivisionError: by design (traceback in" in events[-1].text
+    assert "by design" in (tmp_path / FOLDER / "error.txt").read_text()
+
+
+def test_a_builder_that_refuses_its_parameters_is_named(tmp_path: Path) -> None:
+    sets = "scheduler={ SequentialLR = { schedulers = ['StepLR_', 'StepLR_'], milestones = [1, 2] } }"
+    events = train(tmp_path, sets.replace("'StepLR_'", "'ConstantLR'"))
+    assert events[-1].text == "scheduler.SequentialLR: SequentialLR: 2 schedulers need 1 milestones, not 2."
+
+
+def test_the_trial_goes_on_where_a_failure_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+    real = guards.no_foreground
+
+    def once(rows: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise MemoryError("no more")
+        return real(rows)
+
+    monkeypatch.setattr(guards, "no_foreground", once)
+    assert kinds(train(tmp_path))[-1] == "failed"
+    events = train(tmp_path)
+    assert any("goes on in epoch 2" in event.text for event in events)
+    assert kinds(events)[-1] == "finished"
