@@ -109,11 +109,22 @@ def _knobs(recipe: Any, document: Any, json_: bool) -> list[Finding]:
 def _plugin(path: Path, plugins: list[Path] | None, json_: bool) -> int:
     from segkit.testing.plugin import check_plugin
 
+    if plugins:
+        load_plugins(plugins)
     report = check_plugin(path)
     if not json_:
-        for name in report.components:
-            print(f"{name}: tried")
-    return _conclude(report.findings, json_, f"{path}: nothing wrong", components=list(report.components))
+        for item in report.checked:
+            print(f"{item.component}: {_standing(item.findings)}")
+    names = [item.component for item in report.checked]
+    return _conclude(report.findings, json_, f"{path}: nothing wrong", components=names)
+
+
+def _standing(findings: Iterable[Finding]) -> str:
+    """Return how a component stands, in a word or two."""
+    faults = sum(finding.kind == "fault" for finding in findings)
+    if faults:
+        return f"{faults} fault(s)"
+    return "not tried" if any(finding.text.startswith("not tried") for finding in findings) else "keeps its contract"
 
 
 def _run(path: Path, json_: bool) -> int:
