@@ -41,7 +41,8 @@ def read(root: Path, **parameters: Any) -> Dataset:
 
 def distance(size: tuple[int, int] = SIZE) -> np.ndarray[Any, Any]:
     rows, columns = np.mgrid[: size[0], : size[1]]
-    return np.hypot(columns - CENTRE[0], rows - CENTRE[1])
+    found: np.ndarray[Any, Any] = np.hypot(columns - CENTRE[0], rows - CENTRE[1])
+    return found
 
 
 def write_image(path: Path, *, shift: int = 0, size: tuple[int, int] = SIZE) -> None:
