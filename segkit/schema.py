@@ -1,8 +1,8 @@
 """The JSON Schema of recipes, plugins included: an editor with TOML support completes and checks with it.
 
-A recipe's file may be a part of one (`extends`, an overlay), so nothing is required of such a file; of a file that stands
-alone, every parameter without a default is. Component names are offered as registered; the loader also takes another
-case, `-` for `_`.
+A file may be a part of a recipe (`extends`, an overlay), so nothing is required of it; of a file that stands alone,
+every parameter without a default is. Component names are offered as registered; the loader also takes another case,
+and `-` for `_`.
 """
 
 from __future__ import annotations

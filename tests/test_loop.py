@@ -58,7 +58,9 @@ def state_of(
     losses = [segkit.losses.component(name, values) for name, values in (loss or {"dice_mix": {}}).items()]
     penalties = [segkit.regularizers.component(name, values) for name, values in (regularizer or {}).items()]
     built = segkit.optimizers.build(*optimizer, net.parameters())
-    plan = Schedule.of(segkit.schedulers.build(*schedule, built, epochs, steps)) if schedule else Schedule.constant(built)
+    plan = Schedule.constant(built)
+    if schedule:
+        plan = Schedule.of(segkit.schedulers.build(*schedule, built, epochs, steps))
     objective = Objective(losses, penalties, net, exclusive=False)
     return State(net, built, plan, CPU.scaler(), objective)
 

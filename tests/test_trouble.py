@@ -87,7 +87,8 @@ def test_a_validation_set_without_foreground_is_said(tmp_path: Path, empty_discs
 
 
 def test_a_gradient_that_explodes_in_the_last_step_is_no_finished_trial(tmp_path: Path) -> None:
-    events = train(tmp_path, "optimizer.SGD={ lr = 1e38 }", "train.epochs=1", "train.batch_size=8", "model.unet.norm=none")
+    sets = ["optimizer.SGD={ lr = 1e38 }", "train.epochs=1", "train.batch_size=8", "model.unet.norm=none"]
+    events = train(tmp_path, *sets)
     assert kinds(events)[-1] == "failed"
     assert "after epoch 1, though every training loss was finite" in events[-1].text
     assert not (tmp_path / FOLDER / "last.safetensors").exists()

@@ -19,10 +19,10 @@ IMAGES, SIDE = 2, 64  # a step: the whole batch is drawn and compared, but the m
 STEPS = 2
 CASES = 1  # of the validation cases
 RATES = 4000  # steps of the schedule that are looked at
-# what is meant to change how a training runs, and nothing of its result; and what only names things
+# what is meant to change how a training runs and nothing of its result; and what only names things
 NO_RESULT = {
-    ("train", "device"), ("train", "workers"), ("train", "save_every"), ("train", "compile"), ("train", "deterministic"),
-    ("title",), ("overlay",), ("studies",), ("study",),
+    ("train", "device"), ("train", "workers"), ("train", "save_every"), ("train", "compile"),
+    ("train", "deterministic"), ("title",), ("overlay",), ("studies",), ("study",),
 }  # fmt: skip
 
 Path_ = tuple[str | int, ...]
@@ -96,12 +96,12 @@ def _is_written(path: Path_, tree: Any) -> bool:
     """Return whether the layers hold a value at a path; a bare component name stands for its table."""
     node = tree
     for part in path:
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+        if (isinstance(node, dict) and part in node) or (
+            isinstance(node, list) and isinstance(part, int) and part < len(node)
+        ):
             node = node[part]
         else:
-            return node == part
+            return bool(node == part)
     return True
 
 
@@ -239,7 +239,7 @@ def _rates(recipe: Recipe, epochs: int, steps: int) -> list[float]:
 
     optimizer = recipe.optimizer.build([torch.nn.Parameter(torch.zeros(2))])
     schedule = schedule_of(recipe.scheduler, optimizer, epochs, steps)
-    rates = []
+    rates: list[float] = []
     for _ in range(min(epochs, RATES)):
         for _ in range(steps if schedule.unit == "step" and len(rates) < RATES else 1):
             optimizer.step()

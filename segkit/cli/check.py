@@ -37,7 +37,7 @@ def check(
     if knobs or overlays or sets:
         raise UserError(f"{path}: --knobs, --with and --set are for recipes (.toml).")
     if path.suffix == ".safetensors":
-        raise UserError(f"{path}: a checkpoint. `segkit info {path}` says what is inside; check its run folder instead.")
+        raise UserError(f"{path}: a checkpoint. `segkit info` says what is inside; check its run folder instead.")
     if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))):
         return _plugin(path, plugins, json_)
     load_plugins(plugins)

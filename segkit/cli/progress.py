@@ -115,8 +115,9 @@ class Live(Plain):
     def _advance(self, trial: str, fraction: float, note: str | None) -> None:
         self.fraction[trial] = max(fraction, self.fraction.get(trial, 0.0))
         if trial in self.bars:
-            fields = {"note": note} if note is not None else {}
-            self.progress.update(self.bars[trial], completed=fraction, **fields)
+            self.progress.update(self.bars[trial], completed=fraction)
+            if note is not None:
+                self.progress.update(self.bars[trial], note=note)
         done = sum(self.fraction.values())
         ended = sum(1 for value in self.fraction.values() if value >= 1 - 1e-9)
         note = f"{ended}/{self.study.to_train} trials"

@@ -148,10 +148,8 @@ def _left_ventricle(
         for side in (-1, 1):
             size = left.a * jitter(0.14, 0.24)
             x, y = left.a * 0.5, left.b * jitter(0.4, 0.6) * side
-            muscle_at = Ellipse(
-                left.x + x * left.cos - y * left.sin, left.y + x * left.sin + y * left.cos, size, size * jitter(0.7, 1.0)
-            )
-            canvas.spot(muscle_at, patient.myocardium * 1.1, EDGE)
+            column, row = left.x + x * left.cos - y * left.sin, left.y + x * left.sin + y * left.cos
+            canvas.spot(Ellipse(column, row, size, size * jitter(0.7, 1.0)), patient.myocardium * 1.1, EDGE)
     return outside
 
 

@@ -66,8 +66,7 @@ class Canvas:
     """
 
     def __init__(self, height: int, width: int, spacing: float, x: float, y: float) -> None:
-        self.x = (np.arange(width, dtype=np.float32) - np.float32((width - 1) / 2)) * np.float32(spacing) + np.float32(x)
-        self.y = (np.arange(height, dtype=np.float32) - np.float32((height - 1) / 2)) * np.float32(spacing) + np.float32(y)
+        self.x, self.y = _places(width, spacing, x), _places(height, spacing, y)
         self.image: Plane = np.zeros((height, width), dtype=np.float32)
 
     def window(self, ellipse: Ellipse, margin: float) -> tuple[slice, slice]:
@@ -116,6 +115,13 @@ class Canvas:
         left = lines[:, columns]
         found: Plane = left + (lines[:, columns + 1] - left) * across[None]
         return found
+
+
+def _places(count: int, spacing: float, middle: float) -> Plane:
+    """Return the places of pixels in mm."""
+    centred = np.arange(count, dtype=np.float32) - np.float32((count - 1) / 2)
+    found: Plane = centred * np.float32(spacing) + np.float32(middle)
+    return found
 
 
 def _steps(places: Plane, cell: float) -> tuple[NDArray[np.intp], Plane]:

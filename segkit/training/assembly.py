@@ -156,6 +156,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive)
     optimizer = build(recipe.optimizer, model.parameters())
     steps = -(-feed.steps_per_epoch // settings.accumulate)
+    schedule = schedule_of(recipe.scheduler, optimizer, settings.epochs, steps)
     evaluator = Evaluator(
         [dataset.cases[n] for n in split.validation],
         dataset.channels,
@@ -166,7 +167,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         exclusive=exclusive,
     )
     return Assembly(
-        state=State(model, optimizer, schedule_of(recipe.scheduler, optimizer, settings.epochs, steps), device.scaler(), objective),
+        state=State(model, optimizer, schedule, device.scaler(), objective),
         feed=feed,
         device=device,
         evaluator=evaluator,

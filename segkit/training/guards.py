@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 DOMINANT = 0.99
 EXPLODED = (
-    "the validation loss is {value} after epoch {epoch}, though every training loss was finite: the last step's gradient "
-    "exploded. Lower optimizer lr or set train.clip_norm; the state before this epoch is saved."
+    "the validation loss is {value} after epoch {epoch}, though every training loss was finite: the last step's "
+    "gradient exploded. Lower optimizer lr or set train.clip_norm; the state before this epoch is saved."
 )
 
 
@@ -50,7 +50,7 @@ class Watch:
         if row.is_cuda:
             copy = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
             copy.copy_(row, non_blocking=True)
-            arrived = torch.cuda.Event()
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
             self._pending.append((copy, arrived, image, target, state.epoch, state.step))
             while self._pending and self._pending[0][1].query():
@@ -107,7 +107,7 @@ def collapsed(rows: Sequence[Row]) -> str | None:
     if truth and not any(row.predicted_pixels for row in rows):
         return (
             "the model predicts only background on every validation case (a black output). Likely a loss that is won "
-            "by background: see the gradient shares of the first batch, the learning rate and the regularizers' weights."
+            "by background: see the first batch's gradient shares, the learning rate and the regularizers' weights."
         )
     return None
 

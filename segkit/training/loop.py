@@ -95,7 +95,7 @@ def train(
                 state.first_batch = gradient_shares(values, objective)
             row = watch(values, loss, image, target, state)
             group = min(accumulate, total - state.batch // accumulate * accumulate)
-            scaler.scale(loss if group == 1 else loss / group).backward()
+            scaler.scale(loss if group == 1 else loss / group).backward()  # type: ignore[no-untyped-call]
             state.sums = row if state.sums is None else state.sums.add_(row)
             state.batch += 1
             seen += image.shape[0]

@@ -17,7 +17,7 @@ from segkit.errors import UserError
 from segkit.evaluation import HEADER, Row, cells, means
 from segkit.recipe import Recipe
 from segkit.training import guards
-from segkit.training.assembly import Assembly, assemble
+from segkit.training.assembly import assemble
 from segkit.training.events import Event, Job
 from segkit.training.loop import Report, train
 from segkit.training.record import Record, restore, save_best, save_last
