@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segkit import UserError, datasets
-from segkit.datasets.case import Case, Dataset
-from segkit.datasets.contours import Contour, fill, read_contour
-from segkit.datasets.dicom import read_dicom
+from segkit.datasets import Case, Dataset, fill, read_contour, read_dicom
+from segkit.datasets.contours import Contour
 from segkit.datasets.reading import MOST_TEXT, decode, entries, inside, open_root, read_bytes, shortened
 
 if TYPE_CHECKING:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from segkit.datasets.case import Case, Dataset
+from segkit.datasets.contours import fill, read_contour
+from segkit.datasets.dicom import read_dicom
 from segkit.datasets.image_folder import image_folder
 from segkit.datasets.images import read_image
 from segkit.datasets.phantom import phantom
 from segkit.datasets.rvsc import rvsc
 from segkit.registry import Registry
 
-__all__ = ["datasets", "read_image"]
+__all__ = ["Case", "Dataset", "datasets", "fill", "read_contour", "read_dicom", "read_image"]
 
 datasets = Registry("data", "datasets", handed=(), called=False)
 datasets.register("image_folder")(image_folder)
