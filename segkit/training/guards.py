@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from segkit.training.loop import State
 
 DOMINANT = 0.99
+NOTHING = 0.01
 EXPLODED = (
     "the validation loss is {value} after epoch {epoch}, though every training loss was finite: the last step's "
     "gradient exploded. Lower optimizer lr or set train.clip_norm; the state before this epoch is saved."
@@ -102,11 +103,16 @@ def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
 
 
 def collapsed(rows: Sequence[Row]) -> str | None:
-    """Return a warning if no validation case has any predicted foreground although there is some to find."""
-    truth = sum(row.truth_pixels for row in rows)
-    if truth and not any(row.predicted_pixels for row in rows):
+    """Return a warning if structures that are there are predicted nowhere: under 1 % of their pixels in all cases."""
+    black = []
+    for channel in dict.fromkeys(row.channel for row in rows):
+        truth = sum(row.truth_pixels for row in rows if row.channel == channel)
+        predicted = sum(row.predicted_pixels for row in rows if row.channel == channel)
+        if predicted < NOTHING * truth:
+            black.append(channel)
+    if black:
         return (
-            "the model predicts only background on every validation case (a black output). Likely a loss that is won "
+            f"the model predicts only background for {', '.join(black)} (a black output). Likely a loss that is won "
             "by background: see the first batch's gradient shares, the learning rate and the regularizers' weights."
         )
     return None
