@@ -136,9 +136,27 @@ def load(
     chosen = choose(recipe.train.device, recipe.train.precision)
     if chosen.device.type == "cpu" and meta["threads"]:
         torch.set_num_threads(meta["threads"])
+    _check_sizes(recipe, channels, found.weights, str(path))
     model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.load_into(model, found.weights, str(path))
     return Predictor(model.eval(), recipe, channels, meta)
+
+
+def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, Any], path: str) -> None:
+    """Raise if the recipe's model is not the one whose weights these are, before memory is taken for it."""
+    import torch
+
+    from segkit.training.assembly import build_model
+    from segkit.training.checkpoint import check_fit
+
+    try:
+        with torch.device("meta"):
+            model = build_model(recipe, len(channels))
+    except RuntimeError as error:
+        if recipe.model.entry.origin == "segkit":
+            raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None
+        return  # a plugin's model may compute while it is built
+    check_fit(model, weights, path)
 
 
 def _loaded_modules() -> set[str]:

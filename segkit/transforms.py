@@ -32,6 +32,7 @@ __all__ = ["Pipeline", "transforms"]
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported, also by a plugin
 
+LARGEST = 8192  # pixels a side
 COMPOSITIONS = ("OneOf", "RandomOrder", "Sequential", "SomeOf")
 UNUSABLE = {
     "ConstrainedCoarseDropout",  # picks regions by label or box; a pixel's bits are no label
@@ -153,6 +154,8 @@ def _check(cls: type[BasicTransform], name: str) -> Any:
 
     def judge(value: Any) -> Any:
         nonlocal adapter
+        if _largest(value) > LARGEST:  # it would be a side of the picture
+            raise ValueError(f"input should be at most {LARGEST}")
         info = cls.InitSchema.model_fields.get(name)
         if info is None or value is None:
             return value
@@ -166,6 +169,13 @@ def _check(cls: type[BasicTransform], name: str) -> Any:
         return value
 
     return AfterValidator(judge)
+
+
+def _largest(value: Any) -> int:
+    """Return the largest whole number in a value, 0 where there is none."""
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
 
 
 def _said(error: Exception) -> str:

@@ -11,6 +11,7 @@ from segkit.errors import UserError
 from segkit.types import Count
 
 CHANNELS = ("wall", "cavity")
+MOST_PIXELS = 2**30
 HEIGHT = 256  # rows at which the spacing of 0.57 to 0.97 mm holds; the field of view stays with other sizes
 
 
@@ -40,10 +41,12 @@ def phantom(
         seed: another seed is other patients.
 
     Raises:
-        UserError: fewer slices than patients.
+        UserError: fewer slices than patients, or more than 2^30 pixels in all.
     """
     if slices < patients:
         raise UserError(f"phantom: {slices} slices are too few for {patients} patients, one each at least.")
+    if slices * height * width > MOST_PIXELS:
+        raise UserError(f"phantom: {slices} slices of {height} x {width} are more than {MOST_PIXELS:,} pixels.")
     from segkit.datasets.phantom_anatomy import Patient, draw
 
     cases = []

@@ -232,6 +232,16 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> Non
     Raises:
         UserError: names or shapes differ; the first few are named.
     """
+    check_fit(model, weights, path)
+    model.load_state_dict(dict(weights))
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
+    """Raise unless weights have the names and shapes of a model's, which may be on the meta device.
+
+    Raises:
+        UserError: names or shapes differ; the first few are named.
+    """
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     unknown = [name for name in weights if name not in own]
@@ -244,4 +254,3 @@ def load_into(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> Non
         if found:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             raise UserError(f"{path}: does not fit the recipe's model: {label} {', '.join(found[:3])}{more}.")
-    model.load_state_dict(dict(weights))

@@ -80,7 +80,7 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
 
     try:
         return read(skeleton)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"the training state is damaged: {error}") from None
 
 
