@@ -1,7 +1,7 @@
 """Kill a training again and again, start it again, and compare the bytes: `python -m tests.stress --kills 50`.
 
-A study of one trial runs in a forked process as `segkit run` runs it: lock, resume, checkpoints, report. It is killed at
-random moments (SIGKILL, SIGTERM, SIGINT) and, in every third start, by itself in the middle of writing, flushing or
+A study of one trial runs in a forked process as `segkit run` runs it: lock, resume, checkpoints, report. It is killed
+at random moments (SIGKILL, SIGTERM, SIGINT) and, in every third start, by itself in the middle of writing, flushing or
 renaming a file. After each death every file in the run folder has to be whole; at the end weights, metrics.csv (but for
 times) and cases.csv have to equal, byte for byte, those of a training that was never touched.
 """

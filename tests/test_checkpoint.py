@@ -84,7 +84,7 @@ def test_odd_values_come_back(value: Any) -> None:
 
 
 def test_what_only_pickle_could_save_is_refused() -> None:
-    with pytest.raises(TypeError, match="state.x: a function cannot be saved without pickle"):
+    with pytest.raises(TypeError, match=r"state\.x: a function cannot be saved without pickle"):
         flatten({"x": forged})
 
 
@@ -105,7 +105,7 @@ def test_every_flipped_bit_is_noticed(run: Path, tmp_path: Path) -> None:
         changed = bytearray(data)
         changed[place] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
-        with pytest.raises(UserError, match="flipped.safetensors: "):
+        with pytest.raises(UserError, match=r"flipped\.safetensors: "):
             checkpoint.load(path, with_state=True)
 
 

@@ -1,0 +1,171 @@
+"""A file system that fails at any operation of a whole study: what is there stays readable, and the study can be finished."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import segkit.files
+from segkit import UserError, toml
+from segkit.study import runs
+from tests.small import BASE
+from tests.stress import check_whole
+
+FAULTS = {"write": errno.ENOSPC, "short write": errno.ENOSPC, "flush": errno.EIO, "rename": errno.EACCES}
+RECIPE: dict[str, Any] = BASE | {
+    "train": BASE["train"] | {"epochs": 2},
+    "study": {"compare_with": "a", "variants": [{"label": "a"}, {"label": "b", "train": {"seed": 2}}]},
+}
+
+
+class Faulty:
+    """Counts what is done to files, and fails once, in the operation that is asked for.
+
+    Attributes:
+        count: the operations so far.
+        fails: the number, from 1, of the one that fails; 0 for none.
+    """
+
+    def __init__(self, kind: str, fails: int) -> None:
+        self.kind, self.fails, self.count = kind, fails, 0
+
+    def strikes(self) -> bool:
+        self.count += 1
+        return self.count == self.fails
+
+    def error(self) -> OSError:
+        code = FAULTS[self.kind]
+        return OSError(code, os.strerror(code))
+
+    @contextmanager
+    def installed(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Put the fault under `segkit.files` for a while."""
+        with patch.context() as here:
+            if self.kind.endswith("write"):
+                here.setitem(vars(segkit.files), "open", self._open)
+            else:
+                name = "fsync" if self.kind == "flush" else "replace"
+                real = getattr(os, name)
+
+                def counted(*given: Any, **named: Any) -> Any:
+                    if self.strikes():
+                        raise self.error()
+                    return real(*given, **named)
+
+                here.setattr(os, name, counted)
+            yield
+
+    def _open(self, *given: Any, **named: Any) -> Any:
+        file = open(*given, **named)
+        if len(given) > 1 and given[1] == "wb" and self.strikes():
+            return Full(file, self)
+        return file
+
+
+class Full:
+    """A file on a disk without room."""
+
+    def __init__(self, file: Any, fault: Faulty) -> None:
+        self.file, self.fault = file, fault
+
+    def __enter__(self) -> Full:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def write(self, data: bytes) -> None:
+        if self.fault.kind == "short write":
+            self.file.write(data[: len(data) // 2])
+            self.file.flush()
+        raise self.fault.error()
+
+
+def study(folder: Path) -> runs.Outcome:
+    """Run the study, report included; the fault may strike anywhere in it."""
+    path = folder / "study.toml"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(toml.dumps(RECIPE), encoding="utf-8")
+    (found,), _ = runs.plan([path], [], [], folder)
+    for _ in found.execute(jobs=1):
+        pass
+    return found.finish()
+
+
+def kept(folder: Path) -> dict[str, bytes]:
+    """Return what a study left that does not tell the time."""
+    names = ("cases.csv", "best.safetensors", "summary.csv")
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.name in names}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    assert study(folder).counts == {"finished": 2}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
+    """How many files the study writes; each is written, flushed and renamed once."""
+    counting = Faulty("flush", 0)
+    with pytest.MonkeyPatch.context() as patch, counting.installed(patch):
+        study(tmp_path_factory.mktemp("count"))
+    assert counting.count > 20
+    return counting.count
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_loses_nothing(
+    kind: str, operations: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Early, in the middle, and late; other points for each kind of fault."""
+    shift = 2 * list(FAULTS).index(kind)
+    strike(kind, [2 + shift, operations // 2 + shift, operations - shift], whole, tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_at_any_operation_loses_nothing(
+    kind: str, operations: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strike(kind, range(1, operations + 1), whole, tmp_path, monkeypatch)
+
+
+def strike(kind: str, numbers: Iterable[int], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each of the operations fail in a study of its own, look at what is left, and finish the study."""
+    for number in numbers:
+        folder = tmp_path / str(number)
+        fault = Faulty(kind, number)
+        with fault.installed(monkeypatch):
+            try:
+                outcome = study(folder)
+                struck = f"{outcome.failures}"
+            except UserError as error:
+                struck = str(error)
+        assert fault.count >= number, "the fault did not strike"
+        assert "cannot be written" in struck or "could not be written" in struck, struck
+        check_whole(folder)
+        assert study(folder).failures == {}
+        assert kept(folder) == kept(whole), f"{kind} {number}"
+
+
+def test_a_full_disk_is_said_and_the_checkpoint_before_it_is_intact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.safetensors"
+    segkit.files.write_bytes(path, b"the state before")
+    with (
+        Faulty("short write", 1).installed(monkeypatch),
+        pytest.raises(UserError, match=r"last\.safetensors: cannot be written: the disk is full: free some space"),
+    ):
+        segkit.files.write_bytes(path, b"the state after")
+    assert path.read_bytes() == b"the state before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.safetensors"]
