@@ -1,4 +1,4 @@
-"""A file system that fails at any operation of a whole study: what is there stays readable, and the study can be finished."""
+"""A file system that fails at any operation of a whole study: all stays readable, and the study can be finished."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import segkit.files
 from segkit import UserError, toml
-from segkit.study import runs
+from segkit.study import figures, runs
 from tests.small import BASE
 from tests.stress import check_whole
 
@@ -62,7 +62,7 @@ class Faulty:
             yield
 
     def _open(self, *given: Any, **named: Any) -> Any:
-        file = open(*given, **named)
+        file = open(*given, **named)  # noqa: SIM115
         if len(given) > 1 and given[1] == "wb" and self.strikes():
             return Full(file, self)
         return file
@@ -85,6 +85,14 @@ class Full:
             self.file.write(data[: len(data) // 2])
             self.file.flush()
         raise self.fault.error()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_figure() -> Iterator[None]:
+    """Drawing seven figures for each fault would be most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "FIGURES", {"learning_rate": figures.FIGURES["learning_rate"]})
+        yield
 
 
 def study(folder: Path) -> runs.Outcome:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from segkit.metrics import direction
 from segkit.study import cases, prose
 from segkit.study.summary import Line, Summary
 
@@ -101,14 +102,7 @@ def verdict_table(summary: Summary) -> Table:
     """Return the headline's table; its numbers are those of summary.csv."""
     name = summary.headline[0].result.metric if summary.lines else "dice"
     head = ["variant", "verdict", "Dice" if name == "dice" else name, "SD seeds", "SD patients", "difference"]
-    head += [
-        "95 % (patients, bootstrap)",
-        "95 % (patients and seeds)",
-        "p",
-        "p (Wilcoxon)",
-        "could have shown",
-        "trials",
-    ]
+    head += [prose.BOOTSTRAP, prose.BOTH, "p", prose.WILCOXON, prose.SHOWN, "trials"]
     rows = []
     for line in summary.headline:
         cells = line.cells()
@@ -117,7 +111,13 @@ def verdict_table(summary: Summary) -> Table:
         row += [cells[key] for key in ("p_holm", "p_wilcoxon_holm", "smallest_detectable")]
         planned = len(summary.of(line.result.variant))
         rows.append([*row, f"{line.trials} of {planned}"])
-    return Table(head, rows)
+    return _filled(head, rows)
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]], folded: str = "") -> Table:
+    """Return a table without the columns that say nothing in any row."""
+    kept = [i for i in range(len(head)) if any(row[i] for row in rows)]
+    return Table([head[i] for i in kept], [[row[i] for i in kept] for row in rows], folded)
 
 
 def _verdict(summary: Summary) -> list[Block]:
@@ -126,13 +126,23 @@ def _verdict(summary: Summary) -> list[Block]:
     verdicts = [line.result.verdict for line in summary.headline]
     metric = summary.headline[0].result.metric
     named = {"dice": ("Dice", " (probability 0.5 and above)")}.get(metric, (metric, ""))
-    blocks: list[Block] = [Heading(f"Verdict: each variant against {summary.reference}"), verdict_table(summary)]
+    table = verdict_table(summary)
+    compared = len(summary.variants) > 1
+    heading = f"Verdict: each variant against {summary.reference}" if compared else "Result"
+    blocks: list[Block] = [Heading(heading), table]
     blocks += [Bullets(summary.notes)] if summary.notes else []
     least = min((line.result.seeds for line in summary.headline if line.result.seeds), default=0)
     blocks += [Paragraph({1: prose.ONE_SEED, 2: prose.TWO_SEEDS}[least])] if least in (1, 2) else []
     blocks += [Paragraph(prose.FEW_PATIENTS)] if any("fewer than" in verdict for verdict in verdicts) else []
     measured = prose.MEASURED.format(metric=named[0], hard=named[1])
-    return [*blocks, *(Paragraph(text) for text in (measured, prose.JUDGED, prose.BESIDE))]
+    texts = [" ".join([measured, *_told(prose.COLUMNS, table)]), " ".join(_told(prose.BESIDE, table))]
+    texts[1:1] = [prose.JUDGED] if compared else []
+    return [*blocks, *(Paragraph(text) for text in texts if text)]
+
+
+def _told(texts: Mapping[str, str], table: Table) -> list[str]:
+    """Return what there is to say about the columns that a table has."""
+    return [text for column, text in texts.items() if column in table.head]
 
 
 def _warnings(summary: Summary) -> list[Block]:
@@ -188,15 +198,22 @@ def _pick(line: Line, keys: Sequence[str]) -> list[str]:
 def _everything(summary: Summary) -> list[Block]:
     if len(summary.lines) <= len(summary.variants):
         return []
-    keys = ("metric", "channel", "variant", "mean", "sd_seeds", "sd_patients", "difference")
+    keys = ("variant", "metric", "channel", "mean", "sd_seeds", "sd_patients", "difference")
     rows = []
     for line in summary.lines:
         cells = line.cells()
-        row = [*(cells[key] for key in keys), _interval(cells, "ci_low", "ci_high"), cells["p_holm"]]
-        rows.append([*row, cells["p_wilcoxon_holm"], cells["smallest_detectable"], cells["verdict"]])
-    head = ["metric", "channel", "variant", "mean", "SD seeds", "SD patients", "difference"]
-    head += ["95 % (patients, bootstrap)", "p", "p (Wilcoxon)", "could have shown", "verdict"]
-    return [Heading("All metrics and channels"), Paragraph(prose.OTHERS), Table(head, rows, folded=f"{len(rows)} rows")]
+        row = [*(cells[key] for key in keys), _interval(cells, "ci_low", "ci_high")]
+        row += [_interval(cells, "t_low", "t_high"), cells["p_holm"], cells["p_wilcoxon_holm"]]
+        rows.append([*row, cells["smallest_detectable"], cells["verdict"]])
+    head = ["variant", "metric", "channel", "mean", "SD seeds", "SD patients", "difference"]
+    head += [prose.BOOTSTRAP, prose.BOTH, "p", prose.WILCOXON, prose.SHOWN, "verdict"]
+    metrics = list(dict.fromkeys(line.result.metric for line in summary.lines))
+    less = [metric for metric in metrics if direction(metric) == -1]
+    texts = [prose.OTHERS] if len(summary.variants) > 1 else []
+    texts += [prose.LESS_IS_BETTER.format(metrics=", ".join(less))] if less else []
+    texts += [prose.DISTANCES] if prose.IN_MM & set(metrics) else []
+    told: list[Block] = [Paragraph(" ".join(texts))] if texts else []
+    return [Heading("All metrics and channels"), *told, _filled(head, rows, f"{len(rows)} rows")]
 
 
 def _first_batch(summary: Summary) -> list[Block]:

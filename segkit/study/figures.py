@@ -219,5 +219,7 @@ def draw(summary: Summary) -> dict[str, tuple[bytes, bytes]]:
         for name, function in FIGURES.items():
             figure = function(summary)
             if figure is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # laid out once, not for each format
                 drawn[name] = to_bytes(figure, "png"), to_bytes(figure, "svg")
     return drawn

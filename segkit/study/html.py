@@ -11,6 +11,7 @@ from segkit.study.document import Block, Bullets, Cases, Code, Figures, Heading,
 from segkit.study.markdown import numeric
 
 PICTURE_PIXELS = 640
+LONG_LABEL, LONG_CELL = 24, 14
 
 STYLE = """
 :root { color-scheme: light; }
@@ -23,11 +24,14 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc; padd
 p, li { max-width: 46rem; overflow-wrap: anywhere; }
 .box { overflow-x: auto; border: 1px solid #ccc; border-radius: 4px; }
 table { border-collapse: collapse; font-size: .875rem; width: 100%; }
-th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
-thead th { background: #f2f2f2; vertical-align: bottom; min-width: 5rem; }
+th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
+thead th { background: #f2f2f2; vertical-align: bottom; }
+thead th.number { white-space: normal; }
 tbody tr:last-child > * { border-bottom: 0; }
-tbody th { font-weight: 600; position: sticky; left: 0; background: #fff; min-width: 6rem; max-width: 14rem;
-  overflow-wrap: anywhere; border-right: 1px solid #e4e4e4; }
+tr > :first-child { position: sticky; left: 0; z-index: 1; border-right: 1px solid #e4e4e4; }
+tbody th { font-weight: 600; background: #fff; white-space: nowrap; }
+tbody th.long { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 14rem; }
+td.long { min-width: 10.5rem; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .alarming { border-left: 4px solid #d55e00; padding-left: 1.8rem; }
 .figures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
@@ -39,7 +43,7 @@ figcaption, .small { font-size: .875rem; color: #444; }
 details { margin: .8rem 0; }
 summary { cursor: pointer; padding: .3rem 0; }
 pre { margin: 0; padding: .8rem; font-size: .8rem; line-height: 1.4; }
-@media print { details > * { display: block; } .box { overflow: visible; border: 0; } tbody th { position: static; } }
+@media print { details > * { display: block; } .box { overflow: visible; border: 0; } tr > :first-child { position: static; } }
 """
 
 
@@ -89,10 +93,22 @@ def _table(block: Table) -> str:
     head = "".join(f"<th{mark}>{escape(text)}</th>" for text, mark in zip(block.head, right, strict=True))
     rows = []
     for first, *others in block.rows:
-        cells = "".join(f"<td{mark}>{escape(text)}</td>" for text, mark in zip(others, right[1:], strict=True))
-        rows.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
+        cells = "".join(
+            f"<td{mark or _long(text, LONG_CELL)}>{escape(text)}</td>"
+            for text, mark in zip(others, right[1:], strict=True)
+        )
+        rows.append(f"<tr>{_row_head(first)}{cells}</tr>")
     shown = f"<thead><tr>{head}</tr></thead>" if any(block.head) else ""
     return f'<div class="box" tabindex="0"><table>{shown}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _long(text: str, limit: int) -> str:
+    """Return the mark of a cell whose text may take several lines, in a column wide enough for it."""
+    return ' class="long"' if len(text) > limit else ""
+
+
+def _row_head(text: str) -> str:
+    return f'<th scope="row"{_long(text, LONG_LABEL)}>{escape(text)}</th>'
 
 
 def _uri(kind: str, content: bytes) -> str:
@@ -117,7 +133,7 @@ def _cases(block: Cases) -> str:
             alt = escape(f"{case.case}, {variant}: {shown.caption}")
             picture = f'<img alt="{alt}" src="{_picture(shown.picture)}">' if shown.picture else ""
             cells += f'<td>{picture}<span class="small">{escape(shown.caption)}</span></td>'
-        rows.append(f'<tr><th scope="row">{escape(variant)}</th>{cells}</tr>')
+        rows.append(f"<tr>{_row_head(variant)}{cells}</tr>")
     return (
         f'<div class="box" tabindex="0"><table class="cases"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Sequence
 
+from segkit.study import prose
 from segkit.study.document import Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
 
 
@@ -60,11 +63,41 @@ def numeric(rows: Sequence[Sequence[str]], columns: int) -> list[bool]:
 
 
 def terminal(block: Table) -> list[str]:
-    """Return the lines of a table for a terminal: the columns that fit and matter most."""
-    wanted = [block.head.index(name) for name in block.head if name in _TERMINAL or name == block.head[2]]
-    rows = [[row[i] for i in wanted] for row in (block.head, *block.rows)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(wanted))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    """Return the lines of the verdict table for a terminal: the columns that matter most, long texts on more lines."""
+    interval = next((name for name in (prose.BOTH, prose.BOOTSTRAP) if name in block.head), None)
+    metric = block.head[2]
+    names = [name for name in _TERMINAL if name in block.head]
+    names[2:2] = [metric]
+    if interval:
+        names.insert(names.index("difference") + 1, interval)
+    wanted = [block.head.index(name) for name in names]
+    rows = [[_line(row[i]) for i in wanted] for row in block.rows]
+    heads = ["95 %" if name == interval else name for name in names]
+    right = numeric(rows, len(names))
+    widths = _fitted([max(map(len, column)) for column in zip(heads, *rows, strict=True)])
+    lines = [line for row in (heads, *rows) for line in _spread(row, widths, right)]
+    return [*lines, f"95 %: interval of the difference, from {_FROM[interval]}"] if interval else lines
 
 
 _TERMINAL = ("variant", "verdict", "SD seeds", "difference", "trials")
+_FROM = {prose.BOTH: "patients and seeds", prose.BOOTSTRAP: "patients alone (bootstrap)"}
+_COLUMNS, _GAP, _NARROW = 100, 2, 20
+
+
+def _fitted(widths: Sequence[int]) -> list[int]:
+    """Return the widths with the verdict's and then the variant's reduced until the table fits, if they can be."""
+    fitted = list(widths)
+    for i in (1, 0):
+        over = sum(fitted) + _GAP * (len(fitted) - 1) - _COLUMNS
+        fitted[i] -= max(0, min(over, fitted[i] - _NARROW))
+    return fitted
+
+
+def _spread(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[str]:
+    """Return a row as lines, texts that are wider than their column on several."""
+    parts = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    lines = []
+    for cells in itertools.zip_longest(*parts, fillvalue=""):
+        texts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
+        lines.append((" " * _GAP).join(texts).rstrip())
+    return lines

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 MEASURED = (
     "{metric} is computed for every validation case and channel at native resolution{hard}. A patient's cases are "
-    "averaged first, so that each patient counts once. SD seeds: what training again changes (standard deviation of "
-    "the seeds' means). SD patients: how unlike patients are. The difference is paired by patient."
+    "averaged first, so that each patient counts once."
 )
+COLUMNS = {
+    "SD seeds": "SD seeds: what training again changes (standard deviation of the seeds' means).",
+    "SD patients": "SD patients: how unlike patients are.",
+    "difference": "The difference is paired by patient.",
+}
+BOOTSTRAP, BOTH = "95 % (patients, bootstrap)", "95 % (patients and seeds)"
+WILCOXON, SHOWN = "p (Wilcoxon)", "could have shown"
 JUDGED = (
     "A variant is called better or worse only if its difference stands out from training noise and patients together "
     "(p, corrected by Holm's method for all comparisons of this table, below 0.05), and also from the seeds alone and "
     "from the patients alone (each below 0.05). Of simulated studies in which nothing differs, at most one in twenty "
     "then has a false verdict."
 )
-BESIDE = (
-    "Wilcoxon's signed-rank test and the bootstrap interval know nothing of training noise: they stand beside the "
-    "verdict and do not make it. Could have shown: the smallest true difference that this study finds four times in "
-    "five."
-)
+BESIDE = {
+    WILCOXON: "Wilcoxon's signed-rank test and the bootstrap interval know nothing of training noise: they stand beside "
+    "the verdict and do not make it.",
+    SHOWN: "Could have shown: the smallest true difference that this study finds four times in five.",
+}
 ONE_SEED = (
     "One seed cannot show training noise, so that no difference is told from it: set study.seeds to at least three, "
     "better five."
@@ -39,12 +45,16 @@ OTHERS = (
     "Other metrics and single channels are judged after the headline: those of variants that the headline tells apart "
     "together at 5 %, those of all others together at 1 %, each corrected by Holm's method."
 )
+LESS_IS_BETTER = "Smaller is better for {metrics}."
+IN_MM = {"hausdorff", "hd95", "assd"}
+DISTANCES = "Distances are in mm; in pixels where the data have no spacing."
 FIRST_BATCH = (
     "What each term of the loss weighs before anything is learned: its value and its share of the gradient's norm."
 )
 _BAND = "Line: mean over trials; band: from the least to the largest."
 CAPTIONS = {
-    "effect": "Difference from the reference. Where the thin line crosses zero, noise alone explains it.",
+    "effect": "Difference from the reference. Where the thin line crosses zero, noise alone explains it; without a "
+    "thin line, training noise is not known.",
     "distribution": "Every validation case. Box: first to third quartile and median; whiskers: 5th and 95th "
     "percentile.",
     "val_dice": f"Dice on the validation cases after each epoch, the mean over cases. {_BAND}",

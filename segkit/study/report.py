@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segkit import files
 from segkit.study import document, figures, html, markdown
-from segkit.study.summary import summarize, to_csv
+from segkit.study.summary import Summary, summarize, to_csv
 
 
 def write_report(run: Path) -> list[str]:
@@ -30,4 +30,15 @@ def write_report(run: Path) -> list[str]:
     svgs = {name: svg for name, (_, svg) in drawn.items()}
     files.write_text(run / "report.md", markdown.render(summary.title, blocks))
     files.write_text(run / "report.html", html.render(summary.title, blocks, svgs))
+    return _table(summary)
+
+
+def read_table(run: Path) -> list[str] | None:
+    """Return the verdict table, as lines for a terminal, if the report of a run folder is there and up to date."""
+    summary = summarize(run)
+    there = all((run / name).is_file() for name in ("report.html", "report.md", "summary.csv"))
+    return _table(summary) if there and files.read_text(run / "summary.csv") == to_csv(summary) else None
+
+
+def _table(summary: Summary) -> list[str]:
     return markdown.terminal(document.verdict_table(summary)) if summary.lines else []

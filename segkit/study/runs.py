@@ -126,6 +126,7 @@ class StudyRun:
     folder: Path
     limit: Limit
     _ends: dict[str, Event] = field(default_factory=dict)
+    _same: bool = False  # the run folder is of this very recipe
     _temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -155,11 +156,17 @@ class StudyRun:
             self.folder = Path(self._temporary.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         with files.Lock(self.folder):
-            files.write_text(self.folder / "recipe.toml", self.recipe.to_toml())
+            self._write_recipe()
             for event in self._run(jobs, fresh, fail_fast):
                 if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
                     self._ends[event.trial] = event
                 yield event
+
+    def _write_recipe(self) -> None:
+        path, text = self.folder / "recipe.toml", self.recipe.to_toml()
+        self._same = path.is_file() and files.read_text(path) == text
+        if not self._same:
+            files.write_text(path, text)
 
     def _run(self, jobs: str | int, fresh: bool, fail_fast: bool) -> Iterator[Event]:
         missing: list[Trial] = []
@@ -248,7 +255,7 @@ class StudyRun:
 
     def finish(self) -> Outcome:
         """Write the report of what is on disk and say how the study ended."""
-        from segkit.study.report import write_report
+        from segkit.study.report import read_table, write_report
 
         outcome = Outcome(self.title, None if self.limit.batches else self.folder)
         for trial in self.planned:
@@ -259,7 +266,9 @@ class StudyRun:
                 outcome.failures[str(trial.folder)] = end.text
         outcome.interrupted = bool(outcome.counts.get("interrupted")) and not outcome.failures
         try:
-            outcome.table = write_report(self.folder)
+            nothing_new = self._same and set(outcome.counts) == {"skipped"}
+            found = read_table(self.folder) if nothing_new else None
+            outcome.table = write_report(self.folder) if found is None else found
         finally:
             if self._temporary:
                 self._temporary.cleanup()
