@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segkit.study.reading import TrialRecord
-from segkit.study.style import shorten
+from segkit.study.style import shorten, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,10 +61,10 @@ def overlay(trial: TrialRecord, case: str) -> Path:
 def choose(summary: Summary) -> list[Chosen]:
     """Return the cases nearest to the percentiles of the reference, among those that were drawn."""
     ranked = [summary.reference, *(v for v in summary.variants if v != summary.reference)]
-    base = next((variant for variant in ranked if summary.finished(variant)), None)
+    base = next((variant for variant in ranked if summary.compared(variant)), None)
     if base is None:
         return []
-    trials, metric = summary.finished(base), summary.headline[0].result.metric
+    trials, metric = summary.compared(base), summary.headline[0].result.metric
     drawn = {
         case: value
         for case, value in values(trials, metric).items()
@@ -86,11 +86,12 @@ def choose(summary: Summary) -> list[Chosen]:
 
 def _show(summary: Summary, variant: str, case: str, metric: str) -> Shown:
     """Return the picture of the variant's first trial that drew the case."""
-    for trial in summary.finished(variant):
+    for trial in summary.compared(variant):
         if overlay(trial, case).exists():
             value = values([trial], metric).get(case)
             number = f"{metric} {value:.4f}" if value is not None else f"{metric} undefined"
-            return Shown(overlay(trial, case), f"{number} (seed {trial.seed})")
+            fold = f", fold {trial.fold}" if trial.fold else ""
+            return Shown(overlay(trial, case), f"{number} (seed {trial.seed}{fold})")
     return Shown(None, "no picture")
 
 
@@ -103,7 +104,7 @@ def figure(summary: Summary) -> Figure | None:
         return None
     import cv2
 
-    variants, size = summary.variants, 1.6
+    variants, size = summary.variants, 1.8
     drawing = Figure(figsize=(size * len(chosen) + 0.5, size * len(variants) + 0.6), layout="constrained")
     axes = drawing.subplots(len(variants), len(chosen), squeeze=False)
     for row, variant in zip(axes, variants, strict=True):
@@ -116,7 +117,7 @@ def figure(summary: Summary) -> Figure | None:
             axis.spines[:].set_visible(False)
             axis.grid(False)
             axis.set_xlabel(shown.caption, fontsize=7)
-        row[0].set_ylabel(shorten(variant, 24), fontsize=8)
+        row[0].set_ylabel(wrapped(variant), fontsize=8)
     for axis, case in zip(axes[0], chosen, strict=True):
-        axis.set_title(f"{case.percentile}th percentile\n{shorten(case.case, 24)}", fontsize=8, loc="center")
+        axis.set_title(f"{case.percentile}th percentile\n{shorten(case.case, 22)}", fontsize=8, loc="center")
     return drawing

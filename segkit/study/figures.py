@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segkit.study import cases
+from segkit.study import cases, prose
 from segkit.study.statistics import Table
-from segkit.study.style import COLOURS, legend_below, look, new_figure, shorten, style
+from segkit.study.style import COLOURS, legend_below, look, new_figure, style, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from segkit.study.summary import Line, Summary
 
-PANEL = 2.5
+PANEL, ROW = 2.5, 0.42
+FEW = 6
 DECADE = 10
 LATE_EPOCHS = 20
 LATE_SHARE = 0.1
@@ -68,20 +69,21 @@ def curves(summary: Summary, column: str, label: str, *, may_log: bool) -> Figur
         return None
     bands = {variant: _bands(table) for variant, table in tables.items()}
     late = transient_end([mean for _, mean, _, _ in bands.values()])
-    figure, axes = new_figure(PANEL * (1 + bool(late)) + 0.25 * len(tables), 1 + bool(late))
+    figure, axes = new_figure(PANEL * (1 + bool(late)), 1 + bool(late))
+    alpha = 0.15 if len(tables) <= FEW else 0.07
     for axis, start in zip(axes, (1, late), strict=False):
         for variant, (epochs, mean, low, high) in bands.items():
             shown = epochs >= (start or 1)
-            _line(axis, summary.variants.index(variant), epochs[shown], mean[shown], shorten(variant))
+            _line(axis, summary.variants.index(variant), epochs[shown], mean[shown], variant)
             if len(tables[variant]) > 1:
                 colour = look(summary.variants.index(variant))["color"]
-                axis.fill_between(epochs[shown], low[shown], high[shown], color=colour, alpha=0.15, linewidth=0)
+                axis.fill_between(epochs[shown], low[shown], high[shown], color=colour, alpha=alpha, linewidth=0)
         _scale(axis, [band[1:] for band in bands.values()] if may_log else [], int(start or 1))
         axis.set_ylabel(label)
     if late:
         axes[1].set_title(f"from epoch {late}")
     axes[-1].set_xlabel("epoch")
-    legend_below(figure, axes[0])
+    legend_below(figure, axes[0].lines)
     return figure
 
 
@@ -89,14 +91,14 @@ def _line(axis: Axes, number: int, x: Table, y: Table, label: str) -> None:
     """Draw a curve with a few markers, at other places for each variant."""
     step = max(1, len(x) // 8)
     every: Any = (number * max(1, step // 4) % step, step) if len(x) > 1 else None
-    axis.plot(x, y, label=label, markevery=every, **look(number))
+    axis.plot(x, y, label=wrapped(label, 60, 3), markevery=every, **look(number))
 
 
 def _scale(axis: Axes, bands: Sequence[Sequence[Table]], start: int) -> None:
     """Use a log scale where the values span a decade or more, and whole epochs below."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     values = np.concatenate([np.zeros(0), *(part[start - 1 :] for band in bands for part in band)])
     if len(values) and values.min() > 0 and values.max() / values.min() >= DECADE:
         axis.set_yscale("log")
@@ -111,16 +113,16 @@ def learning_rate(summary: Summary) -> Figure | None:
             groups.setdefault(tuple(rates), []).append(variant)
     if not groups:
         return None
-    figure, (axis,) = new_figure(PANEL + 0.25 * len(groups))
+    figure, (axis,) = new_figure(PANEL)
     for shared, variants in groups.items():
         everyone = len(groups) == 1 and len(variants) > 1
-        label = "all variants" if everyone else shorten(", ".join(variants), 60)
+        label = "all variants" if everyone else ", ".join(variants)
         epochs = np.arange(1.0, len(shared) + 1)
         _line(axis, summary.variants.index(variants[0]), epochs, np.array(shared), label)
     _scale(axis, [[np.array(shared)] for shared in groups], 1)
     axis.set_xlabel("epoch")
     axis.set_ylabel("learning rate")
-    legend_below(figure, axis)
+    legend_below(figure, axis.lines)
     return figure
 
 
@@ -131,7 +133,7 @@ def effect(summary: Summary) -> Figure | None:
     lines = [line for line in summary.headline if not math.isnan(line.result.difference)]
     if not lines:
         return None
-    figure, (axis,) = new_figure(1.5 + 0.34 * len(lines))
+    figure, (axis,) = new_figure(0.75 + ROW * len(lines))
     for row, line in enumerate(lines):
         result = line.result
         colour = COLOURS[summary.variants.index(result.variant) % len(COLOURS)]
@@ -141,19 +143,16 @@ def effect(summary: Summary) -> Figure | None:
         axis.plot(result.difference, row, "o", color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.5)
     axis.axvline(0, color="#444444", linewidth=1, zorder=0)
     _rows(axis, [line.result.variant for line in lines])
-    axis.set_xlabel(f"{_named(lines[0])}: difference from {shorten(summary.reference, 24)}")
+    axis.set_xlabel(f"{_named(lines[0])}: difference from {wrapped(summary.reference, 60, 1)}{_unit(lines[0])}")
     grey: dict[str, Any] = {"color": "#666666"}
-    legend_below(
-        figure,
-        axis,
-        [
-            Line2D([], [], linewidth=1.2, marker="|", markersize=7, label="95 %, training noise and patients", **grey),
-            Line2D([], [], linewidth=4, solid_capstyle="butt", label="95 %, patients alone (bootstrap)", **grey),
-            Line2D(
-                [], [], linestyle="", marker="o", markersize=7, label="filled: told apart from the reference", **grey
-            ),
-        ],
-    )
+    keys = [Line2D([], [], linewidth=4, solid_capstyle="butt", label="95 %, patients alone (bootstrap)", **grey)]
+    if any(not math.isnan(line.result.t_low) for line in lines):
+        both = "95 %, training noise and patients"
+        keys.insert(0, Line2D([], [], linewidth=1.2, marker="|", markersize=7, label=both, **grey))
+    if any(line.result.told_apart for line in lines):
+        told = "filled: told apart from the reference"
+        keys.append(Line2D([], [], linestyle="", marker="o", markersize=7, label=told, **grey))
+    legend_below(figure, keys)
     return figure
 
 
@@ -161,9 +160,13 @@ def _named(line: Line) -> str:
     return "Dice" if line.result.metric == "dice" else line.result.metric
 
 
+def _unit(line: Line) -> str:
+    return " (mm)" if line.result.metric in prose.IN_MM else ""
+
+
 def _rows(axis: Axes, labels: Sequence[str]) -> None:
     """Name the rows of a horizontal figure, the first on top."""
-    axis.set_yticks(range(len(labels)), [shorten(label, 22) for label in labels])
+    axis.set_yticks(range(len(labels)), [wrapped(label) for label in labels])
     axis.set_ylim(len(labels) - 0.4, -0.6)
     axis.grid(False, axis="y")
 
@@ -171,11 +174,11 @@ def _rows(axis: Axes, labels: Sequence[str]) -> None:
 def distribution(summary: Summary) -> Figure | None:
     """Draw the distribution of the per-case headline metric: box (quartiles), whiskers (5th and 95th), every case."""
     metric = summary.headline[0].result.metric
-    values = {v: np.array(sorted(cases.values(summary.finished(v), metric).values())) for v in summary.variants}
+    values = {v: np.array(sorted(cases.values(summary.compared(v), metric).values())) for v in summary.variants}
     values = {variant: found for variant, found in values.items() if len(found)}
     if not values:
         return None
-    figure, (axis,) = new_figure(1.1 + 0.42 * len(values))
+    figure, (axis,) = new_figure(0.6 + ROW * len(values))
     rng = np.random.default_rng(0)
     for row, (variant, found) in enumerate(values.items()):
         colour = look(summary.variants.index(variant))["color"]
@@ -191,7 +194,7 @@ def distribution(summary: Summary) -> Figure | None:
         medianprops={"color": "black", "linewidth": 1.8},
     )
     _rows(axis, list(values))
-    axis.set_xlabel(f"{_named(summary.headline[0])} of a case (mean over channels and trials)")
+    axis.set_xlabel(f"{_named(summary.headline[0])} of a case{_unit(summary.headline[0])}, mean over channels and trials")
     return figure
 
 

@@ -23,15 +23,15 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc; padd
   overflow-wrap: anywhere; }
 p, li { max-width: 46rem; overflow-wrap: anywhere; }
 .box { overflow-x: auto; border: 1px solid #ccc; border-radius: 4px; }
-table { border-collapse: collapse; font-size: .875rem; width: 100%; }
-th, td { padding: .35rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
+table { border-collapse: collapse; font-size: .8125rem; width: 100%; }
+th, td { padding: .35rem .4rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
 thead th { background: #f2f2f2; vertical-align: bottom; }
 thead th.number { white-space: normal; }
 tbody tr:last-child > * { border-bottom: 0; }
 tr > :first-child { position: sticky; left: 0; z-index: 1; border-right: 1px solid #e4e4e4; }
 tbody th { font-weight: 600; background: #fff; white-space: nowrap; }
-tbody th.long { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 14rem; }
-td.long { min-width: 10.5rem; }
+tbody th.long { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 12rem; }
+td.long { min-width: 9.5rem; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .alarming { border-left: 4px solid #d55e00; padding-left: 1.8rem; }
 .figures { display: grid; gap: 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#5
 LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (6, 2, 1, 2)), (0, (1, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*", "h")
 WIDTH = 5.2
+LEGEND_LINE, LEGEND_PAD = 0.165, 0.1
 DPI = 300
 
 _SETTINGS = {
@@ -67,18 +70,30 @@ def new_figure(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(panels, 1, 1 + i) for i in range(panels)]
 
 
-def shorten(label: str, length: int = 34) -> str:
-    """Return a label that fits beside an axis, its dollar signs no mathematics."""
-    return (label if len(label) <= length else label[: length - 1] + "…").replace("$", r"\$")
+def shorten(label: str, length: int) -> str:
+    """Return a label without its middle where it is too long: labels of one study often differ in their ends."""
+    if len(label) <= length:
+        return label
+    return f"{label[: length // 2].rstrip()}…{label[len(label) - (length - 1) // 2 :].lstrip()}"
 
 
-def legend_below(figure: Figure, axes: Axes, extra: Sequence[Any] = ()) -> None:
-    """Put the legend under the figure, where it hides nothing."""
-    handles, labels = axes.get_legend_handles_labels()
-    handles, labels = [*handles, *extra], [*labels, *(handle.get_label() for handle in extra)]
-    longest = max((len(label) for label in labels), default=0)
+def wrapped(label: str, width: int = 22, lines: int = 2) -> str:
+    """Return a label on as many lines as it needs, shortened where these are too few; dollars are no mathematics."""
+    parts = [label]
+    for length in range(max(len(label), 1), 0, -1):
+        parts = textwrap.wrap(shorten(label, length), width, break_on_hyphens=False)
+        if len(parts) <= lines:
+            break
+    return "\n".join(parts).replace("$", r"\$")
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """Put the legend under the figure, where it hides nothing, and make the figure higher by what it takes."""
+    lines = [line for handle in handles for line in str(handle.get_label()).split("\n")]
+    longest = max(map(len, lines), default=0)
     columns = 1 if longest > 30 else 2 if longest > 16 else 3
-    figure.legend(handles, labels, loc="outside lower left", ncols=min(columns, max(1, len(labels))))
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * math.ceil(len(lines) / columns) + LEGEND_PAD)
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns)
 
 
 def to_bytes(figure: Figure, kind: str) -> bytes:

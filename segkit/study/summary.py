@@ -74,6 +74,7 @@ class Summary:
     Attributes:
         reference: the variant that the others are compared with.
         trials: all planned trials, in the order of the plan.
+        whole: the finished trials of seeds that have all their folds: those that are compared.
         lines: a line for each variant, metric and channel, the headline's first.
         missing: what is not there, a sentence each.
         notes: what else a reader must know, a sentence each.
@@ -85,6 +86,7 @@ class Summary:
     reference: str
     trials: list[TrialRecord]
     channels: list[str]
+    whole: list[TrialRecord]
     lines: list[Line]
     missing: list[str]
     notes: list[str]
@@ -101,6 +103,10 @@ class Summary:
     def finished(self, variant: str) -> list[TrialRecord]:
         """Return the finished trials of a variant."""
         return [trial for trial in self.of(variant) if trial.status == FINISHED and not trial.problem]
+
+    def compared(self, variant: str) -> list[TrialRecord]:
+        """Return the trials of a variant that the tables are about."""
+        return [trial for trial in self.whole if trial.variant == variant]
 
 
 def _text(name: str, value: str | int | float) -> str:
@@ -137,7 +143,7 @@ def summarize(run: Path) -> Summary:
     ]
     missing = [_missing(trial) for trial in trials if trial.status != FINISHED or trial.problem] + incomplete
     notes = _notes(plan, variants, reference, whole)
-    return Summary(run, plan.title, variants, reference, trials, channels, lines, missing, notes)
+    return Summary(run, plan.title, variants, reference, trials, channels, whole, lines, missing, notes)
 
 
 def _missing(trial: TrialRecord) -> str:
