@@ -78,7 +78,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     top = open_root(root)
     if not structures or len(set(structures)) < len(structures):
         raise UserError(f"structures: {list(structures)} should name each channel once, and at least one.")
-    patients = [_read_patient(top, folder) for folder in _patient_folders(top)]
+    patients = [read_patient(top, folder) for folder in patient_folders(top)]
     if not patients:
         raise UserError(f"{root}: no patient's folder is here (one that holds PXXlist.txt, PXXdicom, PXXcontours-manual).")
     _check_names(patients)
@@ -87,7 +87,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     for patient in patients:
         for frame, found in patient.frames.items():
             if needed <= set(found):
-                cases.append(_case(patient, frame, structures))
+                cases.append(read_case(patient, frame, structures))
             else:
                 partial.append(f"{patient.folder.name}/{frame}")
     notes = list(_notes(patients, partial))
@@ -96,7 +96,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     return Dataset("rvsc", tuple(structures), tuple(cases), tuple(notes))
 
 
-def _patient_folders(root: Path) -> Iterator[Path]:
+def patient_folders(root: Path) -> Iterator[Path]:
     """Yield the folders that hold a patient's frames or contours, those nearest to the root first."""
     level = [root]
     for _ in range(DEPTH + 1):
@@ -123,7 +123,7 @@ def _check_names(patients: list[Patient]) -> None:
         seen[name] = patient.folder
 
 
-def _read_patient(root: Path, folder: Path) -> Patient:
+def read_patient(root: Path, folder: Path) -> Patient:
     """Return what a patient's folder holds: the listed contours, or all where there is no list."""
     patient = Patient(root, folder)
     for path in files_below(root, folder):
@@ -150,7 +150,7 @@ def _listed(patient: Patient, path: Path) -> Iterator[str]:
         yield name
 
 
-def _case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> Case:
+def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> Case:
     """Return a labelled frame."""
     import numpy as np
 

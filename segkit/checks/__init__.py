@@ -1,0 +1,1 @@
+"""What `segkit check` looks at: recipes, knobs, dataset folders, run folders."""
