@@ -74,6 +74,7 @@ def build(summary: Summary, drawn: Iterable[str]) -> list[Block]:
     return [
         *_state(summary),
         *_verdict(summary),
+        *_missing(summary),
         *_warnings(summary),
         *_figures(drawn),
         *_cases(summary),
@@ -86,12 +87,12 @@ def build(summary: Summary, drawn: Iterable[str]) -> list[Block]:
 
 def _state(summary: Summary) -> list[Block]:
     finished = sum(len(summary.finished(variant)) for variant in summary.variants)
-    blocks: list[Block] = [
-        Paragraph(f"{len(summary.variants)} variants, {finished} of {len(summary.trials)} trials finished.")
-    ]
-    if summary.missing:
-        blocks += [Heading("This study is not complete"), Bullets(summary.missing, alarming=True)]
-    return blocks
+    counted = f"{len(summary.variants)} variants, {finished} of {len(summary.trials)} trials finished."
+    return [Paragraph(f"{counted} {prose.INCOMPLETE}" if summary.missing else counted)]
+
+
+def _missing(summary: Summary) -> list[Block]:
+    return [Heading("Missing"), Bullets(summary.missing, alarming=True)] if summary.missing else []
 
 
 def _interval(cells: dict[str, str], low: str, high: str) -> str:
@@ -219,6 +220,7 @@ def _everything(summary: Summary) -> list[Block]:
 def _first_batch(summary: Summary) -> list[Block]:
     rows = []
     for variant in summary.variants:
+        terms: list[dict[str, object]]
         terms = next((t.info["first_batch"] for t in summary.of(variant) if t.info.get("first_batch")), [])
         rows += [[variant, str(t["term"]), _number(t.get("value")), _share(t.get("gradient_share"))] for t in terms]
     if not rows:
@@ -256,7 +258,7 @@ def _what_was_run(summary: Summary) -> list[Block]:
     blocks: list[Block] = [Heading("What was run"), Table(["", ""], rows)] if infos else [Heading("What was run")]
     recipe = summary.run / "recipe.toml"
     if recipe.is_file():
-        blocks.append(Code("The recipe, filled in", recipe.read_text(encoding="utf-8")))
+        blocks.append(Code("The recipe, filled in", recipe.read_text(encoding="utf-8", errors="replace")))
     return blocks
 
 

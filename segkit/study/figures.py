@@ -194,7 +194,8 @@ def distribution(summary: Summary) -> Figure | None:
         medianprops={"color": "black", "linewidth": 1.8},
     )
     _rows(axis, list(values))
-    axis.set_xlabel(f"{_named(summary.headline[0])} of a case{_unit(summary.headline[0])}, mean over channels and trials")
+    first = summary.headline[0]
+    axis.set_xlabel(f"{_named(first)} of a case{_unit(first)}, mean over channels and trials")
     return figure
 
 

@@ -43,7 +43,8 @@ figcaption, .small { font-size: .875rem; color: #444; }
 details { margin: .8rem 0; }
 summary { cursor: pointer; padding: .3rem 0; }
 pre { margin: 0; padding: .8rem; font-size: .8rem; line-height: 1.4; }
-@media print { details > * { display: block; } .box { overflow: visible; border: 0; } tr > :first-child { position: static; } }
+@media print { details > * { display: block; } .box { overflow: visible; border: 0; }
+  tr > :first-child { position: static; } }
 """
 
 
@@ -131,7 +132,8 @@ def _cases(block: Cases) -> str:
         for case in block.chosen:
             shown = case.by_variant[variant]
             alt = escape(f"{case.case}, {variant}: {shown.caption}")
-            picture = f'<img alt="{alt}" src="{_picture(shown.picture)}">' if shown.picture else ""
+            uri = _picture(shown.picture) if shown.picture else ""
+            picture = f'<img alt="{alt}" src="{uri}">' if uri else ""
             cells += f'<td>{picture}<span class="small">{escape(shown.caption)}</span></td>'
         rows.append(f"<tr>{_row_head(variant)}{cells}</tr>")
     return (
@@ -141,12 +143,12 @@ def _cases(block: Cases) -> str:
 
 
 def _picture(path: Path) -> str:
-    """Return an overlay as a data URI, no larger than the page shows it sharply."""
+    """Return an overlay as a data URI, no larger than the page shows it sharply; "" where it cannot be read."""
     import cv2
 
     image = cv2.imread(str(path))
     if image is None:
-        return _uri("png", path.read_bytes())
+        return ""
     scale = PICTURE_PIXELS / max(image.shape)
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

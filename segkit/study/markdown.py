@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -12,24 +13,24 @@ from segkit.study.document import Block, Bullets, Cases, Code, Figures, Heading,
 
 def render(title: str, blocks: Sequence[Block]) -> str:
     """Return the report as Markdown; figures are linked from `figures/`."""
-    parts = [f"# {_line(title)}", *(_block(block) for block in blocks)]
+    parts = [f"# {_plain(title)}", *(_block(block) for block in blocks)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _block(block: Block) -> str:
     match block:
         case Heading(text):
-            return f"## {_line(text)}"
+            return f"## {_plain(text)}"
         case Paragraph(text):
             return text
         case Bullets(items):
-            return "\n".join(f"- {_line(item)}" for item in items)
+            return "\n".join(f"- {_plain(item)}" for item in items)
         case Table(head, rows):
             return "\n".join(table(head, rows))
         case Figures(captions):
             return "\n\n".join(f"![{caption}](figures/{name}.png)\n\n{caption}" for name, caption in captions.items())
         case Cases(chosen):
-            names = "\n".join(f"- {case.percentile}th percentile: {_line(case.case)}" for case in chosen)
+            names = "\n".join(f"- {case.percentile}th percentile: {_plain(case.case)}" for case in chosen)
             return f"![Cases](figures/cases.png)\n\n{names}"
         case Code(title, text):
             fence = "`" * (3 + text.count("```"))
@@ -41,9 +42,14 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
+def _plain(text: str) -> str:
+    """Return text whose characters are no Markdown and no HTML."""
+    return re.sub(r"([\\`*<|])", r"\\\1", _line(text))
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table, columns aligned, numbers to the right."""
-    cells = [[_line(cell).replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    cells = [[_plain(cell) for cell in row] for row in (head, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
     right = numeric(rows, len(head))
     lines = [

@@ -20,8 +20,8 @@ JUDGED = (
     "then has a false verdict."
 )
 BESIDE = {
-    WILCOXON: "Wilcoxon's signed-rank test and the bootstrap interval know nothing of training noise: they stand beside "
-    "the verdict and do not make it.",
+    WILCOXON: "Wilcoxon's signed-rank test and the bootstrap interval know nothing of training noise: they stand "
+    "beside the verdict and do not make it.",
     SHOWN: "Could have shown: the smallest true difference that this study finds four times in five.",
 }
 ONE_SEED = (
@@ -32,6 +32,7 @@ TWO_SEEDS = (
     "Two seeds show little of the training noise: with three, better five, much smaller differences are told apart."
 )
 FEW_PATIENTS = "With fewer than five patients the result holds for these patients and says little about others."
+INCOMPLETE = "This study is not complete: what is missing stands below the verdict."
 CASES = (
     "Cases at the 5th, 25th, 50th and 95th percentile of the reference, the same for each variant. Truth: solid blue; "
     "prediction: dashed orange. The number is that of the pictured trial."

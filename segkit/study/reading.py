@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
 import tomllib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 from segkit.errors import UserError
 
 FINISHED, MISSING = "finished", "missing"
+DAMAGED = "damaged"
 
 
 class CaseValue(NamedTuple):
@@ -50,7 +53,7 @@ class TrialRecord:
     """One trial as it is on disk.
 
     Attributes:
-        status: "finished", "failed", "interrupted", "running" or "missing".
+        status: "finished", "failed", "interrupted", "running", "missing" or "damaged" (no readable trial.json).
         info: what trial.json says.
         curves: the columns of metrics.csv, by name, one number an epoch.
         cases: the rows of cases.csv of a finished trial.
@@ -101,7 +104,7 @@ def _unplanned(run: Path, problem: str) -> Planned:
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
         if match:
-            label = str(_json(path).get("variant", path.parent.parent.name))
+            label = str(_info(path)[0].get("variant", path.parent.parent.name))
             fold = int(match[1]) if match[1] else None
             found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
     found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
@@ -113,49 +116,97 @@ def _number(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _info(path: Path) -> tuple[dict[str, Any], str]:
+    """Return what a trial.json says, and what is wrong with it; "" where nothing is, or where there is none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, ValueError) as error:
+        return {}, f"{path.name} cannot be read: {error}"
+    if not isinstance(found, dict):
+        return {}, f"{path.name} cannot be read: it is no table of names and values"
+    info = {name: value for name, value in found.items() if value is not None}
+    wrong = [name for name, sound in _SOUND.items() if name in info and not sound(info[name])]
+    if wrong:
+        return {}, f"{path.name} is damaged: {', '.join(wrong)} is not what a training writes"
+    return info, ""
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "status": lambda value: isinstance(value, str),
+    "seconds": lambda value: isinstance(value, int | float),
+    "warnings": lambda value: isinstance(value, list),
+    "data": _is_table,
+    "versions": _is_table,
+    "split": lambda value: _is_table(value) and all(isinstance(names, list) for names in value.values()),
+    "first_batch": lambda value: isinstance(value, list) and all(_is_table(term) and "term" in term for term in value),
+}
 
 
 def read_trial(run: Path, variant: str, seed: int, fold: int | None, folder: Path) -> TrialRecord:
     """Return a trial as it is on disk; whatever is not there or damaged is said in the record."""
     path = run / folder
-    info = _json(path / "trial.json")
-    status = str(info.get("status", MISSING))
+    info, problem = _info(path / "trial.json")
+    status = DAMAGED if problem else info.get("status", MISSING)
     curves: dict[str, list[float]] = {}
     cases: list[CaseValue] = []
-    problem = ""
     try:
         if (path / "metrics.csv").exists():
             curves = _read_curves(path / "metrics.csv")
         if status == FINISHED:
             cases = _read_cases(path / "cases.csv")
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        problem = f"cannot be read: {error}"
+    except ValueError as error:
+        problem = problem or str(error)
     return TrialRecord(variant, seed, fold, path, status, info, curves, cases, problem)
 
 
+def _rows(path: Path, least: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Return a table's names and rows, each as long as the names; ValueError says where that is not so."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        reader = csv.reader(io.StringIO(text, newline=""))
+        names = next(reader, [])
+        rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not names:
+        raise ValueError(f"{path.name} is damaged: it is empty")
+    missing = [name for name in least if name not in names]
+    if missing:
+        raise ValueError(f"{path.name} is damaged: it has no column {', '.join(missing)}")
+    if not text.endswith("\n"):
+        raise ValueError(f"{path.name} is damaged: it ends within line {len(rows) + 1}")
+    for line, row in rows:
+        if len(row) != len(names):
+            raise ValueError(f"{path.name} is damaged: line {line} has {len(row)} of {len(names)} values")
+    return names, [row for _, row in rows]
+
+
+def _number_at(path: Path, row: int, text: str) -> float:
+    """Return a value of a table, NaN for an empty one."""
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        raise ValueError(f"{path.name} is damaged: line {row + 2} has {text!r} instead of a number") from None
+
+
 def _read_curves(path: Path) -> dict[str, list[float]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        names, *rows = csv.reader(file)
-    return {name: [float(row[i]) if row[i] else math.nan for row in rows] for i, name in enumerate(names)}
+    names, rows = _rows(path, ("epoch",))
+    return {name: [_number_at(path, i, row[at]) for i, row in enumerate(rows)] for at, name in enumerate(names)}
 
 
 def _read_cases(path: Path) -> list[CaseValue]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            CaseValue(
-                row["case"],
-                row["patient"],
-                row["channel"],
-                row["metric"],
-                float(row["value"]) if row["value"] else math.nan,
-                int(row["truth_pixels"]),
-                int(row["predicted_pixels"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    names, rows = _rows(path, CaseValue._fields)
+    case, patient, channel, metric, *numbers = (names.index(name) for name in CaseValue._fields)
+    found = []
+    for i, row in enumerate(rows):
+        value, truth, predicted = (_number_at(path, i, row[at]) for at in numbers)
+        if not (math.isfinite(truth) and math.isfinite(predicted)):
+            raise ValueError(f"{path.name} is damaged: line {i + 2} has no number of pixels")
+        found.append(CaseValue(row[case], row[patient], row[channel], row[metric], value, int(truth), int(predicted)))
+    return found

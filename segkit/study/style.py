@@ -21,7 +21,7 @@ WIDTH = 5.2
 LEGEND_LINE, LEGEND_PAD = 0.165, 0.1
 DPI = 300
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "segkit",
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit.metrics import direction
-from segkit.study.reading import FINISHED, CaseValue, Planned, TrialRecord, planned, read_trial
+from segkit.study.reading import DAMAGED, FINISHED, CaseValue, Planned, TrialRecord, planned, read_trial
 from segkit.study.statistics import Table
 from segkit.study.verdicts import Measure, Result, judge
 
@@ -148,8 +148,8 @@ def summarize(run: Path) -> Summary:
 
 def _missing(trial: TrialRecord) -> str:
     """Return what is the matter with a trial that is not finished."""
-    if trial.problem:
-        return f"{trial.name}: {trial.problem}"
+    if trial.problem and trial.status in (FINISHED, DAMAGED):
+        return f"{trial.name}: {trial.problem}: left out of the tables"
     done, epochs = trial.info.get("epochs_done", 0), trial.info.get("epochs", "?")
     if trial.status == "failed":
         return (
