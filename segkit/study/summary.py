@@ -184,7 +184,7 @@ def _notes(plan: Planned, variants: Sequence[str], reference: str, whole: Sequen
         notes.append("These trainings were cut short on purpose (a dry run or an overfit run): the values mean little.")
     if any(trial.info.get("reused_from") for trial in whole):
         count = sum(bool(trial.info.get("reused_from")) for trial in whole)
-        notes.append(f"{count} trials are copies of identical ones that were trained before.")
+        notes.append(f"Copies of identical trials that were trained before: {count} of {len(whole)}.")
     return notes
 
 

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import base64
+import csv
+import re
+import shutil
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+
+from segkit.study.report import write_report
+from tests.fake_runs import make_run
+
+REFERENCE, ODD, BROKEN = "dice | mix", "a <b> & `c`", "summed"
+TITLE = "Is <b> | better?"
+FIGURES = ("effect", "distribution", "val_dice", "val_loss", "train_loss", "learning_rate", "cases")
+
+
+class Tables(HTMLParser):
+    """The tables of a page, as rows of texts, and the addresses that it loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.loaded, self.tags, self.cell = [], [], set(), None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.loaded += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.cell = ""
+
+    def handle_data(self, data):
+        if self.cell is not None:
+            self.cell += data
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append(self.cell)
+            self.cell = None
+
+
+def markdown_tables(text):
+    found = []
+    for block in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
+        rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
+        plain = [[re.sub(r"\\(.)", r"\1", cell.strip()) for cell in row] for row in rows]
+        found.append([plain[0], *plain[2:]])
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    variants = {REFERENCE: 0.0, ODD: -0.05, BROKEN: -0.3}
+    folder = make_run(
+        tmp_path_factory.mktemp("runs") / "study",
+        variants,
+        status={(BROKEN, 2): "failed"},
+        recipe={"title": TITLE, "compare_with": REFERENCE},
+        cases=4,
+    )
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(run):
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def markdown(run):
+    return (run / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def lines(run):
+    with (run / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def rows_of_cases(run, variant, trial="*"):
+    for path in sorted((run / variant).glob(f"{trial}/cases.csv")):
+        with path.open(newline="", encoding="utf-8") as file:
+            yield from csv.DictReader(file)
+
+
+def test_page_needs_nothing_else(html):
+    page = Tables(html)
+    assert page.loaded
+    assert all(address.startswith("data:image/") for address in page.loaded)
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert not re.search(r"url\(|@import|https?://", html)
+    svgs = [base64.b64decode(address.split(",")[1]) for address in page.loaded if "svg" in address]
+    assert len(svgs) == len(FIGURES) - 1
+    references = re.findall(rb'href="([^"]*)"', b"".join(svgs))
+    assert all(reference.startswith((b"#", b"data:")) for reference in references)
+
+
+def test_verdict_stands_first(html, markdown):
+    heading = f"Verdict: each variant against {REFERENCE}"
+    assert re.findall("<h2>(.*?)</h2>", html)[0] == heading
+    assert Tables(html).tables[0][0][:3] == ["variant", "verdict", "Dice"]
+    sections = re.findall("^## (.*)$", markdown, re.MULTILINE)
+    assert sections[0].replace("\\", "") == heading
+    assert sections[1:] == [
+        *("Missing", "Warnings", "Figures", "Cases", "Failures", "All metrics and channels", "First batch"),
+        "What was run",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["html", "markdown"])
+def test_tables_say_what_the_summary_says(kind, html, markdown, lines):
+    tables = Tables(html).tables if kind == "html" else markdown_tables(markdown)
+    keys = {
+        "variant": "variant", "verdict": "verdict", "Dice": "mean", "mean": "mean", "SD seeds": "sd_seeds",
+        "SD patients": "sd_patients", "difference": "difference", "p": "p_holm", "p (Wilcoxon)": "p_wilcoxon_holm",
+        "could have shown": "smallest_detectable", "metric": "metric", "channel": "channel",
+    }  # fmt: skip
+    intervals = {"95 % (patients, bootstrap)": "ci", "95 % (patients and seeds)": "t"}
+    headline = [line for line in lines if line["metric"] == "dice" and line["channel"] == "all"]
+    everything = next(table for table in tables if table[0][:2] == ["variant", "metric"])
+    for (head, *rows), wanted in ((tables[0], headline), (everything, lines)):
+        assert len(rows) == len(wanted) > 0
+        for row, line in zip(rows, wanted, strict=True):
+            shown = dict(zip(head, row, strict=True))
+            for column, key in keys.items():
+                if column in shown:
+                    assert shown[column] == line[key]
+            for column, key in intervals.items():
+                low, high = line[f"{key}_low"], line[f"{key}_high"]
+                assert shown[column] == (f"{low} to {high}" if low else "")
+    assert [row[-1] for row in tables[0][1:]] == ["3 of 3", "3 of 3", "2 of 3"]
+
+
+def test_failed_trial_is_shown_with_its_reason(html, markdown):
+    said = "summed, seed 2: failed after 20 of 60 epochs: train_loss is not finite: loss.dice_mix is nan in epoch 20"
+    assert f"<li>{said}</li>" in html
+    assert f"- {said}" in markdown
+    assert "8 of 9 trials finished. This study is not complete" in html
+
+
+def test_warnings_are_shown_once_with_their_trials(html):
+    assert html.count("loss.bce has 99.9 % of the gradient (summed, seed 1; summed, seed 2; summed, seed 3)") == 1
+
+
+def test_failures_are_counted(run, html, lines):
+    rows = [row for row in rows_of_cases(run, "summed") if row["metric"] == "dice"]
+    truth = np.array([int(row["truth_pixels"]) for row in rows]) > 0
+    predicted = np.array([int(row["predicted_pixels"]) for row in rows]) > 0
+    undefined = sum(row["value"] == "" for row in rows)
+    counted = [len(rows), (~truth).sum(), (truth & ~predicted).sum(), (~truth & predicted).sum(), undefined]
+    assert min(counted) > 0
+    table = next(table for table in Tables(html).tables if "missed" in table[0])
+    assert [row[2:] for row in table if row[:2] == ["summed", "all"]] == [[str(number) for number in counted]]
+    line = next(line for line in lines if (line["variant"], line["channel"]) == ("summed", "all"))
+    names = ("structures", "empty_truth", "missed", "false_positive_on_empty", "undefined")
+    assert [line[name] for name in names] == [str(number) for number in counted]
+
+
+def test_cases_are_the_same_for_each_variant(run, html):
+    values = {}
+    for row in rows_of_cases(run, "dice_mix"):
+        if row["metric"] == "dice" and row["value"]:
+            values.setdefault(row["case"], []).append(float(row["value"]))
+    means = {case: float(np.mean(found)) for case, found in values.items()}
+    wanted = []
+    for percentile in (5, 25, 50, 95):
+        target = np.percentile(list(means.values()), percentile)
+        free = [case for case in means if case not in [name for _, name in wanted]]
+        wanted.append((percentile, min(free, key=lambda case: (abs(means[case] - target), case))))
+    head, *rows = next(table for table in Tables(html).tables if "percentile" in "".join(table[0]))
+    assert head[1:] == [f"{percentile}th percentile{case}" for percentile, case in wanted]
+    assert [row[0] for row in rows] == [REFERENCE, ODD, BROKEN]
+    alts = re.findall(r'<img alt="(patient[^"]*)"', html)
+    assert [alt.split(",")[0] for alt in alts] == [case for _, case in wanted] * 3
+    shown = [float(row["value"]) for row in rows_of_cases(run, "summed", "seed-1") if _is_dice_of(row, wanted[0][1])]
+    assert rows[2][1] == f"dice {np.mean(shown):.4f} (seed 1)"
+
+
+def _is_dice_of(row, case):
+    return row["case"] == case and row["metric"] == "dice" and row["value"]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_sharp_and_scale(run, name):
+    png = cv2.imread(str(run / "figures" / f"{name}.png"))
+    assert png.shape[1] >= 1500
+    assert png.std() > 5
+    edge = np.concatenate([png[0], png[-1], png[:, 0], png[:, -1]])
+    assert edge.min() > 250, "something is cut off"
+    assert ElementTree.parse(run / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
+
+
+def test_labels_are_text_in_html_and_markdown(html, markdown):
+    assert "<b>" not in html
+    assert "a &lt;b&gt; &amp; `c`" in html
+    assert "<title>Is &lt;b&gt; | better?</title>" in html
+    assert r"| a \<b> & \`c\` |" in markdown
+    assert r"| dice \| mix " in markdown
+    assert markdown.startswith(r"# Is \<b> \| better?")
+
+
+def test_report_from_disk_has_the_same_bytes(run, tmp_path, monkeypatch, capsys):
+    from segkit.cli import main
+
+    copy = tmp_path / "study"
+    shutil.copytree(run, copy)
+    for path in ("summary.csv", "report.html", "report.md"):
+        (copy / path).unlink()
+    shutil.rmtree(copy / "figures")
+    monkeypatch.setattr("sys.argv", ["segkit", "report", str(copy)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == str(copy / "report.html")
+    made = [*run.glob("figures/*"), *(run / name for name in ("summary.csv", "report.html", "report.md"))]
+    assert len(made) == 2 * len(FIGURES) + 3
+    for path in made:
+        assert path.read_bytes() == (copy / path.relative_to(run)).read_bytes(), path.name

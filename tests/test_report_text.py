@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from segkit.study import document, html, markdown
+from segkit.study.figures import transient_end
+from segkit.study.style import shorten, wrapped
+from segkit.study.summary import summarize
+from tests.fake_runs import make_run, write_recipe, write_trial
+
+WIDTH = 100
+
+
+def text(run):
+    return markdown.render("title", document.build(summarize(run), []))
+
+
+def terminal(run):
+    return markdown.terminal(document.verdict_table(summarize(run)))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "study"
+    return make_run(folder, {"none": 0.0, "lambda=1": -0.15}, pictures=False, cases=3, epochs=6)
+
+
+@pytest.fixture()
+def run(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "study")
+
+
+def test_terminal_table_fits_and_has_what_matters(whole):
+    head, *rows, foot = terminal(whole)
+    assert head.split("  ")[0] == "variant"
+    assert head.split() == ["variant", "verdict", "Dice", "SD", "seeds", "difference", "95", "%", "trials"]
+    assert len(rows) == 2
+    assert foot == "95 %: interval of the difference, from patients and seeds"
+    assert max(map(len, [head, *rows, foot])) <= WIDTH
+    assert rows[1].split()[0] == "lambda=1"
+    assert rows[1].endswith("3 of 3")
+
+
+def test_one_seed_drops_empty_columns(tmp_path):
+    folder = make_run(tmp_path / "study", {"none": 0.0, "lambda=1": -0.1}, (1,), pictures=False, patients=6)
+    table = document.verdict_table(summarize(folder))
+    expected = ["variant", "verdict", "Dice", "SD patients", "difference", "95 % (patients, bootstrap)"]
+    assert list(table.head) == [*expected, "p (Wilcoxon)", "trials"]
+    assert all(any(column) for column in zip(*table.rows, strict=True))
+    said = text(folder)
+    for absent in ("SD seeds", "patients and seeds)", "could have shown", "Could have shown"):
+        assert absent not in said
+    assert "One seed cannot show training noise" in said
+    lines = terminal(folder)
+    assert lines[-1] == "95 %: interval of the difference, from patients alone (bootstrap)"
+    assert "one seed: cannot be told apart" in lines[2]
+    assert max(map(len, lines)) <= WIDTH
+
+
+def test_one_variant_has_a_result_and_no_verdict(tmp_path):
+    said = text(make_run(tmp_path / "study", {"none": 0.0}, pictures=False))
+    assert "## Result" in said
+    assert "better or worse" not in said
+
+
+def test_long_texts_take_several_lines_of_the_terminal(tmp_path):
+    label = "BCE summed + mix (as published), train_fraction=0.25"
+    folder = make_run(tmp_path / "study", {"none": 0.0, label: -0.1}, (1,), pictures=False, patients=3)
+    lines = terminal(folder)
+    assert max(map(len, lines)) <= WIDTH
+    first = next(i for i, line in enumerate(lines) if line.startswith("BCE"))
+    assert " ".join(line[:20].strip() for line in lines[first:-1]) == label
+    assert "one seed, fewer than" in lines[first]
+
+
+def test_unfinished_study_says_what_is_missing(tmp_path):
+    status = {("none", 2): "running", ("late", 1): "interrupted", ("late", 2): None, ("late", 3): "failed"}
+    folder = make_run(tmp_path / "study", {"none": 0.0, "late": 0.1}, status=status, pictures=False, epochs=30)
+    said = text(folder)
+    assert "2 variants, 2 of 6 trials finished. This study is not complete" in said
+    assert "- none, seed 2: running, 10 of 30 epochs done\n" in said
+    assert "- late, seed 1: interrupted, 10 of 30 epochs done\n" in said
+    assert "- late, seed 2: not started\n" in said
+    assert "- late, seed 3: failed after 10 of 30 epochs: train_loss is not finite" in said
+    assert said.index("## Verdict") < said.index("## Missing") < said.index("## Failures")
+    assert any(line.startswith("late") and "no finished trial" in line for line in terminal(folder))
+
+
+def test_nothing_trained_yet(tmp_path):
+    status = {("none", 1): None, ("late", 1): None}
+    folder = make_run(tmp_path / "study", {"none": 0.0, "late": 0.1}, (1,), status=status)
+    said = text(folder)
+    assert "0 of 2 trials finished" in said
+    assert said.count(": not started") == 2
+
+
+def cut(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+
+
+DAMAGE = {
+    "half cases.csv": (lambda t: cut(t / "cases.csv", 0.503), "cases.csv is damaged: it ends within line"),
+    "no cases.csv": (lambda t: (t / "cases.csv").unlink(), "cases.csv cannot be read: No such file"),
+    "empty cases.csv": (lambda t: cut(t / "cases.csv", 0), "cases.csv is damaged: it is empty"),
+    "binary cases.csv": (lambda t: (t / "cases.csv").write_bytes(b"\xff\x00\n"), "cases.csv cannot be read"),
+    "other cases.csv": (
+        lambda t: (t / "cases.csv").write_text("case,value\na,1\n"),
+        "cases.csv is damaged: it has no column patient, channel, metric, truth_pixels, predicted_pixels",
+    ),
+    "half metrics.csv": (lambda t: cut(t / "metrics.csv", 0.503), "metrics.csv is damaged: it ends within line"),
+    "words in metrics.csv": (
+        lambda t: (t / "metrics.csv").write_text("epoch,val_dice\n1,0.5\n2,much\n"),
+        "metrics.csv is damaged: line 3 has 'much' instead of a number",
+    ),
+    "short row": (
+        lambda t: (t / "metrics.csv").write_text("epoch,val_dice\n1\n"),
+        "metrics.csv is damaged: line 2 has 1 of 2 values",
+    ),
+    "half trial.json": (lambda t: cut(t / "trial.json", 0.5), "trial.json cannot be read"),
+    "list in trial.json": (lambda t: (t / "trial.json").write_text("[1]"), "trial.json cannot be read: it is no table"),
+    "wrong trial.json": (
+        lambda t: (t / "trial.json").write_text('{"status": "finished", "split": 3, "first_batch": [1]}'),
+        "trial.json is damaged: split, first_batch is not what a training writes",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_said_in_a_sentence(run, damage):
+    harm, sentence = DAMAGE[damage]
+    harm(run / "lambda=1" / "seed-2")
+    said = text(run)
+    assert f"- lambda=1, seed 2: {sentence}" in said
+    assert "left out of the tables" in said
+    assert "5 of 6 trials finished" in said
+    assert [line.split()[-3:] for line in terminal(run)[1:3]] == [["3", "of", "3"], ["2", "of", "3"]]
+
+
+@pytest.mark.parametrize("content", [b"[study\n", b"\xff\xfe", b"nonsense = 1\n"])
+def test_damaged_recipe_leaves_what_is_on_disk(run, content):
+    (run / "recipe.toml").write_bytes(content)
+    said = text(run)
+    assert "6 of 6 trials finished" in said
+    assert "The recipe of this run cannot be read now, so that missing trials are not seen" in said
+
+
+def test_damaged_picture_is_left_out(tmp_path):
+    folder = make_run(tmp_path / "study", {"none": 0.0}, (1,), patients=1, cases=4)
+    for path in folder.glob("*/*/overlays/*.png"):
+        cut(path, 0.3)
+    page = html.render("title", document.build(summarize(folder), []), {})
+    assert "<img" not in page
+    assert "percentile" in page
+
+
+def make_folds(folder, missing=()):
+    write_recipe(folder, ["none", "lambda=1"], [1, 2], extra="[split]\nfolds = 2")
+    for variant, delta in {"none": 0.0, "lambda=1": -0.2}.items():
+        for seed in (1, 2):
+            for fold in (1, 2):
+                if (variant, seed, fold) not in missing:
+                    write_trial(folder, variant, seed, delta=delta, fold=fold, patients=8, cases=3, epochs=6)
+    return folder
+
+
+def mean_of_patients(paths):
+    """Return the mean over patients of the means over seeds of the means over cases and channels."""
+    values = {}
+    for path in paths:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row["metric"] == "dice" and row["value"]:
+                    seed = path.parent.name.split("-")[-1]
+                    values.setdefault(row["patient"], {}).setdefault(seed, []).append(float(row["value"]))
+    return np.mean([np.mean([np.mean(found) for found in seeds.values()]) for seeds in values.values()])
+
+
+def test_folds_are_put_together(tmp_path):
+    folder = make_folds(tmp_path / "study")
+    summary = summarize(folder)
+    for line in summary.headline:
+        slug = line.result.variant
+        assert line.result.mean == pytest.approx(mean_of_patients(sorted((folder / slug).glob("fold-*/cases.csv"))))
+        assert (line.result.seeds, line.result.patients, line.trials) == (2, 8, 4)
+    said = text(folder)
+    assert "8 of 8 trials finished" in said
+    assert "(seed 1, fold 1)" in html.render("title", document.build(summary, []), {})
+
+
+def test_seed_without_all_folds_is_left_out_and_said(tmp_path):
+    folder = make_folds(tmp_path / "study", missing={("lambda=1", 2, 2)})
+    summary = summarize(folder)
+    assert [(line.result.seeds, line.trials) for line in summary.headline] == [(2, 4), (1, 2)]
+    assert [trial.name for trial in summary.compared("lambda=1")] == [f"lambda=1, seed 1, fold {k}" for k in (1, 2)]
+    said = text(folder)
+    assert "- lambda=1, seed 2, fold 2: not started" in said
+    assert "- lambda=1, seed 2: only 1 of 2 folds are finished: left out of the tables" in said
+
+
+def test_smaller_distances_are_better(tmp_path):
+    folder = make_run(tmp_path / "study", {"none": 0.0, "lambda=1": -0.3}, patients=8, pictures=False, epochs=6)
+    every = [line.result for line in summarize(folder).lines if line.result.channel == "all"]
+    results = {result.metric: result for result in every if result.variant == "lambda=1"}
+    assert set(results) == {"dice", "soft_dice", "iou", "precision", "recall", "hd95"}
+    assert results["dice"].difference < 0 < results["hd95"].difference
+    assert {result.verdict for result in results.values()} == {"worse"}
+    said = text(folder)
+    assert "Smaller is better for hd95. Distances are in mm; in pixels where the data have no spacing." in said
+
+
+def test_reused_and_limited_trainings_are_noted(run):
+    path = run / "none" / "seed-1" / "trial.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"limited": True, "reused_from": "other"}))
+    said = text(run)
+    assert "These trainings were cut short on purpose" in said
+    assert "Copies of identical trials that were trained before: 1 of 6." in said
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("lambda=0", "lambda=0"),
+        ("BCE summed + mix (as published)", "BCE summed + mix (as\npublished)"),
+        ("Adam, train_fraction=0.25", "Adam,\ntrain_fraction=0.25"),
+        (
+            "a_label_without_any_break_point_in_all_its_great_length",
+            "a_label_without_any_br\n…_in_all_its_great_length",
+        ),
+        ("$x$", r"\$x\$"),
+        ("", ""),
+    ],
+)
+def test_labels_are_wrapped_and_keep_both_ends(label, expected):
+    found = wrapped(label)
+    assert len(found.split("\n")) <= 2
+    assert all(len(line.replace("\\", "")) <= 22 for line in found.split("\n"))
+    if len(label) <= 44:
+        assert found == expected
+    else:
+        assert found[:10] == label[:10]
+        assert found[-10:] == label[-10:]
+        assert "…" in found
+
+
+def test_shortened_labels_have_the_length_asked_for():
+    for length in range(3, 30):
+        assert len(shorten("x" * 30, length)) == length
+    assert shorten("short", 10) == "short"
+
+
+def test_second_panel_starts_where_the_transient_ends():
+    epochs = np.arange(100.0)
+    fast, slow = np.exp(-epochs / 3), np.exp(-epochs / 12)
+    starts = transient_end([fast]), transient_end([slow]), transient_end([fast, slow])
+    assert starts[0] == pytest.approx(3 * np.log(10) + 1.5, abs=1.5)
+    assert starts[1] == starts[2] == pytest.approx(12 * np.log(10) + 1.5, abs=2)
+    assert transient_end([fast[:19]]) is None
+    assert transient_end([np.ones(100)]) is None
+    assert transient_end([]) is None
