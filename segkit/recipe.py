@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -126,9 +127,8 @@ class Recipe(Section):
         if self.channels == "independent":
             for component in (*self.loss, *self.regularizer):
                 if component.entry.exclusive_only:
-                    raise ValueError(
-                        f'{component.name} has a meaning for exclusive classes only: channels = "exclusive"'
-                    )
+                    name = f"{component.entry.registry.slot}.{component.name}"
+                    raise ValueError(f'{name}: has a meaning for exclusive classes only: channels = "exclusive"')
         return self
 
     @classmethod
@@ -216,6 +216,9 @@ def mistakes(error: ValidationError, document: layers.Document) -> list[str]:
     for found in error.errors(include_url=False):
         path = tuple(str(part) for part in found["loc"])
         message = plainly(found, _known(path[:-1]), "key")
+        whole = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
+        if whole and not path:  # a mistake of the whole recipe says itself which key it is about
+            path, message = tuple(whole[1].split(".")), message[whole.end() :]
         place = document.place(path)
         line = ": ".join(part for part in (place, ".".join(path), message) if part)
         if "no such" in message and plugins.failures() and "parameter" not in message and "key" not in message:

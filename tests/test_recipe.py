@@ -125,8 +125,8 @@ def test_toml_strictness(tmp_path: Path) -> None:
         ('extends = "recipe.toml"\n', r"recipe.toml:1: extends: 'recipe.toml' extends this file in turn"),
         ("extends = 3\n", r"recipe.toml:1: extends: should be one file name"),
         ("[split]\nfold = 2\n", r"recipe.toml:1: split: fold = 2 needs folds"),
-        ("loss = {}\n", r"loss: a recipe needs at least one loss"),
-        ("[loss.cross_entropy]\n", r"cross_entropy has a meaning for exclusive classes only"),
+        ("loss = {}\n", r"recipe.toml:1: loss: a recipe needs at least one loss"),
+        ("[loss.cross_entropy]\n", r"recipe.toml:1: loss.cross_entropy: has a meaning for exclusive classes only"),
         ("[optimizer]\nAdam = {}\nSGD = {}\n", r"optimizer: should be one optimizer.*2 names: Adam, SGD"),
     ],
 )

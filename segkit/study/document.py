@@ -137,7 +137,7 @@ def _verdict(summary: Summary) -> list[Block]:
     blocks += [Paragraph(prose.FEW_PATIENTS)] if any("fewer than" in verdict for verdict in verdicts) else []
     measured = prose.MEASURED.format(metric=named[0], hard=named[1])
     texts = [" ".join([measured, *_told(prose.COLUMNS, table)]), " ".join(_told(prose.BESIDE, table))]
-    texts[1:1] = [prose.JUDGED] if compared else []
+    texts[1:1] = [prose.JUDGED] if "p" in table.head else []
     return [*blocks, *(Paragraph(text) for text in texts if text)]
 
 

@@ -96,12 +96,15 @@ def _line(axis: Axes, number: int, x: Table, y: Table, label: str) -> None:
 
 def _scale(axis: Axes, bands: Sequence[Sequence[Table]], start: int) -> None:
     """Use a log scale where the values span a decade or more, and whole epochs below."""
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     values = np.concatenate([np.zeros(0), *(part[start - 1 :] for band in bands for part in band)])
     if len(values) and values.min() > 0 and values.max() / values.min() >= DECADE:
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def learning_rate(summary: Summary) -> Figure | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, MaxLen
+from annotated_types import Ge, Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
@@ -66,7 +66,7 @@ class Meta(Stored):
     identity: str
     variant: str
     recipe: dict[str, Any]
-    channels: Annotated[list[str], MaxLen(16)]
+    channels: Annotated[list[str], Len(1, 16)]
     exclusive: bool
     normalization: StoredNormalization
     split: StoredSplit

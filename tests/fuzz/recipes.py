@@ -1,0 +1,121 @@
+"""Recipes from a grammar: valid ones build and run one batch, invalid ones give a message with the place."""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import segkit
+from segkit import UserError, toml
+from segkit.recipe import Recipe
+from segkit.registry import Registry
+from segkit.study.plan import identity
+from segkit.testing.values import filled
+from segkit.training.events import Job, Limit
+from segkit.training.trial import run_trial
+from tests.small import BASE
+
+MODELS = (
+    {"unet": {"widths": [2]}},
+    {"unet": {"widths": [2, 4], "dropout": 0.5, "norm": "instance"}},
+    {"unet": {"widths": [2, 2], "norm": "none"}},
+)
+SLOW = {"LBFGS"}
+
+
+def valid(chance: random.Random) -> dict[str, Any]:
+    """Return a recipe that should run: components of every slot, their required parameters made up."""
+    tree = copy.deepcopy(BASE)
+    exclusive = chance.random() < 0.3
+    losses = [name for name in segkit.losses.names() if exclusive or not segkit.losses[name].exclusive_only]
+    tree["channels"] = "exclusive" if exclusive else "independent"
+    tree["loss"] = {
+        name: {"weight": chance.choice([0.5, 1, 2.0])} for name in chance.sample(losses, chance.randint(1, 3))
+    }
+    tree["model"] = copy.deepcopy(chance.choice(MODELS))
+    tree["model"]["unet"]["upsampler"] = chance.choice(segkit.upsamplers.names())
+    tree["model"]["unet"]["initializer"] = chance.choice(segkit.initializers.names())
+    tree["optimizer"] = _one(segkit.optimizers, chance)
+    if chance.random() < 0.7:
+        tree["scheduler"] = _one(segkit.schedulers, chance)
+        if "CyclicLR" in tree["scheduler"]:  # cycles the momentum, which not every optimizer has
+            tree["scheduler"]["CyclicLR"]["cycle_momentum"] = False
+        if "OneCycleLR" in tree["scheduler"]:
+            tree["scheduler"]["OneCycleLR"]["cycle_momentum"] = False
+    if chance.random() < 0.4:
+        tree["regularizer"] = _one(segkit.regularizers, chance)
+        for parameters in tree["regularizer"].values():
+            parameters["weight"] = 1e-4
+    tree["train"] |= {"accumulate": chance.randint(1, 3), "precision": chance.choice(["auto", "bf16"])}
+    return tree
+
+
+def _one(registry: Registry, chance: random.Random) -> dict[str, Any]:
+    name = chance.choice(registry.names())
+    return {name: filled(registry[name], {})[0]}
+
+
+def invalid(chance: random.Random) -> tuple[dict[str, Any], str]:
+    """Return a recipe with one mistake, and a pattern of the path that the message has to name."""
+    tree = valid(chance)
+    loss, optimizer = next(iter(tree["loss"])), next(iter(tree["optimizer"]))
+    (model,) = tree["model"].values()
+    mistakes: list[tuple[str, Any]] = [
+        (r"surprise", lambda: tree.update(surprise=1)),
+        (r"train\.epoch\b", lambda: tree["train"].update(epoch=3)),
+        (r"train\.epochs", lambda: tree["train"].update(epochs=chance.choice([0, -1, 1.5, "3", True, [1], {}]))),
+        (r"train\.batch_size", lambda: tree["train"].update(batch_size=chance.choice([0, "x", 2.5]))),
+        (r"train\.precision", lambda: tree["train"].update(precision="fp8")),
+        (rf"loss\.{loss}\.weight", lambda: tree["loss"][loss].update(weight=chance.choice([-1, "x", True]))),
+        (rf"loss\.{loss}\.nothing", lambda: tree["loss"][loss].update(nothing=1)),
+        (r"loss\.dise", lambda: tree["loss"].update(dise={})),
+        (r"loss", lambda: tree.update(loss={})),
+        (r"optimizer\.Adan", lambda: tree.update(optimizer={"Adan": {}})),
+        (rf"optimizer\.{optimizer}\.lr", lambda: tree["optimizer"][optimizer].update(lr=chance.choice(["x", -1, []]))),
+        (r"optimizer", lambda: tree.update(optimizer={"Adam": {}, "SGD": {}})),
+        (r"model\.unet\.dropout", lambda: model.update(dropout=chance.choice([1.5, -0.1, "x"]))),
+        (r"model\.unet\.widths", lambda: model.update(widths=chance.choice([[0], [-1], "x", [1.5], [[2]]]))),
+        (r"model\.unet\.upsampler", lambda: model.update(upsampler=chance.choice(["bilinaer", 3, {"a": {}, "b": {}}]))),
+        (r"split\.validation", lambda: tree["split"].update(validation=chance.choice([0, 1, 1.2, "x"]))),
+        (r"transforms\.train", lambda: tree["transforms"]["train"].append(chance.choice(["Rotat", {"Blur": {"x": 3}}, 3]))),
+        (r"data\.discs\.size", lambda: tree["data"]["discs"].update(size="x")),
+        (r"channels", lambda: tree.update(channels="both")),
+    ]  # fmt: skip
+    path, apply = chance.choice(mistakes)
+    apply()
+    return tree, path
+
+
+def one(seed: int) -> bool:
+    """Try a valid or an invalid recipe; return whether it was refused. A wrong outcome raises."""
+    chance = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="segkit-fuzz-") as name:
+        path = Path(name) / "recipe.toml"
+        if chance.random() < 0.6:
+            tree, place = invalid(chance)
+            path.write_text(toml.dumps(tree), encoding="utf-8")
+            try:
+                Recipe.load(path)
+            except UserError as error:
+                line = str(error).splitlines()[0]
+                assert re.search(rf"recipe\.toml:\d+: .*{place}", str(error)), f"{seed}: {line} does not name {place}"
+                return True
+            raise AssertionError(f"{seed}: accepted, though {place} is wrong")
+        path.write_text(toml.dumps(valid(chance)), encoding="utf-8")
+        recipe = Recipe.load(path)
+        job = Job(
+            recipe=recipe.dump(), run=Path(name), folder=Path("a/seed-1"), variant="a", seed=1, fold=None,
+            identity=identity(recipe), limit=Limit(batches=1),
+        )  # fmt: skip
+        last = list(run_trial(job, stop=lambda: False))[-1]
+        assert last.kind == "finished" or "is not finite" in last.text, f"{seed}: {last.text}"
+    return False
+
+
+def mutate(chance: random.Random) -> int:
+    """Return the seed of a recipe."""
+    return chance.randrange(2**32)
