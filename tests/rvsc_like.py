@@ -1,0 +1,67 @@
+"""Folders laid out as the Right Ventricle Segmentation Challenge's, and DICOM files, for tests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pydicom.encaps
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import UID
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+PLAIN = ("1.2.840.10008.1.2", EXPLICIT, BIG_ENDIAN)
+
+
+def dicom(pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), **elements: Any) -> bytes:
+    """Return a DICOM file of pixels (H, W); `elements` replace what is written by default, None leaves it out."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = UID(syntax)
+    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    made = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
+    bits = 8 * pixels.dtype.itemsize
+    plain = {
+        "Rows": pixels.shape[0], "Columns": pixels.shape[1], "SamplesPerPixel": 1, "BitsAllocated": bits,
+        "BitsStored": bits, "HighBit": bits - 1, "PixelRepresentation": int(pixels.dtype.kind == "i"),
+        "PhotometricInterpretation": "MONOCHROME2", "PixelSpacing": list(spacing) if spacing else None,
+    }  # fmt: skip
+    for name, value in (plain | elements).items():
+        if value is not None:
+            setattr(made, name, value)
+    order = ">" if syntax == BIG_ENDIAN else "<"
+    raw = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    made.PixelData = raw if syntax in PLAIN else pydicom.encaps.encapsulate([raw])
+    made["PixelData"].VR = "OW" if bits == 16 and syntax in PLAIN else "OB"
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, made, little_endian=syntax != BIG_ENDIAN, implicit_vr=syntax == "1.2.840.10008.1.2")
+    return out.getvalue()
+
+
+def square(top: float, left: float, bottom: float, right: float, end: str = "\n") -> str:
+    """Return a contour along a rectangle, x and y a line."""
+    return end.join(f"{x} {y}" for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))) + end
+
+
+def patient(root: Path, number: int, frames: Sequence[int], shape: tuple[int, int] = (40, 30), **more: Any) -> Path:
+    """Write a patient: labelled frames, one that is not, and the list with Windows separators."""
+    folder, short = root / f"patient{number:02d}", f"P{number:02d}"
+    (folder / f"{short}dicom").mkdir(parents=True)
+    (folder / f"{short}contours-manual").mkdir()
+    random, listed = np.random.default_rng(number), []
+    for frame in (*frames, 999):
+        pixels = random.integers(0, 900, shape, dtype=np.uint16)
+        (folder / f"{short}dicom" / f"{short}-{frame:04d}.dcm").write_bytes(dicom(pixels, **more))
+        if frame == 999:
+            continue
+        for kind, text in (("i", square(12, 10, 20, 18)), ("o", square(9, 7, 23, 21))):
+            name = f"{short}-{frame:04d}-{kind}contour-manual.txt"
+            (folder / f"{short}contours-manual" / name).write_text(text)
+            listed.append(f".\\{short}\\{short}contours-manual\\{name}")
+    (folder / f"{short}list.txt").write_bytes(("\r\n".join(listed) + "\r\n").encode())
+    return folder

@@ -1,0 +1,90 @@
+"""DICOM: read as stored, or refused in one message that names the file."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segkit import UserError
+from segkit.datasets.dicom import parse_dicom
+from tests.rvsc_like import BIG_ENDIAN, dicom
+
+PIXELS = np.arange(42, dtype=np.uint16).reshape(6, 7) * 90
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_grey_levels_as_stored(syntax: str, kind: Any) -> None:
+    pixels = (PIXELS % 250).astype(kind)
+    image, spacing = parse_dicom(dicom(pixels, syntax=syntax), "x.dcm")
+    assert image.dtype == kind
+    assert np.array_equal(image, pixels)
+    assert spacing == (1.25, 1.5)
+
+
+def test_twelve_bits_in_sixteen() -> None:
+    image, _ = parse_dicom(dicom(PIXELS | 0xF000, BitsStored=12, HighBit=11), "x.dcm")
+    assert np.array_equal(image, PIXELS & 0xFFF)
+
+
+def test_negative_and_rescaled_values_become_float() -> None:
+    signed = PIXELS.astype(np.int16) - 100
+    image, _ = parse_dicom(dicom(signed), "x.dcm")
+    assert image.dtype == np.float32
+    assert np.array_equal(image, signed)
+    image, _ = parse_dicom(dicom(PIXELS, RescaleSlope=0.5, RescaleIntercept=-3), "x.dcm")
+    assert np.allclose(image, PIXELS * 0.5 - 3)
+
+
+def test_inverted_images_are_turned() -> None:
+    image, _ = parse_dicom(dicom(PIXELS, PhotometricInterpretation="MONOCHROME1", BitsStored=12, HighBit=11), "x.dcm")
+    assert np.array_equal(image, 4095 - PIXELS)
+
+
+def test_without_spacing() -> None:
+    assert parse_dicom(dicom(PIXELS, spacing=None), "x.dcm")[1] is None
+
+
+@pytest.mark.parametrize(
+    ("elements", "message"),
+    [
+        ({"NumberOfFrames": 3}, "3 frames in one file; one frame a file is read"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "no grey image: 3 samples"),
+        ({"BitsAllocated": 32}, "32 bits a pixel; 8 and 16 are read"),
+        ({"HighBit": 3}, "do not begin at the lowest bit"),
+        ({"Rows": 20000}, "20000 x 7 pixels; images are read up to 8192 x 8192"),
+        ({"Rows": None}, "Rows is missing"),
+        ({"Rows": 5}, "5 x 7 pixels need 70 bytes; PixelData has 84"),
+        ({"RescaleSlope": 0}, "RescaleSlope is 0"),
+        ({"spacing": (0, 1)}, "PixelSpacing is .*two lengths in mm, above 0"),
+        ({"syntax": "1.2.840.10008.1.2.4.90"}, r"compressed \('JPEG 2000.*which is not read. Decompress it first"),
+    ],
+)
+def test_what_is_not_read_is_said(elements: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=rf"x\.dcm: .*{message}"):
+        parse_dicom(dicom(PIXELS, **elements), "x.dcm")
+
+
+@pytest.mark.parametrize("data", [b"", b"no", b"\0" * 200, b"hello" * 100, b"\x89PNG\r\n\x1a\n" + b"\0" * 200])
+def test_files_of_another_kind(data: bytes) -> None:
+    with pytest.raises(UserError, match=r"x\.dcm: "):
+        parse_dicom(data, "x.dcm")
+
+
+def test_every_cut_is_noticed() -> None:
+    data = dicom(PIXELS)
+    for length in range(0, len(data), 9):
+        with pytest.raises(UserError, match=r"x\.dcm: "):
+            parse_dicom(data[:length], "x.dcm")
+
+
+def test_a_header_that_promises_much_takes_little() -> None:
+    data = dicom(PIXELS, Rows=8192, Columns=8192)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="8192 x 8192 pixels need 134,217,728 bytes"):
+        parse_dicom(data, "x.dcm")
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()

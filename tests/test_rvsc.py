@@ -1,0 +1,185 @@
+"""The challenge's layout: what is read, what is refused, and that every refusal names the file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segkit
+from segkit import UserError
+from segkit.datasets import Dataset
+from tests.rvsc_like import patient, square
+
+
+def read(root: Path, **more: Any) -> Dataset:
+    found: Dataset = segkit.datasets.build("rvsc", {"root": str(root), **more})
+    return found
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    patient(tmp_path, 1, [20, 40], spacing=(0.75, 0.8))
+    patient(tmp_path, 2, [20], shape=(30, 44))  # landscape, and of another size
+    return tmp_path
+
+
+def contour(root: Path, kind: str = "i", frame: int = 20) -> Path:
+    return root / f"patient01/P01contours-manual/P01-{frame:04d}-{kind}contour-manual.txt"
+
+
+def test_labelled_frames_of_every_patient(root: Path) -> None:
+    data = read(root)
+    assert data.channels == ("wall", "cavity")
+    assert [case.name for case in data.cases] == ["patient01/P01-0020", "patient01/P01-0040", "patient02/P02-0020"]
+    assert [case.patient for case in data.cases] == ["patient01", "patient01", "patient02"]
+    assert [case.image.shape for case in data.cases] == [(40, 30), (40, 30), (30, 44)]
+    assert data.cases[0].spacing_mm == (0.75, 0.8)
+    wall, cavity = data.cases[0].masks
+    assert int(cavity.sum()) == 64  # 8 x 8 pixels within (10..18, 12..20)
+    assert int(wall.sum()) == 14 * 14 - 64
+    assert not (wall & cavity).any()
+
+
+def test_filled_contours_as_structures(root: Path) -> None:
+    data = read(root, structures=["endocardium", "epicardium"])
+    inner, outer = data.cases[0].masks
+    assert (int(inner.sum()), int(outer.sum())) == (64, 196)
+    assert (outer | inner == outer).all()
+
+
+def test_the_list_says_which_contours_count(root: Path) -> None:
+    path = root / "patient01/P01list.txt"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:2]) + "\n")
+    data = read(root)
+    assert Counter(case.patient for case in data.cases) == {"patient01": 1, "patient02": 1}
+    assert any("2 contour file(s) left out, which their list does not name" in note for note in data.notes)
+    path.unlink()
+    assert len(read(root).cases) == 3  # without a list, all
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        square(12, 10, 20, 18, "\r\n"), "\ufeff" + square(12, 10, 20, 18), square(12, 10, 20, 18).replace(" ", ", "),
+        square(12, 10, 20, 18).replace(" ", ";"), "10,0 12,0\n18,0 12,0\n18,0 20,0\n10,0 20,0\n", square(12, 10, 20, 18, "\n\n"),
+    ],
+    ids=["crlf", "bom", "commas", "semicolons", "decimal commas", "empty lines"],
+)  # fmt: skip
+def test_ways_to_write_a_contour(root: Path, text: str) -> None:
+    before = read(root).cases[0].masks
+    contour(root).write_text(text, encoding="utf-8")
+    assert np.array_equal(read(root).cases[0].masks, before)
+
+
+def test_a_line_that_crosses_itself_is_filled(root: Path) -> None:
+    contour(root).write_text("10 12\n18 20\n18 12\n10 20\n")
+    assert 20 < int(read(root).cases[0].masks[1].sum()) < 64
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no points"),
+        ("10 10\n", r"1 different point\(s\); a contour needs three"),
+        ("10 10\n10 10\n12 12\n", r"2 different point\(s\)"),
+        ("10 10\nten ten\n12 12\n", r":2: 'ten ten' is no point"),
+        ("10 10\n1e999 3\n12 12\n", r":2: .*is no point"),
+        ("10 10\n400 10\n10 400\n", r"outside|beyond"),
+        ("\0\0\0", "no text"),
+        ("9" * 500 + "\n", "a line of"),
+    ],
+)
+def test_contours_that_are_none(root: Path, text: str, message: str) -> None:
+    contour(root).write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read(root)
+    assert "P01-0020-icontour-manual.txt" in str(caught.value)
+
+
+def test_swapped_contours_are_noticed(root: Path) -> None:
+    inner, outer = contour(root), contour(root, "o")
+    inside, outside = inner.read_text(), outer.read_text()
+    inner.write_text(outside)
+    outer.write_text(inside)
+    with pytest.raises(UserError, match="encloses more than the outer contour .* swapped"):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (r".\P01\..\..\..\etc\passwd", r"P01list.txt:1: .*leads out of the data's folder"),
+        ("/etc/passwd", r"P01list.txt:1: "),
+        (r".\P01\P01contours-manual\P01-0777-icontour-manual.txt", r"P01list.txt:1: .* is not in .*patient01"),
+        (r".\P01\holiday.txt", r"P01list.txt:1: .*is no contour file"),
+    ],
+)
+def test_lists_that_lead_elsewhere(root: Path, line: str, message: str) -> None:
+    (root / "patient01/P01list.txt").write_text(line + "\n")
+    with pytest.raises(UserError, match=message):
+        read(root)
+
+
+def test_links_out_of_the_folder_are_not_followed(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "x.txt"
+    elsewhere.write_text(contour(root).read_text())
+    contour(root).unlink()
+    contour(root).symlink_to(elsewhere)
+    with pytest.raises(UserError, match="a link out of .*Nothing outside is read"):
+        read(root)
+
+
+def test_an_image_that_is_missing_or_damaged(root: Path) -> None:
+    image = root / "patient01/P01dicom/P01-0020.dcm"
+    data = image.read_bytes()
+    image.write_bytes(data[:-10])
+    with pytest.raises(UserError, match=r"P01-0020.dcm: cut off"):
+        read(root)
+    image.unlink()
+    with pytest.raises(UserError, match=r"its image p01-0020.dcm is not in"):
+        read(root)
+
+
+def test_frames_that_lack_a_contour_are_said(root: Path) -> None:
+    contour(root, "o").unlink()
+    path = root / "patient01/P01list.txt"
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if "0020-ocontour" not in line))
+    data = read(root)
+    assert len(data.cases) == 2
+    assert any("for lack of an inner or an outer contour: patient01/p01-0020" in note for note in data.notes)
+    assert len(read(root, structures=["endocardium"]).cases) == 3
+
+
+def test_folders_that_hold_no_data(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no patient's folder is here"):
+        read(tmp_path)
+
+
+def test_one_patient_twice(root: Path) -> None:
+    patient(root / "more", 1, [20])
+    with pytest.raises(UserError, match="one patient twice"):
+        read(root)
+
+
+def test_real_images() -> None:
+    root = Path(os.environ.get("SEGKIT_TEST_DATA", Path(__file__).parents[2] / "shared/data")) / "sunnybrook"
+    if not root.is_dir():
+        pytest.skip(f"no real data: {root} is not there; name the folder that holds it by SEGKIT_TEST_DATA")
+    data = read(root)
+    assert Counter(case.patient for case in data.cases) == {"patient01": 9, "patient02": 9, "patient03": 10}
+    assert {case.image.shape for case in data.cases} == {(256, 256)}
+    for case in data.cases:
+        wall, cavity = case.masks
+        assert case.spacing_mm is not None
+        area = float(cavity.sum()) * case.spacing_mm[0] * case.spacing_mm[1] / 100
+        assert 1 < area < 60  # cm2 of a left ventricle
+        inside, ring = case.image[cavity].mean(), case.image[wall].mean()
+        assert inside > ring  # blood is brighter than muscle: masks lie where the heart is

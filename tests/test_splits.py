@@ -1,0 +1,85 @@
+"""Splits: whole patients, the same for every training fraction, nested, and never one image on both sides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segkit import UserError
+from segkit.datasets import Case, Dataset
+from segkit.datasets.splits import Split, split_cases
+
+
+def dataset(patients: int = 16, named: bool = True, each: int = 5) -> Dataset:
+    random = np.random.default_rng(0)
+    cases = [
+        Case(f"p{p}/{n}", f"p{p}" if named else None, random.integers(0, 99, (4, 4), dtype=np.uint8), np.ones((1, 4, 4), bool), None)
+        for p in range(patients)
+        for n in range(each)
+    ]  # fmt: skip
+    return Dataset("made", ("x",), tuple(cases))
+
+
+def split(data: Dataset, **options: Any) -> Split:
+    return split_cases(data, **{"validation": 0.2, "train_fraction": 1.0, "seed": 1} | options)
+
+
+def people(data: Dataset, numbers: tuple[int, ...]) -> set[str | None]:
+    return {data.cases[number].patient for number in numbers}
+
+
+def test_no_patient_is_on_both_sides_and_nobody_is_left_out() -> None:
+    data = dataset()
+    for seed in range(20):
+        found = split(data, seed=seed)
+        assert not people(data, found.train) & people(data, found.validation)
+        assert len(found.train) + len(found.validation) == len(data.cases)
+        assert len(people(data, found.validation)) == 3
+    assert split(data, seed=1).validation != split(data, seed=2).validation
+
+
+def test_training_sets_are_nested_and_validation_stays() -> None:
+    data = dataset()
+    found = [split(data, train_fraction=fraction) for fraction in (0.25, 0.5, 0.75, 1.0)]
+    assert len({part.validation for part in found}) == 1
+    for smaller, larger in zip(found, found[1:], strict=False):
+        assert set(smaller.train) < set(larger.train)
+        assert smaller.full_train == larger.full_train == found[-1].train
+
+
+def test_the_split_does_not_depend_on_the_order_of_the_cases() -> None:
+    data = dataset()
+    turned = Dataset("made", ("x",), data.cases[::-1])
+    assert people(data, split(data).validation) == people(turned, split(turned).validation)
+
+
+def test_folds_cover_every_patient_once() -> None:
+    data = dataset()
+    held = [people(data, split(data, folds=4, fold=fold).validation) for fold in range(1, 5)]
+    assert sum(len(part) for part in held) == 16
+    assert set().union(*held) == people(data, tuple(range(len(data.cases))))
+    with pytest.raises(UserError, match="5 is none of the folds 1 to 4"):
+        split(data, folds=4, fold=5)
+
+
+def test_cases_without_patients_are_said() -> None:
+    found = split(dataset(named=False))
+    assert any("80 of 80 cases name no patient" in note for note in found.notes)
+
+
+def test_too_few_patients() -> None:
+    with pytest.raises(UserError, match=r"1 patient\(s\) cannot be split into 2 groups"):
+        split(dataset(patients=1))
+    with pytest.raises(UserError, match="use fewer folds"):
+        split(dataset(patients=3), folds=4, fold=1)
+
+
+def test_one_image_under_two_patients_is_a_leak() -> None:
+    data = dataset(patients=4, each=1)
+    twin = Case("again", "another", data.cases[0].image, data.cases[0].masks, None)
+    doubled = Dataset("made", ("x",), (*data.cases, twin))
+    with pytest.raises(UserError, match=r"are the same image: one patient under two names is on both sides"):
+        for seed in range(30):
+            split(doubled, seed=seed)
