@@ -65,6 +65,7 @@ def run(tmp_path_factory):
         status={(BROKEN, 2): "failed"},
         recipe={"title": TITLE, "compare_with": REFERENCE},
         cases=4,
+        epochs=24,
     )
     write_report(folder)
     return folder
@@ -141,7 +142,7 @@ def test_tables_say_what_the_summary_says(kind, html, markdown, lines):
 
 
 def test_failed_trial_is_shown_with_its_reason(html, markdown):
-    said = "summed, seed 2: failed after 20 of 60 epochs: train_loss is not finite: loss.dice_mix is nan in epoch 20"
+    said = "summed, seed 2: failed after 8 of 24 epochs: train_loss is not finite: loss.dice_mix is nan in epoch 20"
     assert f"<li>{said}</li>" in html
     assert f"- {said}" in markdown
     assert "8 of 9 trials finished. This study is not complete" in html

@@ -199,15 +199,15 @@ def _pick(line: Line, keys: Sequence[str]) -> list[str]:
 def _everything(summary: Summary) -> list[Block]:
     if len(summary.lines) <= len(summary.variants):
         return []
-    keys = ("variant", "metric", "channel", "mean", "sd_seeds", "sd_patients", "difference")
+    keys = ("variant", "metric", "channel", "verdict", "mean", "sd_seeds", "sd_patients", "difference")
     rows = []
     for line in summary.lines:
         cells = line.cells()
         row = [*(cells[key] for key in keys), _interval(cells, "ci_low", "ci_high")]
         row += [_interval(cells, "t_low", "t_high"), cells["p_holm"], cells["p_wilcoxon_holm"]]
-        rows.append([*row, cells["smallest_detectable"], cells["verdict"]])
-    head = ["variant", "metric", "channel", "mean", "SD seeds", "SD patients", "difference"]
-    head += [prose.BOOTSTRAP, prose.BOTH, "p", prose.WILCOXON, prose.SHOWN, "verdict"]
+        rows.append([*row, cells["smallest_detectable"]])
+    head = ["variant", "metric", "channel", "verdict", "mean", "SD seeds", "SD patients", "difference"]
+    head += [prose.BOOTSTRAP, prose.BOTH, "p", prose.WILCOXON, prose.SHOWN]
     metrics = list(dict.fromkeys(line.result.metric for line in summary.lines))
     less = [metric for metric in metrics if direction(metric) == -1]
     texts = [prose.OTHERS] if len(summary.variants) > 1 else []

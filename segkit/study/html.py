@@ -39,6 +39,7 @@ figure { margin: 0; }
 figure img { width: 100%; max-width: 36rem; height: auto; display: block; }
 figcaption, .small { font-size: .875rem; color: #444; }
 .cases td { min-width: 9.5rem; text-align: center; }
+.cases .small { white-space: nowrap; }
 .cases img { width: 100%; min-width: 9rem; max-width: 16rem; height: auto; display: block; margin: 0 auto .2rem; }
 details { margin: .8rem 0; }
 summary { cursor: pointer; padding: .3rem 0; }

@@ -37,6 +37,7 @@ _SETTINGS: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "legend.handlelength": 3.5,  # shows the dashes
     "lines.linewidth": 1.4,
     "lines.markersize": 4.5,
 }
