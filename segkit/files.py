@@ -107,7 +107,7 @@ class Lock:
         import fcntl
 
         with explained(self.path):
-            self._file = open(self.path, "a+", encoding="utf-8")  # noqa: SIM115
+            self._file = open(self.path, "a+", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

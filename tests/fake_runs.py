@@ -51,7 +51,7 @@ def curve_rows(rng, final, epochs, loss_scale):
         yield [epoch, 8 * epoch, lr, train, train * 1.1, train, 0.3 * train, dice, dice * 0.97, 1.25, 60.5]
 
 
-def case_rows(rng, delta, luck, patients, cases):
+def case_rows(rng, delta, luck, patients, cases, metrics):
     for patient in range(patients):
         base = 0.82 + 0.06 * math.sin(3.0 * patient) + delta + luck + 0.01 * rng.standard_normal()
         for number in range(cases):
@@ -65,7 +65,8 @@ def case_rows(rng, delta, luck, patients, cases):
                 elif dice < 0.6:
                     dice, predicted = 0.0, 0
                 values = dict.fromkeys(METRICS, dice) | {"hd95": 4 + 10 * (1 - dice)}
-                for metric, value in values.items():
+                for metric in metrics:
+                    value = values[metric]
                     shown = "" if math.isnan(value) else repr(float(value))
                     name = f"patient{patient:02}/P{patient:02}-{number:04}"
                     yield [name, f"patient{patient:02}", channel, metric, shown, truth, predicted]
@@ -84,17 +85,19 @@ def write_trial(
     fold=None,
     pictures=True,
     loss_scale=1.0,
+    metrics=METRICS,
 ):
     rng = np.random.default_rng([seed, len(variant), int(1e4 * (delta + 1))])
     folder = run / slug(variant) / (f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}")
     folder.mkdir(parents=True, exist_ok=True)
     luck, whole = 0.01 * rng.standard_normal(), status == "finished"
     done = epochs if whole else max(1, epochs // 3)
-    header = "epoch,step,lr,train_loss,val_loss,loss.dice_mix,regularizer.l1,val_dice,val_soft_dice,seconds,images_per_second"
+    header = "epoch,step,lr,train_loss,val_loss,loss.dice_mix,regularizer.l1,val_dice,val_soft_dice"
+    header += ",seconds,images_per_second"
     write_csv(
         folder / "metrics.csv", header.split(","), list(curve_rows(rng, 0.8 + delta + luck, epochs, loss_scale))[:done]
     )
-    rows = list(case_rows(rng, delta, luck, patients, cases))
+    rows = list(case_rows(rng, delta, luck, patients, cases, metrics))
     if fold:
         rows = [row for row in rows if int(row[1][-2:]) % 2 == fold - 1]
     if whole:

@@ -45,8 +45,9 @@ def read(root: Path, **more: Any) -> Dataset:
 @pytest.mark.parametrize(
     ("name", "pixels"),
     [
-        ("x.png", GREY), ("x.png", GREY.astype(np.uint16) * 200), ("x.tif", GREY.astype(np.uint16) * 200), ("x.bmp", GREY),
-        ("x.tif", GREY.astype(np.float32) / 7), ("x.dcm", GREY.astype(np.uint16)), ("one.png", np.full((1, 1), 7, np.uint8)),
+        ("x.png", GREY), ("x.png", GREY.astype(np.uint16) * 200), ("x.tif", GREY.astype(np.uint16) * 200),
+        ("x.bmp", GREY), ("x.tif", GREY.astype(np.float32) / 7), ("x.dcm", GREY.astype(np.uint16)),
+        ("one.png", np.full((1, 1), 7, np.uint8)),
     ],
 )  # fmt: skip
 def test_grey_levels_as_stored(tmp_path: Path, name: str, pixels: Any) -> None:

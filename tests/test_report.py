@@ -66,6 +66,7 @@ def run(tmp_path_factory):
         recipe={"title": TITLE, "compare_with": REFERENCE},
         cases=4,
         epochs=24,
+        metrics=("dice", "hd95"),
     )
     write_report(folder)
     return folder
@@ -99,7 +100,7 @@ def test_page_needs_nothing_else(html):
     assert all(address.startswith("data:image/") for address in page.loaded)
     assert not page.tags & {"script", "link", "iframe", "object"}
     assert not re.search(r"url\(|@import|https?://", html)
-    svgs = [base64.b64decode(address.split(",")[1]) for address in page.loaded if "svg" in address]
+    svgs = [base64.b64decode(address.split(",")[1]) for address in page.loaded if address.startswith("data:image/svg")]
     assert len(svgs) == len(FIGURES) - 1
     references = re.findall(rb'href="([^"]*)"', b"".join(svgs))
     assert all(reference.startswith((b"#", b"data:")) for reference in references)

@@ -27,7 +27,7 @@ def terminal(run):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "study"
-    return make_run(folder, {"none": 0.0, "lambda=1": -0.15}, pictures=False, cases=3, epochs=6)
+    return make_run(folder, {"none": 0.0, "lambda=1": -0.15}, metrics=("dice",), pictures=False, cases=3, epochs=6)
 
 
 @pytest.fixture
@@ -166,7 +166,8 @@ def make_folds(folder, missing=()):
         for seed in (1, 2):
             for fold in (1, 2):
                 if (variant, seed, fold) not in missing:
-                    write_trial(folder, variant, seed, delta=delta, fold=fold, patients=8, cases=3, epochs=6)
+                    words = {"patients": 8, "cases": 3, "epochs": 6, "metrics": ("dice",)}
+                    write_trial(folder, variant, seed, delta=delta, fold=fold, **words)
     return folder
 
 

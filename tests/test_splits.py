@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,16 @@ from segkit.datasets.splits import Split, split_cases
 def dataset(patients: int = 16, named: bool = True, each: int = 5) -> Dataset:
     random = np.random.default_rng(0)
     cases = [
-        Case(f"p{p}/{n}", f"p{p}" if named else None, random.integers(0, 99, (4, 4), dtype=np.uint8), np.ones((1, 4, 4), bool), None)
+        Case(
+            name=f"p{p}/{n}",
+            patient=f"p{p}" if named else None,
+            image=random.integers(0, 99, (4, 4), dtype=np.uint8),
+            masks=np.ones((1, 4, 4), bool),
+            spacing_mm=None,
+        )
         for p in range(patients)
         for n in range(each)
-    ]  # fmt: skip
+    ]
     return Dataset("made", ("x",), tuple(cases))
 
 
@@ -44,7 +51,7 @@ def test_training_sets_are_nested_and_validation_stays() -> None:
     data = dataset()
     found = [split(data, train_fraction=fraction) for fraction in (0.25, 0.5, 0.75, 1.0)]
     assert len({part.validation for part in found}) == 1
-    for smaller, larger in zip(found, found[1:], strict=False):
+    for smaller, larger in itertools.pairwise(found):
         assert set(smaller.train) < set(larger.train)
         assert smaller.full_train == larger.full_train == found[-1].train
 
@@ -80,6 +87,15 @@ def test_one_image_under_two_patients_is_a_leak() -> None:
     data = dataset(patients=4, each=1)
     twin = Case("again", "another", data.cases[0].image, data.cases[0].masks, None)
     doubled = Dataset("made", ("x",), (*data.cases, twin))
-    with pytest.raises(UserError, match=r"are the same image: one patient under two names is on both sides"):
-        for seed in range(30):
-            split(doubled, seed=seed)
+    seed = next(seed for seed in range(30) if _apart(doubled, seed))
+    with pytest.raises(UserError, match="are the same image: one patient under two names is on both sides"):
+        split(doubled, seed=seed)
+
+
+def _apart(data: Dataset, seed: int) -> bool:
+    """Return whether the twins are split."""
+    try:
+        split(data, seed=seed)
+    except UserError:
+        return True
+    return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segkit import toml
 from segkit.datasets.images import DICOM_SUFFIXES, SUFFIXES, decode_image, read_with_spacing
 from segkit.datasets.reading import entries, files_below, inside, open_root, read_bytes, shortened
-from segkit.datasets.rvsc import patient_folders, read_case, read_patient
+from segkit.datasets.rvsc import Structure, patient_folders, read_case, read_patient
 from segkit.errors import UserError
 from segkit.testing.findings import Finding
 
@@ -69,7 +69,7 @@ class _Seen:
         if patient:
             self.patients.add(patient)
         if pixels.min() != pixels.max():
-            digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16).digest()
+            digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
             self.contents.setdefault(digest, []).append(name)
 
     def facts(self) -> list[tuple[str, str]]:
@@ -127,9 +127,9 @@ def _rvsc(root: Path, folders: list[Path], report: DataReport) -> None:
             report.findings.append(Finding("note", "a patient without contours, left out.", str(folder)))
         for frame, found in patient.frames.items():
             contours.update(list(found))
-            structures = ("endocardium",) if "i" in found else ("epicardium",)
+            structures: tuple[Structure, ...] = ("endocardium",) if "i" in found else ("epicardium",)
             if {"i", "o"} <= set(found):
-                structures = ("wall", "cavity")  # type: ignore[assignment]
+                structures = ("wall", "cavity")
             else:
                 text = f"frame {frame} has an {'inner' if 'i' in found else 'outer'} contour only"
                 report.findings.append(Finding("note", f"{text}: left out of wall and cavity.", str(folder)))

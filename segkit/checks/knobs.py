@@ -99,7 +99,7 @@ def _is_written(path: Path_, tree: Any) -> bool:
         if (isinstance(node, dict) and part in node) or (
             isinstance(node, list) and isinstance(part, int) and part < len(node)
         ):
-            node = node[part]
+            node = node[part]  # type: ignore[index]
         else:
             return bool(node == part)
     return True

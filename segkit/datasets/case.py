@@ -80,4 +80,4 @@ def _check(case: Case, channels: int) -> None:
             f"for {channels} channels of its image they should be bool {(channels, *image.shape)}."
         )
     if case.spacing_mm is not None and not all(math.isfinite(mm) and mm > 0 for mm in case.spacing_mm):
-        raise UserError(f"{case.name}: its pixel spacing is {case.spacing_mm}; it should be two lengths in mm, above 0.")
+        raise UserError(f"{case.name}: its pixel spacing is {case.spacing_mm}; it should be two lengths in mm above 0.")

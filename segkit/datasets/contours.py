@@ -130,7 +130,8 @@ def fill(contour: Contour, shape: tuple[int, int]) -> NDArray[np.bool_]:
     ends = np.roll(contour.points, -1, axis=0)
     for start in range(0, len(x), CHUNK):
         _wind(turns, contour.points[start : start + CHUNK], ends[start : start + CHUNK])
-    return np.cumsum(turns[:, :width], axis=1) != 0
+    inside: NDArray[np.bool_] = np.cumsum(turns[:, :width], axis=1) != 0
+    return inside
 
 
 def _wind(turns: NDArray[np.int32], begin: NDArray[np.float64], end: NDArray[np.float64]) -> None:

@@ -13,7 +13,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from segkit.datasets.reading import SIDE, read_bytes
 from segkit.errors import UserError
@@ -52,7 +52,7 @@ class Format:
     spacing_mm: tuple[float, float] | None
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a file is not read; the caller adds its name."""
 
 
@@ -73,7 +73,7 @@ def parse_dicom(data: bytes, name: str) -> tuple[Array, tuple[float, float] | No
         header, at = _header(data)
         found = _format(header)
         return _pixels(_pixel_bytes(data, at, found), found), found.spacing_mm
-    except _Refused as reason:
+    except _RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
 
 
@@ -84,9 +84,9 @@ def _header(data: bytes) -> tuple[Header, int]:
     # Files from before the file format have no preamble; they begin with one of the first groups.
     bare = data[:2] in (b"\x02\x00", b"\x08\x00") and data[128:132] != b"DICM"
     if not bare and data[128:132] != b"DICM":
-        raise _Refused("no DICOM file (it lacks the mark DICM).")
+        raise _RefusedError("no DICOM file (it lacks the mark DICM).")
     if DEFLATED in data[:MOST_HEADER]:  # pydicom would inflate it without a bound
-        raise _Refused(_compressed("Deflated Explicit VR Little Endian"))
+        raise _RefusedError(_compressed("Deflated Explicit VR Little Endian"))
     file = io.BytesIO(data[:MOST_HEADER])
     # Whatever pydicom raises on damaged bytes means the same here, and its warnings are no help to the user.
     try:
@@ -94,10 +94,10 @@ def _header(data: bytes) -> tuple[Header, int]:
             warnings.simplefilter("ignore")
             header = dcmread(file, stop_before_pixels=True, force=bare, specific_tags=list(KEYWORDS))
     except Exception as error:
-        raise _Refused(f"damaged: its header cannot be parsed ({type(error).__name__}: {error}).") from None
+        raise _RefusedError(f"damaged: its header cannot be parsed ({type(error).__name__}: {error}).") from None
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is not None and str(syntax) not in READABLE:
-        raise _Refused(_compressed(str(getattr(syntax, "name", syntax))))
+        raise _RefusedError(_compressed(str(getattr(syntax, "name", syntax))))
     return header, file.tell()
 
 
@@ -112,24 +112,24 @@ def _format(header: Header) -> Format:
     """Return how the pixels are stored, checked."""
     rows, columns = _whole(header, "Rows", None, 1, 65535), _whole(header, "Columns", None, 1, 65535)
     if max(rows, columns) > SIDE:
-        raise _Refused(f"{rows} x {columns} pixels; images are read up to {SIDE} x {SIDE}.")
+        raise _RefusedError(f"{rows} x {columns} pixels; images are read up to {SIDE} x {SIDE}.")
     frames, samples = _whole(header, "NumberOfFrames", 1), _whole(header, "SamplesPerPixel", 1)
     if frames != 1:
-        raise _Refused(f"{frames} frames in one file; one frame a file is read. Split it first.")
+        raise _RefusedError(f"{frames} frames in one file; one frame a file is read. Split it first.")
     photometric = str(_get(header, "PhotometricInterpretation", "MONOCHROME2")).strip()
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise _Refused(f"no grey image: {samples} samples a pixel, {photometric[:40]!r}.")
+        raise _RefusedError(f"no grey image: {samples} samples a pixel, {photometric[:40]!r}.")
     allocated = _whole(header, "BitsAllocated", None)
     if allocated not in (8, 16):
-        raise _Refused(f"{allocated} bits a pixel; 8 and 16 are read.")
+        raise _RefusedError(f"{allocated} bits a pixel; 8 and 16 are read.")
     stored = _whole(header, "BitsStored", allocated, 1, allocated)
     if _whole(header, "HighBit", stored - 1) != stored - 1:
-        raise _Refused("its pixels do not begin at the lowest bit (HighBit is not BitsStored - 1).")
+        raise _RefusedError("its pixels do not begin at the lowest bit (HighBit is not BitsStored - 1).")
     syntax = header.file_meta.get("TransferSyntaxUID")
     big_endian = str(syntax) == BIG_ENDIAN if syntax is not None else header.original_encoding[1] is False
     slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
     if slope == 0:
-        raise _Refused("RescaleSlope is 0: every pixel would be the same.")
+        raise _RefusedError("RescaleSlope is 0: every pixel would be the same.")
     return Format(
         rows, columns, allocated, stored,
         signed=_whole(header, "PixelRepresentation", 0, 0, 1) == 1,
@@ -148,10 +148,10 @@ def _get(header: Header, keyword: str, default: Any) -> Any:
             warnings.simplefilter("ignore")
             value = header.get(keyword)
     except Exception as error:
-        raise _Refused(f"damaged: {keyword} cannot be parsed ({type(error).__name__}: {error}).") from None
+        raise _RefusedError(f"damaged: {keyword} cannot be parsed ({type(error).__name__}: {error}).") from None
     value = default if value is None or value == "" else value
     if value is None:
-        raise _Refused(f"{keyword} is missing.")
+        raise _RefusedError(f"{keyword} is missing.")
     return value
 
 
@@ -160,16 +160,16 @@ def _number(header: Header, keyword: str, default: float | None) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise _Refused(f"{keyword} is {str(value)[:40]!r}, no number.") from None
+        raise _RefusedError(f"{keyword} is {str(value)[:40]!r}, no number.") from None
     if not math.isfinite(found):
-        raise _Refused(f"{keyword} is {found}.")
+        raise _RefusedError(f"{keyword} is {found}.")
     return found
 
 
 def _whole(header: Header, keyword: str, default: int | None, low: int = 0, high: int = 2**31) -> int:
     found = _number(header, keyword, default)
     if found != int(found) or not low <= found <= high:
-        raise _Refused(f"{keyword} is {found:g}; it should be a whole number from {low} to {high}.")
+        raise _RefusedError(f"{keyword} is {found:g}; it should be a whole number from {low} to {high}.")
     return int(found)
 
 
@@ -185,7 +185,7 @@ def _spacing(header: Header) -> tuple[float, float] | None:
     except (TypeError, ValueError, OverflowError):
         row = column = math.nan
     if not (0 < row < math.inf and 0 < column < math.inf):
-        raise _Refused(f"PixelSpacing is {str(value)[:60]}; it should be two lengths in mm, above 0.")
+        raise _RefusedError(f"PixelSpacing is {str(value)[:60]}; it should be two lengths in mm, above 0.")
     return row, column
 
 
@@ -193,20 +193,20 @@ def _pixel_bytes(data: bytes, at: int, found: Format) -> memoryview:
     """Return the bytes of the pixels, as many as rows and columns need."""
     element = data[at : at + 12]
     if element[:4] not in PIXEL_DATA or len(element) < 12:
-        raise _Refused(f"holds no PixelData within its first {MOST_HEADER >> 20} MiB, or is cut off before it.")
-    order = "big" if found.big_endian else "little"
+        raise _RefusedError(f"holds no PixelData within its first {MOST_HEADER >> 20} MiB, or is cut off before it.")
+    order: Literal["big", "little"] = "big" if found.big_endian else "little"
     explicit = element[4:6] in (b"OB", b"OW", b"UN")
     size = int.from_bytes(element[8:12] if explicit else element[4:8], order)
     start = at + (12 if explicit else 8)
     if size == UNDEFINED:
-        raise _Refused(_compressed("encapsulated PixelData"))
+        raise _RefusedError(_compressed("encapsulated PixelData"))
     if found.big_endian and found.allocated == 8 and element[4:6] == b"OW":
-        raise _Refused("8-bit pixels in big-endian words are not read.")
+        raise _RefusedError("8-bit pixels in big-endian words are not read.")
     needed = found.rows * found.columns * found.allocated // 8
     if size not in (needed, needed + needed % 2):  # an odd length is padded by one byte
-        raise _Refused(f"{found.rows} x {found.columns} pixels need {needed:,} bytes; PixelData has {size:,}.")
+        raise _RefusedError(f"{found.rows} x {found.columns} pixels need {needed:,} bytes; PixelData has {size:,}.")
     if len(data) < start + needed:
-        raise _Refused(f"cut off: {len(data) - start:,} of {needed:,} bytes of pixels are there.")
+        raise _RefusedError(f"cut off: {len(data) - start:,} of {needed:,} bytes of pixels are there.")
     return memoryview(data)[start : start + needed]
 
 
@@ -225,5 +225,5 @@ def _pixels(raw: memoryview, found: Format) -> Array:
         return values.astype(np.uint8 if found.allocated == 8 else np.uint16)
     rescaled = values.astype(np.float64) * found.slope + found.intercept
     if not np.isfinite(rescaled).all() or np.abs(rescaled).max() > np.finfo(np.float32).max:
-        raise _Refused(f"RescaleSlope {found.slope:g} and RescaleIntercept {found.intercept:g} give no finite values.")
+        raise _RefusedError(f"RescaleSlope {found.slope:g} and RescaleIntercept {found.intercept:g} overflow.")
     return rescaled.astype(np.float32)

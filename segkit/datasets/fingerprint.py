@@ -20,6 +20,7 @@ def fingerprint(dataset: Dataset) -> str:
         # The header fixes every length that follows, so that no two datasets share one stream of bytes.
         header = [case.name, case.patient, case.spacing_mm, case.image.dtype.name, case.image.shape]
         found.update(json.dumps(header).encode() + b"\n")
-        found.update(np.ascontiguousarray(case.image.astype(case.image.dtype.newbyteorder("<"), copy=False)))
-        found.update(np.packbits(case.masks))
+        image = case.image.astype(case.image.dtype.newbyteorder("<"), copy=False)
+        found.update(np.ascontiguousarray(image).tobytes())
+        found.update(np.packbits(case.masks.astype(np.bool_)).tobytes())
     return found.hexdigest()

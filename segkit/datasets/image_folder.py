@@ -45,7 +45,7 @@ def image_folder(
         labels: each structure's grey level in the masks, e.g. { wall = 1, cavity = 2 }. Without it, masks show one
             structure, "foreground", as 0 and 1 or 0 and 255.
         patient: regular expression that finds the patient in an image's name without its ending; its first group if it
-            has one. Without it the patient is the first folder below `images`, and images beside such folders have none.
+            has one. Without it the patient is the first folder below `images`; images beside such folders have none.
         spacing_mm: (row, column) distance between pixel centres; DICOM images may state their own.
 
     Raises:
@@ -148,7 +148,8 @@ def _read_mask(path: Path, image: Array, image_path: Path, labels: dict[str, int
                 f"{path}: holds the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
                 "For several, name their levels: labels = { wall = 1, cavity = 2 }."
             )
-        return (levels != 0)[np.newaxis]
+        one: NDArray[np.bool_] = np.asarray(levels != 0)[np.newaxis]
+        return one
     unexpected = found - {0, *labels.values()}
     if unexpected:
         known = ", ".join(f"{level} ({name})" for name, level in labels.items())

@@ -92,7 +92,8 @@ class Canvas:
             bent = (uu - vv) * np.float32(ellipse.two)
             bent += u * (uu - np.float32(3) * vv) / (radius + np.float32(TINY)) * np.float32(ellipse.three)
             edge = bent / (square + np.float32(TINY)) + np.float32(1)
-        return (radius - edge) * across
+        found: Plane = (radius - edge) * across
+        return found
 
     def paint(self, value: float | Plane, cover: Plane, at: tuple[slice, slice] | None = None) -> None:
         """Lay a grey level over the picture, where and as much as `cover` (0 to 1) says."""
@@ -111,9 +112,10 @@ class Canvas:
         rows, down = _steps(self.y, cell)
         columns, across = _steps(self.x, cell)
         knots = stream.bytes(int(rows[-1]) + 2, int(columns[-1]) + 2).astype(np.float32) * np.float32(1 / 128)
-        lines = knots[rows] + (knots[rows + 1] - knots[rows]) * down[:, None]
-        left = lines[:, columns]
-        found: Plane = left + (lines[:, columns + 1] - left) * across[None]
+        lines: Plane = knots[rows] + (knots[rows + 1] - knots[rows]) * down[:, None]
+        left: Plane = lines[:, columns]
+        right: Plane = lines[:, columns + 1]
+        found: Plane = left + np.asarray((right - left) * across[None], dtype=np.float32)
         return found
 
 
@@ -170,6 +172,6 @@ def scan(image: Plane, stream: Stream, noise: float) -> Plane:
 
 
 def _blurred(plane: Plane) -> Plane:
-    lines = (plane[:-2] + plane[2:]) * np.float32(0.25) + plane[1:-1] * np.float32(0.5)
+    lines: Plane = (plane[:-2] + plane[2:]) * np.float32(0.25) + plane[1:-1] * np.float32(0.5)
     found: Plane = (lines[:, :-2] + lines[:, 2:]) * np.float32(0.25) + lines[:, 1:-1] * np.float32(0.5)
     return found

@@ -80,7 +80,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
         raise UserError(f"structures: {list(structures)} should name each channel once, and at least one.")
     patients = [read_patient(top, folder) for folder in patient_folders(top)]
     if not patients:
-        raise UserError(f"{root}: no patient's folder is here (one that holds PXXlist.txt, PXXdicom, PXXcontours-manual).")
+        raise UserError(f"{root}: no patient's folder is here (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
     _check_names(patients)
     needed = {kind for structure in structures for kind in NEEDED[structure]}
     cases, partial = [], []
@@ -92,7 +92,8 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
                 partial.append(f"{patient.folder.name}/{frame}")
     notes = list(_notes(patients, partial))
     if not cases:
-        raise UserError(f"{root}: {len(patients)} patient(s), but no frame with the contours of {', '.join(structures)}.")
+        listed = ", ".join(structures)
+        raise UserError(f"{root}: {len(patients)} patient(s), but no frame with the contours of {listed}.")
     return Dataset("rvsc", tuple(structures), tuple(cases), tuple(notes))
 
 
@@ -134,9 +135,9 @@ def read_patient(root: Path, folder: Path) -> Patient:
     lists = [path for name in patient.files if LIST.fullmatch(name) for path in patient.files[name]]
     listed = [entry for path in lists for entry in _listed(patient, path)] if lists else contours
     for name in dict.fromkeys(name.lower() for name in listed):
-        match, path = CONTOUR.fullmatch(name), patient.file(name)
-        if match and path and match["kind"] in LINE_KINDS:
-            patient.frames.setdefault(match["frame"], {})[match["kind"]] = path
+        match, contour = CONTOUR.fullmatch(name), patient.file(name)
+        if match and contour and match["kind"] in LINE_KINDS:
+            patient.frames.setdefault(match["frame"], {})[match["kind"]] = contour
     return patient
 
 
@@ -155,14 +156,14 @@ def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -
     import numpy as np
 
     contours = patient.frames[frame]
-    path = patient.file(f"{frame}.dcm") or patient.file(frame)
+    path: Path | None = patient.file(f"{frame}.dcm") or patient.file(frame)
     if path is None:
         raise UserError(f"{next(iter(contours.values()))}: its image {frame}.dcm is not in {patient.folder}.")
     image, spacing = read_dicom(path)
     shape = (image.shape[0], image.shape[1])
     filled = {kind: fill(read_contour(contour), shape) for kind, contour in contours.items()}
     if len(filled) == 2 and filled["i"].sum() > filled["o"].sum():
-        raise UserError(f"{contours['i']}: encloses more than the outer contour {contours['o'].name}. Are they swapped?")
+        raise UserError(f"{contours['i']}: encloses more than the outer one, {contours['o'].name}. Are they swapped?")
     masks = np.stack([_mask(structure, filled) for structure in structures])
     name = patient.folder.name
     return Case(f"{name}/{path.name[: len(frame)]}", name, image, masks, spacing)

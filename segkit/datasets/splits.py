@@ -74,9 +74,7 @@ def split_cases(
         held = order[: min(_share(validation, len(order)), len(order) - 1)]
     rest = [patient for patient in order if patient not in set(held)]
     kept = rest[: _share(train_fraction, len(rest))]
-    split = Split(
-        train=_numbers(groups, kept), validation=_numbers(groups, held), full_train=_numbers(groups, rest)
-    )
+    split = Split(train=_numbers(groups, kept), validation=_numbers(groups, held), full_train=_numbers(groups, rest))
     check_separate(dataset, split.full_train, split.validation)
     return Split(split.train, split.validation, split.full_train, _notes(dataset, split))
 
@@ -126,7 +124,7 @@ def _of(dataset: Dataset, numbers: Sequence[int]) -> list[Case]:
 def _content(case: Case) -> tuple[tuple[int, ...], bytes]:
     import numpy as np
 
-    return case.image.shape, hashlib.blake2b(np.ascontiguousarray(case.image), digest_size=16).digest()
+    return case.image.shape, hashlib.blake2b(np.ascontiguousarray(case.image).tobytes(), digest_size=16).digest()
 
 
 def _notes(dataset: Dataset, split: Split) -> tuple[str, ...]:

@@ -130,7 +130,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -159,7 +159,7 @@ def _header(path: Path) -> dict[str, Any]:
                 raise UserError(f"{path}: damaged: too short for a checkpoint ({size} bytes). Use another copy.")
             (length,) = struct.unpack("<Q", start)
             if start[:2] in (b"PK", b"\x80\x02"):
-                raise UserError(f"{path}: a pickle (.pt, .pth), which segkit never reads. Use a .safetensors checkpoint.")
+                raise UserError(f"{path}: a pickle (.pt, .pth), which segkit never reads. Use a .safetensors file.")
             if length > min(size - 8, MAX_HEADER):
                 raise UserError(f"{path}: damaged or no checkpoint: its header would be {length:,} bytes long.")
             found = json.loads(file.read(length))

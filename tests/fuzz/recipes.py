@@ -81,7 +81,7 @@ def invalid(chance: random.Random) -> tuple[dict[str, Any], str]:
         (r"model\.unet\.widths", lambda: model.update(widths=chance.choice([[0], [-1], "x", [1.5], [[2]]]))),
         (r"model\.unet\.upsampler", lambda: model.update(upsampler=chance.choice(["bilinaer", 3, {"a": {}, "b": {}}]))),
         (r"split\.validation", lambda: tree["split"].update(validation=chance.choice([0, 1, 1.2, "x"]))),
-        (r"transforms\.train", lambda: tree["transforms"]["train"].append(chance.choice(["Rotat", {"Blur": {"x": 3}}, 3]))),
+        (r"transforms\.train", lambda: tree["transforms"]["train"].append(chance.choice(["Rotat", {"Blur": 3}]))),
         (r"data\.discs\.size", lambda: tree["data"]["discs"].update(size="x")),
         (r"channels", lambda: tree.update(channels="both")),
     ]  # fmt: skip
