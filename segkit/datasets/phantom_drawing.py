@@ -112,7 +112,7 @@ class Canvas:
         rows, down = _steps(self.y, cell)
         columns, across = _steps(self.x, cell)
         knots = stream.bytes(int(rows[-1]) + 2, int(columns[-1]) + 2).astype(np.float32) * np.float32(1 / 128)
-        lines: Plane = knots[rows] + (knots[rows + 1] - knots[rows]) * down[:, None]
+        lines: Plane = knots[rows] + (knots[rows + 1] - knots[rows]) * down[:, None]  # type: ignore[assignment]
         left: Plane = lines[:, columns]
         right: Plane = lines[:, columns + 1]
         found: Plane = left + np.asarray((right - left) * across[None], dtype=np.float32)
