@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 def mistake(title: str, place: tuple[str | int, ...], message: str, value: Any) -> ValidationError:
+    """Return one mistake at a place, as pydantic raises it."""
     from pydantic_core import PydanticCustomError, ValidationError
 
     error = PydanticCustomError("component", "{text}", {"text": message})

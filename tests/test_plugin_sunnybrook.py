@@ -157,7 +157,7 @@ def test_says_of_each_series_why_it_does_not_fit(tree: Path) -> None:
     folder = tree / "SCD_IMAGES_01/SCD0000101"
     (folder / "CINESAX_300/IM-0003-0060.dcm").unlink()
     series(tree, "SCD0000101", "CINESAX_200", [48, 60], size=(16, 16))
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match="its contours fit none of its series") as caught:
         read(tree)
     first, *rest = str(caught.value).splitlines()
     assert first == f"{folder.resolve()}: its contours fit none of its series."
