@@ -11,6 +11,7 @@ import pytest
 from segkit import plugins
 
 EXAMPLES = Path(__file__).parents[1] / "plugins"
+BUILT_IN = [(registry, registry.snapshot()) for registry in plugins.registries()]  # no test has run yet
 
 
 @pytest.fixture
@@ -19,6 +20,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     before = [(registry, registry.snapshot()) for registry in plugins.registries()]
     monkeypatch.setattr(plugins, "_state", plugins._State())
     modules = _take_modules()
+    for registry, entries in BUILT_IN:
+        registry.restore(entries)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     _take_modules()

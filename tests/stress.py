@@ -239,6 +239,7 @@ def main() -> None:
     for cause, count in sorted(tally.deaths.items()):
         print(f"  {count:4} {cause}")
     print(f"{tally.kills} kills survived in {tally.trials} trainings, {tally.differing} bytes differ")
+    sys.exit(tally.differing > 0)
 
 
 if __name__ == "__main__":

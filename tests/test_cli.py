@@ -1,0 +1,242 @@
+"""The command line: what people do every day, and that wrong input is one message and exit status 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import segkit
+from segkit import toml
+from segkit.cli import main
+from segkit.recipe import Recipe
+from tests.small import BASE
+
+Run = Callable[..., tuple[int, str, str]]
+CHECKPOINT = "runs/tiny/a/seed-1/best.safetensors"
+TINY = BASE | {
+    "title": "Does anything differ?",
+    "train": BASE["train"] | {"epochs": 2},
+    "study": {
+        "compare_with": "a",
+        "variants": [{"label": "a"}, {"label": "b", "loss": {"dice": {}}, "drop": ["loss"]}],
+    },
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in an empty folder; return exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(toml.dumps(TINY | {"loss": {"dice_mix": {}}}), encoding="utf-8")
+
+    def call(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["segkit", *words])
+        with pytest.raises(SystemExit, match=r"^\d+$") as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return int(ended.value.code or 0), out, err
+
+    return call
+
+
+def test_a_study_from_recipe_to_predictions(run: Run, tmp_path: Path) -> None:
+    status, out, err = run("run", "tiny.toml", "--jobs", "1")
+    assert (status, err) == (0, "")
+    assert "\r" not in out
+    assert "[a/seed-1] epoch 2/2 train_loss" in out
+    assert out.splitlines()[0] == "Does anything differ?: 2 variants, 2 trials -> runs/tiny"
+    assert out.splitlines()[-1] == "report: runs/tiny/report.html"
+    status, out, _ = run("run", "tiny.toml", "--json")
+    assert status == 0
+    assert json.loads(out)[0]["skipped"] == 2
+    status, out, _ = run("eval", CHECKPOINT, "--csv", "again.csv")
+    assert status == 0
+    assert Path("again.csv").read_bytes() == Path("runs/tiny/a/seed-1/cases.csv").read_bytes()
+    assert "mean" in out
+    status, out, _ = run("eval", CHECKPOINT, "--json", "--set", "data.discs.patients=2")
+    assert len({row["case"] for row in json.loads(out)}) == 4  # other data: all of it
+    cv2.imwrite("image.png", np.full((30, 20), 90, np.uint8))
+    status, out, _ = run("predict", CHECKPOINT, "image.png", "--out", "found")
+    assert status == 0
+    assert {path.name for path in Path("found").iterdir()} == {
+        "image-wall.png",
+        "image-cavity.png",
+        "image-overlay.png",
+    }
+    assert cv2.imread("found/image-wall.png", cv2.IMREAD_UNCHANGED).shape == (30, 20)
+    status, out, _ = run("info", CHECKPOINT)
+    assert "the best checkpoint after epoch" in out
+    assert json.loads(run("info", CHECKPOINT, "--json")[1])["channels"] == ["wall", "cavity"]
+    assert run("check", "runs/tiny")[:2] == (0, "runs/tiny: whole; every best checkpoint gives its cases.csv again\n")
+    Path("runs/tiny/summary.csv").write_text("variant\n")
+    assert run("check", "runs/tiny")[0] == 1
+    assert run("report", "runs/tiny")[0] == 0
+    assert run("check", "runs/tiny")[0] == 0
+
+
+def test_trying_without_training(run: Run) -> None:
+    status, out, _ = run("run", "tiny.toml", "--dry-run", "--jobs", "1")
+    assert status == 0
+    assert "nothing is kept" in out
+    assert not list(Path("runs").glob("*"))
+    assert run("run", "tiny.toml", "--overfit", "2", "--jobs", "1")[0] == 0
+    assert Path("runs/tiny-overfit-2/a/seed-1/cases.csv").is_file()
+    status, out, _ = run("check", "tiny.toml")
+    assert status == 0
+    assert "tiny.toml: nothing wrong (2 variants, 2 trials)" in out
+
+
+def test_listing_and_showing(run: Run) -> None:
+    assert "dice_mix  " in run("list", "losses")[1]
+    rows = json.loads(run("list", "loss", "--json")[1])
+    assert {"slot": "loss", "name": "dice", "origin": "segkit"}.items() <= rows[4].items()
+    out = run("list")[1]
+    for name in ("unet", "Adam", "StepLR", "CLAHE", "phantom", "xavier_normal", "bilinear", "l1l2", "soft_dice"):
+        assert f"  {name} " in out
+    shown = run("show", "loss.dice_mix")[1]
+    assert "lambda     float >= 0 and <= 1  default 0.5" in shown
+    assert "[loss.dice_mix]" in shown
+    assert "loss dice" in run("show", "dice")[1]
+    assert "metric dice" in run("show", "dice")[1]
+
+
+def test_showing_a_recipe_is_valid_toml_and_says_where_values_come_from(run: Run) -> None:
+    Path("over.toml").write_text("overlay = true\n[train]\nbatch_size = 2\n")
+    status, out, _ = run("show", "tiny.toml", "--with", "over.toml", "--set", "train.seed=7")
+    assert status == 0
+    filled = Recipe.load("tiny.toml", overlays=["over.toml"], sets=["train.seed=7"]).dump()
+    assert tomllib.loads(out) == filled
+    lines = {line.split("=")[0].strip(): line for line in out.splitlines()}
+    assert lines["batch_size"].endswith("# over.toml:3")
+    assert lines["seed"].endswith("# --set train.seed=7")
+    assert lines["accumulate"].endswith("# default")
+
+
+def test_a_schema_for_editors(run: Run) -> None:
+    _, out, _ = run("schema", "--out", "recipe.schema.json")
+    assert '"#:schema recipe.schema.json" on the first line' in out
+    assert json.loads(Path("recipe.schema.json").read_text())["title"] == "segkit recipe"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "nowhere.toml"], "nowhere.toml: no such recipe"),
+        (["run", "broken.toml"], "broken.toml:2: not valid TOML: "),
+        (
+            ["run", "tiny.toml", "--set", "train.epoch=3"],
+            "--set train.epoch=3: train.epoch: no such key. Did you mean 'epochs'?",
+        ),
+        (["run", "tiny.toml", "--set", "train.epochs=x"], 'train.epochs: input should be a valid integer (given "x")'),
+        (["run", "tiny.toml", "--set", "train.epochs=0"], "train.epochs: input should be greater than or equal to 1"),
+        (["run", "tiny.toml", "--set", "loss.dise.weight=1"], "loss.dise: no such loss. Did you mean 'dice'?"),
+        (["run", "tiny.toml", "--set", "nonsense"], "--set nonsense: should be path=value"),
+        (["run", "tiny.toml", "--with", "nowhere.toml"], "nowhere.toml: no such recipe"),
+        (["run", "tiny.toml", "--jobs", "0"], "--jobs 0: should be a number of 1 or more, or auto"),
+        (["run", "tiny.toml", "--plugins", "nowhere"], "nowhere: no such plugin folder or file"),
+        (["run", "tiny.toml", "--device"], "No such option: --device"),
+        (["fly"], "No such command 'fly'"),
+        (["eval", "tiny.toml"], "tiny.toml: damaged or no checkpoint"),
+        (["eval", "nowhere.safetensors"], "nowhere.safetensors: no such checkpoint"),
+        (["info", "."], ".: no file"),
+        (["report", "."], ".: no run folder (it has no recipe.toml)"),
+        (["check", "nowhere"], "nowhere: no such file or folder"),
+        (["show", "dise"], "no component or recipe is called 'dise'. Did you mean 'dice'?"),
+        (["list", "loses"], "no slot is called 'loses'. Did you mean 'losses'?"),
+        (["new", "los", "x"], "los"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_input_is_one_message(run: Run, words: list[str], message: str) -> None:
+    Path("broken.toml").write_text("[train]\nepochs = = 3\n")
+    status, out, err = run(*words)
+    assert status == 2
+    assert message in err
+    assert out == ""
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["data.rvsc.root=missing"], "missing: no such folder"),
+        (["data.image_folder.root=pictures"], "without mask of the same name"),
+        (["train.device=cuda:7"], "train.device: 'cuda:7' is not here"),
+    ],
+)
+def test_what_only_data_or_machine_tell_fails_the_trial_in_one_message(run: Run, sets: list[str], message: str) -> None:
+    for folder in ("images", "masks"):
+        Path("pictures", folder).mkdir(parents=True)
+    cv2.imwrite("pictures/images/a.png", np.zeros((20, 20), np.uint8))
+    status, out, err = run("run", "tiny.toml", "--jobs", "1", *(word for text in sets for word in ("--set", text)))
+    assert status in (1, 2)
+    assert message in out + err
+
+
+PLUGIN = '''"""A loss that lives in a plugin."""
+
+from segkit import losses
+from segkit.types import Tensor
+
+
+@losses.register("pluggedin")
+def pluggedin(logits: Tensor, target: Tensor) -> Tensor:
+    """Squared error, a mean."""
+    return ((logits.sigmoid() - target) ** 2).mean()
+'''
+
+
+def test_a_plugin_from_file_to_checkpoint_and_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("plugins").mkdir()
+    Path("plugins/pluggedin.py").write_text(PLUGIN)
+    Path("plugins/broken.py").write_text("import nothing_of_that_name\n")
+    recipe = {key: value for key, value in TINY.items() if key != "study"} | {"loss": {"pluggedin": {}}}
+    Path("own.toml").write_text(toml.dumps(recipe))
+    environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
+
+    def alone(*words: str) -> subprocess.CompletedProcess[str]:
+        code = "import tests.small\nfrom segkit.cli import main\nmain()"
+        return subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment, check=False
+        )
+
+    done = alone("run", "own.toml", "--jobs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "plugin not loaded: plugins/broken.py:1: it needs the package 'nothing_of_that_name'" in done.stderr
+    best = next(Path("runs/own").rglob("best.safetensors"))
+    assert "squared error" not in alone("eval", str(best)).stderr
+    Path("plugins/pluggedin.py").write_text(PLUGIN.replace("a mean", "another mean"))
+    assert "differs from the one this checkpoint was trained with" in alone("eval", str(best)).stderr
+    Path("plugins/pluggedin.py").unlink()
+    missing = alone("eval", str(best))
+    assert missing.returncode == 2
+    for words in ("no such loss", "plugins/pluggedin.py", "--trust-plugins", "These plugins failed to load"):
+        assert words in missing.stderr
+    assert "Traceback" not in missing.stderr
+    assert "def pluggedin" in alone("info", str(best), "--sources").stdout
+    assert alone("eval", str(best), "--trust-plugins").returncode == 0
+
+
+def test_help_is_quick_and_light() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = (
+        "import sys\nsys.argv = ['segkit', '--help']\nfrom segkit.cli import main\n"
+        "try:\n    main()\nfinally:\n    assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert "segkit" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.6  # 0.2 on a quiet machine
+    listing = code.replace("'--help'", "'list', 'losses'")
+    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
+    assert "dice_mix" in done.stdout
