@@ -43,7 +43,7 @@ def _type(schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"] if part.get("type") != "null"))
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
-        return " | ".join(toml.value(value) for value in values)
+        return " | ".join(toml.value(value) for value in values if value is not None)
     kind = schema.get("type", "any value")
     if kind == "array":
         parts = schema.get("prefixItems")
@@ -76,7 +76,10 @@ def snippet(entry: Entry) -> str:
         table, key = INSIDE[slot].rsplit(".", 1)
         return f"[{table}]\n{key} = {toml.value({entry.name: values})}\n"
     heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.key(entry.name)}]"
-    return "\n".join([heading, *(f"{toml.key(key)} = {toml.value(value)}" for key, value in values.items())]) + "\n"
+    lines = [heading, *(f"{toml.key(key)} = {toml.value(value)}" for key, value in values.items())]
+    if entry.exclusive_only:
+        lines = ['channels = "exclusive"', "", *lines]
+    return "\n".join(lines) + "\n"
 
 
 def describe(entry: Entry) -> list[str]:

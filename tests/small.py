@@ -10,10 +10,12 @@ import numpy as np
 
 import segkit
 from segkit.datasets.case import Case, Dataset
+from segkit.identity import identity
 from segkit.recipe import Recipe
-from segkit.study.plan import identity
 from segkit.training.events import Event, Job, Limit
 from segkit.training.trial import run_trial
+
+BACKGROUND = 300  # another grey level is other data behind the same recipe
 
 
 def discs(*, patients: int = 6, size: int = 32) -> Dataset:
@@ -26,7 +28,7 @@ def discs(*, patients: int = 6, size: int = 32) -> Dataset:
         distance, radius = np.hypot(rows - row, columns - column), random.uniform(5, 9)
         cavity = distance < radius - 3
         wall = (distance < radius) & ~cavity
-        grey = random.normal(0, 40, (size, size)) + 200 * cavity + 400 * wall + 300
+        grey = random.normal(0, 40, (size, size)) + 200 * cavity + 400 * wall + BACKGROUND
         patient = f"p{number // 2}"
         image = grey.clip(0, 4000).astype(np.uint16)
         cases.append(Case(f"{patient}/{number}", patient, image, np.stack([wall, cavity]), (1.0, 1.0)))

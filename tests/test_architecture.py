@@ -31,7 +31,7 @@ ABOVE = {  # a part, and what it must not import
     COMPONENTS: ("recipe", "training", "study", "evaluation", "cli", "api", "checks"),
     ("training", "evaluation"): ("study", "cli", "api", "checks"),
     ("study",): ("cli", "api", "checks"),
-    ("recipe", "layers", "slots", "toml", "plugins"): ("training", "evaluation", "cli", "api"),
+    ("recipe", "layers", "slots", "toml", "plugins", "identity"): ("training", "evaluation", "cli", "api"),
     ("checks", "testing", "api", "schema", "describe"): ("cli",),
 }
 HEAVY = ("torch", "numpy", "cv2", "albumentations", "pydantic", "scipy", "matplotlib", "pydicom")

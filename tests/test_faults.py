@@ -122,8 +122,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """How many files the study writes; each is written, flushed and renamed once."""
-    counting = Faulty("flush", 0)
+    """How many files the study writes: each is written, flushed, renamed, and its folder flushed."""
+    counting = Faulty("rename", 0)
     with pytest.MonkeyPatch.context() as patch, counting.installed(patch):
         study(tmp_path_factory.mktemp("count"))
     assert counting.count > 20
@@ -144,7 +144,8 @@ def test_a_fault_loses_nothing(
 def test_a_fault_at_any_operation_loses_nothing(
     kind: str, operations: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strike(kind, range(1, operations + 1), whole, tmp_path, monkeypatch)
+    count = 2 * operations if kind == "flush" else operations
+    strike(kind, range(1, count + 1), whole, tmp_path, monkeypatch)
 
 
 def strike(kind: str, numbers: Iterable[int], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

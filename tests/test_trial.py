@@ -14,9 +14,10 @@ import segkit
 from segkit import toml
 from segkit.evaluation import means
 from segkit.testing.values import filled
-from segkit.training import checkpoint
+from segkit.training import assembly, checkpoint
 from segkit.training.events import Limit
 from segkit.training.trial import write_cases
+from tests import small
 from tests.small import kinds, train
 
 FOLDER = Path("only/seed-1")
@@ -203,8 +204,10 @@ def test_short_trainings(tmp_path: Path, limit: Limit) -> None:
         assert [row["step"] for row in rows] == ["1"]
 
 
-def test_changed_data_are_refused_on_resume(tmp_path: Path) -> None:
+def test_changed_data_are_refused_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, stop_after=2)
-    events = train(tmp_path, "data.discs.patients=7")
+    monkeypatch.setattr(small, "BACKGROUND", 301)
+    monkeypatch.setattr(assembly, "_data", {})  # a new process has read nothing yet
+    events = train(tmp_path)
     assert kinds(events)[-1] == "failed"
     assert "the data has changed since this trial began" in events[-1].text

@@ -91,7 +91,7 @@ def _recipe(folder: Path) -> Recipe:
 
 
 def _identity(recipe: Recipe) -> str:
-    from segkit.study.plan import identity
+    from segkit.identity import identity
 
     return identity(recipe)
 

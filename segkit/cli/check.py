@@ -64,7 +64,7 @@ def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) 
 def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json_: bool) -> int:
     from segkit.checks.recipe import check_trials
     from segkit.recipe import compose, validate
-    from segkit.study.plan import trials
+    from segkit.study.plan import size_of, trials
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
@@ -82,8 +82,7 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json
                 print(line)
     if knobs and not any(finding.kind == "fault" for finding in findings):
         findings += _knobs(recipe, document, json_)
-    variants = len({trial.variant for trial in planned})
-    return _conclude(findings, json_, f"{path}: nothing wrong ({variants} variants, {len(planned)} trials)")
+    return _conclude(findings, json_, f"{path}: nothing wrong ({size_of(planned)})")
 
 
 def _knobs(recipe: Any, document: Any, json_: bool) -> list[Finding]:

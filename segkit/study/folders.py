@@ -9,11 +9,8 @@ from typing import Any
 
 from segkit import files
 from segkit.errors import UserError
+from segkit.identity import differences
 from segkit.recipe import Recipe
-from segkit.study.plan import NOT_IDENTITY
-
-# what a trial may change when it goes on: more epochs, and what its result does not depend on
-RESUMABLE = {".".join(path) for path in NOT_IDENTITY} | {"train.epochs"}
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
@@ -37,23 +34,10 @@ def finished_elsewhere(run: Path) -> dict[str, Path]:
     return index
 
 
-def differences(folder: Path, recipe: Recipe) -> dict[str, str]:
+def changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
     """Return the keys in which a trial folder's filled recipe differs from `recipe`, with both values."""
     try:
-        old = _flat(tomllib.loads(files.read_text(folder / "recipe.toml")))
+        old = tomllib.loads(files.read_text(folder / "recipe.toml"))
     except (OSError, UserError, ValueError):
         return {"recipe.toml": "cannot be read"}
-    new = _flat(tomllib.loads(recipe.to_toml()))
-    return {
-        key: f"was {old.get(key, 'not set')}, is now {new.get(key, 'not set')}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
-    }
-
-
-def _flat(node: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(node, dict) or not node:
-        return {path: node}
-    return {
-        key: value for name, part in node.items() for key, value in _flat(part, f"{path}.{name}".lstrip(".")).items()
-    }
+    return differences(old, tomllib.loads(recipe.to_toml()))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segkit import layers, plugins, toml
+from segkit import layers, toml
 from segkit.errors import UserError, suggest
+from segkit.identity import identity
 from segkit.recipe import Recipe, validate
-
-# what a trial's result does not depend on: another value is still the same trial
-NOT_IDENTITY = (("title",), ("study",), ("train", "workers"), ("train", "save_every"), ("train", "device"))
 
 
 @dataclass(frozen=True)
@@ -42,19 +39,6 @@ class Trial:
 def slug(label: str) -> str:
     """Return a label as a folder name."""
     return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"
-
-
-def identity(recipe: Recipe) -> str:
-    """Return the hash that identifies a trial: its filled recipe and the sources of the plugins it uses."""
-    tree = recipe.dump()
-    for path in NOT_IDENTITY:
-        node = tree
-        for part in path[:-1]:
-            node = node.get(part, {})
-        node.pop(path[-1], None)
-    hashes = sorted(plugin.sha256 for plugin in plugins.used_by(recipe.components()))
-    text = json.dumps([tree, hashes], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def variants(recipe: Recipe, document: layers.Document) -> list[tuple[str, layers.Document]]:
@@ -174,3 +158,9 @@ def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
             name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
             planned.append(Trial(label, seed, fold, own, identity(own), Path(slug(label)) / name))
     return planned
+
+
+def size_of(planned: Sequence[Trial]) -> str:
+    """Return how much a study is: "2 variants, 6 trials"."""
+    counts = {"variant": len({trial.variant for trial in planned}), "trial": len(planned)}
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())

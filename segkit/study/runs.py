@@ -8,14 +8,15 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from segkit import files, plugins
 from segkit.errors import UserError
+from segkit.identity import in_the_way
 from segkit.recipe import Recipe, compose, validate
 from segkit.study import executor
-from segkit.study.folders import RESUMABLE, differences, finished_elsewhere, read_status
-from segkit.study.plan import Trial, slug, trials
+from segkit.study.folders import changed_keys, finished_elsewhere, read_status
+from segkit.study.plan import Trial, size_of, slug, trials
 from segkit.training.events import Event, Job, Limit
 
 WHOLE = Limit()
@@ -141,9 +142,8 @@ class StudyRun:
 
     def headline(self) -> str:
         """Return what is about to run, on one line."""
-        count = len({trial.variant for trial in self.planned})
         where = "a dry run, nothing is kept" if self.limit.batches else str(self.folder)
-        return f"{self.title}: {count} variants, {len(self.planned)} trials -> {where}"
+        return f"{self.title}: {size_of(self.planned)} -> {where}"
 
     def execute(self, *, jobs: str | int = "auto", fresh: bool = False, fail_fast: bool = False) -> Iterator[Event]:
         """Do what is missing; yield the events of every trial.
@@ -156,11 +156,18 @@ class StudyRun:
             self.folder = Path(self._temporary.name)
         self.folder.mkdir(parents=True, exist_ok=True)
         with files.Lock(self.folder):
+            self._sweep()
             self._write_recipe()
             for event in self._run(jobs, fresh, fail_fast):
                 if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
                     self._ends[event.trial] = event
                 yield event
+
+    def _sweep(self) -> None:
+        for copy in self.folder.glob("*/.copy-*"):
+            shutil.rmtree(copy, ignore_errors=True)
+        for trial in self.folder.glob("*/*/trial.json"):
+            files.sweep(trial.parent)
 
     def _write_recipe(self) -> None:
         path, text = self.folder / "recipe.toml", self.recipe.to_toml()
@@ -170,15 +177,20 @@ class StudyRun:
 
     def _run(self, jobs: str | int, fresh: bool, fail_fast: bool) -> Iterator[Event]:
         missing: list[Trial] = []
+        anew: list[Trial] = []
         index = finished_elsewhere(self.folder)
         refused: list[str] = []
         for trial in self.planned:
-            state = self._look(trial, fresh)
+            state, why = self._look(trial)
             if state == "finished":
                 yield Event(str(trial.folder), "skipped", "already finished")
-            elif state:
-                refused.append(state)
-            elif trial.identity in index and not self.limit.overfit:
+                continue
+            if state == "other" and not fresh:
+                refused.append(why)
+                continue
+            if fresh and state in ("other", "failed"):
+                anew.append(trial)
+            if trial.identity in index and not self.limit.overfit:
                 yield self._reuse(trial, index[trial.identity])
             else:
                 missing.append(trial)
@@ -188,7 +200,7 @@ class StudyRun:
         unique = [trial for trial in missing if first[trial.identity] is trial]
         device = _device_type(unique[0].recipe) if unique else "cpu"
         side_by_side, threads = executor.choose_jobs(jobs, len({trial.identity for trial in self.planned}), device)
-        work = [self._job(trial, threads, fresh) for trial in unique]
+        work = [self._job(trial, threads, fresh=trial in anew) for trial in unique]
         if work:
             yield from executor.execute(work, side_by_side=side_by_side, fail_fast=fail_fast)
         for trial in missing:
@@ -203,7 +215,7 @@ class StudyRun:
             return self._reuse(trial, self.folder / twin.folder)
         return Event(str(trial.folder), end.kind if end else "interrupted", f"as its twin {twin.folder}")
 
-    def _job(self, trial: Trial, threads: int, fresh: bool) -> Job:
+    def _job(self, trial: Trial, threads: int, *, fresh: bool) -> Job:
         return Job(
             recipe=trial.recipe.dump(),
             run=self.folder,
@@ -218,24 +230,22 @@ class StudyRun:
             fresh=fresh,
         )
 
-    def _look(self, trial: Trial, fresh: bool) -> str | None:
-        """Return "finished", None for a trial to train or to go on with, or why it is neither."""
-        found = read_status(self.folder / trial.folder)
+    def _look(self, trial: Trial) -> tuple[Literal["finished", "failed", "open", "other"], str]:
+        """Return whether a trial is finished, failed, to be gone on with, or its folder holds another; and why."""
+        folder = self.folder / trial.folder
+        found = read_status(folder)
         if found is None:
-            return None
+            return "open", ""
         if found.get("identity") == trial.identity:
-            return "finished" if found.get("status") == "finished" else None
-        if fresh:
-            return None
-        changed = differences(self.folder / trial.folder, trial.recipe)
-        if set(changed) <= RESUMABLE and changed:
-            return None
-        what = (
-            "; ".join(f"{key} {text}" for key, text in changed.items()) or "the source of a plugin it uses has changed"
-        )
-        return (
-            f"{self.folder / trial.folder}: holds another trial: {what}. Use --fresh to train it anew, "
-            "or --name for another run folder."
+            status = found.get("status")
+            return ("finished" if status == "finished" else "failed" if status == "failed" else "open"), ""
+        changed = changed_keys(folder, trial.recipe)
+        if changed and not in_the_way(changed):
+            return "open", ""
+        what = "; ".join(f"{key} {text}" for key, text in changed.items())
+        return "other", (
+            f"{folder}: holds another trial: {what or 'the source of a plugin it uses has changed'}. "
+            "Use --fresh to train it anew, or --name for another run folder."
         )
 
     def _reuse(self, trial: Trial, source: Path) -> Event:

@@ -15,6 +15,7 @@ import segkit
 from segkit import files, plugins
 from segkit.errors import UserError
 from segkit.evaluation import Row
+from segkit.identity import differences, in_the_way
 from segkit.overlay import draw_overlay
 from segkit.recipe import Recipe
 from segkit.training import checkpoint
@@ -26,6 +27,21 @@ from segkit.training.state import load_optimizer
 
 MAX_OVERLAYS = 64
 VERSIONS = ("torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
+
+
+def outline(job: Job, status: str, error: str | None = None) -> dict[str, Any]:
+    """Return what trial.json says of a trial of which nothing has been built yet."""
+    return {
+        "status": status,
+        "identity": job.identity,
+        "variant": job.variant,
+        "seed": job.seed,
+        "fold": job.fold,
+        "limited": job.limit.batches is not None or job.limit.overfit is not None,
+        "epochs": job.recipe["train"]["epochs"],
+        "epochs_done": 0,
+        "error": error,
+    }
 
 
 class Record:
@@ -63,18 +79,10 @@ class Record:
         """Write trial.json."""
         job, parts, dataset = self.job, self.parts, self.parts.dataset
         cases = dataset.cases
-        content = {
-            "status": status,
-            "identity": job.identity,
-            "variant": job.variant,
-            "seed": job.seed,
-            "fold": job.fold,
-            "limited": job.limit.batches is not None or job.limit.overfit is not None,
-            "epochs": self.recipe.train.epochs,
+        content = outline(job, status, error) | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
             "seconds": round(self.seconds + time.monotonic() - self._started, 3),
-            "error": error,
             "warnings": self.warnings,
             "device": str(parts.device.device),
             "hardware": hardware(parts.device.device),
@@ -221,12 +229,16 @@ def restore(record: Record) -> str:
     """Go on from last.safetensors where there is one; return what to tell, "" for a new start.
 
     Raises:
-        UserError: the checkpoint is damaged, or the data is not what it was trained on.
+        UserError: the checkpoint is damaged, of another trial, or the data is not what it was trained on.
     """
     path = record.folder / "last.safetensors"
     if not path.exists():
         return ""
     found = checkpoint.load(path, with_state=True)
+    changed = in_the_way(differences(found.meta["recipe"], record.recipe.dump()))
+    if changed:
+        what = "; ".join(f"{key} {text}" for key, text in changed.items())
+        raise UserError(f"{path}: belongs to another trial: {what}. Train anew with --fresh.")
     if found.meta["fingerprint"] != record.parts.fingerprint:
         raise UserError(
             f"{path}: the data has changed since this trial began (its fingerprint differs). "

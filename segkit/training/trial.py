@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from segkit.training import guards
 from segkit.training.assembly import assemble
 from segkit.training.events import Event, Job
 from segkit.training.loop import Report, train
-from segkit.training.record import Record, restore, save_best, save_last
+from segkit.training.record import Record, outline, restore, save_best, save_last
 
 FLUSH_SECONDS = 0.5
 
@@ -36,47 +37,70 @@ def run_trial(job: Job, *, stop: Callable[[], bool]) -> Iterator[Event]:
         stop: asked after every step; once true, the state is saved and the trial ends as "interrupted".
     """
     name, folder = str(job.folder), job.run / job.folder
-    folder.mkdir(parents=True, exist_ok=True)
     record: Record | None = None
     yield Event(name, "start")
     try:
+        if job.fresh:
+            _clear(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         if job.threads:
             torch.set_num_threads(job.threads)
         plugins.load(job.plugins)
         recipe = Recipe.from_dict(job.recipe, f"{folder / 'recipe.toml'}")
-        files.write_text(folder / "recipe.toml", recipe.to_toml())
+        _note(job, "running")
+        files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
         parts = assemble(recipe, job.limit)
         record = Record(job, recipe, parts)
         yield from (Event(name, "log", line) for line in parts.log)
-        if not job.fresh:
-            told = restore(record)
-            if told:
-                yield Event(name, "log", f"[{name}] {told}")
+        told = restore(record)
+        if told:
+            yield Event(name, "log", f"[{name}] {told}")
         try:
             yield from _train(record, name, stop)
         finally:
             parts.close()
     except guards.NonFiniteError as error:
         where = record.save_batch(error) if record else ""
-        yield _failed(name, folder, record, f"{error} The batch is in {where}.")
+        yield _failed(job, record, f"{error} The batch is in {where}.")
     except torch.OutOfMemoryError:
         assert record is not None, "memory ran out before anything was built"
-        yield _failed(name, folder, record, record.out_of_memory())
+        yield _failed(job, record, record.out_of_memory())
     except (UserError, OSError) as error:
-        yield _failed(name, folder, record, str(error))
+        yield _failed(job, record, str(error))
     except Exception as error:
         files.write_text(folder / "error.txt", traceback.format_exc())
         text = f"{type(error).__name__}: {error} (traceback in {folder / 'error.txt'})"
-        yield _failed(name, folder, record, text)
+        yield _failed(job, record, text)
 
 
-def _failed(name: str, folder: Path, record: Record | None, text: str) -> Event:
+def _clear(folder: Path) -> None:
+    """Remove a trial; its status first, so that a half-removed one counts as not there."""
+    (folder / "trial.json").unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _note(job: Job, status: str, error: str | None = None) -> None:
+    """Write the status of a trial of which nothing is built; what is known of an earlier part of it stays."""
+    path = job.run / job.folder / "trial.json"
+    told = outline(job, status, error)
+    try:
+        known = json.loads(files.read_text(path))
+        told |= {name: value for name, value in known.items() if name not in told or name == "epochs_done"}
+    except (UserError, ValueError, AttributeError):
+        pass  # none, or a damaged one
+    files.write_text(path, json.dumps(told, indent=1))
+
+
+def _failed(job: Job, record: Record | None, text: str) -> Event:
     try:
         if record is not None:
             record.write_status("failed", error=text)
+        else:
+            _note(job, "failed", text)
     except (UserError, OSError) as error:
         text = f"{text} (and its state could not be written: {error})"
-    return Event(name, "failed", text)
+    return Event(str(job.folder), "failed", text)
 
 
 def _train(record: Record, name: str, stop: Callable[[], bool]) -> Iterator[Event]:
@@ -191,8 +215,3 @@ def _finish(record: Record, name: str) -> Iterator[Event]:
 def write_cases(path: Path, rows: list[Row]) -> None:
     """Write `cases.csv`: one row a case, channel and metric."""
     files.write_csv(path, HEADER, [cells(row) for row in rows])
-
-
-def read_json(path: Path) -> Any:
-    """Return a JSON file's content."""
-    return json.loads(files.read_text(path))

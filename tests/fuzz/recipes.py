@@ -11,9 +11,9 @@ from typing import Any
 
 import segkit
 from segkit import UserError, toml
+from segkit.identity import identity
 from segkit.recipe import Recipe
 from segkit.registry import Registry
-from segkit.study.plan import identity
 from segkit.testing.values import filled
 from segkit.training.events import Job, Limit
 from segkit.training.trial import run_trial

@@ -1,0 +1,88 @@
+"""What `segkit show NAME` says of a component, and that its piece of recipe works when pasted."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+
+from segkit import describe, plugins
+from segkit.component import Entry
+from segkit.layers import Document, Source
+from segkit.losses import losses
+from segkit.recipe import validate
+from segkit.types import Fraction, Tensor
+from tests.fresh_plugins import EXAMPLES, fresh
+from tests.small import BASE
+
+__all__ = ["fresh"]
+
+EVERY = [entry for registry in plugins.registries() for entry in registry]
+
+
+def pasted(snippet: str) -> None:
+    """Validate the small recipe with a snippet laid over it."""
+    own = tomllib.loads(snippet)
+    document = Document()
+    base = {key: value for key, value in (BASE | {"data": "phantom"}).items() if key not in own or key == "transforms"}
+    for tree, name in ((base, "base.toml"), (own, "pasted.toml")):
+        document.merge(tree, Source(name, None, Path.cwd()))
+    validate(document)
+
+
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.registry.slot}.{entry.name}")
+def test_the_snippet_works_when_pasted(entry: Entry) -> None:
+    pasted(describe.snippet(entry))
+
+
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.registry.slot}.{entry.name}")
+def test_everything_is_described(entry: Entry) -> None:
+    lines = describe.describe(entry)
+    assert lines[0] == f"{entry.registry.slot} {entry.name}    (from {entry.origin})"
+    assert "(no documentation)" not in lines
+    text = "\n".join(lines)
+    for parameter in describe.parameters(entry):
+        assert f"\n  {parameter.name} " in text
+        assert parameter.type.strip()
+        assert "None" not in parameter.type
+
+
+def test_the_example_plugins_snippets_work_too(fresh: object) -> None:
+    assert plugins.load([EXAMPLES], entry_points=False) == []
+    own = [entry for registry in plugins.registries() for entry in registry if entry.origin.startswith(str(EXAMPLES))]
+    assert len(own) == 5
+    for entry in own:
+        pasted(describe.snippet(entry))
+
+
+def test_types_and_bounds_in_words() -> None:
+    before = losses.snapshot()
+    try:
+
+        @losses.register("described")
+        def described(
+            logits: Tensor,
+            target: Tensor,
+            *,
+            needed: Fraction,
+            kind: Annotated[str, "any"] = "a",
+            pair: tuple[float, int] = (0.5, 1),
+            several: list[int] | None = None,
+            lambda_: bool = True,
+        ) -> Tensor:
+            """Described loss."""
+            return logits.mean() * needed
+
+        found = {p.name: (p.type, p.default) for p in describe.parameters(losses["described"])}
+    finally:
+        losses.restore(before)
+    assert found == {
+        "needed": ("float >= 0 and <= 1", None),
+        "kind": ("string", '"a"'),
+        "pair": ("[float, int]", "[0.5, 1]"),
+        "several": ("[int, ...]", ""),
+        "lambda": ("bool", "true"),
+        "weight": ("float >= 0", "1.0"),  # every loss of a sum has one
+    }

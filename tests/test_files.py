@@ -1,0 +1,123 @@
+"""Files that appear whole or not at all, and the lock of a run folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segkit import UserError, files
+
+
+def test_a_file_appears_whole_in_folders_that_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "table.csv"
+    files.write_csv(path, ["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]])
+    assert path.read_text() == 'case,dice\np1/1,0.5\n"with ""quotes"", comma",1\n'
+    files.write_text(path, "grüße\n")
+    assert files.read_text(path) == "grüße\n"
+    assert [entry.name for entry in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_written_flushed_renamed_and_the_folder_flushed_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    flush, rename = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        done.append("flush " + os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        flush(handle)
+
+    def replace(one: Path, other: Path) -> None:
+        assert one.read_bytes() == b"new"
+        done.append(f"rename {one.name} {other.name}")
+        rename(one, other)
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("the names of open files are read from /proc")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    files.write_bytes(tmp_path / "x", b"new")
+    half = f".x.{os.getpid()}.tmp"
+    assert done == [f"flush {half}", f"rename {half} x", f"flush {tmp_path.name}"]
+
+
+def test_a_file_system_that_flushes_no_folders_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def fsync(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(errno.EINVAL, "invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_bytes(tmp_path / "x", b"new")
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "the disk is full: free some space; the same command goes on from the last save"),
+        (errno.EDQUOT, "the disk quota is used up: free some space"),
+        (errno.EROFS, "the file system is read-only: choose another folder with --out"),
+        (errno.EACCES, "permission denied: choose another folder with --out"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_what_prevents_writing_is_said_with_what_to_do(
+    code: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replace(one: Path, other: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(UserError, match=rf"{tmp_path.name}/x: cannot be written: {advice}"):
+        files.write_bytes(tmp_path / "x", b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_what_is_no_text_too_long_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with pytest.raises(UserError, match="x: cannot be read: No such file or directory"):
+        files.read_text(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="x: not a text file in UTF-8"):
+        files.read_text(path)
+    path.write_bytes(b"12345")
+    assert files.read_text(path, limit=5) == "12345"
+    with pytest.raises(UserError, match="x: larger than 4 bytes, which no such file is"):
+        files.read_text(path, limit=4)
+
+
+def test_a_lock_names_its_holder_and_is_free_again_when_that_one_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from segkit.files import Lock\n"
+        "with Lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=rf"in use by another segkit \(process {holder.pid} on .*wait for it"),
+            files.Lock(tmp_path),
+        ):
+            pass
+        holder.send_signal(signal.SIGKILL)
+    assert '"pid"' in (tmp_path / ".lock").read_text()  # what the dead one left
+    with files.Lock(tmp_path):
+        pass
+    with files.Lock(tmp_path):
+        pass
+
+
+def test_sweeping_removes_half_written_files_alone(tmp_path: Path) -> None:
+    for name in (".last.safetensors.12.tmp", "last.safetensors", ".lock", "notes.tmp"):
+        (tmp_path / name).write_text("x")
+    files.sweep(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "last.safetensors", "notes.tmp"]
