@@ -94,4 +94,4 @@ def describe(entry: Entry) -> list[str]:
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
         lines += ["", "Parameters:"]
         lines += [f"  {name:<{widths[0]}}  {kind:<{min(widths[1], 40)}}  {default}" for name, kind, default in rows]
-    return [*lines, "", "In a recipe:", *(f"  {line}" for line in snippet(entry).splitlines())]
+    return [*lines, "", "In a recipe:", *(f"  {line}".rstrip() for line in snippet(entry).splitlines())]
