@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from segkit.study import figures
 from segkit.study.report import write_report
 from tests.fake_runs import make_run
 
@@ -226,3 +227,15 @@ def test_report_from_disk_has_the_same_bytes(run, tmp_path, monkeypatch, capsys)
     assert len(made) == 2 * len(FIGURES) + 3
     for path in made:
         assert path.read_bytes() == (copy / path.relative_to(run)).read_bytes(), path.name
+
+
+def test_a_figure_without_data_any_more_is_removed(tmp_path, monkeypatch):
+    folder = make_run(
+        tmp_path / "study", {"only": 0.0}, recipe={"title": "x", "compare_with": "only"}, cases=2, epochs=2
+    )
+    monkeypatch.setattr(figures, "FIGURES", {"effect": figures.FIGURES["effect"]})
+    (folder / "figures").mkdir()
+    for name in ("effect.svg", "own.svg"):
+        (folder / "figures" / name).write_text("of before", encoding="utf-8")
+    write_report(folder)
+    assert [path.name for path in (folder / "figures").iterdir()] == ["own.svg"]

@@ -132,7 +132,6 @@ def test_a_study_goes_on_past_a_failed_trial_unless_told_otherwise() -> None:
     assert "nowhere: no such folder" in outcome.failures["lost/seed-1"]
     assert any(line.startswith("failed: lost/seed-1: ") for line in outcome.lines())
     assert "nowhere: no such folder" in Path("runs/some/report.md").read_text()
-    hasty = study(path, name="hasty")
     path.write_text(toml.dumps(ONE | {"study": {"variants": [missing, {"label": "new", "train": {"seed": 4}}]}}))
     hasty = study(path, name="hasty")
     assert ends(hasty.execute(jobs=1, fail_fast=True)) == {"lost/seed-1": "failed", "new/seed-4": "interrupted"}

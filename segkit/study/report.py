@@ -27,6 +27,9 @@ def write_report(run: Path) -> list[str]:
     for name, (png, svg) in drawn.items():
         files.write_bytes(run / "figures" / f"{name}.png", png)
         files.write_bytes(run / "figures" / f"{name}.svg", svg)
+    for name in figures.FIGURES.keys() - drawn.keys():  # of a report that had data for it
+        for suffix in (".png", ".svg"):
+            (run / "figures" / f"{name}{suffix}").unlink(missing_ok=True)
     svgs = {name: svg for name, (_, svg) in drawn.items()}
     files.write_text(run / "report.md", markdown.render(summary.title, blocks))
     files.write_text(run / "report.html", html.render(summary.title, blocks, svgs))
