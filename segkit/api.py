@@ -55,7 +55,7 @@ def run(
     return studies[0].finish()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictor:
     """A trained model ready to predict.
 
@@ -70,6 +70,13 @@ class Predictor:
     recipe: Recipe
     channels: tuple[str, ...]
     meta: dict[str, Any]
+
+    def __repr__(self) -> str:
+        meta = self.meta
+        return (
+            f"<segkit Predictor: {self.recipe.model.name} of variant {meta['variant']}, {meta['kind']} checkpoint, "
+            f"epoch {meta['epoch']}; channels {', '.join(self.channels)}>"
+        )
 
     def evaluator(self, cases: Sequence[Case]) -> Any:
         """Return the evaluator of the training, over other cases."""

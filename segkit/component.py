@@ -24,7 +24,7 @@ def fold(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Entry:
     """A registered component: what `segkit list` shows and what recipes are validated against."""
 
@@ -36,6 +36,9 @@ class Entry:
     origin: str
     exclusive_only: bool = False
     final_only: bool = False
+
+    def __repr__(self) -> str:
+        return f"<{self.registry.slot} {self.name}, from {self.origin}: {self.summary}>"
 
     @property
     def summary(self) -> str:
@@ -54,13 +57,16 @@ class Entry:
         return [field.alias or key for key, field in self.parameters.model_fields.items()]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Component:
     """A validated choice for a slot: an entry and its parameters, ready to be built."""
 
     entry: Entry
     values: BaseModel
-    _built: list[Any] = field(default_factory=list, repr=False)
+    _built: list[Any] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.dump()[self.name].items())})"
 
     @property
     def name(self) -> str:

@@ -86,3 +86,10 @@ def test_types_and_bounds_in_words() -> None:
         "lambda": ("bool", "true"),
         "weight": ("float >= 0", "1.0"),  # every loss of a sum has one
     }
+
+
+def test_components_say_what_they_are_in_a_notebook() -> None:
+    assert repr(losses["dice"]).startswith("<loss dice, from segkit: Dice loss: ")
+    assert repr(losses.component("dice_mix", {"lambda": 0.6})) == (
+        "dice_mix(lambda=0.6, epsilon=1.0, reduction='case', weight=1.0)"
+    )
