@@ -185,6 +185,22 @@ def test_guards_fire_on_the_published_loss_and_are_silent_on_the_mix(whole: Path
     assert json.loads((whole / FOLDER / "trial.json").read_text())["warnings"] == []
 
 
+def test_the_published_loss_turns_the_output_black_under_sgd_and_the_guard_says_why(tmp_path: Path) -> None:
+    published = ("loss={ combined = { bce_reduction = 'sum' } }", "optimizer.SGD={ lr = 0.02, momentum = 0.95 }")
+    last = train(tmp_path, *published, "train.epochs=20")[-1]
+    assert last.kind == "failed"
+    assert last.text.startswith("loss.combined.bce")
+    parts = assembly.assemble(small.recipe(*published), Limit())  # the same, without the guard
+    state = parts.state
+    for epoch in range(1, 21):
+        for image, target in parts.feed.epoch(epoch):
+            state.objective.total(state.objective.terms(state.model(image), target)).backward()
+            state.optimizer.step()
+            state.optimizer.zero_grad()
+    parts.close()
+    assert not (state.model.eval()(image).sigmoid() >= 0.5).any()
+
+
 def test_black_output_is_noticed(tmp_path: Path) -> None:
     events = train(tmp_path, "loss={ bce = {} }", "optimizer.SGD={ lr = 0.5 }", "model.unet.norm=none")
     assert any("background" in event.text for event in events if event.kind == "warning")
