@@ -80,14 +80,14 @@ def train(
     """
     forward = forward or state.model
     objective, optimizer, scaler, watch = state.objective, state.optimizer, state.scaler, Watch(state.objective.names)
-    total = batches.steps_per_epoch
+    total, autocast = batches.steps_per_epoch, device.autocast()
     while state.epoch <= epochs:
         state.model.train()
         if state.batch == 0:
             state.rate = float(optimizer.param_groups[0]["lr"])
         seen, started = 0, time.perf_counter()
         for image, target in batches.epoch(state.epoch, state.batch):
-            with device.autocast():
+            with autocast:
                 scores = forward(image)
             values = objective.terms(scores, target)
             loss = objective.total(values)
@@ -96,7 +96,7 @@ def train(
             row = watch(values, loss, image, target, state)
             group = min(accumulate, total - state.batch // accumulate * accumulate)
             scaler.scale(loss if group == 1 else loss / group).backward()  # type: ignore[no-untyped-call]
-            state.sums = row if state.sums is None else state.sums.add_(row)
+            state.sums = row.clone() if state.sums is None else state.sums.add_(row)
             state.batch += 1
             seen += image.shape[0]
             if state.batch % accumulate == 0 or state.batch == total:

@@ -79,10 +79,13 @@ class Objective:
             scores: the model's output (N, C, H, W).
             target: (N, C, H, W) in {0, 1}; with background as channel 0 where classes are exclusive.
         """
-        logits = scores.float()
+        logits = scores if scores.dtype == torch.float32 else scores.float()
         if self.exclusive:
             logits = log_odds(logits)
-        return self._losses(logits, target) + [term.compute(self.parameters) for term in self.penalties]
+        values = self._losses(logits, target)
+        for term in self.penalties:
+            values.append(term.compute(self.parameters))
+        return values
 
     def _losses(self, logits: Tensor, target: Tensor) -> list[Tensor]:
         values: list[Tensor] = []
@@ -95,13 +98,11 @@ class Objective:
 
     def total(self, values: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum of the summands."""
-        weighted = [
-            value if weight == 1 else value * weight for weight, value in zip(self.weights, values, strict=False)
-        ]
-        total = weighted[0]
-        for value in weighted[1:]:
-            total = total + value
-        return total
+        if len(values) == 1 and self.weights[0] == 1:
+            return values[0]
+        pairs = zip(self.weights, values, strict=False)
+        weighted = [value if weight == 1 else value * weight for weight, value in pairs]
+        return functools.reduce(torch.add, weighted)
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """Return the weighted sum of the losses alone: what validation reports."""
