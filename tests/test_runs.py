@@ -121,21 +121,34 @@ def test_more_epochs_go_on_where_the_trial_ended() -> None:
 
 
 def test_a_study_goes_on_past_a_failed_trial_unless_told_otherwise() -> None:
-    missing = {"label": "lost", "drop": ["data"], "data": {"rvsc": {"root": "nowhere"}}}
+    wild = {"label": "lost", "optimizer": {"SGD": {"lr": 1e30}}}
     path = write(
-        "some.toml", ONE | {"study": {"variants": [{"label": "a"}, missing, {"label": "z", "train": {"seed": 3}}]}}
+        "some.toml", ONE | {"study": {"variants": [{"label": "a"}, wild, {"label": "z", "train": {"seed": 3}}]}}
     )
     found = study(path)
     assert ends(found.execute(jobs=1)) == {"a/seed-1": "finished", "lost/seed-1": "failed", "z/seed-3": "finished"}
     outcome = found.finish()
     assert outcome.failed
-    assert "nowhere: no such folder" in outcome.failures["lost/seed-1"]
+    assert "is not finite" in outcome.failures["lost/seed-1"]
     assert any(line.startswith("failed: lost/seed-1: ") for line in outcome.lines())
-    assert "nowhere: no such folder" in Path("runs/some/report.md").read_text()
-    path.write_text(toml.dumps(ONE | {"study": {"variants": [missing, {"label": "new", "train": {"seed": 4}}]}}))
+    assert "lost, seed 1: failed after 0 of 2 epochs: " in Path("runs/some/report.md").read_text()
+    path.write_text(toml.dumps(ONE | {"study": {"variants": [wild, {"label": "new", "train": {"seed": 4}}]}}))
     hasty = study(path, name="hasty")
     assert ends(hasty.execute(jobs=1, fail_fast=True)) == {"lost/seed-1": "failed", "new/seed-4": "interrupted"}
     assert hasty.finish().failed
+
+
+def test_what_is_wrong_with_any_variants_data_is_said_before_one_is_trained() -> None:
+    variants = [
+        {"label": "a"},
+        {"label": "lost", "drop": ["data"], "data": {"rvsc": {"root": "nowhere"}}},
+        {"label": "lost too", "drop": ["data"], "data": {"rvsc": {"root": "nowhere"}}, "train": {"seed": 2}},
+        {"label": "elsewhere", "train": {"device": "cuda:7", "seed": 3}},
+    ]
+    path = write("some.toml", ONE | {"study": {"variants": variants}})
+    with pytest.raises(UserError, match=r"(?s)^\S*nowhere: no such folder\.\n[^\n]*cuda:7[^\n]*$"):
+        run(path)
+    assert not list(Path("runs").rglob("trial.json"))
 
 
 def test_two_processes_on_one_run_folder() -> None:

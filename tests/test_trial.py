@@ -220,6 +220,14 @@ def test_short_trainings(tmp_path: Path, limit: Limit) -> None:
         assert [row["step"] for row in rows] == ["1"]
 
 
+def test_what_fails_before_anything_is_built_is_recorded(tmp_path: Path) -> None:
+    events = train(tmp_path, "data={ rvsc = { root = 'nowhere' } }")
+    assert kinds(events) == ["start", "failed"]
+    status = json.loads((tmp_path / FOLDER / "trial.json").read_text())
+    assert (status["status"], status["epochs_done"]) == ("failed", 0)
+    assert "nowhere: no such folder" in status["error"]
+
+
 def test_changed_data_are_refused_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(tmp_path, stop_after=2)
     monkeypatch.setattr(small, "BACKGROUND", 301)

@@ -14,7 +14,7 @@ from segkit import files, plugins
 from segkit.errors import UserError
 from segkit.identity import in_the_way
 from segkit.recipe import Recipe, compose, validate
-from segkit.study import executor
+from segkit.study import executor, inputs
 from segkit.study.folders import changed_keys, finished_elsewhere, read_status
 from segkit.study.plan import Trial, size_of, slug, trials
 from segkit.training.events import Event, Job, Limit
@@ -202,6 +202,7 @@ class StudyRun:
         side_by_side, threads = executor.choose_jobs(jobs, len({trial.identity for trial in self.planned}), device)
         work = [self._job(trial, threads, fresh=trial in anew) for trial in unique]
         if work:
+            inputs.check([trial.recipe for trial in unique], keep=side_by_side == 1)
             yield from executor.execute(work, side_by_side=side_by_side, fail_fast=fail_fast)
         for trial in missing:
             twin = first[trial.identity]

@@ -122,6 +122,24 @@ def split_of(recipe: Recipe, dataset: Dataset) -> Split:
     return split_cases(dataset, **recipe.split.model_dump())
 
 
+def check_inputs(recipe: Recipe) -> None:
+    """Read the data, split them and look for the device: what only they can tell of a recipe.
+
+    Raises:
+        UserError: data, split or device cannot be had as the recipe says.
+    """
+    choose(recipe.train.device, recipe.train.precision)
+    dataset, _ = load_data(recipe.data)
+    if recipe.channels == "exclusive":
+        check_exclusive(dataset)
+    split_of(recipe, dataset)
+
+
+def release_data() -> None:
+    """Forget the data that `load_data` keeps."""
+    _data.clear()
+
+
 def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     """Build everything a training needs, in the order in which randomness is drawn.
 
