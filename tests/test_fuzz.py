@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from random import Random
 
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz import recipes
 from tests.fuzz.__main__ import READERS, fuzz
 
 
@@ -12,3 +17,15 @@ def test_nothing_but_messages(reader: str) -> None:
     said = fuzz(reader, seconds=4, seed=7)
     assert "0 crashes" in said
     assert not said.startswith(f"{reader}: 0 inputs")
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_recipe_with_a_mistake_is_refused_at_its_place(chance: Random) -> None:
+    recipes.refuse(*recipes.invalid(chance))
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_a_valid_recipe_is_built_and_runs_one_batch(chance: Random) -> None:
+    recipes.run_one_batch(recipes.valid(chance))

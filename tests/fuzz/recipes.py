@@ -90,29 +90,44 @@ def invalid(chance: random.Random) -> tuple[dict[str, Any], str]:
     return tree, path
 
 
-def one(seed: int) -> bool:
-    """Try a valid or an invalid recipe; return whether it was refused. A wrong outcome raises."""
-    chance = random.Random(seed)
+def refuse(tree: dict[str, Any], place: str) -> None:
+    """Assert that a recipe is refused by a message with file, line and place."""
     with tempfile.TemporaryDirectory(prefix="segkit-fuzz-") as name:
         path = Path(name) / "recipe.toml"
-        if chance.random() < 0.6:
-            tree, place = invalid(chance)
-            path.write_text(toml.dumps(tree), encoding="utf-8")
-            try:
-                Recipe.load(path)
-            except UserError as error:
-                line = str(error).splitlines()[0]
-                assert re.search(rf"recipe\.toml:\d+: .*{place}", str(error)), f"{seed}: {line} does not name {place}"
-                return True
-            raise AssertionError(f"{seed}: accepted, though {place} is wrong")
-        path.write_text(toml.dumps(valid(chance)), encoding="utf-8")
+        path.write_text(toml.dumps(tree), encoding="utf-8")
+        try:
+            Recipe.load(path)
+        except UserError as error:
+            line = str(error).splitlines()[0]
+            assert re.search(rf"recipe\.toml:\d+: .*{place}", str(error)), f"{line} does not name {place}"
+            return
+    raise AssertionError(f"accepted, though {place} is wrong")
+
+
+def run_one_batch(tree: dict[str, Any]) -> None:
+    """Assert that a recipe is accepted, built, and runs one batch of everything."""
+    with tempfile.TemporaryDirectory(prefix="segkit-fuzz-") as name:
+        path = Path(name) / "recipe.toml"
+        path.write_text(toml.dumps(tree), encoding="utf-8")
         recipe = Recipe.load(path)
         job = Job(
             recipe=recipe.dump(), run=Path(name), folder=Path("a/seed-1"), variant="a", seed=1, fold=None,
             identity=identity(recipe), limit=Limit(batches=1),
         )  # fmt: skip
         last = list(run_trial(job, stop=lambda: False))[-1]
-        assert last.kind == "finished" or "is not finite" in last.text, f"{seed}: {last.text}"
+        assert last.kind == "finished" or "is not finite" in last.text, last.text
+
+
+def one(seed: int) -> bool:
+    """Try a valid or an invalid recipe; return whether it was refused. A wrong outcome raises."""
+    chance = random.Random(seed)
+    try:
+        if chance.random() < 0.6:
+            refuse(*invalid(chance))
+            return True
+        run_one_batch(valid(chance))
+    except AssertionError as error:
+        raise AssertionError(f"{seed}: {error}") from error
     return False
 
 
