@@ -143,7 +143,7 @@ class Recipe(Section):
         Raises:
             UserError: every mistake found, one a line, each with its place.
         """
-        from segkit.study.plan import check_variants
+        from segkit.variants import check_variants
 
         document = compose(path, overlays=overlays, sets=sets)
         recipe = validate(document)

@@ -13,7 +13,7 @@ from segkit import layers
 from segkit.errors import UserError
 from segkit.recipe import Recipe, explain, validate
 from segkit.slots import slot_of
-from segkit.study.plan import variants
+from segkit.variants import variants
 
 IMAGES, SIDE = 2, 64  # a step: the whole batch is drawn and compared, but the model sees the middle of these
 STEPS = 2

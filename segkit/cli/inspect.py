@@ -119,7 +119,8 @@ def _find(name: str) -> list[Entry]:
 def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit import toml
     from segkit.recipe import compose, explain, validate
-    from segkit.study.plan import check_variants, trials
+    from segkit.study.plan import trials
+    from segkit.variants import check_variants
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)

@@ -16,8 +16,9 @@ from segkit.identity import in_the_way
 from segkit.recipe import Recipe, compose, validate
 from segkit.study import executor, inputs
 from segkit.study.folders import changed_keys, finished_elsewhere, read_status
-from segkit.study.plan import Trial, size_of, slug, trials
+from segkit.study.plan import Trial, size_of, trials
 from segkit.training.events import Event, Job, Limit
+from segkit.variants import slug
 
 WHOLE = Limit()
 
