@@ -6,7 +6,9 @@ import csv
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,11 +19,19 @@ CHANNELS = ("wall", "cavity")
 METRICS = ("dice", "soft_dice", "iou", "precision", "recall", "hd95")
 
 
-def slug(label):
+def slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._")
 
 
-def write_recipe(run, variants, seeds, *, title="Does it help?", compare_with="none", extra=""):
+def write_recipe(
+    run: Path,
+    variants: Iterable[str],
+    seeds: Sequence[int],
+    *,
+    title: str = "Does it help?",
+    compare_with: str = "none",
+    extra: str = "",
+) -> None:
     lines = [f"title = {json.dumps(title)}", extra, "[study]", f"seeds = {json.dumps(list(seeds))}"]
     if compare_with:
         lines.append(f"compare_with = {json.dumps(compare_with)}")
@@ -35,14 +45,14 @@ def write_recipe(run, variants, seeds, *, title="Does it help?", compare_with="n
     (run / "recipe.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_csv(path, header, rows):
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
 
 
-def curve_rows(rng, final, epochs, loss_scale):
+def curve_rows(rng: np.random.Generator, final: float, epochs: int, loss_scale: float) -> Iterator[list[float]]:
     for epoch in range(1, epochs + 1):
         rise = 1 - math.exp(-4 * epoch / epochs) + 0.02 * rng.standard_normal()
         train = loss_scale * math.exp(-5 * epoch / epochs) + 1 - final + 0.01 * rng.random()
@@ -51,7 +61,9 @@ def curve_rows(rng, final, epochs, loss_scale):
         yield [epoch, 8 * epoch, lr, train, train * 1.1, train, 0.3 * train, dice, dice * 0.97, 1.25, 60.5]
 
 
-def case_rows(rng, delta, luck, patients, cases, metrics):
+def case_rows(
+    rng: np.random.Generator, delta: float, luck: float, patients: int, cases: int, metrics: Sequence[str]
+) -> Iterator[list[Any]]:
     for patient in range(patients):
         base = 0.82 + 0.06 * math.sin(3.0 * patient) + delta + luck + 0.01 * rng.standard_normal()
         for number in range(cases):
@@ -73,26 +85,26 @@ def case_rows(rng, delta, luck, patients, cases, metrics):
 
 
 def write_trial(
-    run,
-    variant,
-    seed,
+    run: Path,
+    variant: str,
+    seed: int,
     *,
-    delta=0.0,
-    status="finished",
-    patients=4,
-    cases=6,
-    epochs=60,
-    fold=None,
-    pictures=True,
-    loss_scale=1.0,
-    metrics=METRICS,
-):
+    delta: float = 0.0,
+    status: str = "finished",
+    patients: int = 4,
+    cases: int = 6,
+    epochs: int = 60,
+    fold: int | None = None,
+    pictures: bool = True,
+    loss_scale: float = 1.0,
+    metrics: Sequence[str] = METRICS,
+) -> Path:
     rng = np.random.default_rng([seed, len(variant), int(1e4 * (delta + 1))])
     folder = run / slug(variant) / (f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}")
     folder.mkdir(parents=True, exist_ok=True)
     luck, whole = 0.01 * rng.standard_normal(), status == "finished"
     done = epochs if whole else max(1, epochs // 3)
-    header = "epoch,step,lr,train_loss,val_loss,loss.dice_mix,regularizer.l1,val_dice,val_soft_dice"
+    header: str | list[str] = "epoch,step,lr,train_loss,val_loss,loss.dice_mix,regularizer.l1,val_dice,val_soft_dice"
     header += ",seconds,images_per_second"
     write_csv(
         folder / "metrics.csv", header.split(","), list(curve_rows(rng, 0.8 + delta + luck, epochs, loss_scale))[:done]
@@ -124,7 +136,7 @@ def write_trial(
     return folder
 
 
-def write_overlays(folder, names, rng):
+def write_overlays(folder: Path, names: Iterable[str], rng: np.random.Generator) -> None:
     folder.mkdir(exist_ok=True)
     rows, columns = np.mgrid[:96, :80]
     for name in names:
@@ -136,7 +148,15 @@ def write_overlays(folder, names, rng):
         cv2.imwrite(str(folder / f"{name.replace('/', '__')}.png"), picture)
 
 
-def make_run(run: Path, variants=None, seeds=(1, 2, 3), *, status=None, recipe=None, **words):
+def make_run(
+    run: Path,
+    variants: Mapping[str, float] | None = None,
+    seeds: Sequence[int] = (1, 2, 3),
+    *,
+    status: Mapping[tuple[str, int], str | None] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    **words: Any,
+) -> Path:
     """Write a whole study; `variants` is {label: effect on Dice}, `status` {(label, seed): status or None}."""
     variants = variants or {"none": 0.0, "l1=1e-3": -0.02, "l1=1e-2": -0.15}
     write_recipe(run, variants, seeds, **(recipe or {}))

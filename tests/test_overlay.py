@@ -1,21 +1,22 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segkit.overlay import PREDICTION_RGB, TRUTH_RGB, draw_overlay
 
 
-def box(top, left, bottom, right):
+def box(top: int, left: int, bottom: int, right: int) -> NDArray[np.bool_]:
     mask = np.zeros((1, 40, 50), bool)
     mask[:, top:bottom, left:right] = True
     return mask
 
 
-def where(picture, colour):
+def where(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
     return (picture == colour).all(axis=-1)
 
 
-def test_the_image_is_twice_its_size_and_grey_away_from_the_outlines():
+def test_the_image_is_twice_its_size_and_grey_away_from_the_outlines() -> None:
     image = np.full((40, 50), 77, np.uint8)
     picture = draw_overlay(image, box(10, 10, 20, 20), box(12, 12, 22, 22))
     assert picture.shape == (80, 100, 3)
@@ -26,7 +27,7 @@ def test_the_image_is_twice_its_size_and_grey_away_from_the_outlines():
     assert grey.mean() > 0.9
 
 
-def test_truth_is_a_closed_line_and_prediction_is_dashed():
+def test_truth_is_a_closed_line_and_prediction_is_dashed() -> None:
     image, mask, nothing = np.zeros((40, 50), np.uint8), box(10, 10, 20, 20), box(0, 0, 0, 0)
     truth = where(draw_overlay(image, mask, nothing), TRUTH_RGB)
     prediction = where(draw_overlay(image, nothing, mask), PREDICTION_RGB)
@@ -36,7 +37,7 @@ def test_truth_is_a_closed_line_and_prediction_is_dashed():
     assert not (prediction & ~truth).any()
 
 
-def test_holes_and_every_channel_are_outlined():
+def test_holes_and_every_channel_are_outlined() -> None:
     ring = box(5, 5, 25, 25)
     ring[:, 10:20, 10:20] = False
     both = np.concatenate([ring, box(30, 30, 35, 45)])
@@ -45,7 +46,7 @@ def test_holes_and_every_channel_are_outlined():
     assert truth[60, 65]
 
 
-def test_agreement_shows_both_colours():
+def test_agreement_shows_both_colours() -> None:
     mask = box(10, 10, 30, 30)
     picture = draw_overlay(np.zeros((40, 50), np.uint8), mask, mask)
     assert where(picture, TRUTH_RGB).any()

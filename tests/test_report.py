@@ -4,7 +4,10 @@ import base64
 import csv
 import re
 import shutil
+from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -23,12 +26,17 @@ FIGURES = ("effect", "distribution", "val_dice", "val_loss", "train_loss", "lear
 class Tables(HTMLParser):
     """The tables of a page, as rows of texts, and the addresses that it loads."""
 
-    def __init__(self, text):
+    tables: list[list[list[str]]]
+    loaded: list[Any]
+    tags: set[str]
+    cell: Any
+
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.tables, self.loaded, self.tags, self.cell = [], [], set(), None
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.loaded += [value for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
         if tag == "table":
@@ -38,17 +46,17 @@ class Tables(HTMLParser):
         elif tag in ("td", "th"):
             self.cell = ""
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if self.cell is not None:
             self.cell += data
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if tag in ("td", "th"):
             self.tables[-1][-1].append(self.cell)
             self.cell = None
 
 
-def markdown_tables(text):
+def markdown_tables(text: str) -> list[list[list[str]]]:
     found = []
     for block in re.findall(r"(?:^\|.*\|\n)+", text, re.MULTILINE):
         rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
@@ -58,7 +66,7 @@ def markdown_tables(text):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     variants = {REFERENCE: 0.0, ODD: -0.05, BROKEN: -0.3}
     folder = make_run(
         tmp_path_factory.mktemp("runs") / "study",
@@ -74,28 +82,28 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def html(run):
+def html(run: Path) -> str:
     return (run / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def markdown(run):
+def markdown(run: Path) -> str:
     return (run / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def lines(run):
+def lines(run: Path) -> list[dict[str, str]]:
     with (run / "summary.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def rows_of_cases(run, variant, trial="*"):
+def rows_of_cases(run: Path, variant: str, trial: str = "*") -> Iterator[dict[str, str]]:
     for path in sorted((run / variant).glob(f"{trial}/cases.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             yield from csv.DictReader(file)
 
 
-def test_page_needs_nothing_else(html):
+def test_page_needs_nothing_else(html: str) -> None:
     page = Tables(html)
     assert page.loaded
     assert all(address.startswith("data:image/") for address in page.loaded)
@@ -107,7 +115,7 @@ def test_page_needs_nothing_else(html):
     assert all(reference.startswith((b"#", b"data:")) for reference in references)
 
 
-def test_verdict_stands_first(html, markdown):
+def test_verdict_stands_first(html: str, markdown: str) -> None:
     heading = f"Verdict: each variant against {REFERENCE}"
     assert re.findall("<h2>(.*?)</h2>", html)[0] == heading
     assert Tables(html).tables[0][0][:3] == ["variant", "verdict", "Dice"]
@@ -120,7 +128,7 @@ def test_verdict_stands_first(html, markdown):
 
 
 @pytest.mark.parametrize("kind", ["html", "markdown"])
-def test_tables_say_what_the_summary_says(kind, html, markdown, lines):
+def test_tables_say_what_the_summary_says(kind: str, html: str, markdown: str, lines: list[dict[str, str]]) -> None:
     tables = Tables(html).tables if kind == "html" else markdown_tables(markdown)
     keys = {
         "variant": "variant", "verdict": "verdict", "Dice": "mean", "mean": "mean", "SD seeds": "sd_seeds",
@@ -143,18 +151,18 @@ def test_tables_say_what_the_summary_says(kind, html, markdown, lines):
     assert [row[-1] for row in tables[0][1:]] == ["3 of 3", "3 of 3", "2 of 3"]
 
 
-def test_failed_trial_is_shown_with_its_reason(html, markdown):
+def test_failed_trial_is_shown_with_its_reason(html: str, markdown: str) -> None:
     said = "summed, seed 2: failed after 8 of 24 epochs: train_loss is not finite: loss.dice_mix is nan in epoch 20"
     assert f"<li>{said}</li>" in html
     assert f"- {said}" in markdown
     assert "8 of 9 trials finished. This study is not complete" in html
 
 
-def test_warnings_are_shown_once_with_their_trials(html):
+def test_warnings_are_shown_once_with_their_trials(html: str) -> None:
     assert html.count("loss.bce has 99.9 % of the gradient (summed, seed 1; summed, seed 2; summed, seed 3)") == 1
 
 
-def test_failures_are_counted(run, html, lines):
+def test_failures_are_counted(run: Path, html: str, lines: list[dict[str, str]]) -> None:
     rows = [row for row in rows_of_cases(run, "summed") if row["metric"] == "dice"]
     truth = np.array([int(row["truth_pixels"]) for row in rows]) > 0
     predicted = np.array([int(row["predicted_pixels"]) for row in rows]) > 0
@@ -168,13 +176,13 @@ def test_failures_are_counted(run, html, lines):
     assert [line[name] for name in names] == [str(number) for number in counted]
 
 
-def test_cases_are_the_same_for_each_variant(run, html):
-    values = {}
+def test_cases_are_the_same_for_each_variant(run: Path, html: str) -> None:
+    values: dict[str, list[float]] = {}
     for row in rows_of_cases(run, "dice_mix"):
         if row["metric"] == "dice" and row["value"]:
             values.setdefault(row["case"], []).append(float(row["value"]))
     means = {case: float(np.mean(found)) for case, found in values.items()}
-    wanted = []
+    wanted: list[tuple[int, str]] = []
     for percentile in (5, 25, 50, 95):
         target = np.percentile(list(means.values()), percentile)
         free = [case for case in means if case not in [name for _, name in wanted]]
@@ -188,13 +196,13 @@ def test_cases_are_the_same_for_each_variant(run, html):
     assert rows[2][1] == f"dice {np.mean(shown):.4f} (seed 1)"
 
 
-def _is_dice_of(row, case):
+def _is_dice_of(row: dict[str, str], case: str) -> bool | str:
     return row["case"] == case and row["metric"] == "dice" and row["value"]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_are_sharp_and_scale(run, name):
-    png = cv2.imread(str(run / "figures" / f"{name}.png"))
+def test_figures_are_sharp_and_scale(run: Path, name: str) -> None:
+    png: Any = cv2.imread(str(run / "figures" / f"{name}.png"))
     assert png.shape[1] >= 1500
     assert png.std() > 5
     edge = np.concatenate([png[0], png[-1], png[:, 0], png[:, -1]])
@@ -202,7 +210,7 @@ def test_figures_are_sharp_and_scale(run, name):
     assert ElementTree.parse(run / "figures" / f"{name}.svg").getroot().tag.endswith("svg")
 
 
-def test_labels_are_text_in_html_and_markdown(html, markdown):
+def test_labels_are_text_in_html_and_markdown(html: str, markdown: str) -> None:
     assert "<b>" not in html
     assert "a &lt;b&gt; &amp; `c`" in html
     assert "<title>Is &lt;b&gt; | better?</title>" in html
@@ -211,7 +219,7 @@ def test_labels_are_text_in_html_and_markdown(html, markdown):
     assert markdown.startswith(r"# Is \<b> \| better?")
 
 
-def test_report_from_disk_has_the_same_bytes(run, tmp_path, monkeypatch, capsys):
+def test_report_from_disk_has_the_same_bytes(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from segkit.cli import main
 
     copy = tmp_path / "study"
@@ -229,7 +237,7 @@ def test_report_from_disk_has_the_same_bytes(run, tmp_path, monkeypatch, capsys)
         assert path.read_bytes() == (copy / path.relative_to(run)).read_bytes(), path.name
 
 
-def test_a_figure_without_data_any_more_is_removed(tmp_path, monkeypatch):
+def test_a_figure_without_data_any_more_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(
         tmp_path / "study", {"only": 0.0}, recipe={"title": "x", "compare_with": "only"}, cases=2, epochs=2
     )

@@ -3,6 +3,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,26 +19,26 @@ from tests.fake_runs import make_run, write_recipe, write_trial
 WIDTH = 100
 
 
-def text(run):
+def text(run: Path) -> str:
     return markdown.render("title", document.build(summarize(run), []))
 
 
-def terminal(run):
+def terminal(run: Path) -> list[str]:
     return markdown.terminal(document.verdict_table(summarize(run)))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "study"
     return make_run(folder, {"none": 0.0, "lambda=1": -0.15}, metrics=("dice",), pictures=False, cases=3, epochs=6)
 
 
 @pytest.fixture
-def run(whole, tmp_path):
+def run(whole: Path, tmp_path: Path) -> Path:
     return shutil.copytree(whole, tmp_path / "study")
 
 
-def test_terminal_table_fits_and_has_what_matters(whole):
+def test_terminal_table_fits_and_has_what_matters(whole: Path) -> None:
     head, *rows, foot = terminal(whole)
     assert head.split("  ")[0] == "variant"
     assert head.split() == ["variant", "verdict", "Dice", "SD", "seeds", "difference", "95", "%", "trials"]
@@ -46,7 +49,7 @@ def test_terminal_table_fits_and_has_what_matters(whole):
     assert rows[1].endswith("3 of 3")
 
 
-def test_one_seed_drops_empty_columns(tmp_path):
+def test_one_seed_drops_empty_columns(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "study", {"none": 0.0, "lambda=1": -0.1}, (1,), pictures=False, patients=6)
     table = document.verdict_table(summarize(folder))
     expected = ["variant", "verdict", "Dice", "SD patients", "difference", "95 % (patients, bootstrap)"]
@@ -63,13 +66,13 @@ def test_one_seed_drops_empty_columns(tmp_path):
     assert max(map(len, lines)) <= WIDTH
 
 
-def test_one_variant_has_a_result_and_no_verdict(tmp_path):
+def test_one_variant_has_a_result_and_no_verdict(tmp_path: Path) -> None:
     said = text(make_run(tmp_path / "study", {"none": 0.0}, pictures=False))
     assert "## Result" in said
     assert "is called better or worse" not in said
 
 
-def test_long_texts_take_several_lines_of_the_terminal(tmp_path):
+def test_long_texts_take_several_lines_of_the_terminal(tmp_path: Path) -> None:
     label = "BCE summed + mix (as published), train_fraction=0.25"
     folder = make_run(tmp_path / "study", {"none": 0.0, label: -0.1}, (1,), pictures=False, patients=3)
     lines = terminal(folder)
@@ -79,7 +82,7 @@ def test_long_texts_take_several_lines_of_the_terminal(tmp_path):
     assert "one seed, fewer than" in lines[first]
 
 
-def test_unfinished_study_says_what_is_missing(tmp_path):
+def test_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
     status = {("none", 2): "running", ("late", 1): "interrupted", ("late", 2): None, ("late", 3): "failed"}
     folder = make_run(tmp_path / "study", {"none": 0.0, "late": 0.1}, status=status, pictures=False, epochs=30)
     said = text(folder)
@@ -92,7 +95,7 @@ def test_unfinished_study_says_what_is_missing(tmp_path):
     assert any(line.startswith("late") and "no finished trial" in line for line in terminal(folder))
 
 
-def test_nothing_trained_yet(tmp_path):
+def test_nothing_trained_yet(tmp_path: Path) -> None:
     status = {("none", 1): None, ("late", 1): None}
     folder = make_run(tmp_path / "study", {"none": 0.0, "late": 0.1}, (1,), status=status)
     said = text(folder)
@@ -100,7 +103,7 @@ def test_nothing_trained_yet(tmp_path):
     assert said.count(": not started") == 2
 
 
-def cut(path, share):
+def cut(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
 
@@ -133,7 +136,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_said_in_a_sentence(run, damage):
+def test_damage_is_said_in_a_sentence(run: Path, damage: str) -> None:
     harm, sentence = DAMAGE[damage]
     harm(run / "lambda=1" / "seed-2")
     said = text(run)
@@ -144,14 +147,14 @@ def test_damage_is_said_in_a_sentence(run, damage):
 
 
 @pytest.mark.parametrize("content", [b"[study\n", b"\xff\xfe", b"nonsense = 1\n"])
-def test_damaged_recipe_leaves_what_is_on_disk(run, content):
+def test_damaged_recipe_leaves_what_is_on_disk(run: Path, content: bytes) -> None:
     (run / "recipe.toml").write_bytes(content)
     said = text(run)
     assert "6 of 6 trials finished" in said
     assert "The recipe of this run cannot be read now, so that missing trials are not seen" in said
 
 
-def test_damaged_picture_is_left_out(tmp_path):
+def test_damaged_picture_is_left_out(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "study", {"none": 0.0}, (1,), patients=1, cases=4)
     for path in folder.glob("*/*/overlays/*.png"):
         cut(path, 0.3)
@@ -160,20 +163,20 @@ def test_damaged_picture_is_left_out(tmp_path):
     assert "percentile" in page
 
 
-def make_folds(folder, missing=()):
+def make_folds(folder: Path, missing: Collection[tuple[str, int, int]] = ()) -> Path:
     write_recipe(folder, ["none", "lambda=1"], [1, 2], extra="[split]\nfolds = 2")
     for variant, delta in {"none": 0.0, "lambda=1": -0.2}.items():
         for seed in (1, 2):
             for fold in (1, 2):
                 if (variant, seed, fold) not in missing:
-                    words = {"patients": 8, "cases": 3, "epochs": 6, "metrics": ("dice",)}
+                    words: dict[str, Any] = {"patients": 8, "cases": 3, "epochs": 6, "metrics": ("dice",)}
                     write_trial(folder, variant, seed, delta=delta, fold=fold, **words)
     return folder
 
 
-def mean_of_patients(paths):
+def mean_of_patients(paths: Iterable[Path]) -> np.floating:
     """Return the mean over patients of the means over seeds of the means over cases and channels."""
-    values = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for path in paths:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -183,7 +186,7 @@ def mean_of_patients(paths):
     return np.mean([np.mean([np.mean(found) for found in seeds.values()]) for seeds in values.values()])
 
 
-def test_folds_are_put_together(tmp_path):
+def test_folds_are_put_together(tmp_path: Path) -> None:
     folder = make_folds(tmp_path / "study")
     summary = summarize(folder)
     for line in summary.headline:
@@ -195,7 +198,7 @@ def test_folds_are_put_together(tmp_path):
     assert "(seed 1, fold 1)" in html.render("title", document.build(summary, []), {})
 
 
-def test_seed_without_all_folds_is_left_out_and_said(tmp_path):
+def test_seed_without_all_folds_is_left_out_and_said(tmp_path: Path) -> None:
     folder = make_folds(tmp_path / "study", missing={("lambda=1", 2, 2)})
     summary = summarize(folder)
     assert [(line.result.seeds, line.trials) for line in summary.headline] == [(2, 4), (1, 2)]
@@ -205,7 +208,7 @@ def test_seed_without_all_folds_is_left_out_and_said(tmp_path):
     assert "- lambda=1, seed 2: only 1 of 2 folds are finished: left out of the tables" in said
 
 
-def test_smaller_distances_are_better(tmp_path):
+def test_smaller_distances_are_better(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "study", {"none": 0.0, "lambda=1": -0.3}, patients=8, pictures=False, epochs=6)
     every = [line.result for line in summarize(folder).lines if line.result.channel == "all"]
     results = {result.metric: result for result in every if result.variant == "lambda=1"}
@@ -216,7 +219,7 @@ def test_smaller_distances_are_better(tmp_path):
     assert "Smaller is better for hd95. Distances are in mm; in pixels where the data have no spacing." in said
 
 
-def test_reused_and_limited_trainings_are_noted(run):
+def test_reused_and_limited_trainings_are_noted(run: Path) -> None:
     path = run / "none" / "seed-1" / "trial.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"limited": True, "reused_from": "other"}))
     said = text(run)
@@ -235,7 +238,7 @@ def test_reused_and_limited_trainings_are_noted(run):
         ("", ""),
     ],
 )
-def test_labels_are_wrapped_and_keep_both_ends(label, expected):
+def test_labels_are_wrapped_and_keep_both_ends(label: str, expected: str | None) -> None:
     found = wrapped(label)
     assert len(found.split("\n")) <= 2
     assert all(len(line.replace("\\", "")) <= 22 for line in found.split("\n"))
@@ -247,13 +250,13 @@ def test_labels_are_wrapped_and_keep_both_ends(label, expected):
         assert found == expected
 
 
-def test_shortened_labels_have_the_length_asked_for():
+def test_shortened_labels_have_the_length_asked_for() -> None:
     for length in range(3, 30):
         assert len(shorten("x" * 30, length)) == length
     assert shorten("short", 10) == "short"
 
 
-def test_second_panel_starts_where_the_transient_ends():
+def test_second_panel_starts_where_the_transient_ends() -> None:
     epochs = np.arange(100.0)
     fast, slow = np.exp(-epochs / 3), np.exp(-epochs / 12)
     starts = transient_end([fast]), transient_end([slow]), transient_end([fast, slow])

@@ -97,12 +97,13 @@ def test_identical_variants_are_trained_once() -> None:
 def test_a_changed_recipe_is_refused_with_the_keys_until_fresh() -> None:
     path = write("one.toml", ONE | {"title": "one"})
     run(path)
-    before = kept(Path("runs"))
+    before, recipe = kept(Path("runs")), Path("runs/one/recipe.toml").read_text()
     with pytest.raises(
         UserError, match=r"(?s)one/seed-1: holds another trial: optimizer\.Adam\.lr was 0\.01, is now 0\.03\..*--fresh"
     ):
         run(path, "optimizer.Adam.lr=0.03")
     assert kept(Path("runs")) == before
+    assert Path("runs/one/recipe.toml").read_text() == recipe
     assert run(path, "optimizer.Adam.lr=0.03", fresh=True) == {"one/seed-1": "finished"}
     assert kept(Path("runs")) != before
     status = Path("runs/one/one/seed-1/trial.json")

@@ -158,7 +158,6 @@ class StudyRun:
         self.folder.mkdir(parents=True, exist_ok=True)
         with files.Lock(self.folder):
             self._sweep()
-            self._write_recipe()
             for event in self._run(jobs, fresh, fail_fast):
                 if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
                     self._ends[event.trial] = event
@@ -177,33 +176,27 @@ class StudyRun:
             files.write_text(path, text)
 
     def _run(self, jobs: str | int, fresh: bool, fail_fast: bool) -> Iterator[Event]:
-        missing: list[Trial] = []
-        anew: list[Trial] = []
-        index = finished_elsewhere(self.folder)
-        refused: list[str] = []
-        for trial in self.planned:
-            state, why = self._look(trial)
-            if state == "finished":
-                yield Event(str(trial.folder), "skipped", "already finished")
-                continue
-            if state == "other" and not fresh:
-                refused.append(why)
-                continue
-            if fresh and state in ("other", "failed"):
-                anew.append(trial)
-            if trial.identity in index and not self.limit.overfit:
-                yield self._reuse(trial, index[trial.identity])
-            else:
-                missing.append(trial)
+        looked = [(trial, *self._look(trial)) for trial in self.planned]
+        refused = [why for _, state, why in looked if state == "other" and not fresh]
         if refused:
             raise UserError("\n".join(refused))
+        index = {} if self.limit.overfit else finished_elsewhere(self.folder)
+        missing = [trial for trial, state, _ in looked if state != "finished" and trial.identity not in index]
+        anew = [trial for trial, state, _ in looked if fresh and state in ("other", "failed")]
         first = {trial.identity: trial for trial in reversed(missing)}
         unique = [trial for trial in missing if first[trial.identity] is trial]
         device = _device_type(unique[0].recipe) if unique else "cpu"
         side_by_side, threads = executor.choose_jobs(jobs, len({trial.identity for trial in self.planned}), device)
-        work = [self._job(trial, threads, fresh=trial in anew) for trial in unique]
-        if work:
+        if unique:
             inputs.check([trial.recipe for trial in unique], keep=side_by_side == 1)
+        self._write_recipe()  # what was refused leaves no trace
+        for trial, state, _ in looked:
+            if state == "finished":
+                yield Event(str(trial.folder), "skipped", "already finished")
+            elif trial.identity in index:
+                yield self._reuse(trial, index[trial.identity])
+        if unique:
+            work = [self._job(trial, threads, fresh=trial in anew) for trial in unique]
             yield from executor.execute(work, side_by_side=side_by_side, fail_fast=fail_fast)
         for trial in missing:
             twin = first[trial.identity]

@@ -55,7 +55,7 @@ def mutate(chance: random.Random) -> bytes:
 
 def _change(node: Any, chance: random.Random) -> None:
     """Change something at a random depth."""
-    odd = [
+    odd: list[Any] = [
         None,
         -1,
         2**62,

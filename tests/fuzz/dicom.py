@@ -53,6 +53,6 @@ def one(data: bytes) -> bool:
         return True
     assert image.ndim == 2
     assert image.dtype in (np.uint8, np.uint16, np.float32)
-    assert np.isfinite(image).all()  # type: ignore[arg-type]
+    assert np.isfinite(image).all()
     assert spacing is None or min(spacing) > 0
     return False
