@@ -104,7 +104,8 @@ def write_trial(
     folder.mkdir(parents=True, exist_ok=True)
     luck, whole = 0.01 * rng.standard_normal(), status == "finished"
     done = epochs if whole else max(1, epochs // 3)
-    header: str | list[str] = "epoch,step,lr,train_loss,val_loss,loss.dice_mix,regularizer.l1,val_dice,val_soft_dice"
+    header: str | list[str]
+    header = "epoch,step,lr,train_loss,val_loss,loss.dice_mix,regularizer.l1,val_dice,val_soft_dice"
     header += ",seconds,images_per_second"
     write_csv(
         folder / "metrics.csv", header.split(","), list(curve_rows(rng, 0.8 + delta + luck, epochs, loss_scale))[:done]

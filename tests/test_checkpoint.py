@@ -67,7 +67,7 @@ def test_the_state_of_every_optimizer_comes_back(name: str) -> None:
     weight = torch.nn.Parameter(torch.randn(4, 3, generator=torch.Generator().manual_seed(1)))
     optimizer = segkit.optimizers.build(name, filled(segkit.optimizers[name], {})[0], [weight])
     for _ in range(3):
-        (weight**2).sum().backward()
+        (weight**2).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
     tensors, skeleton = flatten(optimizer.state_dict())

@@ -178,7 +178,7 @@ def test_what_is_wrong_with_a_run_folder_is_found_at_its_place(
 ) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "two"))
     damage(run)
-    faults = [finding for finding in check_run(run) if finding.kind == "fault"]
+    faults: list[Any] = [finding for finding in check_run(run) if finding.kind == "fault"]
     assert any(finding.place.endswith(place) and text in finding.text for finding in faults), faults
 
 

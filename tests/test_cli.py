@@ -74,7 +74,7 @@ def test_a_study_from_recipe_to_predictions(run: Run, tmp_path: Path) -> None:
         "image-cavity.png",
         "image-overlay.png",
     }
-    assert cv2.imread("found/image-wall.png", cv2.IMREAD_UNCHANGED).shape == (30, 20)
+    assert cv2.imread("found/image-wall.png", cv2.IMREAD_UNCHANGED).shape == (30, 20)  # type: ignore[union-attr]
     assert repr(segkit.load(CHECKPOINT)).startswith("<segkit Predictor: unet of variant a, best checkpoint, epoch ")
     status, out, _ = run("info", CHECKPOINT)
     assert "the best checkpoint after epoch" in out

@@ -165,7 +165,7 @@ def test_masks_at_the_images_border_have_their_edge_there() -> None:
 def test_a_better_prediction_is_better(name: str) -> None:
     truth = box(4, 4, 14, 14)
     good, bad = value(name, box(5, 4, 15, 14), truth), value(name, box(9, 8, 19, 18), truth)
-    assert (good - bad) * direction(name) > 0
+    assert (good - bad) * direction(name) > 0  # type: ignore[operator]
 
 
 def test_direction_of_a_metric_nobody_registered_is_unknown() -> None:

@@ -13,7 +13,8 @@ def box(top: int, left: int, bottom: int, right: int) -> NDArray[np.bool_]:
 
 
 def where(picture: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.bool_]:
-    return (picture == colour).all(axis=-1)
+    found: NDArray[np.bool_] = (picture == colour).all(axis=-1)
+    return found
 
 
 def test_the_image_is_twice_its_size_and_grey_away_from_the_outlines() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit import layers, toml
+from segkit.component import fold
 from segkit.errors import UserError
 from segkit.recipe import Recipe, compose, explain, validate
 from segkit.study.plan import trials
@@ -271,7 +272,7 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
     *parents, last = path.split(".")
     place = data.draw(st.integers(0, len(last) - 1))
     typo = last[:place] + last[place + 1 :] if data.draw(st.booleans()) else last[:place] + "q" + last[place:]
-    if layers.fold(typo) == layers.fold(last) or not typo:
+    if fold(typo) == fold(last) or not typo:
         return
     text = f"title = 'x'\n\n[{'.'.join(parents)}]\n{typo} = {toml.value(value)}\n"
     document = layers.Document()

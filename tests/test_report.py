@@ -219,11 +219,14 @@ def test_labels_are_text_in_html_and_markdown(html: str, markdown: str) -> None:
     assert markdown.startswith(r"# Is \<b> \| better?")
 
 
-def test_report_from_disk_has_the_same_bytes(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_from_disk_has_the_same_bytes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from segkit.cli import main
 
     copy = tmp_path / "study"
     shutil.copytree(run, copy)
+    path: str | Path
     for path in ("summary.csv", "report.html", "report.md"):
         (copy / path).unlink()
     shutil.rmtree(copy / "figures")

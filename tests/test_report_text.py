@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ def cut(path: Path, share: float) -> None:
     path.write_bytes(content[: int(share * len(content))])
 
 
-DAMAGE = {
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half cases.csv": (lambda t: cut(t / "cases.csv", 0.503), "cases.csv is damaged: it ends within line"),
     "no cases.csv": (lambda t: (t / "cases.csv").unlink(), "cases.csv cannot be read: No such file"),
     "empty cases.csv": (lambda t: cut(t / "cases.csv", 0), "cases.csv is damaged: it is empty"),
@@ -183,7 +183,8 @@ def mean_of_patients(paths: Iterable[Path]) -> np.floating:
                 if row["metric"] == "dice" and row["value"]:
                     seed = path.parent.name.split("-")[-1]
                     values.setdefault(row["patient"], {}).setdefault(seed, []).append(float(row["value"]))
-    return np.mean([np.mean([np.mean(found) for found in seeds.values()]) for seeds in values.values()])
+    mean: np.floating = np.mean([np.mean([np.mean(found) for found in seeds.values()]) for seeds in values.values()])
+    return mean
 
 
 def test_folds_are_put_together(tmp_path: Path) -> None:

@@ -121,6 +121,14 @@ def test_more_epochs_go_on_where_the_trial_ended() -> None:
     assert kept(Path("runs")) == kept(Path("elsewhere"))
 
 
+def test_fewer_epochs_than_were_trained_are_another_trial() -> None:
+    path = write("one.toml", ONE | {"title": "one"})
+    run(path)
+    with pytest.raises(UserError, match=r"one/seed-1: holds another trial: train\.epochs was 2, is now 1\."):
+        run(path, "train.epochs=1")
+    assert run(path) == {"one/seed-1": "skipped"}
+
+
 def test_a_study_goes_on_past_a_failed_trial_unless_told_otherwise() -> None:
     wild = {"label": "lost", "optimizer": {"SGD": {"lr": 1e30}}}
     path = write(
@@ -154,7 +162,7 @@ def test_what_is_wrong_with_any_variants_data_is_said_before_one_is_trained() ->
 
 def test_two_processes_on_one_run_folder() -> None:
     path = write("one.toml", ONE)
-    first = study(path).execute(jobs=1)
+    first: Any = study(path).execute(jobs=1)
     next(first)
     with pytest.raises(
         UserError, match=rf"runs/one: in use by another segkit \(process {os.getpid()} on .* since .*\)"
