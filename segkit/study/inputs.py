@@ -23,18 +23,18 @@ def check(recipes: Sequence[Recipe], *, keep: bool) -> None:
     """
     from segkit.training import assembly
 
-    mistakes: list[str] = []
+    mistakes: dict[str, None] = {}  # a set that keeps its order
     seen: set[str] = set()
     for recipe in recipes:
         tree = recipe.dump()
-        key = json.dumps([tree["data"], tree["split"], tree["channels"], tree["train"]["device"]])
+        key = json.dumps([tree["data"], tree["split"], tree["channels"], recipe.train.device, recipe.train.precision])
         if key in seen:
             continue
         seen.add(key)
         try:
             assembly.check_inputs(recipe)
         except (UserError, OSError) as error:
-            mistakes += [str(error)] if str(error) not in mistakes else []
+            mistakes[str(error)] = None
         except Exception:
             continue
     if not keep:

@@ -235,7 +235,9 @@ class StudyRun:
             status = found.get("status")
             return ("finished" if status == "finished" else "failed" if status == "failed" else "open"), ""
         changed = changed_keys(folder, trial.recipe)
-        if changed and not in_the_way(changed) and trial.recipe.train.epochs >= found.get("epochs_done", 0):
+        done = found.get("epochs_done")
+        fewer = isinstance(done, int) and trial.recipe.train.epochs < done
+        if changed and not in_the_way(changed) and not fewer:
             return "open", ""
         what = "; ".join(f"{key} {text}" for key, text in changed.items())
         return "other", (

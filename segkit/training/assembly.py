@@ -117,11 +117,6 @@ def build_model(recipe: Recipe, channels: int) -> nn.Module:
     return model
 
 
-def split_of(recipe: Recipe, dataset: Dataset) -> Split:
-    """Return the recipe's split of a dataset."""
-    return split_cases(dataset, **recipe.split.model_dump())
-
-
 def check_inputs(recipe: Recipe) -> None:
     """Read the data, split them and look for the device: what only they can tell of a recipe.
 
@@ -129,10 +124,15 @@ def check_inputs(recipe: Recipe) -> None:
         UserError: data, split or device cannot be had as the recipe says.
     """
     choose(recipe.train.device, recipe.train.precision)
-    dataset, _ = load_data(recipe.data)
+    _divided(recipe)
+
+
+def _divided(recipe: Recipe) -> tuple[Dataset, str, Split]:
+    """Return the data that a recipe may be trained on, their fingerprint and their split."""
+    dataset, printed = load_data(recipe.data)
     if recipe.channels == "exclusive":
         check_exclusive(dataset)
-    split_of(recipe, dataset)
+    return dataset, printed, split_cases(dataset, **recipe.split.model_dump())
 
 
 def release_data() -> None:
@@ -147,11 +147,9 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         UserError: data, split, device or a component cannot be had as the recipe says.
     """
     settings = recipe.train
-    dataset, printed = load_data(recipe.data)
+    dataset, printed, whole = _divided(recipe)
     exclusive = recipe.channels == "exclusive"
-    if exclusive:
-        check_exclusive(dataset)
-    split, transforms = _limited(split_of(recipe, dataset), recipe, limit)
+    split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
         be_deterministic(device.device)
