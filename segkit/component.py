@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +34,7 @@ class Entry:
     signature: inspect.Signature
     doc: str
     origin: str
-    exclusive_only: bool = False
-    final_only: bool = False
+    traits: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"<{self.registry.slot} {self.name}, from {self.origin}: {self.summary}>"

@@ -77,7 +77,7 @@ def snippet(entry: Entry) -> str:
         return f"[{table}]\n{key} = {toml.value({entry.name: values})}\n"
     heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.key(entry.name)}]"
     lines = [heading, *(f"{toml.key(key)} = {toml.value(value)}" for key, value in values.items())]
-    if entry.exclusive_only:
+    if entry.traits.get("exclusive_only"):
         lines = ['channels = "exclusive"', "", *lines]
     return "\n".join(lines) + "\n"
 

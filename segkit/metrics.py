@@ -24,11 +24,33 @@ if TYPE_CHECKING:
 else:
     Probability = Mask = Points = Array
 
+__all__ = [
+    "assd",
+    "best_value",
+    "dice",
+    "direction",
+    "hard",
+    "hausdorff",
+    "hd95",
+    "iou",
+    "lower_is_better",
+    "metrics",
+    "precision",
+    "recall",
+    "soft_dice",
+]
+
 Spacing = tuple[float, float] | None
 
 THRESHOLD = 0.5
 
-metrics = Registry("metric", "metrics", handed=("prediction", "truth", "spacing_mm"), called=True)
+metrics = Registry(
+    "metric",
+    "metrics",
+    handed=("prediction", "truth", "spacing_mm"),
+    called=True,
+    traits={"final_only": bool, "lower_is_better": bool, "uses": ("mask", "probability"), "best": float},
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,7 +65,17 @@ def direction(name: str) -> int | None:
     """Return 1 where larger values of the named metric are better, -1 where smaller are, None for an unknown name."""
     if name not in metrics:
         return None
-    return -1 if getattr(metrics[name].factory, "lower_is_better", False) else 1
+    entry = metrics[name]
+    return -1 if entry.traits["lower_is_better"] or getattr(entry.factory, "lower_is_better", False) else 1
+
+
+def best_value(name: str) -> float | None:
+    """Return the value of the named metric for a structure that is rightly left empty, None where it declares none.
+
+    Where a study compares variants, a case without the structure that one variant marks and another leaves empty must
+    count for the latter: it gets this value.
+    """
+    return metrics[name].traits["best"] if name in metrics else None
 
 
 def hard(prediction: Probability) -> Mask:
@@ -60,7 +92,7 @@ def _counts(prediction: Probability, truth: Mask) -> tuple[int, int, int]:
     return int(np.count_nonzero(mask)), int(np.count_nonzero(truth)), int(np.count_nonzero(mask & truth))
 
 
-@metrics.register("dice")
+@metrics.register("dice", best=1.0)
 def dice(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     """Dice coefficient of the mask at probability 0.5 and above; the headline.
 
@@ -76,7 +108,7 @@ def dice(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     return 2 * both / (predicted + true) if predicted + true else math.nan
 
 
-@metrics.register("soft_dice")
+@metrics.register("soft_dice", uses="probability", best=1.0)
 def soft_dice(prediction: Probability, truth: Mask, spacing_mm: Spacing, *, epsilon: Positive = 1.0) -> float:
     """Dice of the probabilities themselves, as the first study reported it.
 
@@ -97,7 +129,7 @@ def soft_dice(prediction: Probability, truth: Mask, spacing_mm: Spacing, *, epsi
     return 2 * (overlap + epsilon / 2) / (total + epsilon)
 
 
-@metrics.register("iou")
+@metrics.register("iou", best=1.0)
 def iou(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     """Intersection over union (Jaccard index) of the mask at probability 0.5.
 
@@ -113,7 +145,7 @@ def iou(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     return both / (predicted + true - both) if predicted + true else math.nan
 
 
-@metrics.register("precision")
+@metrics.register("precision", best=1.0)
 def precision(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the predicted pixels that are true (positive predictive value).
 
@@ -131,7 +163,7 @@ def precision(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> floa
     return 0.0 if true else math.nan
 
 
-@metrics.register("recall")
+@metrics.register("recall", best=1.0)
 def recall(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the true pixels that are predicted (sensitivity).
 
@@ -176,8 +208,7 @@ def _distances(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> tup
     return cKDTree(true).query(found)[0], cKDTree(found).query(true)[0]
 
 
-@metrics.register("hausdorff")
-@lower_is_better
+@metrics.register("hausdorff", lower_is_better=True, best=0.0)
 def hausdorff(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     """Hausdorff distance between the outlines, in mm (in pixels where the data have no spacing).
 
@@ -194,8 +225,7 @@ def hausdorff(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> floa
     return found if isinstance(found, float) else float(max(found[0].max(), found[1].max()))
 
 
-@metrics.register("hd95")
-@lower_is_better
+@metrics.register("hd95", lower_is_better=True, best=0.0)
 def hd95(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     """95th percentile Hausdorff distance, in mm (in pixels where the data have no spacing).
 
@@ -213,8 +243,7 @@ def hd95(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     return found if isinstance(found, float) else float(max(np.percentile(way, 95) for way in found))
 
 
-@metrics.register("assd")
-@lower_is_better
+@metrics.register("assd", lower_is_better=True, best=0.0)
 def assd(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
     """Average symmetric surface distance, in mm (in pixels where the data have no spacing).
 

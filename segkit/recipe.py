@@ -126,7 +126,7 @@ class Recipe(Section):
             raise ValueError("loss: a recipe needs at least one loss")
         if self.channels == "independent":
             for component in (*self.loss, *self.regularizer):
-                if component.entry.exclusive_only:
+                if component.entry.traits["exclusive_only"]:
                     name = f"{component.entry.registry.slot}.{component.name}"
                     raise ValueError(f'{name}: has a meaning for exclusive classes only: channels = "exclusive"')
         return self

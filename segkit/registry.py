@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkit.component import Component, Entry, fold
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Component", "Entry", "Registry", "Several", "fold"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+Trait = type[bool] | type[float] | tuple[str, ...]
+_UNSAID: dict[Any, Any] = {bool: False, float: None}
 REFERENCE = "segkit-slot"  # in a JSON Schema: the slot that stands here, and whether it holds several
 
 
@@ -35,6 +39,8 @@ class Registry:
         handed: what segkit hands in by position.
         called: whether a component is called with it each time (a loss), or is a factory called once (a model).
         source: registers a library's family when a name is first looked up, e.g. the optimizers of torch.
+        traits: what `register` may say of a component of this slot: `bool` (false by default), `float` (None by
+            default), or the words to choose from, the default first.
     """
 
     def __init__(
@@ -45,25 +51,36 @@ class Registry:
         handed: tuple[str, ...],
         called: bool,
         source: Callable[[Registry], None] | None = None,
+        traits: Mapping[str, Trait] = MappingProxyType({}),
     ) -> None:
         self.slot, self.plural, self.handed, self.called = slot, plural, handed, called
         self._source = source
+        self._traits = dict(traits)
         self._family: set[str] = set()
         self._entries: dict[str, Entry] = {}
 
     def __repr__(self) -> str:
         return f"<registry {self.plural}>"
 
-    def register(self, name: str, *, exclusive_only: bool = False, final_only: bool = False) -> Callable[[F], F]:
+    def __getattr__(self, name: str) -> Any:
+        """Return what the module of the slot offers beside its registry: `segkit.losses.dice`."""
+        place = f"segkit.{self.__dict__.get('plural')}"
+        found = None if name.startswith("_") else vars(sys.modules.get(place, object)).get(name)
+        if str(getattr(found, "__module__", None)).startswith(place):
+            return found
+        raise AttributeError(f"{place} has no attribute '{name}'")
+
+    def register(self, name: str, **traits: Any) -> Callable[[F], F]:
         """Return a decorator that registers a function or class under `name` and gives it back unchanged.
 
         Args:
             name: what recipes call it.
-            exclusive_only: it has a meaning for exclusive channels (softmax) alone; other recipes are refused.
-            final_only: a metric too slow for every epoch: computed once, from the best checkpoint.
+            traits: what is special about it, of what its slot knows: `exclusive_only` (a loss or regularizer that has
+                a meaning for exclusive channels alone), `final_only` (a metric too slow for every epoch), ...
 
         Raises:
-            RegistrationError: the name is taken, or the signature cannot be written in a recipe.
+            RegistrationError: the name is taken, the signature cannot be written in a recipe, or the slot has no such
+                trait.
         """
 
         def decorate(factory: F) -> F:
@@ -75,8 +92,7 @@ class Registry:
                 factory,
                 signature,
                 doc=factory.__doc__ or "",
-                exclusive_only=exclusive_only,
-                final_only=final_only,
+                traits=traits,
             )
             return factory
 
@@ -90,8 +106,7 @@ class Registry:
         *,
         doc: str,
         origin: str | None = None,
-        exclusive_only: bool = False,
-        final_only: bool = False,
+        traits: Mapping[str, Any] = MappingProxyType({}),
     ) -> Entry:
         """Register `factory` under an explicit signature, e.g. a library's, narrowed to what a recipe can write."""
         builtin = factory.__module__.startswith("segkit.")
@@ -106,11 +121,29 @@ class Registry:
                 f"{place}: the {self.slot} '{name}' is taken by '{taken.name}' of {taken.origin} "
                 "(case, '-' and '_' do not count). Choose another name."
             )
-        entry = Entry(name, self, factory, signature, doc, place, exclusive_only, final_only)
+        entry = Entry(name, self, factory, signature, doc, place, self._checked(traits, place))
         if origin is None and not builtin:
             _ = entry.parameters  # an author hears of a bad signature at once
         self._entries[fold(name)] = entry
         return entry
+
+    def _checked(self, traits: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """Return every trait of the slot with its value."""
+        for trait, value in traits.items():
+            kind = self._traits.get(trait)
+            if kind is None:
+                known = suggest(trait, self._traits)
+                raise RegistrationError(f"{place}: a {self.slot} has no trait '{trait}'. {known}")
+            if isinstance(kind, tuple):
+                fits, wanted = value in kind, " or ".join(map(repr, kind))
+            elif kind is bool:
+                fits, wanted = isinstance(value, bool), "True or False"
+            else:
+                fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+            if not fits:
+                raise RegistrationError(f"{place}: {trait} must be {wanted}, not {value!r}.")
+        defaults = {name: kind[0] if isinstance(kind, tuple) else _UNSAID[kind] for name, kind in self._traits.items()}
+        return {**defaults, **traits}
 
     def _load(self) -> None:
         """Let the library's family register, once."""

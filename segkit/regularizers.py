@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 ApplyTo = Literal["all", "weights"]
 """All parameters, or only those of more than one dimension: no biases, no norm layers."""
 
-regularizers = Registry("regularizer", "regularizers", handed=("named_parameters",), called=True)
+regularizers = Registry(
+    "regularizer", "regularizers", handed=("named_parameters",), called=True, traits={"exclusive_only": bool}
+)
 
 
 def _chosen(named_parameters: NamedParameters, apply_to: ApplyTo) -> list[Tensor]:

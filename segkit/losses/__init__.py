@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from segkit.registry import Registry
 
-losses: Registry = Registry("loss", "losses", handed=("logits", "target"), called=True)
+losses: Registry = Registry("loss", "losses", handed=("logits", "target"), called=True, traits={"exclusive_only": bool})
 
 # The parts register themselves, so the registry comes first.
 # ruff: noqa: E402

@@ -188,7 +188,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         device=device,
         evaluator=evaluator,
         metrics=recipe.metrics,
-        epoch_metrics=[metric for metric in recipe.metrics if not metric.entry.final_only],
+        epoch_metrics=[metric for metric in recipe.metrics if not metric.entry.traits["final_only"]],
         forward=torch.compile(model) if settings.compile else model,
         normalization=normalization,
         dataset=dataset,

@@ -1,0 +1,55 @@
+"""What `register` may say of a component, and what a registry offers beside its components."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import segkit
+from segkit.errors import RegistrationError
+from segkit.metrics import best_value, direction
+from segkit.registry import Registry
+
+
+def nothing(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    "registry, traits, message",
+    [
+        (
+            segkit.losses,
+            {"final_only": True},
+            r"test_registry.py:\d+: a loss has no trait 'final_only'. .*exclusive_only",
+        ),
+        (segkit.models, {"lower_is_better": True}, r"a model has no trait 'lower_is_better'. None are known here"),
+        (segkit.metrics, {"uses": "logits"}, r"uses must be 'mask' or 'probability', not 'logits'"),
+        (segkit.metrics, {"final_only": 1}, r"final_only must be True or False, not 1"),
+        (segkit.metrics, {"best": "1"}, r"best must be a number, not '1'"),
+    ],
+)
+def test_a_trait_that_the_slot_does_not_have_is_refused(
+    registry: Registry, traits: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RegistrationError, match=message):
+        registry.register("never_registered", **traits)(nothing)
+    assert "never_registered" not in registry
+
+
+def test_traits_of_built_in_metrics() -> None:
+    assert {name: best_value(name) for name in ("dice", "hd95", "nobody")} == {"dice": 1.0, "hd95": 0.0, "nobody": None}
+    assert (direction("dice"), direction("assd"), direction("nobody")) == (1, -1, None)
+
+
+def test_what_a_slot_offers_can_be_had_by_attribute() -> None:
+    found: Callable[..., Any] = segkit.losses.dice
+    assert found is segkit.losses["dice"].factory
+    assert segkit.metrics.lower_is_better(nothing) is nothing
+    assert segkit.models.unet is segkit.models["unet"].factory
+    with pytest.raises(AttributeError, match=r"segkit.losses has no attribute 'dyce'"):
+        _ = segkit.losses.dyce
+    with pytest.raises(AttributeError, match="no attribute 'annotations'"):
+        _ = segkit.losses.annotations
