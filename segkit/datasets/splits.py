@@ -26,6 +26,7 @@ class Split:
     validation: tuple[int, ...]
     full_train: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def split_cases(
