@@ -45,7 +45,7 @@ def run(
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until trials save their state at it
     if not faulthandler.is_enabled():
-        faulthandler.enable(sys.__stderr__)  # a crash in native code names the line that called it
+        faulthandler.enable(2)  # a crash in native code names the line that called it
     if jobs != "auto" and not (jobs.isdigit() and int(jobs) > 0):
         raise UserError(f"--jobs {jobs}: should be a number of 1 or more, or auto.")
     loader.load(plugins or [])
