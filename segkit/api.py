@@ -157,7 +157,8 @@ def load(
     channels = tuple(meta["channels"])
     chosen = _device(recipe.train, device)
     _check_sizes(recipe, channels, found.weights, str(path))
-    model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+        model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.load_into(model, found.weights, str(path))
     return Predictor(
         model.eval(), recipe, channels, meta, chosen, {name: f"{why}{advice}" for name, why in missing.items()}

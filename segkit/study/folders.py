@@ -102,7 +102,7 @@ def _changed(
     done = status.get("epochs_done")
     fewer = isinstance(done, int) and trial.recipe.train.epochs < done
     if changed and not settings and not not_resumable(_without_hardware(changed)) and not fewer:
-        return Found(trial, "open")
+        return Found(trial, "open", _ended(status))
     what = "; ".join(f"{key} {text}" for key, text in changed.items())
     if settings and settings.keys() == changed.keys():
         return Found(trial, "other", f"{folder}: {what}. {REMEDY}")
