@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -134,14 +135,15 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = make_folder(path)
-        self._own = self._now()
+        handle = os.open(self.path, os.O_RDONLY)  # held open, so that no other folder gets its number
+        self._own = os.fstat(handle)
+        weakref.finalize(self, os.close, handle)
 
-    def _now(self) -> tuple[int, int] | None:
+    def _is_there(self) -> bool:
         try:
-            found = os.stat(self.path)
+            return os.path.samestat(os.stat(self.path), self._own)
         except OSError:
-            return None
-        return found.st_dev, found.st_ino
+            return False
 
     def __truediv__(self, name: str) -> Path:
         """Return the path of a file that is about to be written.
@@ -149,7 +151,7 @@ class Folder:
         Raises:
             UserError: the folder was removed, moved or replaced since.
         """
-        if self._now() != self._own:
+        if not self._is_there():
             raise UserError(
                 f"{self.path}: was removed or moved while a training was writing into it. Nothing more is written; "
                 "what was saved went with the folder."

@@ -216,7 +216,7 @@ def test_a_folder_in_the_place_of_another_is_not_written_into() -> None:
     folder = files.Folder(Path("own"))
     shutil.rmtree("own")
     Path("own").mkdir()
-    with pytest.raises(UserError, match="^own: was removed or moved"):
+    with pytest.raises(UserError, match=r"^own: was removed or moved"):
         _ = folder / "x"
 
 
