@@ -44,12 +44,13 @@ def evaluate(
     json_: Json = False,
 ) -> int:
     """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
-    from segkit import api
+    from segkit import api, files
     from segkit.training.trial import write_cases
 
     _prepare(path, plugins)
     rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
+        files.make_folder(csv_file.parent)
         write_cases(csv_file, rows)
     if json_:
         print(json.dumps([{**vars_of(row)} for row in rows], indent=1))
@@ -152,6 +153,7 @@ def info(
 ) -> int:
     """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
     from segkit import toml
+    from segkit.identity import TRAINING, older
     from segkit.training.checkpoint import read_meta
 
     meta = read_meta(path)
@@ -172,7 +174,11 @@ def info(
         "metrics:    "
         + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
     )
-    print(f"trained on: {meta['device']}, {meta['precision']}, {meta['threads']} threads")
+    compiled = ", compiled" if meta["compile"] else ""
+    threads = f"{meta['threads']} CPU thread{'' if meta['threads'] == 1 else 's'}"
+    print(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
+    if meta["training_number"] != TRAINING:
+        print(f"beware:     {older(meta['training_number'])}")
     print("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
     print("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
     print("recipe:\n")

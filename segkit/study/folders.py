@@ -16,6 +16,7 @@ from segkit.identity import HARDWARE, TRAINING, differences, not_resumable, olde
 from segkit.recipe import Recipe
 from segkit.study.hardware import REMEDY
 from segkit.study.plan import Trial
+from segkit.training import checkpoint
 
 RESULTS = ("metrics.csv", "cases.csv", "best.safetensors")
 
@@ -135,9 +136,18 @@ def finished_elsewhere(run: Path, wanted: Container[str]) -> dict[str, Path]:
         identity = str(status.get("identity"))
         if identity not in wanted and status.get("versions", {}).get("segkit") != segkit.__version__:
             identity, _ = stored_identities(path.parent, status)
-        if identity in wanted:
-            index.setdefault(identity, path.parent)
+        if identity in wanted and identity not in index and _is_sound(path.parent):
+            index[identity] = path.parent
     return index
+
+
+def _is_sound(folder: Path) -> bool:
+    """Return whether the weights of a finished trial can be read."""
+    try:
+        checkpoint.load(folder / "best.safetensors")
+    except UserError:
+        return False
+    return True
 
 
 def _stored(folder: Path) -> dict[str, Any]:
