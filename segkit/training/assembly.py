@@ -194,7 +194,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         dataset=dataset,
         split=split,
         fingerprint=printed,
-        log=[device.reason, _counts(dataset, split), *dataset.notes, *split.notes],
+        log=[device.reason, _counts(dataset, split), *dataset.notes, *split.warnings, *split.notes],
     )
 
 
