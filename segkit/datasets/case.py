@@ -71,7 +71,7 @@ def _check(case: Case, channels: int) -> None:
     for name in (case.name, case.patient or ""):
         flaw = flaw_of_name(name)
         if flaw:
-            raise UserError(f"the name {ascii(name)} of a case {flaw}. Rename it.")
+            raise UserError(f"the name {name!a} of a case {flaw}. Rename it.")
     image, masks = case.image, case.masks
     if image.ndim != 2 or image.size == 0 or image.dtype not in (np.uint8, np.uint16, np.float32):
         raise UserError(

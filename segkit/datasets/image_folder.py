@@ -13,7 +13,7 @@ from segkit.datasets.headers import VOLUMES, volume
 from segkit.datasets.images import KINDS, read_levels, read_picture
 from segkit.datasets.reading import entries, files_below, inside, open_root, shortened
 from segkit.errors import UserError
-from segkit.types import Array, Positive
+from segkit.types import Positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,9 +64,7 @@ def image_folder(
     for stem, path in pictures.items():
         picture = read_picture(path)
         mask = _read_mask(truths[stem], path, picture.pixels.shape, labels)
-        cases.append(
-            Case(stem, _patient(stem, pattern, path), picture.pixels, mask, spacing_mm or picture.spacing_mm)
-        )
+        cases.append(Case(stem, _patient(stem, pattern, path), picture.pixels, mask, spacing_mm or picture.spacing_mm))
         coloured += [stem] if picture.coloured else []
     notes = [f"{len(skipped)} file(s) that are no images left out: {shortened(skipped)}."] if skipped else []
     if coloured:

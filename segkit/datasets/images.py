@@ -74,7 +74,9 @@ def read_levels(path: Path) -> Array:
     grey = _equal(pixels)
     if grey is None:
         colours = len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
-        raise UserError(f"{path}: a coloured mask, of {colours} colours. Save it with one grey level a structure, 0 for none.")
+        raise UserError(
+            f"{path}: a coloured mask, of {colours} colours. Save it with one grey level a structure, 0 for none."
+        )
     return _plain(grey, str(path))
 
 

@@ -122,7 +122,7 @@ def entries(folder: Path, faults: list[str] | None = None) -> list[Path]:
     for path in sorted(found, key=lambda path: natural(path.name)):
         flaw = flaw_of_name(path.name)
         if flaw:
-            _raise_or_add(f"{folder}: the name {ascii(path.name)} {flaw}. Rename it.", faults)
+            _raise_or_add(f"{folder}: the name {path.name!a} {flaw}. Rename it.", faults)
         else:
             plain.append(path)
     return plain
