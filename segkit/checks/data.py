@@ -99,10 +99,9 @@ class _Seen:
 
     def findings(self) -> Iterator[Finding]:
         """Yield images of the same content, and patients that are none."""
-        text = "one image under several names. Keep one, or give all to one patient."
         for names in self.contents.values():
             if len(names) > 1:
-                yield Finding("fault", text, shortened(names).replace(", ", " = "))
+                yield Finding("fault", f"the same image {len(names)} times. Keep one.", shortened(names))
         yield from (Finding("warning", line) for line in patient_warnings(self.patients[None], self.count))
         named = {name for name in self.patients if name}
         sets = sorted(name for name in named if name.lower() in SETS)
@@ -254,7 +253,7 @@ def _mask(path: Path, root: Path, size: tuple[int, ...] | None, seen: _Seen, rep
     except UserError as error:
         report.add(error)
         return
-    found: set[float] = set(np.unique(pixels).tolist())  # type: ignore[arg-type]
+    found: set[float] = set(np.unique(pixels).tolist())
     faults = []
     if size is not None and pixels.shape != size:
         faults.append(f"the mask has {pixels.shape} pixels, its image {size}.")
@@ -284,8 +283,8 @@ def _lines(root: Path, pair: layouts.Pair, seen: _Seen, names: list[str]) -> str
 def _pattern(names: list[str]) -> list[str]:
     """Return a line that would tell patients by the names of their images; it is the user's to judge."""
     for pattern in PATTERNS:
-        found = Counter(match[1] if (match := re.search(pattern, name)) else None for name in names)
-        if None not in found and 2 <= len(found) < len(names):
+        found = [match[1] for name in names if (match := re.search(pattern, name))]
+        if len(found) == len(names) and 2 <= len(set(found)) < len(names):
             guess = f"patient = {toml.value(pattern)}"
-            return [f"# {guess}  # {len(found)} patients, such as {min(found)} of {names[0]}? Then use this line."]
+            return [f"# {guess}  # {len(set(found))} patients, e.g. {found[0]} of {names[0]}? If so, use this line."]
     return []

@@ -58,7 +58,7 @@ def read_header(data: bytes) -> Header:
         NotReadError: of another kind, too large, with several pictures, other colours than grey or RGB, or turned.
         ValueError, struct.error, IndexError: damaged.
     """
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data[:4] == b"\x89PNG":
         found = _png(data)
     elif data[:2] == b"\xff\xd8":
         found = _jpeg(data)

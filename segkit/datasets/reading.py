@@ -149,7 +149,7 @@ def files_below(root: Path, folder: Path, depth: int = 4, faults: list[str] | No
     Raises:
         UserError: a folder cannot be read, is a link out of `root`, or is reached twice; or there are too many files.
     """
-    seen, count = {folder.resolve()}, 0
+    seen = {folder.resolve()}
 
     def walk(folder: Path, depth: int) -> Iterator[Path]:
         for path in entries(folder, faults):
@@ -163,9 +163,8 @@ def files_below(root: Path, folder: Path, depth: int = 4, faults: list[str] | No
                 else:
                     yield from walk(path, depth - 1)
 
-    for path in walk(folder, depth):
-        count += 1
-        if count > MOST_FILES:
+    for count, path in enumerate(walk(folder, depth)):
+        if count >= MOST_FILES:
             raise UserError(f"{folder}: more than {MOST_FILES:,} files. Name the folder that holds the data.")
         yield path
 

@@ -71,7 +71,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
         root: the folder.
         structures: the channels: "endocardium" and "epicardium" are the filled contours, "cavity" is the endocardium,
             "wall" the epicardium without it. A frame that lacks a contour they need is left out, and a note says so.
-            Where an inner contour leaves the outer one, its pixels there are cavity and no wall; a note names the frame.
+            Where an inner contour leaves the outer one, its pixels are cavity and no wall; a note names the frame.
 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or a path leads out of `root`; it is named.
