@@ -17,6 +17,8 @@ VOLUME_ENDINGS = {
 }  # fmt: skip
 VOLUMES = "this version reads 2-D images (PNG, TIFF, JPEG, BMP, DICOM): convert the slices to one of them"
 MARKS = (
+    (0, b"\x89PNG", "a PNG picture"), (0, b"\xff\xd8\xff", "a JPEG picture"), (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"),
     (0, b"GIF8", "a GIF picture"), (8, b"WEBP", "a WebP picture"), (4, b"jP  ", "a JPEG 2000 picture"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"), (4, b"ftyp", "a HEIF picture or a film"),
     (0, b"II+\0", "a BigTIFF picture"), (0, b"MM\0+", "a BigTIFF picture"), (0, b"8BPS", "a Photoshop document"),
@@ -69,7 +71,9 @@ def read_header(data: bytes) -> Header:
     elif not data:
         raise ValueError("it is empty, 0 bytes")
     else:
-        raise NotReadError(f"{foreign(data)}.")
+        kind = kind_of(data)
+        advice = VOLUMES if kind.endswith("volume") else "images are PNG, TIFF, JPEG, BMP or DICOM files"
+        raise NotReadError(f"{kind}; {advice}.")
     if not (1 <= found.rows <= SIDE and 1 <= found.columns <= SIDE):
         raise NotReadError(f"{found.rows} x {found.columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
     decoded = found.rows * found.columns * found.depth
@@ -78,8 +82,8 @@ def read_header(data: bytes) -> Header:
     return found
 
 
-def foreign(data: bytes) -> str:
-    """Return what a file that is no image of the kinds that are read is, and what to do."""
+def kind_of(data: bytes) -> str:
+    """Return what the bytes of a file are, such as "a NIfTI volume" or "a text file"."""
     start = data[:4096]
     if start[:2] == b"\x1f\x8b":
         start = _inflated(start) or start
@@ -91,11 +95,10 @@ def foreign(data: bytes) -> str:
     elif start[:10] in (b"ObjectType", b"NDims = 3\n", b"NDims = 2\n"):
         kind = "MetaImage"
     if kind:
-        return f"a {kind} volume; {VOLUMES}"
+        return f"a {kind} volume"
     found = next((what for at, mark, what in MARKS if data[at : at + len(mark)] == mark), None)
-    if found is None:
-        found = "a text file" if _is_text(start) else "of a kind that is not known"
-    return f"{found}; images are PNG, TIFF, JPEG, BMP or DICOM files"
+    unknown = "an empty file" if not data else "a text file" if _is_text(start) else "of a kind that is not known"
+    return found or unknown
 
 
 def volume(name: str) -> str | None:

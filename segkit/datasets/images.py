@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segkit.datasets.dicom import parse_dicom
 from segkit.datasets.headers import VOLUMES, NotReadError, read_header, volume
-from segkit.datasets.reading import read_bytes
+from segkit.datasets.reading import entries, read_bytes, shortened
 from segkit.errors import UserError
 from segkit.types import Array
 
@@ -53,6 +54,8 @@ def read_picture(path: Path) -> Picture:
         return Picture(*parse_dicom(data, str(path)))
     pixels = decode_image(data, str(path))
     grey = _equal(pixels)
+    if grey is not None and _alpha_differs(pixels) and grey.min() == grey.max():
+        raise UserError(f"{path}: its picture is in the alpha channel, which is not read. Save it as a grey image.")
     return Picture(_plain(_luma(pixels) if grey is None else grey, str(path)), coloured=grey is None)
 
 
@@ -68,8 +71,7 @@ def read_levels(path: Path) -> Array:
     if _is_dicom(path, data):
         return parse_dicom(data, str(path))[0]
     pixels: Any = decode_image(data, str(path))
-    alpha = pixels[..., -1] if pixels.ndim == 3 and pixels.shape[2] in (2, 4) else None
-    if alpha is not None and alpha.min() != alpha.max():
+    if _alpha_differs(pixels):
         raise UserError(f"{path}: a mask with a transparent part. Save it without alpha: one grey level a structure.")
     grey = _equal(pixels)
     if grey is None:
@@ -78,6 +80,64 @@ def read_levels(path: Path) -> Array:
             f"{path}: a coloured mask, of {colours} colours. Save it with one grey level a structure, 0 for none."
         )
     return _plain(grey, str(path))
+
+
+def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the images among files and folders, and what to say of files in the folders that are none.
+
+    Args:
+        given: images, which are taken whatever they are called, and folders, of which the images are taken: by their
+            ending, or without one if they are DICOM files. Folders in folders are not looked into.
+
+    Raises:
+        UserError: a folder without images, or two images of one name, whose results would overwrite each other.
+    """
+    images, notes = [], []
+    for path in given:
+        if not path.is_dir():
+            images.append(path)
+            continue
+        found = [entry for entry in entries(path) if not entry.is_dir()]
+        chosen = [entry for entry in found if entry.suffix.lower() in KINDS or _is_bare_dicom(entry)]
+        others = [entry.name for entry in found if entry not in set(chosen)]
+        if not chosen:
+            raise UserError(f"{path}: a folder without images. {_instead(path, others)}")
+        if others:
+            notes.append(f"{path}: {len(others)} file(s) that are no images left out: {shortened(others)}.")
+        images += chosen
+    names: dict[str, Path] = {}
+    for image in images:
+        other = names.setdefault(image.stem, image)
+        if other is not image:
+            raise UserError(
+                f"two images are called {image.stem}: their masks would overwrite each other ({other}, {image}). "
+                "Give them one after the other, each with another --out."
+            )
+    return images, notes
+
+
+def _instead(folder: Path, others: list[str]) -> str:
+    """Return what is in a folder without images."""
+    kind = next((kind for name in others if (kind := volume(name))), None)
+    if kind:
+        return f"It holds {kind} volumes; {VOLUMES}."
+    folders = [entry.name for entry in entries(folder) if entry.is_dir()]
+    if others:
+        return f"Here are: {shortened(others)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
+    return f"Give the one of these that holds them: {shortened(folders)}." if folders else "It is empty."
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """Return whether a file without an ending is DICOM, as they come from scanners."""
+    if path.suffix and not path.suffix[1:].isdigit():
+        return False
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _is_dicom(path: Path, data: bytes) -> bool:
@@ -117,6 +177,13 @@ def decode_image(data: bytes, name: str) -> Array:
     if found is None or found.shape[:2] != (header.rows, header.columns):
         raise UserError(f"{name}: a damaged image, or of a kind that cannot be decoded.")
     return found
+
+
+def _alpha_differs(pixels: Array) -> bool:
+    """Return whether some pixels are more transparent than others."""
+    found: Any = pixels
+    alpha = found[..., -1] if found.ndim == 3 and found.shape[2] in (2, 4) else None
+    return alpha is not None and bool(alpha.min() != alpha.max())
 
 
 def _equal(pixels: Array) -> Array | None:

@@ -36,7 +36,7 @@ def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
         if found.st_size > limit:
             raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
         with path.open("rb") as file:
-            return file.read(limit + 1)[:limit]
+            return file.read(found.st_size)  # not `limit`: so much would be taken first
     except (OSError, ValueError) as error:
         raise UserError(_why(path, error)) from None
 
