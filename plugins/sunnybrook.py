@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from segkit import UserError, datasets
 from segkit.datasets import Case, Dataset, fill, read_contour, read_dicom
 from segkit.datasets.contours import Contour, outside, outside_notes
-from segkit.datasets.reading import MOST_TEXT, decode, entries, inside, once, open_root, read_bytes, shortened
+from segkit.datasets.reading import (
+    MOST_TEXT,
+    decode,
+    entries,
+    inside,
+    is_folder,
+    once,
+    open_root,
+    read_bytes,
+    shortened,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,12 +102,12 @@ def _linked(top: Path) -> Iterator[tuple[str, Path | None, Path]]:
     ids = _table(top, [path for path in found if path.suffix.lower() == ".csv"])
     images: dict[str, Path] = {}
     for path in found:
-        if path.is_dir() and PATIENT.fullmatch(path.name):
+        if is_folder(path) and PATIENT.fullmatch(path.name):
             if path.name in images:
                 raise UserError(f"{images[path.name]} and {path}: one patient twice. Remove or rename one.")
             images[path.name] = path
     for path in found:
-        if (path / "contours-manual" / "IRCCI-expert").is_dir():
+        if is_folder(path / "contours-manual" / "IRCCI-expert"):
             if _plain(path.name) not in ids:
                 raise UserError(f"{path}: the patient table has no OriginalID {_plain(path.name)}.")
             patient = ids[_plain(path.name)]
@@ -107,8 +117,8 @@ def _linked(top: Path) -> Iterator[tuple[str, Path | None, Path]]:
 def _walk(top: Path, folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
     """Yield files and folders, but nothing inside a patient's."""
     for path in entries(folder):
-        yield once(top, path, seen) if path.is_dir() else inside(top, path)
-        if depth > 1 and path.is_dir() and not (PATIENT.fullmatch(path.name) or (path / "contours-manual").is_dir()):
+        yield once(top, path, seen) if is_folder(path) else inside(top, path)
+        if depth > 1 and is_folder(path) and not (PATIENT.fullmatch(path.name) or is_folder(path / "contours-manual")):
             yield from _walk(top, path, depth - 1, seen)
 
 
@@ -164,7 +174,7 @@ class _Series:
 
 def _candidates(top: Path, patient: Path, named: str | None) -> list[_Series]:
     """Return a patient's short-axis series, or the one that was named."""
-    folders = [path for path in entries(patient) if path.is_dir() and SERIES.fullmatch(path.name)]
+    folders = [path for path in entries(patient) if is_folder(path) and SERIES.fullmatch(path.name)]
     chosen = [path for path in folders if named in (None, path.name)]
     if not chosen:
         wanted = f"series {named}" if named else "CINESAX_* folder"

@@ -139,7 +139,7 @@ def check_data(folder: Path) -> DataReport:
         _rvsc(root, report)
     elif pairs:
         _image_folder(root, files, pairs, report)
-    else:
+    elif files or not faults:
         report.facts = [("files", layouts.kinds(files))] if files else []
         report.findings.append(Finding("fault", layouts.why_none(root, files), str(folder)))
     return report

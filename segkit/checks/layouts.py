@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segkit.datasets.headers import VOLUMES, volume
 from segkit.datasets.images import DICOM_SUFFIXES, KINDS
-from segkit.datasets.reading import files_below, shortened
+from segkit.datasets.reading import files_below, is_folder, shortened
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
 MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
@@ -89,13 +89,13 @@ def why_none(root: Path, files: list[str]) -> str:
     """Return why no reader fits a folder, and what to do."""
     if not files:
         hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
-        folders = sum(1 for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        folders = sum(1 for path in root.iterdir() if is_folder(path) and not path.name.startswith("."))
         said = f", but for {hidden} hidden file(s)" if hidden else ""
         return f"holds {folders} folder(s), but no files{said}." if folders else f"is empty{said}."
     volumes = Counter(kind for file in files if (kind := volume(file)))
     images = [name for file in files if (name := stem(file))]
-    advice = "Give the folder of images and the one of masks, each image's mask of the same name: images/PATIENT/1.png "
-    advice += "and masks/PATIENT/1.png; or write a reader: segkit new data NAME."
+    advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "
+    advice += "reader: segkit new data NAME."
     if volumes:
         return f"{_published(files)}{sum(volumes.values())} {volumes.most_common(1)[0][0]} volumes; {VOLUMES}."
     if not images:
@@ -106,7 +106,7 @@ def why_none(root: Path, files: list[str]) -> str:
     twins = [name for name in images if (match := MASK_SUFFIX.fullmatch(name)) and match[1] in known][:1]
     if twins:
         return f"images and masks lie in one folder ({twins[0]} is a mask): put the masks into another. {advice}"
-    if all(f".{file.lower().rpartition('.')[2]}" in DICOM_SUFFIXES for file in files):
+    if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
         return f"{len(images)} DICOM images, but no masks and no contours (PXXcontours-manual). {advice}"
     alike = _alike(files)
     if alike:

@@ -27,10 +27,13 @@ def check(
     json_: Json = False,
 ) -> int:
     """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+    from segkit.datasets.reading import unreadable
     from segkit.errors import UserError
 
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder.")
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
     if path.suffix == ".toml":
         load_plugins(plugins)
         return _recipe(path, overlays or [], sets or [], knobs, json_)

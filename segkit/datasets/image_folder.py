@@ -11,7 +11,7 @@ from annotated_types import Ge, Le
 from segkit.datasets.case import Case, Dataset
 from segkit.datasets.headers import VOLUMES, volume
 from segkit.datasets.images import KINDS, read_levels, read_picture
-from segkit.datasets.reading import entries, files_below, inside, open_root, shortened
+from segkit.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
 from segkit.errors import UserError
 from segkit.types import Positive
 
@@ -102,7 +102,7 @@ def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | No
 def _by_stem(root: Path, below: str, skipped: list[str]) -> dict[str, Path]:
     """Return the image files of a folder by their path in it, without the ending."""
     folder = root / below
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder}: no such folder. Here are: {shortened(path.name for path in entries(root))}.")
     inside(root, folder)
     found: dict[str, Path] = {}
@@ -144,9 +144,9 @@ def _check_pairs(root: Path, pictures: dict[str, Path], truths: dict[str, Path],
 
 def _same_name(wanted: Path) -> str:
     """Return a sentence about what has the name, without its ending, of a file that is missing."""
-    for path in entries(wanted.parent) if wanted.parent.is_dir() else ():
+    for path in entries(wanted.parent) if is_folder(wanted.parent) else ():
         if path.name.startswith(f"{wanted.name}."):
-            if path.is_dir():
+            if is_folder(path):
                 return f" {path} is a folder."
             kind = volume(path.name)
             return f" {path} is a {kind} volume; {VOLUMES}." if kind else f" {path} is of a kind that is not read."

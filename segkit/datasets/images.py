@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 from segkit.datasets.dicom import parse_dicom
 from segkit.datasets.headers import VOLUMES, NotReadError, read_header, volume
-from segkit.datasets.reading import entries, read_bytes, shortened
+from segkit.datasets.reading import entries, is_folder, read_bytes, shortened
 from segkit.errors import UserError
 from segkit.types import Array
 
@@ -94,10 +95,10 @@ def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """
     images, notes = [], []
     for path in given:
-        if not path.is_dir():
+        if not is_folder(path):
             images.append(path)
             continue
-        found = [entry for entry in entries(path) if not entry.is_dir()]
+        found = [entry for entry in entries(path) if not is_folder(entry)]
         chosen = [entry for entry in found if entry.suffix.lower() in KINDS or _is_bare_dicom(entry)]
         others = [entry.name for entry in found if entry not in set(chosen)]
         if not chosen:
@@ -121,7 +122,7 @@ def _instead(folder: Path, others: list[str]) -> str:
     kind = next((kind for name in others if (kind := volume(name))), None)
     if kind:
         return f"It holds {kind} volumes; {VOLUMES}."
-    folders = [entry.name for entry in entries(folder) if entry.is_dir()]
+    folders = [entry.name for entry in entries(folder) if is_folder(entry)]
     if others:
         return f"Here are: {shortened(others)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
     return f"Give the one of these that holds them: {shortened(folders)}." if folders else "It is empty."
@@ -131,7 +132,7 @@ def _is_bare_dicom(path: Path) -> bool:
     """Return whether a file without an ending is DICOM, as they come from scanners."""
     if path.suffix and not path.suffix[1:].isdigit():
         return False
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     try:
         with path.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import stat
 import unicodedata
@@ -38,11 +39,11 @@ def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
         with path.open("rb") as file:
             return file.read(found.st_size)  # not `limit`: so much would be taken first
     except (OSError, ValueError) as error:
-        raise UserError(_why(path, error)) from None
+        raise UserError(unreadable(path, error)) from None
 
 
-def _why(path: Path, error: Exception) -> str:
-    """Return why a path cannot be read."""
+def unreadable(path: Path, error: Exception) -> str:
+    """Return why a path cannot be read, of the error that says so."""
     if isinstance(error, OSError) and error.errno == errno.ENOENT:
         return f"{path}: a link that leads nowhere." if path.is_symlink() else f"{path}: no such file or folder."
     if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno == errno.ELOOP):
@@ -82,7 +83,7 @@ def open_root(root: Path) -> Path:
     except FileNotFoundError:
         raise UserError(f"{root}: {'a link that leads nowhere' if root.is_symlink() else 'no such folder'}.") from None
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(_why(root, error)) from None
+        raise UserError(unreadable(root, error)) from None
     if not folder:
         raise UserError(f"{root}: is a file; name the folder that holds the data.")
     return found
@@ -97,7 +98,7 @@ def inside(root: Path, path: Path) -> Path:
     try:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(_why(path, error)) from None
+        raise UserError(unreadable(path, error)) from None
     if not target.is_relative_to(root):
         raise UserError(f"{path}: a link out of {root} (to {target}). Nothing outside is read: copy the data there.")
     return path
@@ -116,7 +117,7 @@ def entries(folder: Path, faults: list[str] | None = None) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK]
     except OSError as error:
-        _raise_or_add(_why(folder, error), faults)
+        _raise_or_add(unreadable(folder, error), faults)
         return []
     plain = []
     for path in sorted(found, key=lambda path: natural(path.name)):
@@ -137,6 +138,11 @@ def flaw_of_name(name: str) -> str | None:
     return None
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; not so where nobody may look."""
+    return os.path.isdir(path)
+
+
 def files_below(root: Path, folder: Path, depth: int = 4, faults: list[str] | None = None) -> Iterator[Path]:
     """Yield the files of a folder and, to a depth, of the folders in it.
 
@@ -153,7 +159,7 @@ def files_below(root: Path, folder: Path, depth: int = 4, faults: list[str] | No
 
     def walk(folder: Path, depth: int) -> Iterator[Path]:
         for path in entries(folder, faults):
-            if not path.is_dir():
+            if not is_folder(path):
                 yield path
             elif depth > 1:
                 try:

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Literal
 from segkit.datasets.case import Case, Dataset
 from segkit.datasets.contours import fill, outside, outside_notes, parse_list, read_contour
 from segkit.datasets.dicom import read_dicom
-from segkit.datasets.reading import MOST_TEXT, entries, files_below, inside, once, open_root, read_bytes, shortened
+from segkit.datasets.reading import (
+    MOST_TEXT,
+    entries,
+    files_below,
+    inside,
+    is_folder,
+    once,
+    open_root,
+    read_bytes,
+    shortened,
+)
 from segkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -107,7 +117,7 @@ def patient_folders(root: Path) -> Iterator[Path]:
         below: list[Path] = []
         for folder in level:
             found = entries(folder)
-            folders = [path for path in found if path.is_dir()]
+            folders = [path for path in found if is_folder(path)]
             if any(PARTS.fullmatch(path.name) for path in folders) or any(
                 LIST.fullmatch(path.name) or CONTOUR.fullmatch(path.name) for path in found
             ):

@@ -54,7 +54,7 @@ def told(findings: Iterable[Finding]) -> Iterator[str]:
         if count == 1:
             yield f"{kind}: {first}"
         elif all(finding.text == first.text for finding in group):
-            yield f"{kind}, {count} times: {first.text}" + (f" {_listed(places, group)}." if places else "")
+            yield f"{kind}, {count} times: {first.text}" + (f" At {_listed(places, group)}." if places else "")
         else:
             likewise = f" Likewise {_listed(places[1:], group)}." if places[1:] else ""
             yield f"{kind}, {count} times, e.g. {first}{likewise}"
