@@ -55,7 +55,7 @@ def check_trials(planned: list[Trial]) -> Iterator[Tried]:
             )
             events = list(run_trial(job, stop=lambda: False))
         findings = tuple(
-            Finding("fault" if event.kind == "failed" else "note", event.text.replace(f"{run}/", ""), trial.variant)
+            Finding("fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant)
             for event in events
             if event.kind in ("failed", "warning")
         )

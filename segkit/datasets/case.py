@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
+from segkit.datasets.reading import flaw_of_name
 from segkit.errors import UserError
 from segkit.types import Array
 
@@ -17,7 +18,7 @@ class Case:
     """One image with its masks.
 
     Attributes:
-        name: unique in the dataset, e.g. "patient01/P01-0059".
+        name: unique in the dataset, e.g. "patient01/P01-0059"; it stands in tables and file names.
         patient: whose image it is; None where the data do not say.
         image: (H, W) uint8, uint16 or float32, one grey channel, as read.
         masks: (C, H, W) bool, one a channel of the dataset; they may overlap.
@@ -67,6 +68,10 @@ def _check(case: Case, channels: int) -> None:
     """Raise unless a case is what it should be."""
     import numpy as np
 
+    for name in (case.name, case.patient or ""):
+        flaw = flaw_of_name(name)
+        if flaw:
+            raise UserError(f"the name {name!a} of a case {flaw}. Rename it.")
     image, masks = case.image, case.masks
     if image.ndim != 2 or image.size == 0 or image.dtype not in (np.uint8, np.uint16, np.float32):
         raise UserError(
