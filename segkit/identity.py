@@ -9,6 +9,9 @@ from typing import Any
 from segkit import plugins
 from segkit.recipe import Recipe
 
+# raised whenever an unchanged recipe gives other numbers: trials of different numbers are never compared
+TRAINING_NUMBER = 1
+
 # what a trial's result does not depend on: another value is still the same trial
 NOT_IDENTITY = (("title",), ("study",), ("train", "workers"), ("train", "save_every"), ("train", "device"))
 # what a trial may change when it goes on
