@@ -182,7 +182,7 @@ def _is_table(value: Any) -> bool:
 _SOUND: dict[str, Callable[[Any], bool]] = {
     "status": lambda value: isinstance(value, str),
     "seconds": lambda value: isinstance(value, int | float),
-    "training_number": lambda value: isinstance(value, int) and value > 0,
+    "training_number": lambda value: type(value) is int and value > 0,
     "variant": lambda value: isinstance(value, str),
     "warnings": lambda value: isinstance(value, list),
     "data": _is_table,
