@@ -17,7 +17,7 @@ LONG_LABEL, LONG_CELL = 24, 14
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: #fff; color: #1a1a1a;
+body { margin: 0 auto; padding: 1rem; max-width: 80rem; background: #fff; color: #1a1a1a;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc; padding-top: .8rem;
@@ -25,7 +25,7 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc; padd
 p, li { max-width: 46rem; overflow-wrap: anywhere; }
 .box { overflow-x: auto; border: 1px solid #ccc; border-radius: 4px; }
 table { border-collapse: collapse; font-size: .8125rem; width: 100%; }
-th, td { padding: .35rem .4rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
+th, td { padding: .35rem .35rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
 thead th { background: #f2f2f2; vertical-align: bottom; }
 thead th.number { white-space: normal; }
 tbody tr:last-child > * { border-bottom: 0; }
@@ -56,13 +56,15 @@ pre { margin: 0; padding: .8rem; font-size: .8rem; line-height: 1.4; }
   .box { overflow: visible; border: 0; }
   .folded input { display: none; }
   table { font-size: 7.5pt; }
-  th, td { padding: .2rem .25rem; overflow-wrap: anywhere; }
-  td.long, tbody th.long, .cases td { min-width: 0; }
-  tbody th { white-space: normal; }
+  th, td { padding: .2rem .25rem; }
+  tbody th, tbody th.long { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; max-width: 9rem; }
+  td.long, .cases td { min-width: 0; }
+  td.long { overflow-wrap: anywhere; }
+  .cases tbody th { width: 9rem; }
   tr, figure, .alarm { break-inside: avoid; }
   tr > :first-child { position: static; }
   .figures { grid-template-columns: 1fr 1fr; }
-  .cases img { min-width: 0; }
+  .cases img { min-width: 0; width: auto; max-width: 100%; max-height: 42mm; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 0; }
 }
 """
