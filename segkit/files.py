@@ -8,6 +8,7 @@ import errno
 import io
 import json
 import os
+import re
 import socket
 import time
 import weakref
@@ -88,12 +89,31 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table, whole or not at all."""
+    """Write a table, whole or not at all; see `to_csv`."""
+    write_text(path, to_csv(header, rows))
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table as CSV; a name that a spreadsheet would run as a formula stands behind an apostrophe."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    writer.writerows([_to_cell(value) for value in row] for row in (header, *rows))
+    return text.getvalue()
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|-inf", re.IGNORECASE)
+
+
+def _to_cell(value: Any) -> Any:
+    """Return a cell behind an apostrophe where a spreadsheet would run it; numbers stay as they are."""
+    runs = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if runs else value
+
+
+def from_cell(text: str) -> str:
+    """Return the name that a cell written by `to_csv` holds."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:
@@ -194,6 +214,22 @@ class Lock:
     ) -> None:
         self._file.truncate(0)
         self._file.close()
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process keeps a folder with `Lock`."""
+    import fcntl
+
+    try:
+        with open(Path(folder) / ".lock", encoding="utf-8") as file:
+            if not file.read(1):  # given back; whoever takes it writes its name at once
+                return False
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _holder(text: str) -> str:

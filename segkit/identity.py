@@ -19,11 +19,11 @@ from segkit.component import Component
 from segkit.errors import UserError
 from segkit.recipe import Recipe
 
-TRAINING = 2
+TRAINING_NUMBER = 2
 """Raised whenever an unchanged recipe gives other numbers; trials of another number are shown, never gone on with,
 reused or compared. 1: segkit 0.1.0. 2: masks are resampled with the area they cover, exclusive classes are decided by
 arg max, and the epoch is always chosen by Dice."""
-EVALUATION = 2
+EVALUATION_NUMBER = 2
 """The same for what is decided after the scores."""
 
 # what weights and chosen epoch do not depend on
@@ -39,8 +39,8 @@ HARDWARE = ("device", "precision", "threads", "compile")
 def older(number: object) -> str:
     """Return the sentence about trials of another training number than today's."""
     return (
-        f"it was trained by {'a newer' if isinstance(number, int) and number > TRAINING else 'an older'} version of "
-        f"segkit, in which the same recipe gives other numbers (training number {number}, now {TRAINING}). It can be "
+        f"it was trained by {'a newer' if isinstance(number, int) and number > TRAINING_NUMBER else 'an older'} version of "
+        f"segkit, in which the same recipe gives other numbers (training number {number}, now {TRAINING_NUMBER}). It can be "
         "evaluated and shown, but not gone on with, reused or compared with trials of today"
     )
 
@@ -69,13 +69,13 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
         for part in path[:-1]:
             node = node.get(part, {})
         node.pop(path[-1], None)
-    return _digest(TRAINING, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
+    return _digest(TRAINING_NUMBER, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
 
 
 def evaluation_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:
     """Return the hash of what is decided after the scores: the metrics and the sources of their plugins."""
     used = plugin_hashes(recipe)["evaluation"] if hashes is None else sorted(hashes)
-    return _digest(EVALUATION, recipe.dump().get("metrics"), used)
+    return _digest(EVALUATION_NUMBER, recipe.dump().get("metrics"), used)
 
 
 def _digest(*parts: Any) -> str:
@@ -108,7 +108,7 @@ def stored_identities(folder: Path, status: Mapping[str, Any]) -> tuple[str, str
     """
     told = str(status.get("identity")), str(status.get("evaluation"))
     used = status.get("plugins")
-    if status.get("training_number") != TRAINING or not isinstance(used, dict):
+    if status.get("training_number") != TRAINING_NUMBER or not isinstance(used, dict):
         return told
     try:
         recipe = Recipe.from_dict(tomllib.loads(files.read_text(folder / "recipe.toml")), str(folder / "recipe.toml"))

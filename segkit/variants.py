@@ -46,7 +46,7 @@ def variants(recipe: Recipe, document: layers.Document) -> list[tuple[str, layer
         listed.append((label, laid))
     if mistakes:
         raise UserError("\n".join(mistakes))
-    points = _grid(recipe, document)
+    points = grid(recipe, document)
     found = [
         (", ".join(part for part in (label, *texts) if part) or recipe.title or "baseline", _set(laid, patches))
         for label, laid in (listed or [("", base)])
@@ -56,7 +56,7 @@ def variants(recipe: Recipe, document: layers.Document) -> list[tuple[str, layer
     return found
 
 
-def _grid(recipe: Recipe, document: layers.Document) -> list[tuple[list[str], list[Any]]]:
+def grid(recipe: Recipe, document: layers.Document) -> list[tuple[list[str], list[Any]]]:
     """Return each point of the grid as (labels, patches)."""
     axes = []
     for name, values in recipe.study.grid.items():

@@ -161,7 +161,7 @@ def test_what_belongs_to_a_training(one: str, other: str, same: bool) -> None:
 
 def test_a_larger_number_makes_every_trial_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     run(ONE)
-    monkeypatch.setattr(identity, "TRAINING", identity.TRAINING + 1)
+    monkeypatch.setattr(identity, "TRAINING_NUMBER", identity.TRAINING_NUMBER + 1)
     made: Recipe = small.recipe()
     now = identity.training_identity(made)
     monkeypatch.undo()

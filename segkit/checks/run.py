@@ -14,7 +14,7 @@ from typing import Any
 import segkit
 from segkit import files
 from segkit.errors import UserError
-from segkit.identity import TRAINING, differences, not_resumable, older, refilled, training_identity
+from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
 from segkit.recipe import Recipe
 from segkit.testing.findings import Finding
 
@@ -53,7 +53,7 @@ def _trial(folder: Path, evaluate: bool) -> Iterator[Finding]:
         yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it anew.", str(folder))
     recipe = _recipe(folder)
     number = status.get("training_number", 1)
-    if number != TRAINING:
+    if number != TRAINING_NUMBER:
         yield Finding("note", f"{older(number)}.", str(folder))
     elif _by_this_version(status) and training_identity(recipe) != status.get("identity"):
         yield Finding(
@@ -72,7 +72,7 @@ def _trial(folder: Path, evaluate: bool) -> Iterator[Finding]:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
         yield from _against_metrics(path, meta, rows)
-    if evaluate and status.get("status") == "finished" and not missing and number == TRAINING:
+    if evaluate and status.get("status") == "finished" and not missing and number == TRAINING_NUMBER:
         yield from _again(folder, recipe, status)
 
 

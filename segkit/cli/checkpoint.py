@@ -164,7 +164,7 @@ def info(
 ) -> int:
     """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
     from segkit import toml
-    from segkit.identity import TRAINING, older
+    from segkit.identity import TRAINING_NUMBER, older
     from segkit.training.checkpoint import read_meta
 
     meta = read_meta(path)
@@ -188,7 +188,7 @@ def info(
     compiled = ", compiled" if meta["compile"] else ""
     threads = f"{meta['threads']} CPU thread{'' if meta['threads'] == 1 else 's'}"
     print(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
-    if meta["training_number"] != TRAINING:
+    if meta["training_number"] != TRAINING_NUMBER:
         print(f"beware:     {older(meta['training_number'])}")
     print("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
     print("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import segkit
 from segkit import files
 from segkit.errors import UserError
-from segkit.identity import HARDWARE, TRAINING, differences, not_resumable, older, refilled, stored_identities
+from segkit.identity import HARDWARE, TRAINING_NUMBER, differences, not_resumable, older, refilled, stored_identities
 from segkit.recipe import Recipe
 from segkit.study.hardware import REMEDY
 from segkit.study.plan import Trial
@@ -60,7 +60,7 @@ def look(run: Path, trial: Trial, *, mix: bool) -> Found:
     status = read_status(folder)
     if status is None:
         return Found(trial, "new")
-    if status.get("training_number", 1) != TRAINING:
+    if status.get("training_number", 1) != TRAINING_NUMBER:
         why = f"{folder}: {older(status.get('training_number', 1))}. Use --fresh to train it anew, or --name for "
         return Found(trial, "other", why + "another run folder.")
     identity, evaluation = stored_identities(folder, status)
@@ -131,7 +131,7 @@ def finished_elsewhere(run: Path, wanted: Container[str]) -> dict[str, Path]:
         status = read_status(path.parent)
         if not status or status.get("status") != "finished" or status.get("limited"):
             continue
-        if status.get("training_number", 1) != TRAINING or lost_files(path.parent):
+        if status.get("training_number", 1) != TRAINING_NUMBER or lost_files(path.parent):
             continue
         identity = str(status.get("identity"))
         if identity not in wanted and status.get("versions", {}).get("segkit") != segkit.__version__:

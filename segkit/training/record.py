@@ -14,7 +14,7 @@ import numpy as np
 import segkit
 from segkit import files, plugins
 from segkit.evaluation import Row
-from segkit.identity import TRAINING, plugin_hashes
+from segkit.identity import TRAINING_NUMBER, plugin_hashes
 from segkit.overlay import draw_overlay
 from segkit.recipe import Recipe
 from segkit.training import checkpoint
@@ -31,7 +31,7 @@ def outline(job: Job, status: str, error: str | None = None) -> dict[str, Any]:
     """Return what trial.json says of a trial of which nothing has been built yet."""
     return {
         "status": status,
-        "training_number": TRAINING,
+        "training_number": TRAINING_NUMBER,
         "identity": job.identity,
         "evaluation": job.evaluation,
         "variant": job.variant,
@@ -117,7 +117,7 @@ class Record:
         used = plugins.used_by(self.recipe.components())
         return {
             "kind": kind,
-            "training_number": TRAINING,
+            "training_number": TRAINING_NUMBER,
             "identity": self.job.identity,
             "variant": self.job.variant,
             "recipe": self.recipe.dump(),

@@ -11,7 +11,7 @@ import torch
 
 from segkit import files
 from segkit.errors import UserError
-from segkit.identity import TRAINING, differences, not_resumable, older, refilled
+from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
 from segkit.training import checkpoint
 from segkit.training.record import Record
 from segkit.training.state import load_optimizer
@@ -55,7 +55,7 @@ def restore(record: Record) -> str:
     if not path.exists():
         return _restore_finished(record)
     found = checkpoint.load(path, with_state=True)
-    if found.meta["training_number"] != TRAINING:
+    if found.meta["training_number"] != TRAINING_NUMBER:
         raise UserError(f"{path}: {older(found.meta['training_number'])}. Train anew with --fresh.")
     changed = not_resumable(differences(refilled(found.meta["recipe"], str(path)), record.recipe.dump()))
     if changed:
