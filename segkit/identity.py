@@ -38,10 +38,11 @@ HARDWARE = ("device", "precision", "threads", "compile")
 
 def older(number: object) -> str:
     """Return the sentence about trials of another training number than today's."""
+    which = "a newer" if isinstance(number, int) and number > TRAINING_NUMBER else "an older"
     return (
-        f"it was trained by {'a newer' if isinstance(number, int) and number > TRAINING_NUMBER else 'an older'} version of "
-        f"segkit, in which the same recipe gives other numbers (training number {number}, now {TRAINING_NUMBER}). It can be "
-        "evaluated and shown, but not gone on with, reused or compared with trials of today"
+        f"it was trained by {which} version of segkit, in which the same recipe gives other numbers (training number "
+        f"{number}, now {TRAINING_NUMBER}). It can be evaluated and shown, but not gone on with, reused or compared "
+        "with trials of today"
     )
 
 

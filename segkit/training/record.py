@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 import time
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from segkit.training.assembly import Assembly
 from segkit.training.device import hardware
 from segkit.training.events import Event, Job
 from segkit.training.guards import NonFiniteError
+from segkit.training.history import History
 
 MAX_OVERLAYS = 64
 VERSIONS = ("torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
@@ -56,7 +56,7 @@ class Record:
     def __init__(self, job: Job, recipe: Recipe, parts: Assembly) -> None:
         self.job, self.recipe, self.parts = job, recipe, parts
         self.folder = files.Folder(job.run / job.folder)
-        self.history: list[dict[str, Any]] = []
+        self.history = History()
         self.best: tuple[float, int] | None = None
         self.warnings: list[str] = []
         self.seconds = 0.0
@@ -71,10 +71,8 @@ class Record:
     def write_metrics(self) -> None:
         """Write metrics.csv whole: one row an epoch, full precision; empty where an epoch has no such value."""
         if self.history:
-            names = list(dict.fromkeys(name for row in self.history for name in row))
-            found = ([row.get(name, math.nan) for name in names] for row in self.history)
-            rows = [["" if value != value else repr(value) for value in row] for row in found]
-            files.write_csv(self.folder / "metrics.csv", names, rows)
+            rows = (["" if value != value else repr(value) for value in row.values()] for row in self.history)
+            files.write_csv(self.folder / "metrics.csv", self.history.names, rows)
 
     def write_status(self, status: str, *, error: str | None = None) -> None:
         """Write trial.json."""
@@ -140,7 +138,8 @@ class Record:
         }
 
     def _last_row(self) -> dict[str, Any]:
-        return {name: None if value != value else value for name, value in (self.history[-1:] or [{}])[0].items()}
+        last = self.history[-1] if self.history else {}
+        return {name: None if value != value else value for name, value in last.items()}
 
     def seconds_so_far(self) -> float:
         """Return how long the trial has been trained, in all its parts."""

@@ -13,6 +13,7 @@ from segkit import files
 from segkit.errors import UserError
 from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
 from segkit.training import checkpoint
+from segkit.training.history import History
 from segkit.training.record import Record
 from segkit.training.state import load_optimizer
 
@@ -37,7 +38,7 @@ def save_last(record: Record) -> None:
         "rate": state.rate,
         "sums": state.sums,
         "first_batch": state.first_batch,
-        "history": record.history,
+        "history": record.history.state(),
         "best": list(record.best) if record.best else None,
         "warnings": record.warnings,
         "seconds": record.seconds_so_far(),
@@ -80,7 +81,7 @@ def restore(record: Record) -> str:
     state.epoch, state.batch, state.step = kept["epoch"], kept["batch"], kept["step"]
     state.rate = kept["rate"]
     state.sums = kept["sums"].to(device.device) if kept["sums"] is not None else None
-    state.first_batch, record.history = kept["first_batch"], kept["history"]
+    state.first_batch, record.history = kept["first_batch"], History.of(kept["history"])
     record.best = (kept["best"][0], kept["best"][1]) if kept["best"] else None
     record.warnings, record.seconds = kept["warnings"], kept["seconds"]
     if state.epoch > record.recipe.train.epochs:
@@ -93,7 +94,9 @@ def _restore_finished(record: Record) -> str:
     try:
         status = json.loads(files.read_text(record.folder / "trial.json"))
         rows = list(csv.DictReader(io.StringIO(files.read_text(record.folder / "metrics.csv"), newline="")))
-        history = [{name: _value(name, cell) for name, cell in row.items()} for row in rows]
+        history = History()
+        for row in rows:
+            history.append({name: float(cell) if cell else math.nan for name, cell in row.items()})
         best = int(status["best_epoch"])
         if not len(history) == status["epochs_done"] == record.recipe.train.epochs or status["limited"]:
             return ""
@@ -106,7 +109,3 @@ def _restore_finished(record: Record) -> str:
         return ""
     record.parts.state.epoch = record.recipe.train.epochs + 1
     return "trained already: evaluated again"
-
-
-def _value(name: str, cell: str) -> float | int:
-    return math.nan if cell == "" else int(cell) if name in ("epoch", "step") else float(cell)
