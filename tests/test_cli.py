@@ -254,3 +254,51 @@ def test_help_is_quick_and_light() -> None:
     listing = code.replace("'--help'", "'list', 'losses'")
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert "dice_mix" in done.stdout
+
+
+def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run: Run) -> None:
+    assert run("run", "tiny.toml", "--jobs", "1", "--set", "train.epochs=1")[0] == 0
+    Path("some").mkdir()
+    for name in ("1", "2"):
+        cv2.imwrite(f"some/{name}.png", np.full((30, 20), 90, np.uint8))
+    Path("some/3.png").write_bytes(b"\x89PNG")
+    Path("some/notes.txt").write_text("hello", encoding="utf-8")
+    status, out, err = run("predict", CHECKPOINT, "some", "--out", "found")
+    assert status == 2
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["some/1.png", "some/2.png"]
+    assert err.splitlines() == [
+        "note: some: 1 file(s) that are no images left out: notes.txt.",
+        "error: 1 of 3 images could not be read; the others are done:",
+        "  some/3.png: a damaged image: cut off.",
+    ]
+    assert len(list(Path("found").iterdir())) == 6
+    Path("some/3.png").unlink()
+    assert run("predict", CHECKPOINT, "some", "--out", "found")[0] == 0
+    status, _, err = run("predict", CHECKPOINT, "runs")
+    assert (status, err.splitlines()[0]) == (
+        2, "error: runs: a folder without images. Give the one of these that holds them: tiny.",
+    )  # fmt: skip
+    Path("scan.nii.gz").write_bytes(b"\x1f\x8b")
+    status, _, err = run("predict", CHECKPOINT, "scan.nii.gz")
+    assert status == 2
+    assert err.startswith("error: scan.nii.gz: a NIfTI volume; this version reads 2-D images (PNG, TIFF, JPEG, BMP, DI")
+
+
+def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
+    for folder in ("images", "masks"):
+        Path("data", folder).mkdir(parents=True)
+        for number in range(7):
+            pixels = np.random.default_rng(number).integers(0, 255, (9, 9), dtype=np.uint8)
+            cv2.imwrite(f"data/{folder}/{number}.png", pixels if folder == "images" else pixels // 128)
+    status, out, _ = run("check", "data")
+    assert status == 0
+    assert "warning: 7 of 7 cases name no patient: they are split case by case." in out
+    assert out.splitlines()[-1] == "0 fault(s), 1 warning(s), 0 note(s)"
+    for number in range(7):
+        cv2.imwrite(f"data/masks/{number}.png", np.zeros((5, 5), np.uint8))
+    status, out, _ = run("check", "data")
+    assert status == 1
+    assert sum(line.startswith("fault") for line in out.splitlines()) == 1
+    assert "fault, 7 times: the mask has (5, 5) pixels, its image (9, 9). At " in out
+    found = json.loads(run("check", "data", "--json")[1])["findings"]
+    assert [finding["kind"] for finding in found] == ["fault"] * 7 + ["warning"] * 2

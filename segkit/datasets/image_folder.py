@@ -59,6 +59,8 @@ def image_folder(
     skipped: list[str] = []
     pictures = _by_stem(top, images, skipped)
     truths = _by_stem(top, masks, skipped)
+    if not pictures:
+        raise UserError(f"{top / images}: {_what_instead(top / images)}")
     _check_pairs(top, pictures, truths, images, masks)
     cases, coloured = [], []
     for stem, path in pictures.items():
@@ -114,8 +116,6 @@ def _by_stem(root: Path, below: str, skipped: list[str]) -> dict[str, Path]:
         if stem in found:
             raise UserError(f"{found[stem]} and {path}: two files of one name. Which one counts? Remove the other.")
         found[stem] = inside(root, path)
-    if not found:
-        raise UserError(f"{folder}: {_what_instead(folder)}")
     return found
 
 
@@ -136,7 +136,7 @@ def _check_pairs(root: Path, pictures: dict[str, Path], truths: dict[str, Path],
         alone = [stem for stem in these if stem not in those]
         if alone:
             listed = shortened(str(these[stem]) for stem in alone)
-            hint = _same_name(root / folder / alone[0])
+            hint = _same_name(root / folder / alone[0]) if those else f" {folder}: {_what_instead(root / folder)}"
             lines.append(f"{len(alone)} file(s) without {word} of the same name in {folder}/: {listed}.{hint}")
     if lines:
         raise UserError("\n".join(lines))
