@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from segkit.datasets.case import Case
-    from segkit.evaluation import Row
+    from segkit.evaluation import Prediction, Row
     from segkit.study.runs import Outcome
     from segkit.training.events import Event
     from segkit.types import Array
@@ -91,18 +91,29 @@ class Predictor:
             choose(self.recipe.train.device, self.recipe.train.precision),
             batch_size=self.recipe.train.batch_size,
             exclusive=bool(self.meta["exclusive"]),
+            named=self.recipe.model,
         )
 
     def predict(self, image: Array) -> Array:
-        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type."""
+        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type.
+
+        Masks are not to be had from them where classes exclude each other: `segment` gives those.
+        """
+        return self._of(image).probability
+
+    def segment(self, image: Array) -> Array:
+        """Return the masks (C, H, W), bool, of one grey image (H, W): decided as for the metrics, at its own size."""
+        return self._of(image).mask
+
+    def _of(self, image: Array) -> Prediction:
         import numpy as np
 
         from segkit.datasets.case import Case
 
         masks = np.zeros((len(self.channels), *image.shape), dtype=bool)
         case = Case(name="image", patient=None, image=image, masks=masks, spacing_mm=None)
-        ((_, probability, _),) = self.evaluator([case]).predict(self.model)
-        found: Array = probability
+        found: Prediction
+        (found,) = self.evaluator([case]).predict(self.model)
         return found
 
 

@@ -293,7 +293,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("optimizer", Forgetful, {}, "it does not go on from a saved state"),
     ("scheduler", below_zero, {}, "the learning rate of step 9 of 24 is -0.1"),
     ("scheduler", no_scheduler, {}, "should give a torch LRScheduler"),
-    ("upsampler", thrice, {}, "it gives (2, 4, 12, 18), not (2, 4, 8, 12)"),
+    ("upsampler", thrice, {}, "it gives (1, 4, 9, 12), not (1, 4, 6, 8)"),
     ("initializer", blind, {}, "Fill in place"),
     ("initializer", numpys, {}, "it draws from numpy's or Python's global generator"),
     ("initializer", alike, {}, "it fills all weights of a Conv2d with one value"),

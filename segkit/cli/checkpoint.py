@@ -128,7 +128,7 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     for image in images:
         pixels = read_image(image)
-        mask = np.asarray(predictor.predict(pixels) >= 0.5)  # type: ignore[operator]
+        mask = np.asarray(predictor.segment(pixels), bool)
         pictures = {
             f"{image.stem}-{name}.png": part.astype(np.uint8) * 255
             for name, part in zip(predictor.channels, mask, strict=True)

@@ -14,7 +14,7 @@ from segkit.component import Component
 from segkit.testing.examples import masks, scores
 from segkit.testing.loss_effects import examine_effects
 from segkit.testing.report import Report
-from segkit.testing.watch import breaks_graph, place_where, places_where, turns_infinite
+from segkit.watch import breaks_graph, place_where, places_where, turns_infinite
 
 TOLERANCE = 0.02  # what an epsilon of some pixels may make of a mean
 EXTREME = 1e4
