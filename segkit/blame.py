@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,6 +38,8 @@ def described(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
     text = " ".join(str(error).split("\n\n")[0].split()).rstrip(".")
+    if isinstance(error, UserError):
+        return text
     if not text and isinstance(error, AssertionError):
         text = _failing_line(error)
     if len(text) > LONGEST:
@@ -79,8 +81,33 @@ def fault(component: Component, text: str, place: str | None = None, *, within: 
     name = key(entry) if within is None or within is component else f"{key(within.entry)} with {key(entry)}"
     if not entry.foreign:
         return ComponentError(f"{name}: {text}")
-    text = f"{text.rstrip('.')}. To try it by itself: {how_to_check(entry)}"
-    return ComponentError(f"{name} ({place or entry.origin}): {text}")
+    return ComponentError(signed(name, entry.factory, text, place=place or entry.origin, how=how_to_check(entry)))
+
+
+def signed(
+    name: str,
+    factory: Callable[..., Any],
+    text: str,
+    error: BaseException | None = None,
+    *,
+    place: str | None = None,
+    how: str | None = None,
+) -> str:
+    """Return what is wrong with a plugin's component, with its place and what to do next.
+
+    Args:
+        name: of the component.
+        factory: its function or class.
+        text: what is wrong.
+        error: the exception that says so, whose last line of the author is the place.
+        place: "file:line", where that is known.
+        how: how to try it by itself.
+    """
+    source = Source(factory)
+    where = place or (source.of_error(error) if error is not None else None) or source.definition
+    path = _plugin_file(factory)
+    how = how or (f"`segkit check {path}`" if path else None)
+    return f"{name} ({where}): {text.rstrip('.')}." + (f" To try it by itself: {how}" if how else "")
 
 
 def key(entry: Entry) -> str:
@@ -90,15 +117,15 @@ def key(entry: Entry) -> str:
 
 def how_to_check(entry: Entry) -> str:
     """Return the command, or for a component of no plugin file the call, that tries a component by itself."""
-    path = _plugin_file(entry)
+    path = _plugin_file(entry.factory)
     return (
         f"`segkit check {path}`" if path else f'`segkit.testing.check(segkit.{entry.registry.plural}["{entry.name}"])`'
     )
 
 
-def _plugin_file(entry: Entry) -> Path | None:
+def _plugin_file(factory: Callable[..., Any]) -> Path | None:
     """Return the file or package in a plugin folder that a component comes from."""
-    parts = entry.factory.__module__.split(".")
+    parts = str(factory.__module__).split(".")
     if parts[0] != PACKAGE:
         return None
     for length in range(2, len(parts) + 1):

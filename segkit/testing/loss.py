@@ -46,7 +46,7 @@ def examine_loss(report: Report, component: Component) -> None:
     loss = report.build(component)
     if loss is None:
         return
-    tried = Tried(report, loss, bool(report.entry.traits["exclusive_only"]))
+    tried = Tried(report, loss, bool(report.entry.traits.get("exclusive_only")))
     if not _gives_a_scalar(tried):
         return
     if _has_a_gradient(tried):

@@ -75,7 +75,7 @@ def unmoved() -> Iterator[None]:
 
 def changed_settings(kept: dict[str, Any]) -> list[str]:
     """Return the settings that are no longer as they were, and put them back."""
-    changed = [name for name, (get, _) in SETTINGS.items() if get() != kept[name]]
+    changed = [name for name, before in kept.items() if SETTINGS[name][0]() != before]
     for name in changed:
         SETTINGS[name][1](kept[name])
     return changed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -75,7 +76,8 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
         cause = error.__cause__
         while cause is not None and cause.__cause__ is not None:
             cause = cause.__cause__
-        text = str(error).removeprefix(f"transform {component.name}: ").rstrip(".")
+        text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
+        text = re.sub(r" To try it by itself: .*", "", text).rstrip(".")
         say = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
         say(f"{what}: {text}.", report.source.of_error(cause) if cause else None)
         return False
