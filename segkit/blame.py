@@ -23,7 +23,7 @@ MEANINGS = {  # of torch's and numpy's own words, what to look for
     "does not require grad and does not have a grad_fn": "no gradient reaches it: something detaches, or rounds",
     "numpy boolean": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="prob'
     'ability"`, for counting convert it with `prediction.astype(float)`',
-    "with a bool tensor": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="'
+    "bool tensor": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="'
     'probability"`, for counting convert it with `.float()`',
     "required positional argument: 'closure'": "its step needs a closure, which segkit does not hand in",
 }

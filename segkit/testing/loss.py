@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segkit.blame import misfit
 from segkit.component import Component
 from segkit.testing.examples import masks, scores
 from segkit.testing.loss_effects import examine_effects
@@ -63,7 +64,7 @@ def _gives_a_scalar(tried: Tried) -> bool:
     with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
         value = tried(*tried.example())
         if not isinstance(value, Tensor):
-            report.fault(f"it gives a {type(value).__name__}, no tensor: end with `.mean()` of tensors.")
+            report.fault(f"{misfit(value, Tensor, 'tensor')} End with `.mean()` of tensors.")
         elif value.shape != ():
             report.fault(f"it gives shape {tuple(value.shape)}, no scalar: end with `.mean()`.")
         elif not torch.isfinite(value):

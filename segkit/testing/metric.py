@@ -48,7 +48,7 @@ def examine_metric(report: Report, component: Component) -> None:
         value = metric(tried.handed(truth), truth.copy(), SPACING)
         if value is None:
             report.fault("it gives None, no number: is a `return` missing?")
-        elif not isinstance(value, (int, float, np.floating, np.integer)) or isinstance(value, bool):
+        elif getattr(value, "shape", None) != () and (not isinstance(value, int | float) or isinstance(value, bool)):
             report.fault(f"it gives a {type(value).__name__}, no number: use `float(...)`.")
         elif not math.isfinite(value):
             report.fault(f"it gives {value} for a prediction that is the truth.")

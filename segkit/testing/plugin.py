@@ -13,7 +13,7 @@ from segkit.errors import UserError
 from segkit.plugins import Failure, Plugin
 from segkit.testing import check
 from segkit.testing.findings import Finding
-from segkit.testing.surroundings import SETTINGS, changed_settings
+from segkit.testing.surroundings import changed_settings, library_settings
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
         UserError: there is no such path, or a setting fits no component, several, or not its parameter.
     """
     path, settings = Path(path), [*map(layers.assigned, sets)]
-    kept = {name: get() for name, (get, _) in SETTINGS.items() if name.startswith("torch.")}
+    kept = library_settings()
     if (path / "__init__.py").is_file() and path.resolve().parent.is_dir():
         plugins._load_file(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
     else:

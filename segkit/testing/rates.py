@@ -86,9 +86,11 @@ def _optimizer_goes_on(report: Report, component: Component) -> None:
     twin.load_state_dict(module.state_dict())
     other = component.build(twin.parameters())
     other.load_state_dict(unflatten(json.loads(json.dumps(skeleton)), saved))
-    for _ in range(3):
-        _pull(module, optimizer)
-        _pull(twin, other)
+    generator = torch.get_rng_state()  # a checkpoint holds it too
+    for weights, stepping in ((module, optimizer), (twin, other)):
+        torch.set_rng_state(generator)
+        for _ in range(3):
+            _pull(weights, stepping)
     if not all(map(torch.equal, module.parameters(), twin.parameters())):
         report.fault(
             "it does not go on from a saved state: steps differ after loading. Keep all it remembers in `self.state` "

@@ -11,6 +11,7 @@ from segkit.component import Component, Entry
 from segkit.errors import UserError
 from segkit.source import Source
 from segkit.testing.findings import Finding
+from segkit.testing.surroundings import library_settings, restored
 
 
 class Report:
@@ -49,15 +50,18 @@ class Report:
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """Turn an exception into a fault at the author's line that raised it.
+        """Turn an exception into a fault at the author's line that raised it; see that no setting is left changed.
 
         Args:
             what: e.g. "called with an empty mask".
         """
+        kept = library_settings()
         try:
             yield
         except (Exception, SystemExit) as error:
             self.fault(f"{what}: {explained(error)}.", self.source.of_error(error))
+        finally:
+            restored(self, kept)
 
     def give(self, names: Iterable[str]) -> str:
         """Say how parameters are given: to the command, and in a test."""

@@ -9,13 +9,15 @@ import random
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from segkit.testing.report import Report
 from segkit.watch import draws, place_where
+
+if TYPE_CHECKING:
+    from segkit.testing.report import Report
 
 SEEDS = (4_021, 977_113)  # two states from which no component starts by itself
 SEEDING = {"manual_seed", "seed", "seed_all", "manual_seed_all", "seed_everything", "set_rng_state", "setstate"}
@@ -130,6 +132,21 @@ def leaves_alone(report: Report, run: Callable[[], Any], *, may_draw: Collection
                 place or report.source.mentioning({"random", "randint", "shuffle", "rand", "randn", "choice"}),
             )
     for name in changed:
-        place = report.source.mentioning(WORDS.get(name, {name.rpartition(".")[2]}))
-        report.fault(f"it changes a global setting ({name}) for all that follows: leave it, or put it back.", place)
+        _say(report, name)
     return results
+
+
+def library_settings() -> dict[str, Any]:
+    """Return the settings that no import changes."""
+    return {name: get() for name, (get, _) in SETTINGS.items() if name.startswith(("torch.", "numpy."))}
+
+
+def restored(report: Report, kept: dict[str, Any]) -> None:
+    """Put settings back, and report those that had changed."""
+    for name in changed_settings(kept):
+        _say(report, name)
+
+
+def _say(report: Report, name: str) -> None:
+    place = report.source.mentioning(WORDS.get(name, {name.rpartition(".")[2]}))
+    report.fault(f"it changes a global setting ({name}) for all that follows: leave it, or put it back.", place)

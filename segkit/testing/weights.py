@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segkit.blame import misfit
 from segkit.component import Component
 from segkit.testing.device import follows_the_device
 from segkit.testing.examples import network
@@ -47,8 +48,8 @@ def _gives_a_scalar(report: Report, penalty: Penalty) -> None:
         module = network().to(dtype)
         value = penalty(_named(module))
         if not isinstance(value, Tensor) or value.shape != ():
-            given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            report.fault(f"it gives {given}, no scalar tensor: end with `.sum()`.")
+            shape = f"it gives shape {tuple(value.shape)}, no scalar." if isinstance(value, Tensor) else None
+            report.fault(f"{shape or misfit(value, Tensor, 'tensor')} End with `.sum()` of tensors.")
             return
         if not torch.isfinite(value):
             report.fault(f"it gives {float(value)} for ordinary weights.")
