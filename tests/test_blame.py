@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from segkit.testing.surroundings import unmoved
 from segkit.training.events import Event
 from tests.fresh_plugins import fresh as fresh
 from tests.small import discs, kinds, train
+from tests.wrong_plugins import BLOCKS
 
 HEAD = """from __future__ import annotations
 
@@ -95,116 +95,22 @@ class Wrong:
         return marked or ({FIRST, FIRST + 3, FIRST + 4} if self.slot == "transform" else {FIRST})
 
 
-MSE = "return (logits.sigmoid() - target).square().mean()"
-NET = """class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one = nn.Conv2d(in_channels, out_channels, 1)
-    def forward(self, image):
-        {}
-return Net()"""
 CASES = """cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
     masks = np.zeros((1, 16, 16), bool)
     masks[:, 4:10, 4:9] = True
-    {}
-{}"""
-DATASET = 'return Dataset("bad", ("blob",), tuple(cases))'
-CASE = 'cases.append(Case(f"c{number}", f"p{number // 2}", image, masks, (1.0, 1.0)))'
-SGD = "made = torch.optim.SGD(parameters, lr=0.01)\n"
-IMAGE_ONLY = """class Odd(albumentations.ImageOnlyTransform):
-    def apply(self, img, **params):
-        {}
-return Odd(p=1)"""
+    cases.append(Case(f"c{number}", f"p{number // 2}", image, masks, (1.0, 1.0)))
+"""
 
-WRONG: dict[str, Wrong] = {
-    # losses
-    "loss per case": Wrong("loss", "return (logits.sigmoid() - target).square().mean((1, 2, 3))", "no scalar", "no scalar"),
-    "loss float": Wrong("loss", "return float((logits.sigmoid() - target).square().mean())", "it gives a float, no tensor", "it gives a float, no tensor"),
-    "loss list": Wrong("loss", "return [(logits.sigmoid() - target).square().mean()]", "it gives a list, no tensor", "it gives a list, no tensor"),
-    "loss None": Wrong("loss", "value = (logits.sigmoid() - target).square().mean()", "it gives None, no tensor: is a `return` missing?", "it gives None, no tensor: is a `return` missing?"),
-    "loss detached": Wrong("loss", "p = logits.sigmoid()\n@q = p.detach()\nreturn (q - target).square().mean()", "no gradient", "its value has no gradient"),
-    "loss in place on logits": Wrong("loss", "@p = logits.sigmoid_()\nreturn (p - target).square().mean()", "it writes to its logits", "it writes to its logits"),
-    "loss in place on target": Wrong("loss", "p = logits.sigmoid()\n@target.mul_(0.9)\nreturn (p - target).square().mean()", "it writes to its target", "it writes to its target"),
-    "loss assigns to target": Wrong("loss", "p = logits.sigmoid()\n@target[...] = 0\nreturn (p - target).square().mean()", "it writes to its target", "it writes to its target"),
-    "loss writes behind autograd": Wrong("loss", "target.numpy()[:] = 0\n" + MSE, "it writes to its target", "it writes to its target"),
-    "loss NaN": Wrong("loss", "p = logits.sigmoid()\n@odd = (p - 2).log()\nreturn odd.mean() + (p - target).square().mean()", "it gives nan", "it gives nan by itself: the model's scores are finite"),
-    "loss raises": Wrong("loss", '@raise IndexError("no such thing")', "IndexError: no such thing", "IndexError: no such thing"),
-    "loss RuntimeError of torch": Wrong("loss", "@return torch.cat([logits, target[:, :, :3]], 1).mean()", "Sizes of tensors must match", "two tensors that are joined differ in height or width"),
-    "loss asserts": Wrong("loss", "@assert logits.shape[0] == 99\n" + MSE, "AssertionError: assert logits.shape[0] == 99", "AssertionError: assert logits.shape[0] == 99"),
-    "loss exits": Wrong("loss", "@raise SystemExit(0)", "it calls sys.exit(0)", "it calls sys.exit(0)"),
-    "loss seeds torch": Wrong("loss", "@torch.manual_seed(0)\n" + MSE, "it seeds torch's global random generator", None),
-    "loss seeds numpy": Wrong("loss", "@np.random.seed(0)\n" + MSE, "it seeds numpy's global random generator", None),
-    "loss seeds Python": Wrong("loss", "@random.seed(3)\n" + MSE, "it seeds Python's global random generator", None),
-    "loss switches gradients off": Wrong("loss", "value = (logits.sigmoid() - target).square().mean()\n@torch.set_grad_enabled(False)\nreturn value", "changes a global setting (torch.set_grad_enabled)", None),
-    "loss changes the default type": Wrong("loss", "@torch.set_default_dtype(torch.float64)\n" + MSE, "changes a global setting (torch.set_default_dtype)", None),
-    # regularizers
-    "regularizer None": Wrong("regularizer", "total = sum(p.square().sum() for _, p in named_parameters)", "it gives None", "it gives None"),
-    "regularizer float": Wrong("regularizer", "return float(sum(p.square().sum() for _, p in named_parameters))", "it gives a float, no", "it gives a float, no tensor"),
-    "regularizer changes weights": Wrong("regularizer", "for _, p in named_parameters:\n    p.data.mul_(0.5)\nreturn sum(p.square().sum() for _, p in named_parameters)", "it changes the weights", "it changes the weights when called"),
-    "regularizer NaN": Wrong("regularizer", "return sum(p.square().sum() for _, p in named_parameters) * float('nan')", "it gives nan", "it gives nan by itself"),
-    "regularizer raises": Wrong("regularizer", "@return named_parameters.missing", "AttributeError", "AttributeError"),
-    # models
-    "model None": Wrong("model", "made = nn.Conv2d(in_channels, out_channels, 1)", "it gives None, no torch.nn.Module", "it gives None, no torch.nn.Module"),
-    "model channels": Wrong("model", "return nn.Conv2d(in_channels, out_channels + 1, 1)", "that should be", "that should be"),
-    "model size": Wrong("model", "return nn.Conv2d(in_channels, out_channels, 3)", "that should be", "that should be"),
-    "model dict": Wrong("model", NET.format("return {'out': self.one(image)}"), "a dict, no tensor", "it gives a dict, no tensor of scores"),
-    "model raises": Wrong("model", NET.format("raise KeyError('missing')").replace("        raise", "@        raise"), "KeyError: 'missing'", "KeyError: 'missing'"),
-    "model NaN": Wrong("model", NET.format("return self.one(image) * float('nan')"), "scores are not finite", "the model's scores are not finite before any step"),
-    "model detached": Wrong("model", NET.format("return self.one(image).detach()"), "does not require grad", "its scores have no gradient"),
-    "model rounds": Wrong("model", NET.format("return self.one(image).long()"), None, "its scores are torch.int64"),
-    "model joins sizes": Wrong("model", NET.format("return torch.cat([self.one(image), self.one(image[..., 2:])], 1)").replace("        return torch", "@        return torch"), "Sizes of tensors must match", "Sizes of tensors must match"),
-    "model without parameters": Wrong("model", "return nn.AdaptiveAvgPool2d(None)" if False else "class Net(nn.Module):\n    def forward(self, image):\n        return image.repeat(1, out_channels, 1, 1)\nreturn Net()", "grad", "it has no parameter to train"),
-    "model seeds": Wrong("model", "@torch.manual_seed(1)\nreturn nn.Conv2d(in_channels, out_channels, 1)", "it seeds torch's global", None),
-    # upsamplers and initializers
-    "upsampler triples": Wrong("upsampler", "return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=3)", "twice the height and width", "twice the height and width"),
-    "upsampler list": Wrong("upsampler", "return [nn.Conv2d(in_channels, out_channels, 1)]", "it gives a list, no torch.nn.Module", "it gives a list, no torch.nn.Module"),
-    "upsampler raises": Wrong("upsampler", "@return nn.Conv2d(in_channels, 0 // 0, 1)", "ZeroDivisionError", "ZeroDivisionError"),
-    "initializer raises": Wrong("initializer", "@module.weight.fill_(1)", "AttributeError", "AttributeError"),
-    "initializer NaN": Wrong("initializer", "for p in module.parameters():\n    nn.init.constant_(p, float('nan'))", "not finite", "the model's scores are not finite before any step"),
-    "initializer replaces": Wrong("initializer", "for p in module.parameters():\n    p.data = torch.randn(1)", "Fill in place", "model.unet with initializer.bad"),
-    # optimizers and schedulers
-    "optimizer None": Wrong("optimizer", SGD, "it gives None, no torch.optim.Optimizer: is a `return` missing?", "it gives None, no torch.optim.Optimizer: is a `return` missing?"),
-    "optimizer function": Wrong("optimizer", "return torch.optim.SGD", "no torch.optim.Optimizer", "no torch.optim.Optimizer"),
-    "optimizer refuses": Wrong("optimizer", "@return torch.optim.SGD(parameters, lr=-1.0)", "Invalid learning rate", "Invalid learning rate"),
-    "optimizer step raises": Wrong("optimizer", "class Odd(torch.optim.SGD):\n    def step(self, closure=None):\n@        return self.missing\nreturn Odd(parameters, lr=0.1)", "AttributeError", "AttributeError"),
-    "optimizer closure": Wrong("optimizer", "class Odd(torch.optim.SGD):\n    def step(self, closure):\n        return closure()\nreturn Odd(parameters, lr=0.1)", "closure", "its step needs a closure"),
-    "optimizer seeds": Wrong("optimizer", "@torch.manual_seed(0)\n" + SGD + "return made", "it seeds torch's global", None),
-    "scheduler None": Wrong("scheduler", "made = torch.optim.lr_scheduler.StepLR(optimizer, 3)", "None: is a `return` missing?", "None: is a `return` missing?"),
-    "scheduler unit": Wrong("scheduler", "return torch.optim.lr_scheduler.StepLR(optimizer, 3), 'batch'", "'epoch' or 'step'", "'epoch' or 'step'"),
-    "scheduler step raises": Wrong("scheduler", "class Odd(torch.optim.lr_scheduler.LRScheduler):\n    def get_lr(self):\n        if self.last_epoch > 0:\n@            raise ValueError('lost')\n        return self.base_lrs\nreturn Odd(optimizer)", "lost", "lost"),
-    "scheduler by step raises": Wrong("scheduler", "class Odd(torch.optim.lr_scheduler.LRScheduler):\n    def get_lr(self):\n        if self.last_epoch > 0:\n@            raise ValueError('lost')\n        return self.base_lrs\nreturn Odd(optimizer), 'step'", "lost", "lost"),
-    # transforms
-    "transform None": Wrong("transform", "made = albumentations.NoOp(p=1)", "it gives None, no Albumentations transform", "it gives None, no Albumentations transform"),
-    "transform float": Wrong("transform", IMAGE_ONLY.format("return img.astype(np.float32)"), "not become float32", "not become float32"),
-    "transform size": Wrong("transform", IMAGE_ONLY.format("return img[::2]"), "of one size", "of one size"),
-    "transform raises": Wrong("transform", IMAGE_ONLY.format("raise LookupError('gone')").replace("        raise", "@        raise"), "gone", "gone"),
-    "transform list": Wrong("transform", IMAGE_ONLY.format("return img.tolist()"), "", ""),
-    "transform random": Wrong("transform", IMAGE_ONLY.format("return img + np.uint8(np.random.randint(9))"), "one key gives several results", None),
-    # data
-    "data list": Wrong("data", CASES.format(CASE, "return cases"), "it gives a list, no segkit.datasets.Dataset", "it gives a list, no segkit.datasets.Dataset"),
-    "data None": Wrong("data", CASES.format(CASE, DATASET.removeprefix("return ")), "it gives None", "it gives None"),
-    "data masks not bool": Wrong("data", CASES.format(CASE.replace("masks,", "masks.astype(np.uint8),"), "@" + DATASET), "they should be bool", "they should be bool"),
-    "data masks of other size": Wrong("data", CASES.format(CASE.replace("masks,", "masks[:, 1:],"), "@" + DATASET), "they should be bool (1, 16, 16)", "they should be bool (1, 16, 16)"),
-    "data NaN": Wrong("data", CASES.format(CASE.replace("image,", "np.full((16, 16), np.nan, np.float32),"), "@" + DATASET), "not finite", "not finite"),
-    "data twice the same": Wrong("data", CASES.format(CASE.replace('f"c{number}"', '"c"'), "@" + DATASET), "are called 'c'", "are called 'c'"),
-    "data lists": Wrong("data", CASES.format(CASE.replace("image,", "image.tolist(),"), "@" + DATASET), "its image is a list", "its image is a list"),
-    "data tuples": Wrong("data", CASES.format("cases.append((image, masks))", "@" + DATASET), "a case is a tuple", "a case is a tuple"),
-    "data spacing": Wrong("data", CASES.format(CASE.replace("(1.0, 1.0)", "1.0"), "@" + DATASET), "pixel spacing is 1.0", "pixel spacing is 1.0"),
-    "data raises": Wrong("data", '@raise FileNotFoundError("here/images")', "FileNotFoundError: here/images", "FileNotFoundError: here/images"),
-    "data seeds": Wrong("data", "@np.random.seed(0)\n" + CASES.format(CASE, DATASET), "it seeds numpy's", None),
-    # metrics
-    "metric None": Wrong("metric", "value = float((prediction & truth).sum())", "it gives None, no number", "it gives no number, but None: is a `return` missing?"),
-    "metric array": Wrong("metric", "return (prediction & truth).sum(0)", "it gives a ndarray, no number", "a ndarray of shape (24,)"),
-    "metric tensor of several": Wrong("metric", "return torch.ones(3)", "it gives a Tensor", "a Tensor of shape (3,)"),
-    "metric raises": Wrong("metric", "@return [][0]", "IndexError", "IndexError"),
-    "metric writes to its truth": Wrong("metric", "@truth[:] = False\nreturn float((prediction & truth).sum())", "it writes to its inputs", "it writes to its truth"),
-    "metric writes to its prediction": Wrong("metric", "@prediction |= True\nreturn float((prediction & truth).sum())", "it writes to its inputs", "it writes to its prediction"),
-    "metric of probabilities": Wrong("metric", "@return float(np.square(prediction - truth).mean())", 'register it with `uses="probability"`', 'register it with `uses="probability"`'),
-    "metric of probabilities in torch": Wrong("metric", "@return float((torch.from_numpy(prediction) - torch.from_numpy(truth)).square().mean())", 'register it with `uses="probability"`', 'register it with `uses="probability"`'),
-    "metric worse for the truth": Wrong("metric", "return float((prediction != truth).mean())", "register it with `lower_is_better=True`", None),
-}  # fmt: skip
+
+def _read(block: str) -> tuple[str, Wrong]:
+    name, slot, checked, run, body = block.strip("\n").split("\n", 4)
+    words = [line.partition(": ")[2] for line in (checked, run)]
+    return name, Wrong(slot, body, *(None if text == "-" else text for text in words))
+
+
+WRONG = dict(_read(block) for block in BLOCKS.split("=== ")[1:])
 
 
 @pytest.fixture(autouse=True)
@@ -362,7 +268,7 @@ RIGHT: dict[str, tuple[str, str, str]] = {
         " nn.Upsample(scale_factor=2))",
         "",
     ),
-    "a data set of lists": ("data", CASES.format(CASE, 'return Dataset("bad", ["blob"], cases)'), ""),
+    "a data set of lists": ("data", CASES + 'return Dataset("bad", ["blob"], cases)', ""),
 }
 
 
