@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,14 +24,15 @@ MAX_TEXT = 64 * 2**20
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file by write, flush, rename: a reader sees the old content or the new, never a part.
 
+    The folder has to be there: one that was removed while a training writes into it is not made again.
+
     Raises:
-        UserError: the disk is full, or the folder cannot be written; the old file is intact.
+        UserError: the disk is full, or the folder is gone or cannot be written; the old file is intact.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explained(path):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -75,6 +77,7 @@ def explained(path: Path) -> Iterator[None]:
             errno.EDQUOT: "the disk quota is used up: free some space; the same command goes on from the last save",
             errno.EROFS: "the file system is read-only: choose another folder with --out",
             errno.EACCES: "permission denied: choose another folder with --out",
+            errno.ENOENT: "its folder is not there",
         }.get(error.errno or 0, str(error.strerror or error))
         raise UserError(f"{path}: cannot be written: {advice}.") from error
 
@@ -110,6 +113,50 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file in UTF-8.") from None
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder and those above it, and return it.
+
+    Raises:
+        UserError: it cannot be made, or a file is in its place.
+    """
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class Folder:
+    """A folder that one process writes into for long; a folder that takes its place is not written into.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = make_folder(path)
+        handle = os.open(self.path, os.O_RDONLY)  # held open, so that no other folder gets its number
+        self._own = os.fstat(handle)
+        weakref.finalize(self, os.close, handle)
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.path), self._own)
+        except OSError:
+            return False
+
+    def __truediv__(self, name: str) -> Path:
+        """Return the path of a file that is about to be written.
+
+        Raises:
+            UserError: the folder was removed, moved or replaced since.
+        """
+        if not self._is_there():
+            raise UserError(
+                f"{self.path}: was removed or moved while a training was writing into it. Nothing more is written; "
+                "what was saved went with the folder."
+            )
+        return self.path / name
 
 
 class Lock:

@@ -81,6 +81,10 @@ class Train(Section):
     clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; no clipping when not given.")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    threads: Annotated[int, Ge(1), Lt(4097)] | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads of torch, which change the last bits; auto is settled once a study, for all trials.",
+    )
     compile: bool = False
     deterministic: bool = Field(False, description="Only deterministic operations on CUDA; slower there.")
     workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"

@@ -188,14 +188,20 @@ def test_what_only_data_or_machine_tell_is_one_message_too(run: Run, sets: list[
 
 PLUGIN = '''"""A loss that lives in a plugin."""
 
-from segkit import losses
-from segkit.types import Tensor
+from segkit import losses, metrics
+from segkit.types import Array, Tensor
 
 
 @losses.register("pluggedin")
 def pluggedin(logits: Tensor, target: Tensor) -> Tensor:
     """Squared error, a mean."""
     return ((logits.sigmoid() - target) ** 2).mean()
+
+
+@metrics.register("pluggedtoo")
+def pluggedtoo(prediction: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> float:
+    """Share of pixels that are right."""
+    return float((prediction == truth).mean())
 '''
 
 
@@ -204,6 +210,7 @@ def test_a_plugin_from_file_to_checkpoint_and_away(run: Run, monkeypatch: pytest
     Path("plugins/pluggedin.py").write_text(PLUGIN)
     Path("plugins/broken.py").write_text("import nothing_of_that_name\n")
     recipe = {key: value for key, value in TINY.items() if key != "study"} | {"loss": {"pluggedin": {}}}
+    recipe |= {"metrics": {"dice": {}, "pluggedtoo": {}}}
     Path("own.toml").write_text(toml.dumps(recipe))
     environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
 
@@ -223,9 +230,13 @@ def test_a_plugin_from_file_to_checkpoint_and_away(run: Run, monkeypatch: pytest
     Path("plugins/pluggedin.py").unlink()
     missing = alone("eval", str(best))
     assert missing.returncode == 2
-    for words in ("no such loss", "plugins/pluggedin.py", "--trust-plugins", "These plugins failed to load"):
+    for words in ("no such metric", "plugins/pluggedin.py", "--trust-plugins", "These plugins failed to load"):
         assert words in missing.stderr
     assert "Traceback" not in missing.stderr
+    picture = next(Path("runs/own").rglob("overlays/*.png"))
+    assert cv2.imwrite("grey.png", cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE))
+    assert alone("predict", str(best), "grey.png").returncode == 0
+    assert alone("eval", str(best), "--set", "metrics=dice").returncode == 0
     assert "def pluggedin" in alone("info", str(best), "--sources").stdout
     assert alone("eval", str(best), "--trust-plugins").returncode == 0
 

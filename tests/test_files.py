@@ -14,8 +14,11 @@ import pytest
 from segkit import UserError, files
 
 
-def test_a_file_appears_whole_in_folders_that_are_made(tmp_path: Path) -> None:
+def test_a_file_appears_whole_in_a_folder_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "table.csv"
+    with pytest.raises(UserError, match=r"table\.csv: cannot be written: its folder is not there\."):
+        files.write_text(path, "lost")
+    files.make_folder(path.parent)
     files.write_csv(path, ["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]])
     assert path.read_text() == 'case,dice\np1/1,0.5\n"with ""quotes"", comma",1\n'
     files.write_text(path, "grüße\n")

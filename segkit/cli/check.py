@@ -27,10 +27,13 @@ def check(
     json_: Json = False,
 ) -> int:
     """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+    from segkit.datasets.reading import unreadable
     from segkit.errors import UserError
 
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder.")
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
     if path.suffix == ".toml":
         load_plugins(plugins)
         return _recipe(path, overlays or [], sets or [], knobs, json_)
@@ -51,16 +54,17 @@ def check(
 
 
 def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) -> int:
-    """Print findings, faults first, and return the exit status."""
-    found = sorted(findings, key=lambda finding: finding.kind)
-    faults = sum(finding.kind == "fault" for finding in found)
+    """Print findings, faults first and those of one kind in one line, and return the exit status."""
+    from segkit.testing.findings import counted, in_order, told
+
+    found = in_order(findings)
     if json_:
         print(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
     else:
-        for finding in found:
-            print(f"{finding.kind}: {finding}")
-        print(f"{faults} fault(s), {len(found) - faults} note(s)" if found else good)
-    return TRIAL_FAILED if faults else DONE
+        for line in told(found):
+            print(line)
+        print(counted(found) if found else good)
+    return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 
 def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json_: bool) -> int:

@@ -165,6 +165,7 @@ def schema(
     if out is None:
         print(text)
     else:
+        files.make_folder(out.parent)
         files.write_text(out, text + "\n")
         print(f'{out}: put "#:schema {out}" on the first line of a recipe')
     return DONE

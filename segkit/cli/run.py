@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +27,9 @@ def run(
     fold: Annotated[int | None, typer.Option("--fold", help="Only this fold of split.folds.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train anew what is there but differs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed trial.")] = False,
+    mix_hardware: Annotated[
+        bool, typer.Option("--mix-hardware", help="Let trials of other devices, precisions or threads stand together.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One batch through everything; nothing is kept.")] = False,
     overfit: Annotated[
         int | None, typer.Option("--overfit", metavar="N", min=1, help="Train and validate on the same N cases.")
@@ -38,6 +43,9 @@ def run(
     from segkit.study import runs
     from segkit.training.events import Limit
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until trials save their state at it
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # a crash in native code names the line that called it
     if jobs != "auto" and not (jobs.isdigit() and int(jobs) > 0):
         raise UserError(f"--jobs {jobs}: should be a number of 1 or more, or auto.")
     loader.load(plugins or [])
@@ -52,7 +60,7 @@ def run(
     summary: list[dict[str, Any]] = []
     for study in studies:
         with watching(study, quiet=json_) as watch:
-            for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast):
+            for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
                 watch.show(event)
         outcome = study.finish()
         watch.conclude(outcome)

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from segkit.datasets.reading import flaw_of_name
 from segkit.errors import ContractError
 from segkit.types import Array
 
@@ -19,7 +20,7 @@ class Case:
     """One image with its masks.
 
     Attributes:
-        name: unique in the dataset, e.g. "patient01/P01-0059".
+        name: unique in the dataset, e.g. "patient01/P01-0059"; it stands in tables and file names.
         patient: whose image it is; None where the data do not say.
         image: (H, W) uint8, uint16 or float32, one grey channel, as read.
         masks: (C, H, W) bool, one a channel of the dataset; they may overlap.
@@ -85,6 +86,10 @@ def _check(case: Case, channels: int) -> None:
     """Raise unless a case is what it should be."""
     import numpy as np
 
+    for name in (case.name, case.patient or ""):
+        flaw = flaw_of_name(name)
+        if flaw:
+            raise ContractError(f"the name {name!a} of a case {flaw}. Rename it.")
     image, masks = case.image, case.masks
     for what, array in (("image is", image), ("masks are", masks)):
         if not isinstance(array, np.ndarray):

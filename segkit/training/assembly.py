@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+import segkit
 from segkit import plugins
 from segkit.blame import fault
 from segkit.component import Component
@@ -31,6 +32,7 @@ from segkit.transforms import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CHOOSES = "dice"
 _data: dict[str, tuple[Dataset, str]] = {}
 
 
@@ -50,6 +52,7 @@ class Assembly:
     split: Split
     fingerprint: str
     log: list[str]
+    warnings: list[str]
 
     def close(self) -> None:
         """End the workers."""
@@ -177,14 +180,21 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         device=device,
         evaluator=evaluator,
         metrics=recipe.metrics,
-        epoch_metrics=[metric for metric in recipe.metrics if not metric.entry.traits["final_only"]],
+        epoch_metrics=_every_epoch(recipe.metrics),
         forward=guarded(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         normalization=normalization,
         dataset=dataset,
         split=split,
         fingerprint=printed,
         log=[device.reason, _counts(dataset, split), *dataset.notes, *split.notes],
+        warnings=[*split.warnings],
     )
+
+
+def _every_epoch(metrics: Sequence[Component]) -> list[Component]:
+    """Return the metrics to compute each epoch, Dice always: it chooses the epoch, whatever else is reported."""
+    quick = [metric for metric in metrics if not metric.entry.traits["final_only"]]
+    return quick if any(metric.name == CHOOSES for metric in quick) else [*quick, segkit.metrics.component(CHOOSES)]
 
 
 def schedule_of(component: Component | None, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Schedule:
