@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit import layers, plugins
+from segkit.blame import ComponentError, suspects
 from segkit.errors import UserError
 from segkit.recipe import Recipe, Train, validate
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from segkit.datasets.case import Case
-    from segkit.evaluation import Row
+    from segkit.evaluation import Prediction, Row
     from segkit.study.runs import Outcome
     from segkit.training.device import Device
     from segkit.training.events import Event
@@ -98,6 +99,7 @@ class Predictor:
             self.device,
             batch_size=self.recipe.train.batch_size,
             exclusive=bool(self.meta["exclusive"]),
+            named=self.recipe.model,
         )
 
     def threads(self) -> AbstractContextManager[None]:
@@ -107,16 +109,26 @@ class Predictor:
         return threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
 
     def predict(self, image: Array) -> Array:
-        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type."""
+        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type.
+
+        Masks are not to be had from them where classes exclude each other: `segment` gives those.
+        """
+        return self._of(image).probability
+
+    def segment(self, image: Array) -> Array:
+        """Return the masks (C, H, W), bool, of one grey image (H, W): decided as for the metrics, at its own size."""
+        return self._of(image).mask
+
+    def _of(self, image: Array) -> Prediction:
         import numpy as np
 
         from segkit.datasets.case import Case
 
         masks = np.zeros((len(self.channels), *image.shape), dtype=bool)
         case = Case(name="image", patient=None, image=image, masks=masks, spacing_mm=None)
+        found: Prediction
         with self.threads():
-            ((_, probability, _),) = self.evaluator([case]).predict(self.model)
-        found: Array = probability
+            (found,) = self.evaluator([case]).predict(self.model)
         return found
 
 
@@ -213,10 +225,10 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
     try:
         with torch.device("meta"):
             model = build_model(recipe, len(channels))
-    except RuntimeError as error:
-        if recipe.model.entry.origin == "segkit":
+    except ComponentError as error:
+        if not any(suspects(recipe.model)):
             raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None
-        return  # a plugin's model may compute while it is built
+        return  # a plugin's part may compute while it is built
     check_fit(model, weights, path)
 
 

@@ -14,6 +14,10 @@ class RegistrationError(UserError):
     """A component cannot be registered; the message names the author's file and line."""
 
 
+class ContractError(UserError):
+    """What a component made is not what its slot asks for; whoever called the component adds its name and line."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return "Did you mean 'x'? Known: ..." for a name that is not among the known ones."""
     names = sorted(known)

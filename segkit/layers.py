@@ -240,6 +240,16 @@ def set_value(document: Document, assignment: str) -> None:
     Raises:
         UserError: the assignment has no `=` or no path; it names the flag.
     """
+    flag, path, value = assigned(assignment)
+    document.merge(nest(path, value), Source(flag, None, Path.cwd()))
+
+
+def assigned(assignment: str) -> tuple[str, Path_, Any]:
+    """Return the flag as typed, the path and the value of one `--set path=value`.
+
+    Raises:
+        UserError: the assignment has no `=` or no path; it names the flag.
+    """
     flag = f"--set {assignment}"
     name, equals, text = assignment.partition("=")
     if not equals or not name.strip():
@@ -254,4 +264,4 @@ def set_value(document: Document, assignment: str) -> None:
         if text.strip()[:1] in ("[", "{", '"', "'"):
             raise UserError(f"{flag}: the value is not valid TOML: {text.strip()}") from None
         value = text.strip()
-    document.merge(nest(path, value), Source(flag, None, Path.cwd()))
+    return flag, path, value

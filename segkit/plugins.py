@@ -26,8 +26,8 @@ from segkit.plugin_failures import Failure as Failure
 from segkit.plugin_failures import failure
 from segkit.plugin_sources import sources_of, write_sources
 from segkit.registry import Registry
+from segkit.source import PACKAGE as PACKAGE
 
-PACKAGE = "segkit_plugins"
 GROUP = "segkit.plugins"
 
 

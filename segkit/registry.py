@@ -41,6 +41,7 @@ class Registry:
         source: registers a library's family when a name is first looked up, e.g. the optimizers of torch.
         traits: what `register` may say of a component of this slot: `bool` (false by default), `float` (None by
             default), or the words to choose from, the default first.
+        judge: of what a factory made, and what it was handed: says what is wrong with it, or None.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Registry:
         called: bool,
         source: Callable[[Registry], None] | None = None,
         traits: Mapping[str, Trait] = MappingProxyType({}),
+        judge: Callable[..., str | None] = lambda made, *handed: None,
     ) -> None:
+        self.judge = judge
         self.slot, self.plural, self.handed, self.called = slot, plural, handed, called
         self._source = source
         self._traits = dict(traits)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
+from segkit.blame import misfit
 from segkit.component import Component
 from segkit.registry import Registry
 from segkit.types import Count, Fraction
@@ -235,7 +236,15 @@ def _composed(cls: type, registry: Registry) -> inspect.Signature:
     return inspect.Signature(own)
 
 
-transforms = Registry("transform", "transforms", handed=(), called=False, source=_register_albumentations)
+def _judge(made: Any) -> str | None:
+    from albumentations import BaseCompose, BasicTransform
+
+    if isinstance(made, BaseCompose):
+        return None
+    return misfit(made, BasicTransform, "Albumentations transform")
+
+
+transforms = Registry("transform", "transforms", handed=(), called=False, source=_register_albumentations, judge=_judge)
 
 
 def __getattr__(name: str) -> Any:

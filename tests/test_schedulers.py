@@ -237,7 +237,7 @@ MIXED = {"schedulers": [{"OneCycleLR": {"max_lr": 0.1}}, {"StepLR": {"step_size"
     ],
 )
 def test_what_makes_no_sense_together_is_refused_when_built(name: str, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         build(name, values, make_optimizer())
 
 

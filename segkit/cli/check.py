@@ -37,12 +37,14 @@ def check(
     if path.suffix == ".toml":
         load_plugins(plugins)
         return _recipe(path, overlays or [], sets or [], knobs, json_)
-    if knobs or overlays or sets:
-        raise UserError(f"{path}: --knobs, --with and --set are for recipes (.toml).")
+    if knobs or overlays:
+        raise UserError(f"{path}: --knobs and --with are for recipes (.toml).")
+    if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))):
+        return _plugin(path, sets or [], plugins, json_)
+    if sets:
+        raise UserError(f"{path}: --set is for recipes (.toml) and plugins (.py).")
     if path.suffix == ".safetensors":
         raise UserError(f"{path}: a checkpoint. `segkit info` says what is inside; check its run folder instead.")
-    if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))):
-        return _plugin(path, plugins, json_)
     load_plugins(plugins)
     if path.is_dir() and any(path.glob("*/*/trial.json")):
         return _run(path, json_)
@@ -109,12 +111,12 @@ def _knobs(recipe: Any, document: Any, json_: bool) -> list[Finding]:
     return found
 
 
-def _plugin(path: Path, plugins: list[Path] | None, json_: bool) -> int:
+def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool) -> int:
     from segkit.testing.plugin import check_plugin
 
     if plugins:
         load_plugins(plugins)
-    report = check_plugin(path)
+    report = check_plugin(path, sets)
     if not json_:
         for item in report.checked:
             print(f"{item.component}: {_standing(item.findings)}")

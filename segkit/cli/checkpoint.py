@@ -133,7 +133,7 @@ def predict(
         except UserError as error:
             unread.append(str(error))
             continue
-        mask = np.asarray(predictor.predict(pixels) >= 0.5)  # type: ignore[operator]
+        mask = np.asarray(predictor.segment(pixels), bool)
         pictures = {
             f"{image.stem}-{name}.png": part.astype(np.uint8) * 255
             for name, part in zip(predictor.channels, mask, strict=True)

@@ -174,25 +174,25 @@ class Record:
         checkpoint.load_into(model, found.weights, str(self.folder / "best.safetensors"))
         drawn: list[str] = []
 
-        def draw(case: Any, probability: Any) -> None:
+        def draw(case: Any, masks: Any) -> None:
             if len(drawn) < MAX_OVERLAYS:
                 drawn.append(case.name)
                 number = parts.evaluator.cases.index(case)
-                write_overlay(self.folder, case, parts.evaluator.images[number], probability)
+                write_overlay(self.folder, case, parts.evaluator.images[number], masks)
 
         rows, _ = parts.evaluator.run(model, parts.metrics, on_case=draw)
         model.load_state_dict(kept)
         return rows
 
 
-def write_overlay(folder: Any, case: Any, image: Any, probability: Any) -> None:
+def write_overlay(folder: Any, case: Any, image: Any, masks: Any) -> None:
     """Write a case's picture with truth and prediction outlined to `overlays/`."""
     import cv2
 
     from segkit.training.batches import to_uint8
 
     shown = image if image.shape == case.image.shape else to_uint8(case.image)
-    picture = draw_overlay(shown, case.masks, probability >= 0.5)
+    picture = draw_overlay(shown, case.masks, masks)
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     assert done, "a PNG of 8-bit RGB can always be encoded"
     target = folder / "overlays"

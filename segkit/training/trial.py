@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from segkit import files, plugins
+from segkit.blame import ComponentError, blame
 from segkit.errors import UserError
 from segkit.evaluation import HEADER, Row, cells, means
 from segkit.identity import training_identity
@@ -76,6 +77,13 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     except torch.OutOfMemoryError:
         assert record is not None, "memory ran out before anything was built"
         yield failed(job, record.out_of_memory(), record)
+    except ComponentError as error:
+        kept = ""
+        if error.__cause__ is not None:
+            with contextlib.suppress(UserError):
+                files.write_text(folder / "error.txt", traceback.format_exc())
+                kept = f" The traceback is in {folder / 'error.txt'}."
+        yield failed(job, f"{error}{kept}", record)
     except (UserError, OSError) as error:
         yield failed(job, str(error), record)
     except SystemExit as error:
@@ -186,8 +194,11 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
             yield record.warn(name, warning)
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
-        raise UserError(guards.EXPLODED.format(epoch=report.epoch, value=val_loss))
-    state.schedule.step_epoch(val_loss)
+        raise UserError(guards.exploded(state, report.epoch, val_loss))
+    try:
+        state.schedule.step_epoch(val_loss)
+    except Exception as error:
+        blame([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
     found = means(rows)
     for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
