@@ -79,7 +79,7 @@ class Evaluator:
     ) -> None:
         self.cases, self.channels = tuple(cases), tuple(channels)
         self.normalization, self.device, self.exclusive = normalization, device, exclusive
-        pipeline = Pipeline(transforms)
+        pipeline = Pipeline(transforms, exclusive=exclusive)
         pipeline.check_eval()
         self.images: list[Array] = []
         self.masks: list[Array] = []
