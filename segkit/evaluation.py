@@ -106,7 +106,7 @@ class Evaluator:
         self.cases, self.channels = tuple(cases), tuple(channels)
         self.normalization, self.device, self.exclusive = normalization, device, exclusive
         self.named = named
-        pipeline = Pipeline(transforms)
+        pipeline = Pipeline(transforms, exclusive=exclusive)
         pipeline.check_eval()
         self.images: list[Array] = []
         self.masks: list[Array] = []

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from segkit.blame import explained, signed
 from segkit.component import Component
 from segkit.errors import UserError
+from segkit.resampling import follow_images
 
 Image = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
@@ -34,13 +35,16 @@ class Pipeline:
 
     Args:
         components: transforms as a recipe names them.
+        exclusive: whether the channels are exclusive classes; `segkit.resampling` says what that means for masks.
 
     Raises:
         UserError: a transform cannot be built from its values; the message names it.
     """
 
-    def __init__(self, components: Sequence[Component] = ()) -> None:
+    def __init__(self, components: Sequence[Component] = (), *, exclusive: bool = False) -> None:
         self._steps = [(component.name, component()) for component in components]
+        for _, transform in self._steps:
+            follow_images(transform, exclusive)
         self._random = random.Random(0)
         self._generator = np.random.Generator(np.random.PCG64(0))
         self._share_randomness()

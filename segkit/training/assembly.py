@@ -142,7 +142,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     torch.manual_seed(settings.seed)
     channels = len(dataset.channels)
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    samples = Samples([dataset.cases[n] for n in split.train], Pipeline(transforms))
+    samples = Samples([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
     full = len(split.full_train) if settings.budget == "steps" else None
     batches = Batches(
         samples,
