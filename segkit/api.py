@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segkit import layers, plugins
 from segkit.blame import ComponentError, suspects
 from segkit.errors import UserError
+from segkit.plugins import changed_plugins as changed_plugins
 from segkit.recipe import Recipe, Train, validate
 
 if TYPE_CHECKING:
@@ -255,17 +256,6 @@ def _how_to_get(offered: Sequence[dict[str, Any]]) -> str:
     lines.append("  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;")
     lines.append("  `segkit info CHECKPOINT --sources` prints what would run.")
     return "\n".join(lines)
-
-
-def changed_plugins(meta: dict[str, Any]) -> list[str]:
-    """Return a line for each plugin whose source here differs from the one the checkpoint was trained with."""
-    here = {plugin.module: plugin for plugin in plugins.loaded()}
-    return [
-        f"plugin {here[plugin['module']].origin} differs from the one this checkpoint was trained with "
-        f"(sha256 {here[plugin['module']].sha256[:12]}, was {plugin['sha256'][:12]})"
-        for plugin in meta["plugins"]
-        if plugin["module"] in here and here[plugin["module"]].sha256 != plugin["sha256"]
-    ]
 
 
 def evaluate(

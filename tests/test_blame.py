@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -280,3 +281,63 @@ def test_an_unusual_plugin_is_right(what: str, tmp_path: Path) -> None:
     assert kinds(events)[-1] == "finished", events[-1].text
     report = check_plugin(Path("mine.py"))
     assert [str(finding) for finding in report.findings if finding.kind == "fault"] == []
+
+
+NEEDY = (
+    HEAD
+    + '''
+@datasets.register("needy")
+def needy(*, root: Path, count: Count = 1) -> Dataset:
+    """Reads a folder of one array."""
+    image = np.load(root / "image.npy")
+    cases = [Case(f"c{n}", f"p{n}", image.copy(), image[None] > 9, (1.0, 1.0)) for n in range(count)]
+    return Dataset("needy", ("blob",), tuple(cases))
+
+
+@losses.register("scaled")
+def scaled(logits: Tensor, target: Tensor, *, scale: Positive) -> Tensor:
+    """A squared error."""
+    return (logits.sigmoid() - target).square().mean() * scale
+'''
+)
+
+
+def test_check_is_given_what_a_component_needs(tmp_path: Path) -> None:
+    source = NEEDY.replace("import random\n", "import random\nfrom pathlib import Path\n")
+    np.save(tmp_path / "image.npy", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    (found,) = checked(tmp_path, source).findings
+    assert found.text == "not tried: needs root. Give root: `segkit check mine.py --set root=...`."
+    for flags in ([f"root={tmp_path}"], [f"needy.root={tmp_path}", "needy.count=2"], [f"data.needy.root={tmp_path}"]):
+        assert check_plugin(Path("mine.py"), flags).findings == ()
+    with pytest.raises(
+        segkit.UserError, match=r"--set roof=x: no component has this parameter in mine\.py \(needy: root"
+    ):
+        check_plugin(Path("mine.py"), ["roof=x"])
+    with pytest.raises(segkit.UserError, match=r"loss\.scaled\.scale: .*greater than 0"):
+        check_plugin(Path("mine.py"), ["scaled.scale=-1"])
+    assert [item.component for item in check_plugin(Path("mine.py"), ["scale=2.5"]).checked] == [
+        "data.needy", "loss.scaled",
+    ]  # fmt: skip
+
+
+def test_a_setting_changed_by_an_import_is_said(tmp_path: Path) -> None:
+    report = checked(tmp_path, HEAD + "torch.set_default_dtype(torch.float64)\n")
+    said = "when imported it changes a global setting (torch.set_default_dtype) for all that follows."
+    assert said in [finding.text for finding in report.findings if finding.kind == "fault"]
+
+
+def test_a_wrong_plugin_that_is_installed_or_in_a_notebook_is_tried_from_python(tmp_path: Path) -> None:
+    @segkit.losses.register("of_a_notebook")
+    def of_a_notebook(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        raise LookupError("nothing here")
+
+    events = train(tmp_path / "run", *SMALL, "loss={ of_a_notebook = {} }")
+    assert 'itself: `segkit.testing.check(segkit.losses["of_a_notebook"])`' in events[-1].text
+
+
+def test_a_batch_that_is_not_finite_is_saved_for_a_plugin_s_loss_too(tmp_path: Path) -> None:
+    events = trained(tmp_path, WRONG["loss NaN"].source(), USED["loss"])
+    assert "loss.bad is not finite at epoch 1, step 1 (loss.bad = nan). loss.bad (mine.py:" in events[-1].text
+    assert "learning rate" not in events[-1].text
+    assert (tmp_path / "run/only/seed-1/nonfinite.safetensors").is_file()
+    assert "The batch is in " in events[-1].text

@@ -70,7 +70,10 @@ class Objective:
         logits = self._logits(scores)
         values: list[Tensor] = []
         for term in self.losses:
-            written = (logits._version, target._version)
+            if not term.foreign:
+                values += term(logits, target)
+                continue
+            written = logits._version, target._version
             values += term(logits, target) if self._known else term.closely(logits, target)
             if (logits._version, target._version) != written:
                 raise term.damage("logits" if logits._version != written[0] else "target", logits, target)
