@@ -2,8 +2,9 @@
 
 Nearest neighbour moves masks against their image where both are scaled, by up to half a pixel, and loses thin
 structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, 0 to 254, which is
-averaged over the area of the new pixel along the axes that shrink, and interpolated linearly along the others. What a
-new pixel holds is then decided once:
+averaged over the area of the new pixel where it shrinks (over blocks of pixels for whole factors, else by linear
+interpolation after a blur that together vary as that area does), and interpolated linearly where it grows. What a new
+pixel holds is then decided once:
 
 - Exclusive classes: the label that covers most of it, background included, so that no gaps open between neighbours.
 - Independent channels: each channel that covers more than half of it. Channels that do not overlap before do not
@@ -19,7 +20,6 @@ distortions stay nearest neighbour: they do not scale, and there it rounds to bo
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -101,6 +101,25 @@ class _ByArea:
             return winner * (most >= HALF)
         return _by_channel(planes, labels, winner)
 
+    def _mapped(self, bits: Bits, matrix: NDArray[np.float64], size: tuple[int, ...], border: int) -> Bits:
+        """Map the part that holds anything, by a matrix (2 or 3, 3) from old to new (x, y)."""
+        found = np.zeros(size, bits.dtype)
+        soft, reach = _softener(matrix)
+        old = _grown(_box(bits), reach + 1, bits.shape)
+        corners = matrix[:2] @ np.array([[x, y, 1] for x in (old[0], old[2]) for y in (old[1], old[3])]).T
+        low = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
+        high = np.minimum(np.ceil(corners.max(axis=1)).astype(int) + 1, size[::-1])
+        if old[0] >= old[2] or (low >= high).any():
+            return found
+        part = np.array(matrix[:2], np.float64)
+        part[:, 2] = part @ (old[0], old[1], 1) - low
+        window = (int(high[0] - low[0]), int(high[1] - low[1]))
+        found[low[1] : high[1], low[0] : high[0]] = self._decided(
+            bits[old[1] : old[3], old[0] : old[2]],
+            lambda plane: cv2.warpAffine(soft(plane), part, window, flags=cv2.INTER_LINEAR, borderMode=border),  # type: ignore
+        )
+        return found
+
 
 class _Lowered(_ByArea):
     """Downscale: masks stay sharp, but go where nearest neighbour takes the image."""
@@ -135,21 +154,20 @@ class _Resized(_ByArea):
             return cv2.resize(bits, size[::-1], interpolation=flag)  # type: ignore[return-value]
         if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):  # OpenCV moves such an image a little
             return self._decided(bits, lambda plane: cv2.resize(plane, size[::-1], interpolation=flag))  # type: ignore
-        return self._scaled(bits, size)
+        if all(float(side).is_integer() for side in shrink):
+            return self._averaged(bits, size, int(shrink[0]), int(shrink[1]))
+        return self._mapped(bits, _centred(shrink), size, cv2.BORDER_REPLICATE)
 
-    def _scaled(self, bits: Bits, size: tuple[int, int]) -> Bits:
-        """Resize the part that holds anything, by one matrix of weights an axis."""
+    def _averaged(self, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
+        """Average over blocks of pixels."""
         found = np.zeros(size, bits.dtype)
         x, y, width, height = _box(bits)
-        if not width:
-            return found
-        top, rows = _weights(y, y + height, bits.shape[0], size[0])
-        left, columns = _weights(x, x + width, bits.shape[1], size[1])
-        part = self._decided(
-            bits[y : y + height, x : x + width],
-            lambda plane: (rows @ plane.astype(np.float32) @ columns.T + np.float32(0.5)).astype(np.uint8),
-        )
-        found[top : top + len(rows), left : left + len(columns)] = part
+        left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)
+        if width:
+            found[top:bottom, left:right] = self._decided(
+                bits[top * tall : bottom * tall, left * wide : right * wide],
+                lambda plane: cv2.resize(plane, (right - left, bottom - top), interpolation=cv2.INTER_AREA),  # type: ignore
+            )
         return found
 
 
@@ -163,31 +181,11 @@ class _Warped(_ByArea):
         if flag in NEAREST or np.abs(linear @ linear.T - np.eye(2)).max() < 1e-6 or abs(np.linalg.det(linear)) < 1e-6:
             nearest = flag if flag in NEAREST else cv2.INTER_NEAREST
             return self._own(bits, params, mask_interpolation=nearest)  # type: ignore[no-any-return]
-        x, y = (_kernel(variance - TENT) for variance in (np.linalg.inv(linear) ** 2).sum(axis=1) / 12)
-
-        def soft(plane: Plane) -> Plane:
-            """Blur, so that linear interpolation averages over an area that shrinks to a pixel."""
-            return plane if len(x) == len(y) == 1 else cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
-
-        if self._transform.border_mode != cv2.BORDER_CONSTANT:  # anything may be anywhere
-            return self._decided(bits, lambda p: self._own(soft(p), params, mask_interpolation=cv2.INTER_LINEAR))
-        height, width = (int(np.round(side)) for side in params["output_shape"])
-        found = np.zeros((height, width), bits.dtype)
-        old = _grown(_box(bits), max(len(x), len(y)) // 2 + 1, bits.shape)
-        corners = np.array([[x, y, 1] for x in old[0::2] for y in old[1::2]]).T
-        ends = matrix[:2] @ corners
-        low, high = np.floor(ends.min(axis=1)).astype(int), np.ceil(ends.max(axis=1)).astype(int) + 1
-        new = (*np.maximum(low, 0), *np.minimum(high, (width, height)))
-        if old[0] >= old[2] or new[0] >= new[2] or new[1] >= new[3]:
-            return found
-        there = matrix[:2].astype(np.float64)
-        there[:, 2] = matrix[:2] @ (old[0], old[1], 1) - new[:2]
-        window = (int(new[2] - new[0]), int(new[3] - new[1]))
-        found[new[1] : new[3], new[0] : new[2]] = self._decided(
-            bits[old[1] : old[3], old[0] : old[2]],
-            lambda plane: cv2.warpAffine(soft(plane), there, window, flags=cv2.INTER_LINEAR),  # type: ignore
-        )
-        return found
+        size = tuple(int(np.round(side)) for side in params["output_shape"])
+        if self._transform.border_mode == cv2.BORDER_CONSTANT:
+            return self._mapped(bits, matrix, size, cv2.BORDER_CONSTANT)
+        soft = _softener(matrix)[0]  # what lies beyond the borders may be anywhere, so all is mapped
+        return self._decided(bits, lambda plane: self._own(soft(plane), params, mask_interpolation=cv2.INTER_LINEAR))
 
 
 def _box(bits: Bits) -> tuple[int, int, int, int]:
@@ -203,17 +201,19 @@ def _grown(box: tuple[int, int, int, int], by: int, shape: tuple[int, ...]) -> t
     return max(x - by, 0), max(y - by, 0), min(x + width + by, shape[1]), min(y + height + by, shape[0])
 
 
-def _weights(begin: int, end: int, old: int, new: int) -> tuple[int, NDArray[np.float32]]:
-    """Return the first new pixel that old pixels [begin, end) touch, and their weights (new pixels, old pixels)."""
-    step = old / new
-    first, last = math.floor((begin - 1) / step) - 1, math.ceil((end + 1) / step) + 1
-    first, last = max(first, 0), min(last, new)
-    at, pixel = np.arange(first, last)[:, None] * step, np.arange(begin, end)
-    if step >= 1:
-        weights = (np.minimum(at + step, pixel + 1) - np.maximum(at, pixel)) / step
-    else:
-        weights = 1 - np.abs(np.clip(at + (step - 1) / 2, 0, old - 1) - pixel)
-    return first, np.maximum(weights, 0).astype(np.float32)
+def _centred(shrink: list[float]) -> NDArray[np.float64]:
+    """Return the matrix of a resizing, (x, y) of pixel centres, from old pixels in a new one along (rows, columns)."""
+    tall, wide = shrink
+    return np.array([[1 / wide, 0, (1 / wide - 1) / 2], [0, 1 / tall, (1 / tall - 1) / 2]])
+
+
+def _softener(matrix: NDArray[np.float64]) -> tuple[Callable[[Plane], Plane], int]:
+    """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
+    x, y = (_kernel(variance - TENT) for variance in (np.linalg.inv(matrix[:2, :2]) ** 2).sum(axis=1) / 12)
+    reach = max(len(x), len(y)) // 2
+    if not reach:
+        return lambda plane: plane, 0
+    return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
 
 
 def _winner(planes: list[Plane], labels: list[int], board: Plane, kind: Any) -> tuple[Bits, Plane]:
