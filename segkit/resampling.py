@@ -91,7 +91,8 @@ class _ByArea:
         planes = [move((bits == label) * np.uint8(FULL)) for label in labels]
         if not planes:
             return np.zeros(move(np.zeros(bits.shape, np.uint8)).shape, bits.dtype)
-        board = _chessboard(planes[0].shape)
+        rows, columns = planes[0].shape
+        board = _chessboard(-(-rows // 64) * 64, -(-columns // 64) * 64)[:rows, :columns]
         if len(labels) == 1:
             return (planes[0] + board > HALF) * bits.dtype.type(labels[0])
         winner, most = _winner(planes, labels, board, bits.dtype)
@@ -106,7 +107,7 @@ class _ByArea:
         found = np.zeros(size, bits.dtype)
         soft, reach = _softener(matrix)
         old = _grown(_box(bits), reach + 1, bits.shape)
-        corners = matrix[:2] @ np.array([[x, y, 1] for x in (old[0], old[2]) for y in (old[1], old[3])]).T
+        corners = matrix[:2] @ np.array([[x, y, 1] for x in (old[0] - 1, old[2]) for y in (old[1] - 1, old[3])]).T
         low = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
         high = np.minimum(np.ceil(corners.max(axis=1)).astype(int) + 1, size[::-1])
         if old[0] >= old[2] or (low >= high).any():
@@ -126,7 +127,7 @@ class _Lowered(_ByArea):
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
-        return self._decided(bits, lambda plane: self._transform.apply(plane, **params))
+        return self._decided(bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL))
 
 
 class _Resized(_ByArea):
@@ -142,7 +143,7 @@ class _Resized(_ByArea):
                 return bits
         elif "crop_coords" in params:
             left, top, right, bottom = params["crop_coords"]
-            size, bits = self._transform.size, bits[top:bottom, left:right]
+            size, bits = tuple(self._transform.size), bits[top:bottom, left:right]
         else:
             size = self._own(bits, params, mask_interpolation=cv2.INTER_NEAREST).shape
         shrink = [old / new for old, new in zip(bits.shape, size, strict=True)]
@@ -209,7 +210,9 @@ def _centred(shrink: list[float]) -> NDArray[np.float64]:
 
 def _softener(matrix: NDArray[np.float64]) -> tuple[Callable[[Plane], Plane], int]:
     """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
-    x, y = (_kernel(variance - TENT) for variance in (np.linalg.inv(matrix[:2, :2]) ** 2).sum(axis=1) / 12)
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    twelve = 12 * (a * d - b * c) ** 2
+    x, y = _kernel((b * b + d * d) / twelve - TENT), _kernel((a * a + c * c) / twelve - TENT)
     reach = max(len(x), len(y)) // 2
     if not reach:
         return lambda plane: plane, 0
@@ -243,8 +246,8 @@ def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
 
 
 @functools.lru_cache(maxsize=64)
-def _chessboard(shape: tuple[int, ...]) -> Plane:
-    return (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) & 1).astype(np.uint8)
+def _chessboard(rows: int, columns: int) -> Plane:
+    return (np.add.outer(np.arange(rows), np.arange(columns)) & 1).astype(np.uint8)
 
 
 def _kernel(variance: float) -> NDArray[np.float64]:
