@@ -1,18 +1,20 @@
 """Resampling of masks: by area, with the geometry of their image.
 
-Nearest neighbour moves masks against their image, by up to half a pixel where they are scaled, and loses thin
-structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, 0 to 254, that the
-transform moves as it moves the image: averaged over the area of the new pixel where it shrinks, interpolated linearly
-elsewhere. What a new pixel holds is then decided once:
+Nearest neighbour moves masks against their image where both are scaled, by up to half a pixel, and loses thin
+structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, 0 to 254, which is
+averaged over the area of the new pixel where it shrinks (over blocks of pixels for whole factors, else by linear
+interpolation after a blur that together vary as that area does), and interpolated linearly where it grows. What a new
+pixel holds is then decided once:
 
 - Exclusive classes: the label that covers most of it, background included, so that no gaps open between neighbours.
 - Independent channels: each channel that covers more than half of it. Channels that do not overlap before do not
   overlap after, nested ones stay nested, and no combination arises that was not there: where one would, the pixel
   takes the label that covers most of it.
-- Ties, as half-covered pixels of straight edges are when a size is halved: the lower label on one colour of a
+- Ties, as the half-covered pixels of straight edges are when a size is halved: the lower label on one colour of a
   chessboard, the higher on the other, so that edges keep their place and structures their area.
 
-Where the image itself is sampled by nearest neighbour, masks take the very pixels that the image takes.
+Where the image itself is sampled by nearest neighbour, masks take the very pixels that the image takes. Rotations and
+distortions stay nearest neighbour: they do not scale, and there it rounds to both sides alike.
 """
 
 from __future__ import annotations
@@ -37,84 +39,60 @@ TENT = 1 / 6  # the variance of linear interpolation, square pixels
 def follow_images(transform: Any, exclusive: bool) -> None:
     """Let a transform, and those inside a composition, resample masks by area, in place; see the module.
 
+    One that does not scale stays as it is, and so does one of a plugin that has its own `apply_to_mask`.
+
     Args:
-        transform: of Albumentations; one that does not resample stays as it is.
+        transform: of Albumentations.
         exclusive: whether channels are exclusive classes.
     """
+    import albumentations as a
+
     for inner in getattr(transform, "transforms", ()):
         follow_images(inner, exclusive)
-    resamples = hasattr(transform, "mask_interpolation") and hasattr(transform, "apply_to_mask")
-    fills = getattr(transform, "fill_mask", 0) not in (0, None)  # only code can set it: a label of its own
-    if (resamples and not fills) or _lowers_resolution(transform):
-        transform._key2func["mask"] = _ByArea(transform, exclusive)  # what Albumentations calls for masks
+    if isinstance(transform, a.Downscale):
+        if not set(transform.interpolation_pair.values()).isdisjoint(NEAREST):  # moves the image by whole pixels
+            _replace(transform, _Lowered(transform, exclusive))
+        return
+    scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
+    kind = _Resized if isinstance(transform, (*scaling, a.CropAndPad)) else _Warped
+    if kind is _Warped and not isinstance(transform, a.Affine):
+        return
+    own = not type(transform).apply_to_mask.__module__.startswith("albumentations.")
+    fills = getattr(transform, "fill_mask", None) not in (0, None)  # with a label of its own; only code can say so
+    if not own and not fills:
+        _replace(transform, kind(transform, exclusive))
 
 
-def _lowers_resolution(transform: Any) -> bool:
-    """Return whether a transform is Downscale by nearest neighbour, which moves the image by more than a pixel."""
-    pair = getattr(transform, "interpolation_pair", None)
-    return isinstance(pair, dict) and not set(pair.values()).isdisjoint(NEAREST)
+def _replace(transform: Any, by: _ByArea) -> None:
+    transform._key2func["mask"] = by  # what Albumentations calls with the mask and what the transform drew
 
 
 class _ByArea:
-    """What a transform does to a bit map."""
+    """What a transform does to a bit map; called with what the transform drew."""
 
     def __init__(self, transform: Any, exclusive: bool) -> None:
         self._transform, self._exclusive = transform, exclusive
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
-        """Return the moved bit map.
+        raise NotImplementedError
 
-        Args:
-            bits: (H, W) uint8 or uint16.
-            params: what the transform drew.
-        """
-        if _lowers_resolution(self._transform):
-            pair = set(self._transform.interpolation_pair.values())
-            if pair <= set(NEAREST):
-                return self._transform.apply(bits, **params)  # type: ignore[no-any-return]
-            return self._decided(bits, lambda plane: self._transform.apply(plane, **params))
-        image_flag = getattr(self._transform, "interpolation", cv2.INTER_LINEAR)
-        like_nearest = self._moved(bits, params, image_flag if image_flag in NEAREST else cv2.INTER_NEAREST)
-        shrink = self._shrink(bits.shape, like_nearest.shape, params)
-        if getattr(self._transform, "area_for_downscale", None) and max(shrink or (0, 0)) > 1:
-            image_flag = cv2.INTER_AREA
-        if image_flag in NEAREST:
-            return like_nearest
-        if shrink == (1.0, 1.0):
-            return like_nearest  # cut out, no more
-        if shrink and (image_flag == cv2.INTER_AREA or min(shrink) >= 1):
-            return self._decided(bits, lambda plane: self._moved(plane, params, cv2.INTER_AREA))
-        soften = _softener(shrink, params.get("matrix"))
-        return self._decided(bits, lambda plane: self._moved(soften(plane), params, cv2.INTER_LINEAR))
-
-    def _moved(self, plane: Any, params: dict[str, Any], flag: int) -> Any:
-        kept = self._transform.mask_interpolation
-        self._transform.mask_interpolation = flag
+    def _own(self, bits: Any, params: dict[str, Any], **attributes: Any) -> Any:
+        """Return what Albumentations makes of a mask, with some of the transform's attributes changed for the call."""
+        kept = {name: getattr(self._transform, name) for name in attributes}
+        vars(self._transform).update(attributes)
         try:
-            return self._transform.apply_to_mask(plane, **params)
+            return self._transform.apply_to_mask(bits, **params)
         finally:
-            self._transform.mask_interpolation = kept
-
-    def _shrink(
-        self, old: tuple[int, ...], new: tuple[int, ...], params: dict[str, Any]
-    ) -> tuple[float, float] | None:
-        """Return the old pixels in a new one along (rows, columns); None for a transform that does not resize."""
-        if "crop_coords" in params:
-            left, top, right, bottom = params["crop_coords"]
-            old = (bottom - top, right - left)
-        elif "crop_params" in params:
-            old = params["result_shape"]
-        elif not hasattr(self._transform, "area_for_downscale"):
-            return None
-        return old[0] / new[0], old[1] / new[1]
+            vars(self._transform).update(kept)
 
     def _decided(self, bits: Bits, move: Callable[[Plane], Plane]) -> Bits:
         """Move the coverage of each label and decide; see the module."""
-        labels = _labels(bits)
+        labels = [int(label) for label in np.flatnonzero(np.bincount(bits.ravel())) if label]
         planes = [move((bits == label) * np.uint8(FULL)) for label in labels]
         if not planes:
             return np.zeros(move(np.zeros(bits.shape, np.uint8)).shape, bits.dtype)
-        board = _chessboard(planes[0].shape)
+        rows, columns = planes[0].shape
+        board = _chessboard(-(-rows // 64) * 64, -(-columns // 64) * 64)[:rows, :columns]
         if len(labels) == 1:
             return (planes[0] + board > HALF) * bits.dtype.type(labels[0])
         winner, most = _winner(planes, labels, board, bits.dtype)
@@ -123,6 +101,122 @@ class _ByArea:
         if all(label & (label - 1) == 0 for label in labels):  # no channels overlap
             return winner * (most >= HALF)
         return _by_channel(planes, labels, winner)
+
+    def _mapped(self, bits: Bits, matrix: NDArray[np.float64], size: tuple[int, ...], border: int) -> Bits:
+        """Map the part that holds anything, by a matrix (2 or 3, 3) from old to new (x, y)."""
+        found = np.zeros(size, bits.dtype)
+        soft, reach = _softener(matrix)
+        old = _grown(_box(bits), reach + 1, bits.shape)
+        corners = matrix[:2] @ np.array([[x, y, 1] for x in (old[0] - 1, old[2]) for y in (old[1] - 1, old[3])]).T
+        low = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
+        high = np.minimum(np.ceil(corners.max(axis=1)).astype(int) + 1, size[::-1])
+        if old[0] >= old[2] or (low >= high).any():
+            return found
+        part = np.array(matrix[:2], np.float64)
+        part[:, 2] = part @ (old[0], old[1], 1) - low
+        window = (int(high[0] - low[0]), int(high[1] - low[1]))
+        found[low[1] : high[1], low[0] : high[0]] = self._decided(
+            bits[old[1] : old[3], old[0] : old[2]],
+            lambda plane: cv2.warpAffine(soft(plane), part, window, flags=cv2.INTER_LINEAR, borderMode=border),  # type: ignore
+        )
+        return found
+
+
+class _Lowered(_ByArea):
+    """Downscale: masks stay sharp, but go where nearest neighbour takes the image."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the moved bit map (H, W)."""
+        return self._decided(bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL))
+
+
+class _Resized(_ByArea):
+    """Resizing of the whole or of a part."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the bit map (H, W) in its new size."""
+        flag = self._transform.interpolation
+        if "crop_params" in params:  # CropAndPad
+            size = params["shape"][:2]
+            bits = self._own(bits, params, keep_size=False)
+            if not self._transform.keep_size:
+                return bits
+        elif "crop_coords" in params:
+            left, top, right, bottom = params["crop_coords"]
+            size, bits = tuple(self._transform.size), bits[top:bottom, left:right]
+        else:
+            size = self._own(bits, params, mask_interpolation=cv2.INTER_NEAREST).shape
+        shrink = [old / new for old, new in zip(bits.shape, size, strict=True)]
+        if shrink == [1, 1]:
+            return bits
+        if getattr(self._transform, "area_for_downscale", None) and max(shrink) > 1:
+            flag = cv2.INTER_AREA
+        if flag in NEAREST:
+            return cv2.resize(bits, size[::-1], interpolation=flag)  # type: ignore[return-value]
+        if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):  # OpenCV moves such an image a little
+            return self._decided(bits, lambda plane: cv2.resize(plane, size[::-1], interpolation=flag))  # type: ignore
+        if all(float(side).is_integer() for side in shrink):
+            return self._averaged(bits, size, int(shrink[0]), int(shrink[1]))
+        return self._mapped(bits, _centred(shrink), size, cv2.BORDER_REPLICATE)
+
+    def _averaged(self, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
+        """Average over blocks of pixels."""
+        found = np.zeros(size, bits.dtype)
+        x, y, width, height = _box(bits)
+        left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)
+        if width:
+            found[top:bottom, left:right] = self._decided(
+                bits[top * tall : bottom * tall, left * wide : right * wide],
+                lambda plane: cv2.resize(plane, (right - left, bottom - top), interpolation=cv2.INTER_AREA),  # type: ignore
+            )
+        return found
+
+
+class _Warped(_ByArea):
+    """Affine maps; rotations and shifts stay nearest neighbour."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the moved bit map (H, W)."""
+        matrix, flag = params["matrix"], self._transform.interpolation
+        linear = matrix[:2, :2]
+        if flag in NEAREST or np.abs(linear @ linear.T - np.eye(2)).max() < 1e-6 or abs(np.linalg.det(linear)) < 1e-6:
+            nearest = flag if flag in NEAREST else cv2.INTER_NEAREST
+            return self._own(bits, params, mask_interpolation=nearest)  # type: ignore[no-any-return]
+        size = tuple(int(np.round(side)) for side in params["output_shape"])
+        if self._transform.border_mode == cv2.BORDER_CONSTANT:
+            return self._mapped(bits, matrix, size, cv2.BORDER_CONSTANT)
+        soft = _softener(matrix)[0]  # what lies beyond the borders may be anywhere, so all is mapped
+        return self._decided(bits, lambda plane: self._own(soft(plane), params, mask_interpolation=cv2.INTER_LINEAR))
+
+
+def _box(bits: Bits) -> tuple[int, int, int, int]:
+    """Return x, y, width and height of the part of a bit map that holds anything; zeros for an empty one."""
+    return tuple(cv2.boundingRect(bits if bits.dtype == np.uint8 else (bits > 0).astype(np.uint8)))  # type: ignore
+
+
+def _grown(box: tuple[int, int, int, int], by: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of a box that is `by` larger on each side, as far as there are pixels."""
+    x, y, width, height = box
+    if not width:
+        return 0, 0, 0, 0
+    return max(x - by, 0), max(y - by, 0), min(x + width + by, shape[1]), min(y + height + by, shape[0])
+
+
+def _centred(shrink: list[float]) -> NDArray[np.float64]:
+    """Return the matrix of a resizing, (x, y) of pixel centres, from old pixels in a new one along (rows, columns)."""
+    tall, wide = shrink
+    return np.array([[1 / wide, 0, (1 / wide - 1) / 2], [0, 1 / tall, (1 / tall - 1) / 2]])
+
+
+def _softener(matrix: NDArray[np.float64]) -> tuple[Callable[[Plane], Plane], int]:
+    """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
+    (a, b), (c, d) = matrix[:2, :2].tolist()
+    twelve = 12 * (a * d - b * c) ** 2
+    x, y = _kernel((b * b + d * d) / twelve - TENT), _kernel((a * a + c * c) / twelve - TENT)
+    reach = max(len(x), len(y)) // 2
+    if not reach:
+        return lambda plane: plane, 0
+    return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
 
 
 def _winner(planes: list[Plane], labels: list[int], board: Plane, kind: Any) -> tuple[Bits, Plane]:
@@ -142,39 +236,18 @@ def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
     whole = np.sum(planes, axis=0, dtype=np.int32).clip(min=FULL)
     found = np.zeros_like(winner)
     for channel in range(max(labels).bit_length()):
-        bit = 1 << channel
-        covered = sum((plane.astype(np.int32) for plane, label in zip(planes, labels, strict=True) if label & bit), 0)
-        on = (2 * covered > whole) | ((2 * covered == whole) & (winner & bit > 0))
-        found |= on * winner.dtype.type(bit)
+        bit = winner.dtype.type(1 << channel)
+        covered = np.zeros_like(whole)
+        for plane, label in zip(planes, labels, strict=True):
+            if label & int(bit):
+                covered += plane
+        found |= ((2 * covered > whole) | ((2 * covered == whole) & (winner & bit > 0))) * bit
     return np.where(np.isin(found, [0, *labels]), found, winner)
 
 
-def _labels(bits: Bits) -> list[int]:
-    """Return the values of a bit map beside 0, in order."""
-    return [int(label) for label in np.flatnonzero(np.bincount(bits.ravel())) if label]
-
-
 @functools.lru_cache(maxsize=64)
-def _chessboard(shape: tuple[int, ...]) -> Plane:
-    return (np.add.outer(np.arange(shape[0]), np.arange(shape[1])) & 1).astype(np.uint8)
-
-
-def _softener(shrink: tuple[float, float] | None, matrix: NDArray[np.float64] | None) -> Callable[[Plane], Plane]:
-    """Return what lets linear interpolation average over the area of a new pixel: a blur of the same variance.
-
-    Args:
-        shrink: old pixels in a new one along (rows, columns), if the size changes.
-        matrix: from old to new (x, y), if there is one.
-    """
-    spread = np.zeros(2)  # the variance of the new pixel's area along old (x, y)
-    if shrink is not None:
-        spread = np.array(shrink[::-1]) ** 2 / 12
-    elif matrix is not None and abs(np.linalg.det(matrix[:2, :2])) > 1e-6:
-        spread = (np.linalg.inv(matrix[:2, :2]) ** 2).sum(axis=1) / 12
-    x, y = (_kernel(variance - TENT) for variance in spread)
-    if len(x) == len(y) == 1:
-        return lambda plane: plane
-    return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE)
+def _chessboard(rows: int, columns: int) -> Plane:
+    return (np.add.outer(np.arange(rows), np.arange(columns)) & 1).astype(np.uint8)
 
 
 def _kernel(variance: float) -> NDArray[np.float64]:
@@ -185,6 +258,6 @@ def _kernel(variance: float) -> NDArray[np.float64]:
     while variance > reach * (reach + 1) / 3 and reach < 32:
         reach += 1
     inner = np.arange(1 - reach, reach)
-    end = (variance * len(inner) - (inner**2).sum()) / (2 * (reach**2 - variance))
-    weights = np.array([min(end, 1.0), *np.ones(len(inner)), min(end, 1.0)])
+    end = min((variance * len(inner) - (inner**2).sum()) / (2 * (reach**2 - variance)), 1.0)
+    weights = np.array([end, *np.ones(len(inner)), end])
     return weights / weights.sum()
