@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from segkit import layers, toml
 from segkit.component import fold
+from segkit.describe import explain
 from segkit.errors import UserError
-from segkit.recipe import Recipe, compose, explain, validate
+from segkit.recipe import Recipe, compose, validate
 from segkit.study.plan import trials
 
 RECIPES = Path(__file__).parent.parent / "recipes"

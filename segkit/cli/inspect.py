@@ -118,7 +118,8 @@ def _find(name: str) -> list[Entry]:
 
 def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit import toml
-    from segkit.recipe import compose, explain, validate
+    from segkit.describe import explain
+    from segkit.recipe import compose, validate
     from segkit.study.plan import trials
     from segkit.variants import check_variants
 
