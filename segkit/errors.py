@@ -42,13 +42,17 @@ def _is_unseen(char: str) -> bool:
 
 def _spelled(char: str) -> str:
     code = ord(char)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    return f"\\x{code:02x}" if code < 128 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 
 def shortened(text: str, limit: int = 60) -> str:
-    """Return a text on one line of at most `limit` characters, an ellipsis where it was cut."""
+    """Return a text on one line of at most `limit` characters, an ellipsis where it was cut: between words if it can."""
     line = text if "\n" not in text else " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 3].rstrip() + "..."
+    if len(line) <= limit:
+        return line
+    cut = line[: limit - 3]
+    words = cut.rpartition(" ")[0]
+    return (words if len(words) > limit / 2 else cut).rstrip(" ,;") + "..."
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

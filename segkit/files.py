@@ -117,10 +117,29 @@ def make_folder(path: Path) -> None:
     Raises:
         UserError: something else is there, or it may not be written into.
     """
+    check_folder(path)
     with explained(path):
         path.mkdir(parents=True, exist_ok=True)
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def check_folder(path: Path) -> None:
+    """Raise unless a folder is there that may be written into, or may be made.
+
+    Raises:
+        UserError: something else is in the way, or permission is missing.
+    """
+    with explained(path):
+        above = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
+        if not above.is_dir():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        _check_access(above)
+
+
+def _check_access(folder: Path) -> None:
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def check_target(path: Path) -> None:
@@ -134,11 +153,7 @@ def check_target(path: Path) -> None:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         if not path.name:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        above = next(part for part in path.parents if part.exists())
-        if not above.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        if not os.access(above, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    check_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,10 +8,10 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from segkit import layers, toml
-from segkit.doubts import of_recipe, of_settings
+from segkit.doubts import Doubts
 from segkit.errors import UserError, several, shortened, suggest
 from segkit.recipe import Recipe, validate
 
@@ -66,6 +66,13 @@ def _same(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
 
 
+class Axis(NamedTuple):
+    """One key that a grid varies: where it stands, and the text and patch of each value."""
+
+    place: str
+    points: list[tuple[str, dict[str, Any], layers.Source]]
+
+
 def variants(recipe: Recipe, document: layers.Document) -> Iterator[tuple[str, layers.Document]]:
     """Yield (label, merged layers) of each variant: every listed variant at every point of the grid.
 
@@ -75,15 +82,161 @@ def variants(recipe: Recipe, document: layers.Document) -> Iterator[tuple[str, l
     _check_size(recipe, document)
     base = document.copy()
     base.tree.pop("study", None)
-    listed = _listed(recipe, document, base)
+    listed = list(_listed(recipe, document, base)) or [("", base)]
     axes = _axes(recipe, document)
-    labels: dict[str, int] = {}
-    for number, (label, laid) in enumerate(listed or [("", base)]):
-        for point in itertools.product(*axes):
-            own = ", ".join(part for part in (label, *(text for text, _, _ in point)) if part)
-            own = own or recipe.title or "baseline"
-            if labels.setdefault(unicodedata.normalize("NFC", own), number) != number or own in labels:
-                pass
-            yield own, _set(laid, point)
+    lone = recipe.title or "baseline"
+    points = list(itertools.product(*(axis.points for axis in axes)))
+    labels = [
+        ", ".join(part for part in (label, *(text for text, _, _ in point)) if part) or lone
+        for label, _ in listed
+        for point in points
+    ]
+    _check_labels(labels, recipe, document)
+    for label, (laid, point) in zip(labels, itertools.product((laid for _, laid in listed), points), strict=True):
+        yield label, _set(laid, [(patch, source) for _, patch, source in point])
 
 
+def _check_size(recipe: Recipe, document: layers.Document) -> None:
+    """Raise before anything is made of a study that is too large to be trained or read."""
+    study = recipe.study
+    counts = [len(values) for values in study.grid.values()]
+    factors = {
+        "variants": max(1, len(study.variants)), "points of the grid": math.prod(counts),
+        "seeds": len(study.seeds or (1,)), "folds": (recipe.split.folds or 1) if recipe.split.fold is None else 1,
+    }  # fmt: skip
+    trials = math.prod(factors.values())
+    if trials > MAX_TRIALS:
+        product = " x ".join(f"{count:,} {name}" for name, count in factors.items() if count > 1)
+        raise UserError(
+            f"{document.place(('study',))}: study: {trials:,} trials ({product}), more than the {MAX_TRIALS:,} that a "
+            "study may have. Vary fewer keys, or give each fewer values."
+        )
+
+
+def _listed(recipe: Recipe, document: layers.Document, base: layers.Document) -> list[tuple[str, layers.Document]]:
+    """Return (label, merged layers) of each variant that the recipe lists."""
+    mistakes: list[str] = []
+    listed: list[tuple[str, layers.Document]] = []
+    places: dict[str, str] = {}
+    for number, variant in enumerate(recipe.study.variants):
+        patch, path = dict(variant), ("study", "variants", str(number))
+        label, place = patch.pop("label", None), f"{document.place(path)}: {'.'.join(path)}"
+        wrong = _wrong_label(label)
+        nested = sorted(name for name in patch if name in ("study", "studies", "overlay", "title"))
+        same = places.setdefault(unicodedata.normalize("NFC", str(label)), document.place((*path, "label")))
+        if wrong:
+            mistakes.append(f"{place}.label: {wrong}.")
+        elif same != document.place((*path, "label")):
+            shown = toml.value(shortened(label))
+            mistakes.append(
+                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {shown} is the label of the variant at "
+                f"{same} already. Give each its own."
+            )
+        elif nested:
+            mistakes.append(f"{place}: a variant cannot set {', '.join(nested)}.")
+        else:
+            laid, source = base.copy(), document.origin(path)
+            assert source is not None, "a variant was written somewhere"
+            try:
+                laid.merge(patch, source.at(*source.prefix, *path))
+                listed.append((label, laid))
+            except UserError as error:
+                mistakes.append(str(error))
+    if mistakes:
+        raise several(mistakes)
+    return listed
+
+
+def _wrong_label(label: Any) -> str:
+    """Return what is wrong with a label; "" where nothing is."""
+    if not isinstance(label, str) or not label.strip():
+        return 'a variant needs a label, a text, as in label = "dropout 0.5"'
+    if len(label.splitlines()) > 1 or "\0" in label:
+        return "must be one line"
+    if len(label) > MAX_LABEL:
+        return f"has {len(label):,} characters; at most {MAX_LABEL} are read by anybody"
+    return ""
+
+
+def _axes(recipe: Recipe, document: layers.Document) -> list[Axis]:
+    """Return the keys that the grid varies."""
+    axes: list[Axis] = []
+    paths: dict[str, layers.Path_] = {}
+    for name in recipe.study.grid:
+        try:
+            paths[name] = layers.dotted(name)
+        except ValueError as error:
+            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {error}.") from None
+    last = [path[-1] for path in paths.values()]
+    for name, values in recipe.study.grid.items():
+        source, path = document.origin(("study", "grid", name)), paths[name]
+        assert source is not None, "a grid was written somewhere"
+        own = source.at(*source.prefix, "study", "grid", name)
+        key = path[-1] if last.count(path[-1]) == 1 else ".".join(path)
+        points = [(f"{key}={_text(value)}", layers.nest(path, value), own) for value in values]
+        axes.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.key(name)}", points))
+        texts = [text for text, _, _ in points]
+        twice = next((text for number, text in enumerate(texts) if text in texts[:number]), None)
+        if twice is not None:
+            raise UserError(f"{axes[-1].place}: {twice} is there twice. Give each value once.")
+    return axes
+
+
+def _text(value: Any) -> str:
+    """Return a value of the grid as a label has it; a very long one is cut and told apart by its hash."""
+    text = " ".join((value if isinstance(value, str) else toml.value(value)).split())
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]}... {hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _set(laid: layers.Document, patches: list[tuple[dict[str, Any], layers.Source]]) -> layers.Document:
+    laid = laid.copy()
+    for patch, source in patches:
+        laid.merge(patch, source)
+    return laid
+
+
+def _check_labels(labels: list[str], recipe: Recipe, document: layers.Document) -> None:
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            place = document.place(("study", "variants")) or document.place(("study", "grid"))
+            raise UserError(
+                f"{place}: study: two variants have the label '{shortened(label)}', once the grid's values are put to "
+                "it. Give each its own."
+            )
+        seen.add(label)
+    reference = recipe.study.compare_with
+    if reference is None or reference in seen:
+        return
+    place = f"{document.place(('study', 'compare_with'))}: study.compare_with"
+    if len(labels) == 1:
+        raise UserError(f"{place}: there is only one variant. Give more, as study.variants or study.grid, or drop it.")
+    raise UserError(f"{place}: no variant is labelled '{shortened(reference)}'. {suggest(reference, labels)}")
+
+
+def check_variants(recipe: Recipe, document: layers.Document) -> list[tuple[str, Recipe]]:
+    """Return (label, recipe) of each variant, validated; what is doubtful is noted in the document's warnings.
+
+    Raises:
+        UserError: every mistake of every variant, and every flag that has no effect.
+    """
+    found: list[tuple[str, Recipe]] = []
+    mistakes: dict[str, None] = {}
+    doubts = Doubts(recipe, document)
+    for label, laid in variants(recipe, document):
+        try:
+            own = validate(laid)
+        except UserError as error:
+            mistakes |= dict.fromkeys(str(error).splitlines())
+            continue
+        doubts.look(label, own, laid)
+        found.append((label, own))
+    if not mistakes:
+        mistakes |= dict.fromkeys(doubts.mistakes())
+    if mistakes:
+        raise several(list(mistakes))
+    for text in doubts.warnings():
+        document.warn(text)
+    return found

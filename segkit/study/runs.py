@@ -105,7 +105,7 @@ def plan(
         folder = out / f"{slug(name or path.stem)}{suffix}"
         if folder in studies:
             mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
-        studies[folder] = StudyRun(path, recipe, planned, folder, limit)
+        studies[folder] = StudyRun(path, recipe, planned, folder, limit, tuple(document.warnings))
     if mistakes:
         raise UserError("\n".join(mistakes))
     return list(studies.values()), skipped
@@ -120,6 +120,7 @@ class StudyRun:
         planned: all its trials.
         folder: the run folder.
         limit: a training cut short on purpose.
+        warnings: what its recipe says, but seldom means.
     """
 
     path: Path
@@ -127,6 +128,7 @@ class StudyRun:
     planned: list[Trial]
     folder: Path
     limit: Limit
+    warnings: tuple[str, ...] = ()
     _ends: dict[str, Event] = field(default_factory=dict)
     _same: bool = False  # the run folder is of this very recipe
     _temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -155,7 +157,7 @@ class StudyRun:
         if self.limit.batches:
             self._temporary = tempfile.TemporaryDirectory(prefix="segkit-dry-run-")
             self.folder = Path(self._temporary.name)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files.make_folder(self.folder)
         with files.Lock(self.folder):
             self._sweep()
             for event in self._run(jobs, fresh, fail_fast):
