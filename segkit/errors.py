@@ -46,7 +46,7 @@ def _spelled(char: str) -> str:
 
 
 def shortened(text: str, limit: int = 60) -> str:
-    """Return a text on one line of at most `limit` characters, an ellipsis where it was cut: between words if it can."""
+    """Return a text on one line of at most `limit` characters, cut between words where it can be."""
     line = text if "\n" not in text else " ".join(text.split())
     if len(line) <= limit:
         return line

@@ -121,6 +121,7 @@ class Document:
 
     def _merged(self, base: Any, patch: Any, path: Path_, source: Source) -> Any:
         """Return the value of `path` when `patch` lies over `base`, and note the source of what changed."""
+        had = base is not None  # something whose origins are to be forgotten
         one, registry = slot_of(path)
         if registry is not None and (one or not isinstance(patch, list)):
             patch = _canonical(patch, registry)
@@ -130,14 +131,16 @@ class Document:
             return self._into_list(base, patch, path, source)
         if isinstance(patch, dict):
             if not isinstance(base, dict):
-                self._forget(path)
+                if had:
+                    self._forget(path)
                 base = {}
             if not patch:
                 self.origins.setdefault(path, source)
             return base | {
                 name: self._merged(base.get(name), value, (*path, name), source) for name, value in patch.items()
             }
-        self._forget(path)
+        if had:
+            self._forget(path)
         self.origins[path] = source
         if isinstance(patch, str) and is_file_path(path):
             return str((source.folder / patch).resolve())
@@ -196,7 +199,9 @@ def read(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:
         place = f"{name}:{error.line}" if error.line else name
         raise UserError(f"{place}: {error}{'' if 'TOML' in str(error) else ', which no recipe needs'}.") from None
     if not tree:
-        raise UserError(f"{name}: holds nothing: an empty file is no recipe. `segkit show baseline.toml` shows one.")
+        raise UserError(
+            f"{name}: holds nothing: an empty file is no recipe. One has tables such as [data], [model] and [train]."
+        )
     return tree, Source(name, text, path.resolve().parent, flag=flag)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -22,6 +23,15 @@ app = typer.Typer(
 )
 
 DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+# what the parser of options says of a number, and what is said in its place
+PLAINER = {
+    r"Input should be a valid integer.*": "must be a whole number",
+    r"'.*' is not a valid int\w*\.?": "must be a whole number",
+    r"Input should be greater than or equal to (\d+).*": r"must be \1 or more",
+    r".* is not in the range x>=(\d+)\.?": r"must be \1 or more",
+}
 
 
 def main() -> None:
@@ -60,7 +70,10 @@ def _usage(error: Any) -> str:
     """Return what is wrong with the words of a command, and where its options are listed."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "segkit"
-    return f"{error.format_message()} See `{command} --help`."
+    text = str(error.format_message())
+    for wording, plain in PLAINER.items():
+        text = re.sub(wording, plain, text)
+    return f"{text.rstrip('.')}. See `{command} --help`."
 
 
 def say(text: object = "", *, err: bool = False) -> None:

@@ -87,7 +87,10 @@ def show(
     if name.endswith(".toml") or Path(name).is_file():
         return _show_recipe(Path(name), overlays or [], sets or [], json_)
     from segkit.describe import describe, parameters, snippet
+    from segkit.errors import UserError
 
+    if overlays or sets:
+        raise UserError(f"{name}: --set and --with are for recipes (.toml), and this is a component's name.")
     entries = _find(name)
     if json_:
         say(json.dumps([_plain(entry, parameters(entry), snippet(entry)) for entry in entries], indent=1))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, WRONG_INPUT, app, say, warn
+from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, say, warn
 from segkit.cli.inspect import load_plugins
 from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With
 
@@ -36,6 +36,7 @@ def run(
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
     from segkit import files
     from segkit.cli.progress import watching
+    from segkit.errors import UserError
     from segkit.study import runs
     from segkit.training.events import Limit
 
@@ -43,7 +44,12 @@ def run(
     load_plugins(plugins)
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
-    studies, skipped = runs.plan(recipes, overlays or [], sets, out, name=name, limit=limit)
+    try:
+        studies, skipped = runs.plan(recipes, overlays or [], sets, out, name=name, limit=limit)
+    except UserError as error:  # of the flag as it was given
+        raise UserError(str(error).replace(f"--set split.fold={fold}:", f"--fold {fold}:")) from None
+    if not studies and not skipped:
+        raise UserError(f"{recipes[0]}: its studies hold no recipe that could be run.")
     for path in skipped:
         say(f"{path}: an overlay (for --with), not run", err=True)
     if not dry_run:
@@ -68,8 +74,6 @@ def run(
                 break
     if json_:
         say(json.dumps(summary, indent=2))
-    if not studies and not skipped:
-        return WRONG_INPUT
     return status
 
 

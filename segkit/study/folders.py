@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from segkit import files
+from segkit import files, toml
 from segkit.errors import UserError
 from segkit.identity import differences
 from segkit.recipe import Recipe
@@ -16,8 +14,8 @@ from segkit.recipe import Recipe
 def read_status(folder: Path) -> dict[str, Any] | None:
     """Return a trial's `trial.json`; None where there is none that can be read."""
     try:
-        found = json.loads(files.read_text(folder / "trial.json"))
-    except (OSError, UserError, ValueError):
+        found = files.read_json(folder / "trial.json")
+    except UserError:
         return None
     return found if isinstance(found, dict) else None
 
@@ -37,7 +35,7 @@ def finished_elsewhere(run: Path) -> dict[str, Path]:
 def changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
     """Return the keys in which a trial folder's filled recipe differs from `recipe`, with both values."""
     try:
-        old = tomllib.loads(files.read_text(folder / "recipe.toml"))
-    except (OSError, UserError, ValueError):
+        old = toml.load(folder / "recipe.toml")
+    except UserError:
         return {"recipe.toml": "cannot be read"}
-    return differences(old, tomllib.loads(recipe.to_toml()))
+    return differences(old, toml.read(recipe.to_toml()))

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
+import os
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segkit import files, toml
 from segkit.errors import UserError
 
 FINISHED, MISSING = "finished", "missing"
 DAMAGED = "damaged"
+MAX_TABLE = 2**30  # bytes
 
 
 class CaseValue(NamedTuple):
@@ -95,11 +96,12 @@ def planned(run: Path) -> Planned:
 def _unplanned(run: Path, problem: str) -> Planned:
     """Return the trials that are on disk, with what the recipe's plain text says of them."""
     try:
-        tree = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        tree = toml.load(run / "recipe.toml")
+    except UserError:
         tree = {}
-    study = tree.get("study", {})
-    labels = [variant.get("label") for variant in study.get("variants", [])]
+    study = _table(tree.get("study"))
+    listed = study.get("variants")
+    labels = [_table(variant).get("label") for variant in listed] if isinstance(listed, list) else []
     found = []
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
@@ -108,7 +110,11 @@ def _unplanned(run: Path, problem: str) -> Planned:
             fold = int(match[1]) if match[1] else None
             found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
     found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
-    return Planned(tree.get("title") or run.name, study.get("compare_with"), found, problem)
+    return Planned(str(tree.get("title") or run.name), study.get("compare_with"), found, problem)
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _number(text: str) -> list[tuple[int, str]]:
@@ -118,12 +124,12 @@ def _number(text: str) -> list[tuple[int, str]]:
 
 def _info(path: Path) -> tuple[dict[str, Any], str]:
     """Return what a trial.json says, and what is wrong with it; "" where nothing is, or where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}, ""
-    except (OSError, ValueError) as error:
-        return {}, f"{path.name} cannot be read: {error}"
+    try:
+        found = files.read_json(path)
+    except UserError as error:
+        return {}, str(error)
     if not isinstance(found, dict):
         return {}, f"{path.name} cannot be read: it is no table of names and values"
     info = {name: value for name, value in found.items() if value is not None}
@@ -168,12 +174,14 @@ def read_trial(run: Path, variant: str, seed: int, fold: int | None, folder: Pat
 def _rows(path: Path, least: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """Return a table's names and rows, each as long as the names; ValueError says where that is not so."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read_text(path, MAX_TABLE)
         reader = csv.reader(io.StringIO(text, newline=""))
         names = next(reader, [])
         rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except UserError as error:
+        raise ValueError(str(error).removeprefix(f"{path.parent}/")) from error
+    except csv.Error as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
     if not names:
         raise ValueError(f"{path.name} is damaged: it is empty")
     missing = [name for name in least if name not in names]

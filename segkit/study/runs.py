@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -85,9 +86,10 @@ def plan(
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop(0)
-        if path.resolve() in seen:
+        real = Path(os.path.realpath(path))  # `resolve` raises where links go in a circle
+        if real in seen:
             continue
-        seen.add(path.resolve())
+        seen.add(real)
         try:
             document = compose(path, overlays=overlays, sets=sets)
             recipe = validate(document)
@@ -254,7 +256,7 @@ class StudyRun:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as name:
             copy = Path(name) / "trial"
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.lock", ".lock", ".*"))
-            status = json.loads(files.read_text(copy / "trial.json"))
+            status = files.read_json(copy / "trial.json")
             status |= {"variant": trial.variant, "reused_from": str(source)}
             files.write_text(copy / "trial.json", json.dumps(status, indent=1))
             if target.exists():
