@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from segkit.blame import misfit
 from segkit.component import Component
+from segkit.mistakes import shown, summed
 from segkit.registry import Registry
 from segkit.types import Count, Fraction
 
@@ -157,7 +158,7 @@ def _check(cls: type[BasicTransform], name: str) -> Any:
     def judge(value: Any) -> Any:
         nonlocal adapter
         if _largest(value) > LARGEST:  # it would be a side of the picture
-            raise ValueError(f"input should be at most {LARGEST}")
+            raise ValueError(f"must be {LARGEST} or less, got {shown(value)}")
         info = cls.InitSchema.model_fields.get(name)
         if info is None or value is None:
             return value
@@ -187,7 +188,7 @@ def _said(error: Exception) -> str:
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if not isinstance(cause, ValidationError):
         return " ".join(str(error).split())
-    return "; ".join(dict.fromkeys(found["msg"].removeprefix("Value error, ") for found in cause.errors()))
+    return summed(cause)
 
 
 def _factory(cls: type[Any]) -> Callable[..., Any]:

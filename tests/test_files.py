@@ -68,8 +68,8 @@ def test_a_file_system_that_flushes_no_folders_is_no_error(tmp_path: Path, monke
     [
         (errno.ENOSPC, "the disk is full: free some space; the same command goes on from the last save"),
         (errno.EDQUOT, "the disk quota is used up: free some space"),
-        (errno.EROFS, "the file system is read-only: choose another folder with --out"),
-        (errno.EACCES, "permission denied: choose another folder with --out"),
+        (errno.EROFS, "the file system is read-only: choose another place"),
+        (errno.EACCES, "permission denied: choose another place"),
         (errno.EIO, "Input/output error"),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import segkit
-from segkit import files
+from segkit import files, toml
 from segkit.errors import UserError
 from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
 from segkit.recipe import Recipe
@@ -77,24 +76,15 @@ def _trial(folder: Path, evaluate: bool) -> Iterator[Finding]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(files.read_text(path))
-    except ValueError:
-        found = None
+    found = files.read_json(path)
     if not isinstance(found, dict):
         raise UserError(f"{path}: damaged: no JSON table.")
     return found
 
 
 def _recipe(folder: Path) -> Recipe:
-    import tomllib
-
     path = folder / "recipe.toml"
-    try:
-        tree = tomllib.loads(files.read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: damaged: {error}.") from None
-    return Recipe.from_dict(tree, str(path))
+    return Recipe.from_dict(toml.load(path), str(path))
 
 
 def _by_this_version(status: dict[str, Any]) -> bool:

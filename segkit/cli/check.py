@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, TRIAL_FAILED, app
+from segkit.cli import DONE, TRIAL_FAILED, app, say
 from segkit.cli.inspect import load_plugins
 from segkit.cli.options import Json, Plugins, Set, With
 
@@ -59,11 +59,11 @@ def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) 
 
     found = in_order(findings)
     if json_:
-        print(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
+        say(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
     else:
         for line in told(found):
-            print(line)
-        print(counted(found) if found else good)
+            say(line)
+        say(counted(found) if found else good)
     return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 
@@ -71,6 +71,7 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json
     from segkit.checks.recipe import check_trials
     from segkit.recipe import compose, validate
     from segkit.study.plan import size_of, trials
+    from segkit.testing.findings import Finding
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
@@ -78,14 +79,14 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json
         kind = "an overlay, for --with" if recipe.overlay else f"stands for {', '.join(recipe.studies)}"
         return _conclude([], json_, f"{path}: valid; {kind}")
     planned = trials(recipe, document)
-    findings: list[Finding] = []
+    findings = [Finding("note", text) for text in document.warnings]
     said: set[str] = set()
     for tried in check_trials(planned):
         findings += tried.findings
         for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
             if line not in said and not json_ and not any(f.kind == "fault" for f in tried.findings):
                 said.add(line)
-                print(line)
+                say(line)
     if knobs and not any(finding.kind == "fault" for finding in findings):
         findings += _knobs(recipe, document, json_)
     return _conclude(findings, json_, f"{path}: nothing wrong ({size_of(planned)})")
@@ -107,7 +108,7 @@ def _knobs(recipe: Any, document: Any, json_: bool) -> list[Finding]:
             values = ", ".join(repr(value) for value in knob.tried)
             found.append(Finding("fault", f"{knob.path}: has no effect: {values} change nothing.", knob.place))
         elif not json_:
-            print(f"{knob.path}: {knob.tried[-1]!r} changes {knob.effect}")
+            say(f"{knob.path}: {knob.tried[-1]!r} changes {knob.effect}")
     return found
 
 
@@ -119,7 +120,7 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
     report = check_plugin(path, sets)
     if not json_:
         for item in report.checked:
-            print(f"{item.component}: {_standing(item.findings)}")
+            say(f"{item.component}: {_standing(item.findings)}")
     names = [item.component for item in report.checked]
     return _conclude(report.findings, json_, f"{path}: nothing wrong", components=names)
 
@@ -143,10 +144,10 @@ def _data(path: Path, json_: bool) -> int:
 
     report = check_data(path)
     if not json_:
-        print(f"layout: {report.layout}")
+        say(f"layout: {report.layout}")
         for name, text in report.facts:
-            print(f"{name}: {text}")
+            say(f"{name}: {text}")
         if report.recipe:
-            print("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
+            say("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
     facts = dict(report.facts)
     return _conclude(report.findings, json_, f"{path}: nothing wrong", facts=facts, recipe=report.recipe)

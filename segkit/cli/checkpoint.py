@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, app
+from segkit.cli import DONE, app, say, warn
 from segkit.cli.options import Json, Plugins, Set
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ def _prepare(path: Path, plugins: list[Path] | None) -> None:
     from segkit.training.checkpoint import read_meta
 
     loader.load(plugins or [])
-    for line in changed_plugins(read_meta(path)):
-        print(f"warning: {line}", file=sys.stderr)
+    warn(changed_plugins(read_meta(path)))
 
 
 @app.command("eval")
@@ -47,16 +45,18 @@ def evaluate(
     from segkit import api, files
     from segkit.training.trial import write_cases
 
+    if csv_file:
+        files.check_target(csv_file)
     _prepare(path, plugins)
     rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
         files.make_folder(csv_file.parent)
         write_cases(csv_file, rows)
     if json_:
-        print(json.dumps([{**vars_of(row)} for row in rows], indent=1))
+        say(json.dumps([{**vars_of(row)} for row in rows], indent=1))
         return DONE
     for line in table(rows):
-        print(line)
+        say(line)
     return DONE
 
 
@@ -125,7 +125,7 @@ def predict(
     found, left_out = find_images(images)
     _prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     unread: list[str] = []
     for image in found:
         try:
@@ -145,9 +145,9 @@ def predict(
         sizes = ", ".join(
             f"{name} {int(part.sum())} pixels" for name, part in zip(predictor.channels, mask, strict=True)
         )
-        print(f"{image}: {sizes} -> {out / image.stem}-*.png")
+        say(f"{image}: {sizes} -> {out / image.stem}-*.png")
     for line in left_out:
-        print(f"note: {line}", file=sys.stderr)
+        say(f"note: {line}", err=True)
     if unread:
         done = f"{len(unread)} of {len(found)} images could not be read" if len(found) > 1 else ""
         raise UserError(
@@ -169,29 +169,29 @@ def info(
 
     meta = read_meta(path)
     if json_:
-        print(json.dumps(meta, indent=1))
+        say(json.dumps(meta, indent=1))
         return DONE
     if sources:
         for plugin in meta["plugins"]:
             for module, text in plugin["sources"].items():
-                print(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
+                say(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
         return DONE
     split = meta["split"]
-    print(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
-    print(f"variant:    {meta['variant']}")
-    print(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
-    print(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
-    print(
+    say(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
+    say(f"variant:    {meta['variant']}")
+    say(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
+    say(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
+    say(
         "metrics:    "
         + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
     )
     compiled = ", compiled" if meta["compile"] else ""
     threads = f"{meta['threads']} CPU thread{'' if meta['threads'] == 1 else 's'}"
-    print(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
+    say(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
     if meta["training_number"] != TRAINING_NUMBER:
-        print(f"beware:     {older(meta['training_number'])}")
-    print("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
-    print("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
-    print("recipe:\n")
-    print(toml.dumps(meta["recipe"]), end="")
+        say(f"beware:     {older(meta['training_number'])}")
+    say("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
+    say("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
+    say("recipe:\n")
+    say(toml.dumps(meta["recipe"]).rstrip("\n"))
     return DONE

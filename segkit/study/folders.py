@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import segkit
-from segkit import files
+from segkit import files, toml
 from segkit.errors import UserError
 from segkit.identity import HARDWARE, TRAINING_NUMBER, differences, not_resumable, older, refilled, stored_identities
 from segkit.recipe import Recipe
@@ -42,8 +40,8 @@ class Found:
 def read_status(folder: Path) -> dict[str, Any] | None:
     """Return a trial's `trial.json`; None where there is none that can be read."""
     try:
-        found = json.loads(files.read_text(folder / "trial.json"))
-    except (OSError, UserError, ValueError, RecursionError):
+        found = files.read_json(folder / "trial.json")
+    except UserError:
         return None
     return found if isinstance(found, dict) else None
 
@@ -152,8 +150,8 @@ def _is_sound(folder: Path) -> bool:
 
 def _stored(folder: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(files.read_text(folder / "recipe.toml"))
-    except (OSError, UserError, ValueError):
+        return toml.load(folder / "recipe.toml")
+    except UserError:
         return {}
 
 
@@ -162,4 +160,4 @@ def changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
     old = _stored(folder)
     if not old:
         return {"recipe.toml": "cannot be read"}
-    return differences(refilled(old, str(folder / "recipe.toml")), tomllib.loads(recipe.to_toml()))
+    return differences(refilled(old, str(folder / "recipe.toml")), toml.read(recipe.to_toml()))

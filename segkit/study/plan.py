@@ -11,7 +11,7 @@ from pathlib import Path
 from segkit import layers
 from segkit.identity import evaluation_identity, training_identity
 from segkit.recipe import Recipe
-from segkit.variants import check_variants, slug
+from segkit.variants import check_variants, folders
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Trial:
 def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
     """Return the trials of a study: each variant, each fold, each seed."""
     planned = []
-    for label, variant in check_variants(recipe, document):
+    checked = check_variants(recipe, document)
+    names = folders(label for label, _ in checked)
+    for label, variant in checked:
         seeds = recipe.study.seeds or (variant.train.seed,)
         split = variant.split
         folds = [split.fold] if split.folds is None or split.fold else list(range(1, split.folds + 1))
@@ -58,7 +60,7 @@ def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
                 }
             )
             name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
-            planned.append(Trial(label, seed, fold, own, Path(slug(label)) / name))
+            planned.append(Trial(label, seed, fold, own, Path(names[label]) / name))
     return planned
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from segkit import files, layers
+from segkit import files, layers, toml
 from segkit.errors import UserError
 from segkit.recipe import Recipe, Split, Study
 from segkit.study.rows import Keys, Rows, read_cases, read_curves
-from segkit.variants import grid, slug
+from segkit.variants import axes, check_size, folders
 
 FINISHED, MISSING = "finished", "missing"
 DAMAGED = "damaged"
@@ -107,22 +108,28 @@ def _trials(
     deciding = ("study", "split", "train")
     base = layers.Document()
     base.merge({name: tree[name] for name in deciding if name in tree}, source)
-    points = grid(Recipe.model_construct(study=study), base)
+    recipe = Recipe.model_construct(study=study, split=_section(Split, tree, source))
+    check_size(recipe, base)
+    points = list(itertools.product(*(axis.points for axis in axes(recipe, base))))
+    lone = str(tree.get("title") or "") or "baseline"
+    found = []
     for variant in study.variants or ({"label": ""},):
         laid = base.copy()
         dropped = [name for name in variant.get("drop", []) if str(name).split(".")[0] in deciding]
         laid.merge({name: variant[name] for name in deciding if name in variant} | {"drop": dropped}, source)
-        for texts, patches in points:
+        for values in points:
             point = laid.copy()
-            for patch, _ in patches:
+            for _, patch, _ in values:
                 point.merge({name: patch[name] for name in deciding if name in patch}, source)
-            label = ", ".join(part for part in (variant.get("label", ""), *texts) if part)
-            label = label or str(tree.get("title") or "") or "baseline"
-            split = _section(Split, point.tree, source)
-            for fold in [split.fold] if split.folds is None or split.fold else range(1, split.folds + 1):
-                for seed in study.seeds or (int(point.tree.get("train", {}).get("seed", 1)),):
-                    name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
-                    yield label, seed, fold, Path(slug(label)) / name
+            label = ", ".join(part for part in (variant.get("label", ""), *(text for text, _, _ in values)) if part)
+            found.append((label or lone, point.tree))
+    names = folders([label for label, _ in found])
+    for label, own in found:
+        split = _section(Split, own, source)
+        for fold in [split.fold] if split.folds is None or split.fold else range(1, split.folds + 1):
+            for seed in study.seeds or (int(own.get("train", {}).get("seed", 1)),):
+                name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
+                yield label, seed, fold, Path(names[label]) / name
 
 
 def _title(tree: Mapping[str, Any], run: Path) -> str:
@@ -132,8 +139,8 @@ def _title(tree: Mapping[str, Any], run: Path) -> str:
 def _unplanned(run: Path, problem: str) -> Planned:
     """Return the trials that are on disk, with what the recipe's plain text says of them."""
     try:
-        tree = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        tree = toml.load(run / "recipe.toml")
+    except UserError:
         tree = {}
     study: Any = tree.get("study")
     study = study if _is_table(study) else {}
@@ -158,14 +165,12 @@ def _number(text: str) -> list[tuple[int, str]]:
 
 def _info(path: Path) -> tuple[dict[str, Any], str]:
     """Return what a trial.json says, and what is wrong with it; "" where nothing is, or where there is none."""
+    if not os.path.lexists(path):
+        return {}, ""
     try:
-        if not path.exists():
-            return {}, ""
-        found = json.loads(files.read_text(path)) if path.is_file() else None
-    except (OSError, UserError, ValueError) as error:
-        return {}, f"{path.name} cannot be read: {str(error).removeprefix(f'{path}: ')}"
-    except RecursionError:
-        return {}, f"{path.name} cannot be read: it is nested too deeply"
+        found = files.read_json(path)
+    except UserError as error:
+        return {}, str(error)
     if not isinstance(found, dict):
         return {}, f"{path.name} cannot be read: it is no table of names and values"
     info = {name: value for name, value in found.items() if value is not None}

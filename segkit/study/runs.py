@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -85,9 +86,10 @@ def plan(
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop(0)
-        if path.resolve() in seen:
+        real = Path(os.path.realpath(path))  # `resolve` raises where links go in a circle
+        if real in seen:
             continue
-        seen.add(path.resolve())
+        seen.add(real)
         try:
             document = compose(path, overlays=overlays, sets=sets)
             recipe = validate(document)
@@ -105,7 +107,7 @@ def plan(
         folder = out / f"{slug(name or path.stem)}{suffix}"
         if folder in studies:
             mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
-        studies[folder] = StudyRun(path, recipe, planned, folder, limit)
+        studies[folder] = StudyRun(path, recipe, planned, folder, limit, tuple(document.warnings))
     if mistakes:
         raise UserError("\n".join(mistakes))
     return list(studies.values()), skipped
@@ -120,6 +122,7 @@ class StudyRun:
         planned: all its trials.
         folder: the run folder.
         limit: a training cut short on purpose.
+        warnings: what its recipe says, but seldom means.
     """
 
     path: Path
@@ -127,6 +130,7 @@ class StudyRun:
     planned: list[Trial]
     folder: Path
     limit: Limit
+    warnings: tuple[str, ...] = ()
     _ends: dict[str, Event] = field(default_factory=dict)
     _same: bool = False  # the run folder is of this very recipe
     _temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -248,7 +252,7 @@ class StudyRun:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as name:
             copy = Path(name) / "trial"
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.lock", ".lock", ".*"))
-            status = json.loads(files.read_text(copy / "trial.json"))
+            status = files.read_json(copy / "trial.json")
             status |= {"variant": trial.variant, "reused_from": str(source)}
             files.write_text(copy / "trial.json", json.dumps(status, indent=1))
             if target.exists():

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from segkit import files
 from segkit.errors import UserError
+from segkit.mistakes import plain
 from segkit.training.state import flatten, torch_device_free, unflatten
 
 FORMAT = 2
@@ -220,13 +221,20 @@ def _meta(path: Path, metadata: Any) -> dict[str, Any]:
     except json.JSONDecodeError:
         raise UserError(f"{path}: its metadata is damaged: it is no JSON.") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: its metadata is damaged or of another version: {place}: {first['msg']}.") from None
+        place, why, _ = plain(error, _tree(text), lambda path: [], "name")[0]
+        where = ".".join(str(part) for part in place)
+        raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {why}.") from None
     except RecursionError:
         raise UserError(f"{path}: its metadata is nested too deeply.") from None
     except ValueError as error:
         raise UserError(f"{path}: cannot be read: {error}. Use a newer version.") from None
+
+
+def _tree(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def load(path: Path, *, with_state: bool = False) -> Checkpoint:

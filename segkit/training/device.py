@@ -88,6 +88,8 @@ def _precision(device: torch.device, name: str, why: str) -> tuple[str, str]:
         return "float32", f"{why}; precision float32: bf16 is chosen on CUDA devices that have it"
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError('train.precision: this CUDA device does not compute in bf16. Use "fp16" or "float32".')
+    if name == "fp16" and device.type == "cpu":
+        raise UserError('train.precision: "fp16" needs a GPU, and the device is cpu. Use "auto", "bf16" or "float32".')
     return name, f"{why}; precision {name}: as the recipe says"
 
 

@@ -114,9 +114,9 @@ def _note(job: Job, status: str, error: str | None = None) -> None:
     path = job.run / job.folder / "trial.json"
     told = outline(job, status, error)
     try:
-        known = json.loads(files.read_text(path))
+        known = files.read_json(path)
         told |= {name: value for name, value in known.items() if name not in told or name == "epochs_done"}
-    except (UserError, ValueError, AttributeError):
+    except (UserError, AttributeError):
         pass  # none, or a damaged one
     files.write_text(path, json.dumps(told, indent=1))
 
