@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from segkit import files, plugins
+from segkit import plugins, toml
 from segkit.component import Component
 from segkit.errors import UserError
 from segkit.recipe import Recipe
@@ -112,7 +111,7 @@ def stored_identities(folder: Path, status: Mapping[str, Any]) -> tuple[str, str
     if status.get("training_number") != TRAINING_NUMBER or not isinstance(used, dict):
         return told
     try:
-        recipe = Recipe.from_dict(tomllib.loads(files.read_text(folder / "recipe.toml")), str(folder / "recipe.toml"))
+        recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
         return training_identity(recipe, used["training"]), evaluation_identity(recipe, used["evaluation"])
     except (UserError, ValueError, KeyError, TypeError):
         return told

@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import segkit
-from segkit import UserError, files, identity, toml
+from segkit import UserError, identity, toml
+from segkit.locks import Folder
 from segkit.recipe import Recipe
 from segkit.study import figures, runs
 from segkit.training.events import Event
@@ -213,7 +214,7 @@ def test_a_folder_in_the_place_of_another_is_not_written_into() -> None:
             FOLDER.mkdir()
             (FOLDER / "mine.txt").write_text("x")
     assert not (FOLDER / "best.safetensors").exists()
-    folder = files.Folder(Path("own"))
+    folder = Folder(Path("own"))
     shutil.rmtree("own")
     Path("own").mkdir()
     with pytest.raises(UserError, match=r"^own: was removed or moved"):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit.files import Lock
+from segkit.locks import Lock
 from segkit.study import document, html, markdown
 from segkit.study.figures import transient_end
 from segkit.study.style import shorten, wrapped

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segkit import files
+from segkit import toml
 from segkit.errors import UserError
 from segkit.identity import HARDWARE
 from segkit.recipe import Recipe, Train
@@ -27,7 +26,7 @@ def recorded(run: Path) -> dict[str, Any]:
     if not any(run.glob("*/*/trial.json")):
         return {}
     try:
-        train = tomllib.loads(files.read_text(run / "recipe.toml")).get("train", {})
+        train = toml.load(run / "recipe.toml").get("train", {})
     except (UserError, ValueError):
         return {}
     if train.get("threads", "auto") == "auto":  # of an older version, which settled nothing

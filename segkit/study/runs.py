@@ -14,6 +14,7 @@ from typing import Any
 from segkit import files, plugins
 from segkit.errors import UserError
 from segkit.identity import stored_identities
+from segkit.locks import Lock
 from segkit.recipe import Recipe, compose, validate
 from segkit.study import executor, hardware, inputs
 from segkit.study.folders import finished_elsewhere, look
@@ -168,7 +169,7 @@ class StudyRun:
             self._temporary = tempfile.TemporaryDirectory(prefix="segkit-dry-run-")
             self.folder = Path(self._temporary.name)
         files.make_folder(self.folder)
-        with files.Lock(self.folder):
+        with Lock(self.folder):
             self._sweep()
             for event in self._run(jobs, fresh, fail_fast, mix_hardware):
                 if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):

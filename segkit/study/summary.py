@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit import files, plugins
+from segkit import files, locks, plugins
 from segkit.metrics import best_value, direction, metrics
 from segkit.study import remarks
 from segkit.study.reading import FINISHED, TrialRecord, planned, read_trial
@@ -162,7 +162,7 @@ def summarize(run: Path) -> Summary:
         )
         for result in results
     ]
-    missing = [remarks.unfinished(t, files.is_locked(run)) for t in trials if t.status != FINISHED or t.problem]
+    missing = [remarks.unfinished(t, locks.is_locked(run)) for t in trials if t.status != FINISHED or t.problem]
     return Summary(
         run=run,
         title=plan.title,

@@ -14,6 +14,7 @@ import segkit
 from segkit import files, plugins
 from segkit.evaluation import Row
 from segkit.identity import TRAINING_NUMBER, plugin_hashes
+from segkit.locks import Folder
 from segkit.overlay import draw_overlay
 from segkit.recipe import Recipe
 from segkit.training import checkpoint
@@ -55,7 +56,7 @@ class Record:
 
     def __init__(self, job: Job, recipe: Recipe, parts: Assembly) -> None:
         self.job, self.recipe, self.parts = job, recipe, parts
-        self.folder = files.Folder(job.run / job.folder)
+        self.folder = Folder(job.run / job.folder)
         self.history = History()
         self.best: tuple[float, int] | None = None
         self.warnings: list[str] = []

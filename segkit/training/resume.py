@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 
 import torch
@@ -92,7 +91,7 @@ def restore(record: Record) -> str:
 def _restore_finished(record: Record) -> str:
     """Take over a finished trial without last.safetensors, which can be evaluated again; return what to tell."""
     try:
-        status = json.loads(files.read_text(record.folder / "trial.json"))
+        status = files.read_json(record.folder / "trial.json")
         rows = list(csv.DictReader(io.StringIO(files.read_text(record.folder / "metrics.csv"), newline="")))
         history = History()
         for row in rows:
