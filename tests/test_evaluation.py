@@ -95,7 +95,7 @@ def test_independent_channels_are_cut_at_one_half_and_may_overlap() -> None:
     scores = torch.tensor([0.0, 3.0]).view(1, 2, 1, 1).expand(1, 2, *SIZE)
     for found in predictions(evaluator(2, exclusive=False), scores):
         assert found.mask.all()
-        assert (found.mask == (found.probability >= 0.5)).all()
+        assert (found.mask == (np.asarray(found.probability, np.float32) >= 0.5)).all()
 
 
 def seen(uses: str) -> tuple[list[NDArray[Any]], Component]:

@@ -348,6 +348,17 @@ class Odd(torch.optim.SGD):
         return closure()
 return Odd(parameters, lr=0.1)
 
+=== optimizer keeps what cannot be saved
+optimizer
+check: its state cannot be saved
+run: cannot be saved without pickle
+class Odd(torch.optim.SGD):
+    def step(self, closure=None):
+        for group in self.param_groups:
+            self.state[group["params"][0]]["history"] = object()
+        return super().step()
+return Odd(parameters, lr=0.1)
+
 === optimizer seeds
 optimizer
 check: it seeds torch's global

@@ -9,6 +9,7 @@ import math
 import torch
 
 from segkit import files
+from segkit.blame import blame
 from segkit.errors import UserError
 from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
 from segkit.training import checkpoint
@@ -42,7 +43,11 @@ def save_last(record: Record) -> None:
         "warnings": record.warnings,
         "seconds": record.seconds_so_far(),
     }
-    checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
+    try:
+        checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
+    except TypeError as error:  # it says which part of the state cannot be saved
+        slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
+        blame([state.parts[slot]] if slot in state.parts else [], error)
 
 
 def restore(record: Record) -> str:
