@@ -74,11 +74,15 @@ def run(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/l1l2.")],
+    plugins: Plugins = None,
 ) -> int:
     """Make the tables and figures of RUN again from what is on disk."""
+    from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.study.report import write_report
 
+    if plugins:
+        loader.load(plugins)
     if not (folder / "recipe.toml").is_file():
         raise UserError(f"{folder}: no run folder (it has no recipe.toml).")
     write_report(folder)
