@@ -5,7 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+import time
+import tracemalloc
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +118,7 @@ def test_one_mark_in_one_trial_counts_for_all_others(tmp_path: Path) -> None:
 
 
 def test_the_rule_is_one_for_each_channel_and_metric(tmp_path: Path) -> None:
-    words = {"metrics": {"dice": 0.0, "hd95": 300.0}, "channels": ("cavity", "wall")}
+    words: dict[str, Any] = {"metrics": {"dice": 0.0, "hd95": 300.0}, "channels": ("cavity", "wall")}
     run = healthy_study(tmp_path / "study", **words)
     rows = [row if row[2] == "cavity" or row[5] else [*row[:4], "", 0, 0] for row in rows_of(1, range(5, 10), **words)]
     for seed in SEEDS:
@@ -372,8 +377,6 @@ def test_damaged_rows_are_named_by_their_line(tmp_path: Path, row: str, sentence
 
 
 def test_a_pipe_and_a_deep_tree_in_a_run_folder_are_said(tmp_path: Path) -> None:
-    import os
-
     run = healthy_study(tmp_path / "study")
     (run / "none" / "seed-1" / "trial.json").write_text("[" * 200_000)
     (run / "none" / "seed-2" / "cases.csv").unlink()
@@ -381,6 +384,99 @@ def test_a_pipe_and_a_deep_tree_in_a_run_folder_are_said(tmp_path: Path) -> None
     said = text(run)
     assert "none, seed 1: trial.json cannot be read" in said
     assert "none, seed 2: cases.csv cannot be read: it is no regular file: left out" in said
+
+
+def report_process(run: Path) -> tuple[float, float]:
+    """Return the CPU seconds and the most MiB of memory that `segkit report` takes."""
+    code = (
+        "import sys, time; from segkit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "assert 'torch' not in sys.modules\n"
+        "status = open('/proc/self/status').read()\n"  # the peak of getrusage is also that of the process before exec
+        "print(time.process_time(), int(status.split('VmHWM:')[1].split()[0]) / 1024)"
+    )
+    command = [sys.executable, "-c", code, "report", str(run.resolve())]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert found.returncode == 0, found.stderr
+    seconds, memory = found.stdout.split()[-2:]
+    return float(seconds), float(memory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
+def test_a_report_needs_no_torch_and_little_memory(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "study", seeds=(1, 2), pictures=False, epochs=3)
+    assert report_process(run)[1] < 300
+
+
+def test_cases_are_read_by_the_million(tmp_path: Path) -> None:
+    """A report of 10 trials of 10,000 cases has a second or so for 1.2 million rows: one as long as here is nothing."""
+    run = make_run(tmp_path / "study", {"none": 0.0}, (1, 2), patients=400, cases=10, pictures=False, epochs=3)
+    paths = sorted(run.glob("*/*/cases.csv"))
+    rows = sum(path.read_bytes().count(b"\n") for path in paths)
+    known: dict[bytes, Any] = {}
+    started = time.process_time()
+    read = [read_cases(path, known) for path in paths]
+    per_row = (time.process_time() - started) / rows
+    assert rows > 90_000
+    assert per_row < 5e-6, "python's own csv and float take ten times as long as the budget"
+    assert len(known) == 1, "trials of the same cases share their names"
+    tracemalloc.start()
+    read_cases(paths[1], known)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300 * rows
+    assert len(read) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's memory from /proc")
+def test_a_report_of_ten_trials_of_ten_thousand_cases(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "study", {"none": 0.0, "other": -0.01}, (1, 2, 3, 4, 5), patients=1000, cases=10, pictures=False
+    )
+    seconds, memory = report_process(run)
+    assert seconds < 10, "five seconds on a machine that does nothing else"
+    assert memory < 300
+
+
+def test_nothing_is_folded_on_paper(tmp_path: Path) -> None:
+    found = page(healthy_study(tmp_path / "study", metrics={"dice": 0.0, "hd95": 300.0}))
+    assert "<details" not in found, "no browser prints a closed one, and no style makes all of them"
+    assert found.count('<div class="folded"><input type="checkbox"') == 2
+    rules = found.split("<style>")[1].split("</style>")[0]
+    hiding = [line for line in rules.splitlines() if "display: none" in line]
+    assert [line.strip().split(" {")[0] for line in hiding] == ["@media screen", ".folded input"]
+    assert "overflow: visible" in rules.split("@media print")[1]
+    ids = re.findall(r'<input type="checkbox" id="([^"]+)"', found)
+    assert ids == re.findall(r'<label for="([^"]+)"', found)
+    assert len(set(ids)) == 2
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    said = text(make_run(tmp_path / "study", {"none": 0.0}, (1,), pictures=False, epochs=3))
+    assert "1 variant, 1 of 1 trial finished." in said
+    assert not re.search(r"\b1 (variants|trials|cases|patients|structures|rows)\b", said)
+
+
+def test_a_study_without_variants_or_compared_with_nothing_is_reported(tmp_path: Path) -> None:
+    run = healthy_study(tmp_path / "study")
+    recipe = run / "recipe.toml"
+    recipe.write_text(recipe.read_text().replace('compare_with = "none"', 'compare_with = "gone"'))
+    assert "study.compare_with names gone, which no variant is called: none is the reference." in text(run)
+
+
+def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
+    assert not files.is_locked(tmp_path)
+    with files.Lock(tmp_path):
+        assert files.is_locked(tmp_path)
+        assert files.is_locked(tmp_path)
+    assert not files.is_locked(tmp_path)
+    (tmp_path / ".lock").write_text('{"pid": 1}', encoding="utf-8")  # of a process that died
+    assert not files.is_locked(tmp_path)
+    assert (tmp_path / ".lock").read_text(encoding="utf-8") == '{"pid": 1}'
+    with files.Lock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.stem)

@@ -107,13 +107,17 @@ def _check_words(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/l1l2.")],
+    plugins: Plugins = None,
 ) -> int:
     """Make the tables and figures of RUN again from what is on disk."""
+    from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.study.report import write_report
 
     if not folder.is_dir():
         raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}no run folder. `segkit run` makes one.")
+    if plugins:
+        loader.load(plugins)
     if not (folder / "recipe.toml").is_file():
         raise UserError(
             f"{folder}: no run folder (it has no recipe.toml). Give the folder of a study, such as runs/l1l2."

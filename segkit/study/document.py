@@ -160,7 +160,6 @@ def _verdict(summary: Summary) -> list[Block]:
 
 
 def _told(texts: Mapping[str, str], table: Table) -> list[str]:
-    """Return what there is to say about the columns that a table has."""
     return [text for column, text in texts.items() if column in table.head]
 
 
