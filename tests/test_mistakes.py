@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from pydantic_core._pydantic_core import list_all_errors  # type: ignore[attr-defined]
+from pydantic_core._pydantic_core import list_all_errors
 
 from segkit.component import Entry
 from segkit.errors import UserError, printable, several
@@ -16,8 +16,9 @@ from segkit.plugins import registries
 from segkit.recipe import Recipe
 
 JARGON = re.compile(
-    r"after validation|validation error|tuple|[Ii]nput should|instance of|pattern|model_type|NoneType|dict|\bstr\b|\bint\b|constrained|literal\[|"
-    r"function-|valid (?:integer|number|boolean|array|string)|Input|\bobject\b|\(given"
+    r"after validation|validation error|tuple|[Ii]nput should|instance of|pattern|model_type|NoneType|dict|"
+    r"\bstr\b|\bint\b|constrained|"
+    r"literal\[|function-|valid (?:integer|number|boolean|array|string)|Input|\bobject\b|\(given"
 )
 WRONG: list[Any] = [
     None,

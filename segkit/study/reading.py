@@ -129,7 +129,7 @@ def _info(path: Path) -> tuple[dict[str, Any], str]:
     try:
         found = files.read_json(path)
     except UserError as error:
-        return {}, str(error)
+        return {}, _unread(path, error)
     if not isinstance(found, dict):
         return {}, f"{path.name} cannot be read: it is no table of names and values"
     info = {name: value for name, value in found.items() if value is not None}
@@ -137,6 +137,11 @@ def _info(path: Path) -> tuple[dict[str, Any], str]:
     if wrong:
         return {}, f"{path.name} is damaged: {', '.join(wrong)} is not what a training writes"
     return info, ""
+
+
+def _unread(path: Path, error: UserError) -> str:
+    reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
+    return f"{path.name} cannot be read: {reason.removesuffix('.')}"
 
 
 def _is_table(value: Any) -> bool:
@@ -179,7 +184,7 @@ def _rows(path: Path, least: Sequence[str]) -> tuple[list[str], list[list[str]]]
         names = next(reader, [])
         rows = [(reader.line_num, row) for row in reader]
     except UserError as error:
-        raise ValueError(str(error).removeprefix(f"{path.parent}/")) from error
+        raise ValueError(_unread(path, error)) from error
     except csv.Error as error:
         raise ValueError(f"{path.name} is damaged: {error}") from error
     if not names:
