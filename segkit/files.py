@@ -88,7 +88,8 @@ def _advice(path: Path, error: OSError) -> str:
         wrong = next((part for part in (path, *path.parents) if part.is_symlink() and not part.exists()), None)
         if wrong is not None:
             return f"{wrong} is a link to nothing: remove it, or choose another place"
-        wrong = next((part for part in path.parents if part.exists() and not part.is_dir()), None)
+        candidates = [path, *path.parents] if error.errno == errno.ENOTDIR else path.parents
+        wrong = next((part for part in candidates if part.exists() and not part.is_dir()), None)
         if wrong is not None:
             return f"{wrong} is {kind_of(wrong)} and no folder: choose another place"
         if path.exists():
@@ -132,7 +133,7 @@ def check_folder(path: Path) -> None:
     with explained(path):
         above = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
         if not above.is_dir():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         _check_access(above)
 
 

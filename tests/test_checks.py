@@ -158,7 +158,7 @@ def test_a_sound_run_folder_gives_no_finding(trained: Path) -> None:
         (cell("summary.csv", "mean", "0.999"), "summary.csv", "does not agree with the trials"),
         (replaced("a/seed-1/recipe.toml", "lr = 0.01", "lr = 0.02"), "a/seed-1/recipe.toml", "differs from the recipe"),
         (replaced("a/seed-1/recipe.toml", "lr = 0.01", "lr = = 0.01"), "a/seed-1", "damaged"),
-        (replaced("a/seed-1/trial.json", "{", "["), "a/seed-1", "damaged: no JSON table"),
+        (replaced("a/seed-1/trial.json", "{", "["), "a/seed-1", "damaged: no JSON"),
     ],
     ids=[
         "flipped bit",

@@ -69,7 +69,7 @@ def main() -> None:
 def _usage(error: Any) -> str:
     """Return what is wrong with the words of a command, and where its options are listed."""
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "segkit"
+    command = f"segkit {context.info_name}" if context and context.parent else "segkit"
     text = str(error.format_message())
     for wording, plain in PLAINER.items():
         text = re.sub(wording, plain, text)

@@ -170,7 +170,7 @@ def _info(path: Path) -> tuple[dict[str, Any], str]:
     try:
         found = files.read_json(path)
     except UserError as error:
-        return {}, str(error)
+        return {}, _unread(path, error)
     if not isinstance(found, dict):
         return {}, f"{path.name} cannot be read: it is no table of names and values"
     info = {name: value for name, value in found.items() if value is not None}
@@ -178,6 +178,11 @@ def _info(path: Path) -> tuple[dict[str, Any], str]:
     if wrong:
         return {}, f"{path.name} is damaged: {', '.join(wrong)} is not what a training writes"
     return info, ""
+
+
+def _unread(path: Path, error: UserError) -> str:
+    reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
+    return f"{path.name} cannot be read: {reason.removesuffix('.')}"
 
 
 def _is_table(value: Any) -> bool:

@@ -1,0 +1,107 @@
+"""pydantic's mistakes in segkit's words: none of its own is left, whatever is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from pydantic_core._pydantic_core import list_all_errors
+
+from segkit.component import Entry
+from segkit.errors import UserError, printable, several
+from segkit.mistakes import MUST_BE, summed
+from segkit.plugins import registries
+from segkit.recipe import Recipe
+
+JARGON = re.compile(
+    r"after validation|validation error|tuple|[Ii]nput should|instance of|pattern|model_type|NoneType|dict|"
+    r"\bstr\b|\bint\b|constrained|"
+    r"literal\[|function-|valid (?:integer|number|boolean|array|string)|Input|\bobject\b|\(given"
+)
+WRONG: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    2,
+    10**9,
+    0.5,
+    -0.5,
+    1e30,
+    "",
+    "x",
+    [],
+    ["x"],
+    [1],
+    [1, 2, 3],
+    [[]],
+    {},
+    {"x": 1},
+]
+OTHERS = ("value_error", "assertion_error", "missing", "extra_forbidden")
+
+
+@pytest.mark.parametrize("kind", [error for error in list_all_errors()], ids=lambda error: error["type"])
+def test_every_error_of_pydantic_has_words(kind: dict[str, Any]) -> None:
+    context = kind.get("example_context")
+    if context and context.get("error", "") is None:
+        context = context | {"error": ValueError("must be even")}
+    row: Any = {"type": kind["type"], "loc": ("x",), "input": 3, "ctx": context or {}}
+    text = summed(ValidationError.from_exception_data("x", [row]))
+    assert text
+    assert not JARGON.search(text), text
+    assert text.startswith("must be ") or kind["type"] in OTHERS
+
+
+def test_the_table_names_errors_that_there_are() -> None:
+    known = {error["type"] for error in list_all_errors()}
+    assert len(set(MUST_BE) & known) > 40
+
+
+ENTRIES = [entry for registry in registries() for entry in registry]
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.registry.slot}.{entry.name}")
+def test_wrong_parameters_of_every_component_are_said_plainly(entry: Entry) -> None:
+    said: list[str] = []
+    for name in entry.known():
+        for value in WRONG:
+            try:
+                entry.registry.component(entry.name, {name: value})
+            except UserError as error:
+                said.append(str(error))
+    assert [text for text in said if JARGON.search(text)] == []
+    assert said or not entry.known()
+
+
+def test_wrong_values_of_every_key_of_a_recipe_are_said_plainly() -> None:
+    said: list[str] = []
+    for name, field in Recipe.model_fields.items():
+        keys = list(getattr(field.annotation, "model_fields", {}))
+        for path in [(name,), *((name, key) for key in keys)]:
+            for value in WRONG:
+                tree = {path[0]: value} if len(path) == 1 else {path[0]: {path[1]: value}}
+                try:
+                    Recipe.from_dict(tree)
+                except UserError as error:
+                    said.append(str(error))
+    assert [text for text in said if JARGON.search(text)] == []
+    assert len(said) > 200
+
+
+def test_alternatives_are_one_mistake() -> None:
+    with pytest.raises(UserError, match=r'^recipe: train.workers: must be a whole number, or "auto", got "x"$'):
+        Recipe.from_dict({"train": {"workers": "x"}})
+
+
+def test_what_a_terminal_must_not_be_given_is_spelled_out() -> None:
+    assert printable("a\x1b[31m\x9b\u202e\r\u2028\udcff") == "a\\x1b[31m\\u009b\\u202e\\x0d\\u2028\\udcff"
+    assert printable("é 学 🙂\n\thi") == "é 学 🙂\n\thi"
+
+
+def test_very_many_mistakes_are_counted() -> None:
+    lines = str(several([str(number) for number in range(1000)])).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "... and 980 more mistakes"

@@ -1,0 +1,95 @@
+"""Variants: labels and their folders, flags that change nothing, studies that are too large."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segkit.recipe import compose, validate
+from segkit.study.plan import trials
+from segkit.variants import folders, slug
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("l1=1e-3 l2=1e-2", "l1=1e-3_l2=1e-2"),
+        ("rec ipé", "rec_ipé"),
+        ("e\u0301", "é"),
+        ("学習率 0.1", "学習率_0.1"),
+        ("हिन्दी", "हिन्दी"),
+        ("../x", "x"),
+        (".", "variant"),
+        ("", "variant"),
+        ("🙂", "variant"),
+        ("a. ", "a"),
+        ("CON", "variant_CON"),
+        ("nul.txt", "variant_nul.txt"),
+        ("figures", "variant_figures"),
+        ("recipe.toml", "variant_recipe.toml"),
+        ("a\u202eb\x1b[31m", "a_b_31m"),
+    ],
+)
+def test_a_folder_is_readable_and_lies_where_it_should(label: str, name: str) -> None:
+    assert slug(label) == name
+
+
+def test_no_two_labels_share_a_folder() -> None:
+    labels = ["a, b", "a b", "A b", "é", "e\u0301", "É", "🙂", "🙃", "x" * 300, "x" * 299 + "y", "ß", "ss", "学" * 300]
+    found = folders(labels)
+    same = {unicodedata.normalize("NFKC", name.casefold()) for name in found.values()}
+    assert len(same) == len(labels)
+    assert found["a, b"] == "a_b"
+    assert found["a b"].startswith("a_b-")
+    assert len(found["a b"]) == len("a_b-") + 6
+    assert folders(labels) == found
+    assert max(len(name.encode()) for name in found.values()) <= 100
+
+
+@given(st.lists(st.text(max_size=120), unique=True, max_size=6))
+def test_folders_of_any_labels_are_apart_and_below_the_run(labels: list[str]) -> None:
+    names = list(folders(labels).values())
+    assert len({name.casefold() for name in names}) == len(labels)
+    for name in names:
+        assert Path(name).name == name
+        assert name[0] not in "._"
+        assert name.isprintable()
+        assert 0 < len(name.encode()) <= 100
+
+
+def warnings(folder: Path, text: str, *sets: str, overlay: str = "") -> list[str]:
+    (folder / "r.toml").write_text(text)
+    (folder / "o.toml").write_text(overlay or "title = 'x'")
+    document = compose(folder / "r.toml", overlays=[folder / "o.toml"], sets=sets)
+    trials(validate(document), document)
+    return document.warnings
+
+
+VARIED = "[[study.variants]]\nlabel = 'a'\n[[study.variants]]\nlabel = 'b'\noptimizer.Adam.lr = 0.5\n"
+
+
+def test_what_is_seldom_meant_is_a_warning(tmp_path: Path) -> None:
+    assert warnings(tmp_path, VARIED) == []
+    (line,) = warnings(tmp_path, VARIED, "optimizer.Adam.lr=0.25")
+    assert line.startswith("--set optimizer.Adam.lr=0.25: has no effect in 'b', where ")
+    assert line.endswith("r.toml:5 decides.")
+    (line,) = warnings(tmp_path, VARIED, overlay="[optimizer.Adam]\nlr = 0.25\n[train]\nepochs = 2\n")
+    assert "o.toml: its optimizer.Adam.lr has no effect in 'b'" in line
+    (line,) = warnings(tmp_path, VARIED.replace("0.5", "1e-3"), "optimizer.Adam.weight_decay=0")
+    assert line == "'a', 'b' are the same recipe under 2 labels: there is no difference."
+    (line,) = warnings(tmp_path, "[study.grid]\n'train.epochs' = [3]\n")
+    assert "study.grid: has only one point" in line
+    (line,) = warnings(tmp_path, "[split]\nfolds = 2\nvalidation = 0.5\n")
+    assert "r.toml:3: split.validation: has no effect: with split.folds" in line
+
+
+def test_a_grid_over_two_keys_of_one_name_tells_them_apart(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[study.grid]\n'loss.dice.weight' = [1, 2]\n'loss.bce.weight' = [1, 2]\n")
+    document = compose(path)
+    labels = [trial.variant for trial in trials(validate(document), document)]
+    assert labels[1] == "loss.dice.weight=1, loss.bce.weight=2"
