@@ -259,17 +259,13 @@ def dotted(text: str) -> Path_:
 
 
 def set_value(document: Document, assignment: str) -> None:
-    """Apply one `--set path=value`; the value is TOML, and a bare word a string.
-
-    Raises:
-        UserError: the assignment has no `=`, no path or no value; it names the flag.
-    """
+    """Apply one `--set path=value`; see `assigned`."""
     flag, path, value = assigned(assignment)
     document.merge(nest(path, value), Source(flag, None, Path.cwd(), flag=flag))
 
 
 def assigned(assignment: str) -> tuple[str, Path_, Any]:
-    """Return the flag as typed, the path and the value of one `--set path=value`.
+    """Return the flag as typed, the path, and the value of one `--set path=value`: TOML, or a bare word.
 
     Raises:
         UserError: the assignment has no `=`, no path or no value; it names the flag.
@@ -278,20 +274,13 @@ def assigned(assignment: str) -> tuple[str, Path_, Any]:
     name, equals, text = assignment.partition("=")
     if not equals or not name.strip():
         raise UserError(f"{flag}: should be path=value, as in --set loss.dice_mix.lambda=0.6.")
-    if not _is_text(assignment):
+    if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in assignment):  # bytes that are no UTF-8
         raise UserError(f"{flag}: not text in UTF-8.")
     try:
         path = dotted(name.strip())
     except ValueError as error:
         raise UserError(f"{flag}: {error}.") from None
     return flag, path, _value(flag, text.strip())
-
-
-def _is_text(text: str) -> bool:
-    try:
-        return "\0" not in text.encode().decode()
-    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
-        return False
 
 
 def _value(flag: str, text: str) -> Any:

@@ -90,13 +90,7 @@ class Registry:
             if not callable(factory):
                 raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
             signature = inspect.signature(factory)
-            self.add(
-                name,
-                factory,
-                signature,
-                doc=factory.__doc__ or "",
-                traits=traits,
-            )
+            self.add(name, factory, signature, doc=factory.__doc__ or "", traits=traits)
             return factory
 
         return decorate

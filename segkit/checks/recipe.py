@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkit import files
 from segkit.errors import UserError
 from segkit.identity import training_identity
 from segkit.recipe import Recipe
@@ -54,12 +55,23 @@ def check_trials(planned: list[Trial]) -> Iterator[Tried]:
                 limit=Limit(batches=1),
             )
             events = list(run_trial(job, stop=lambda: False))
-        findings = tuple(
+            large = _too_large(trial, Path(run) / trial.folder / "trial.json")
+        findings = [
             Finding("fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant)
             for event in events
             if event.kind in ("failed", "warning")
-        )
-        yield Tried(trial.variant, findings, tuple(event.text for event in events if event.kind == "log"))
+        ]
+        findings += [Finding("warning", large, trial.variant)] if large else []
+        yield Tried(trial.variant, tuple(findings), tuple(event.text for event in events if event.kind == "log"))
+
+
+def _too_large(trial: Trial, status: Path) -> str | None:
+    """Return the warning about batches of the recipe's own size, given the trial.json of the small ones."""
+    from segkit.training.doubts import batch_warning
+
+    with contextlib.suppress(UserError, KeyError):
+        return batch_warning(trial.recipe, len(files.read_json(status)["split"]["train"]))
+    return None
 
 
 def _small(recipe: Recipe) -> Recipe:

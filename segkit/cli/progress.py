@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
+from segkit.errors import printable
 from segkit.study.prose import counted
 from segkit.study.style import shorten
 from segkit.training.events import Event
@@ -51,7 +52,7 @@ class Plain:
 
     def write(self, text: str) -> None:
         """Write one line."""
-        print(text, file=self.out, flush=True)
+        print(printable(text), file=self.out, flush=True)
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -95,7 +96,7 @@ class Live(Plain):
 
     def write(self, text: str) -> None:
         """Write one line above the bars."""
-        self.console.print(text)
+        self.console.print(printable(text))
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -141,7 +142,7 @@ class _Name(ProgressColumn):
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
     def render(self, task: Task) -> Text:
-        return Text(self.live.names().get(task.description, task.description))
+        return Text(printable(self.live.names().get(task.description, task.description)))
 
 
 class _Bar(ProgressColumn):

@@ -144,7 +144,7 @@ def _verdict(summary: Summary) -> list[Block]:
         return []
     verdicts = [line.result.verdict for line in summary.headline]
     metric = summary.headline[0].result.metric
-    named = {"dice": ("Dice", " (probability 0.5 and above)")}.get(metric, (metric, ""))
+    named = {"dice": ("Dice", " (masks at one half, or arg max with exclusive classes)")}.get(metric, (metric, ""))
     table = verdict_table(summary)
     compared = len(summary.variants) > 1
     heading = f"Verdict: each variant against {summary.reference}" if compared else "Result"

@@ -24,6 +24,7 @@ from segkit.recipe import Recipe
 from segkit.schedulers import Schedule
 from segkit.training.batches import Batches, Samples, to_device_float
 from segkit.training.device import Device, be_deterministic, choose
+from segkit.training.doubts import batch_warning, loss_warning
 from segkit.training.events import Limit
 from segkit.training.loop import State
 from segkit.training.objective import Objective
@@ -139,6 +140,8 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
         be_deterministic(device.device)
+    size = None if limit.batches or limit.overfit else batch_warning(recipe, len(split.train))
+    doubts = [text for text in (size, loss_warning(recipe)) if text]
     torch.manual_seed(settings.seed)
     channels = len(dataset.channels)
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -187,7 +190,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         split=split,
         fingerprint=printed,
         log=[device.reason, _counts(dataset, split), *dataset.notes, *split.notes],
-        warnings=[*split.warnings],
+        warnings=[*split.warnings, *doubts],
     )
 
 

@@ -42,6 +42,12 @@ def loss_warning(recipe: Recipe) -> str | None:
         )
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
+            if exclusive and _ignores_background(recipe, truth):
+                names = ", ".join(f"loss.{component.name}" for component in recipe.loss)
+                return (
+                    f"{names}: the background, channel 0 of exclusive classes, has no part in it: what is background is "
+                    "learned only from where the structures are. Let the loss take channel 0 too, or add one that does."
+                )
             objective = Objective(recipe.loss, (), torch.nn.Identity(), exclusive=exclusive)
             best, *others = (float(objective.loss(40 * masks - 20, truth)) for masks in (truth, everything, nothing))
     except Exception:  # it is built and tried on the data later, where its error is told
@@ -54,3 +60,12 @@ def loss_warning(recipe: Recipe) -> str | None:
                 f"{effect} is not held down. Change the loss's parameters, or add another loss."
             )
     return None
+
+
+def _ignores_background(recipe: Recipe, truth: torch.Tensor) -> bool:
+    """Return whether no loss has a gradient in the first channel, the background."""
+    logits = torch.linspace(-3, 3, truth.numel()).reshape(truth.shape).requires_grad_()
+    objective = Objective(recipe.loss, (), torch.nn.Identity(), exclusive=False)  # log-odds are handed in as they are
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(objective.loss(logits, truth), logits)
+    return not bool(gradient[:, 0].any()) and bool(gradient.any())

@@ -1,0 +1,99 @@
+"""What a recipe may say but its author seldom means, once the data and the losses are there: warned of, loudly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segkit
+from segkit import UserError, toml
+from segkit.checks.recipe import check_trials
+from segkit.datasets.case import Case, Dataset
+from segkit.recipe import Recipe, compose, validate
+from segkit.study.plan import trials
+from segkit.training.doubts import batch_warning, loss_warning
+from segkit.types import Tensor
+from tests import small
+from tests.small import BASE, discs, train
+
+LARGE = "train.batch_size is 500, but there are 8 training cases: an epoch is a single step on all of them"
+
+
+def foreground(logits: Tensor, target: Tensor) -> Tensor:
+    """Dice of the structures alone, the background left out."""
+    chance, truth = logits[:, 1:].sigmoid(), target[:, 1:]
+    return 1 - (2 * (chance * truth).sum() + 1) / (chance.sum() + truth.sum() + 1)
+
+
+def nameless() -> Dataset:
+    """The discs, of nobody."""
+    found = discs()
+    cases = [Case(c.name, None, np.asarray(c.image), np.asarray(c.masks), c.spacing_mm) for c in found.cases]
+    return Dataset("nameless", found.channels, tuple(cases))
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    before = [(registry, registry.snapshot()) for registry in (segkit.losses, segkit.datasets)]
+    segkit.losses.register("foreground", exclusive_only=True)(foreground)
+    segkit.datasets.register("nameless")(nameless)
+    yield
+    for registry, entries in before:
+        registry.restore(entries)
+
+
+def warnings_of(run: Path, *sets: str) -> list[str]:
+    return [event.text for event in train(run, *sets) if event.kind == "warning"]
+
+
+def test_a_batch_of_more_than_all_cases_is_warned_of_in_run_and_check(tmp_path: Path) -> None:
+    assert any(text.startswith(LARGE) for text in warnings_of(tmp_path, "train.batch_size=500", "train.epochs=1"))
+    status = json.loads((tmp_path / "only/seed-1/trial.json").read_text())
+    assert any(text.startswith(LARGE) for text in status["warnings"]), "the report reads it there"
+    path = tmp_path / "large.toml"
+    path.write_text(toml.dumps(BASE))
+    document = compose(path, sets=["train.batch_size=500"])
+    (tried,) = check_trials(trials(validate(document), document))
+    assert any(finding.kind == "warning" and finding.text.startswith(LARGE) for finding in tried.findings)
+    assert batch_warning(small.recipe("train.batch_size=8"), 8) is None
+
+
+def test_images_of_nobody_are_warned_of_in_run(tmp_path: Path) -> None:
+    texts = warnings_of(tmp_path, "data=nameless", "train.epochs=1")
+    assert any("12 of 12 cases name no patient" in text for text in texts)
+
+
+def test_a_loss_that_ignores_the_background_of_exclusive_classes_is_warned_of(tmp_path: Path) -> None:
+    texts = warnings_of(tmp_path, "channels=exclusive", "loss=foreground", "train.epochs=1")
+    assert any(
+        "loss.foreground: the background, channel 0 of exclusive classes, has no part in it" in text for text in texts
+    )
+
+
+@pytest.mark.parametrize("channels", ["independent", "exclusive"])
+def test_a_loss_that_is_blind_to_what_is_too_much_is_warned_of() -> None:
+    text = loss_warning(small.recipe("loss={ tversky = { alpha = 0.0, beta = 1.0 } }"))
+    other = loss_warning(small.recipe("loss={ tversky = { alpha = 1.0, beta = 0.0 } }"))
+    assert "loss.tversky: everything marked costs no more than the truth" in f"{text} {other}"
+
+
+def test_no_loss_of_segkit_is_doubted_as_it_is(channels: str) -> None:
+    doubted: dict[str, Any] = {}
+    for entry in [entry for entry in segkit.losses if entry.origin == "segkit" and entry.name != "foreground"]:
+        if channels == "exclusive" or not entry.traits["exclusive_only"]:
+            recipe = Recipe.from_dict({"channels": channels, "loss": {entry.name: {}}})
+            doubted[entry.name] = loss_warning(recipe)
+    assert len(doubted) > 8
+    assert set(doubted.values()) == {None}
+
+
+def test_half_precision_on_a_cpu_is_refused() -> None:
+    from segkit.training.device import choose
+
+    with pytest.raises(UserError, match='"fp16" needs a GPU, and the device is cpu'):
+        choose("cpu", "fp16")
