@@ -75,13 +75,13 @@ def test_a_loss_that_ignores_the_background_of_exclusive_classes_is_warned_of(tm
     )
 
 
-@pytest.mark.parametrize("channels", ["independent", "exclusive"])
 def test_a_loss_that_is_blind_to_what_is_too_much_is_warned_of() -> None:
     text = loss_warning(small.recipe("loss={ tversky = { alpha = 0.0, beta = 1.0 } }"))
     other = loss_warning(small.recipe("loss={ tversky = { alpha = 1.0, beta = 0.0 } }"))
     assert "loss.tversky: everything marked costs no more than the truth" in f"{text} {other}"
 
 
+@pytest.mark.parametrize("channels", ["independent", "exclusive"])
 def test_no_loss_of_segkit_is_doubted_as_it_is(channels: str) -> None:
     doubted: dict[str, Any] = {}
     for entry in [entry for entry in segkit.losses if entry.origin == "segkit" and entry.name != "foreground"]:

@@ -45,7 +45,7 @@ def loss_warning(recipe: Recipe) -> str | None:
             if exclusive and _ignores_background(recipe, truth):
                 names = ", ".join(f"loss.{component.name}" for component in recipe.loss)
                 return (
-                    f"{names}: the background, channel 0 of exclusive classes, has no part in it: what is background is "
+                    f"{names}: the background, channel 0 of exclusive classes, has no part in it: background is "
                     "learned only from where the structures are. Let the loss take channel 0 too, or add one that does."
                 )
             objective = Objective(recipe.loss, (), torch.nn.Identity(), exclusive=exclusive)
