@@ -9,8 +9,10 @@ from types import ModuleType
 
 import pytest
 
+import tests.small  # registers its dataset, which no test may lose
 from segkit import plugins
 
+assert tests.small, "imported for what it registers"
 EXAMPLES = Path(__file__).parents[1] / "plugins"
 BUILT_IN = [(registry, registry.snapshot()) for registry in plugins.registries()]  # no test has run yet
 

@@ -313,7 +313,7 @@ def test_check_is_given_what_a_component_needs(tmp_path: Path) -> None:
         segkit.UserError, match=r"--set roof=x: no component has this parameter in mine\.py \(needy: root"
     ):
         check_plugin(Path("mine.py"), ["roof=x"])
-    with pytest.raises(segkit.UserError, match=r"loss\.scaled\.scale: .*greater than 0"):
+    with pytest.raises(segkit.UserError, match=r"loss\.scaled\.scale: must be above 0"):
         check_plugin(Path("mine.py"), ["scaled.scale=-1"])
     assert [item.component for item in check_plugin(Path("mine.py"), ["scale=2.5"]).checked] == [
         "data.needy", "loss.scaled",

@@ -131,5 +131,5 @@ def test_a_tensor_loss_compiles_into_one_graph(name: str) -> None:
 
 
 def test_a_weight_between_the_two_dices_outside_0_to_1_is_refused() -> None:
-    with pytest.raises(UserError, match=r"loss\.dice_mix\.lambda.*less than or equal to 1"):
+    with pytest.raises(UserError, match=r"loss\.dice_mix\.lambda.*must be 1 or less"):
         losses.build("dice_mix", {"lambda": 1.5})

@@ -159,5 +159,5 @@ def test_it_learns_a_mask() -> None:
 
 
 def test_no_levels_are_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.unet\.widths.*at least 1 item"):
+    with pytest.raises(UserError, match=r"model\.unet\.widths.*at least 1 value"):
         models.build("unet", {"widths": []}, 1, 2)

@@ -14,6 +14,9 @@ from segkit import UserError
 from segkit.study import figures, runs
 from segkit.study.report import write_report
 from segkit.training import checkpoint
+from tests.fresh_plugins import fresh
+
+__all__ = ["fresh"]
 
 FIXTURES = Path(__file__).parent / "fixtures/segkit-0.1.0"
 SENTENCE = (
@@ -23,14 +26,14 @@ SENTENCE = (
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with the plugins and run folders of then; no figures are drawn."""
+    tmp_path = fresh
     shutil.copytree(FIXTURES, tmp_path / "runs")
     shutil.move(tmp_path / "runs/recipe.toml", tmp_path / "old.toml")
     (tmp_path / "plugins").mkdir()
     shutil.copy(Path(__file__).parents[1] / "plugins/log_cosh_dice.py", tmp_path / "plugins")
     monkeypatch.setattr(figures, "FIGURES", {})
-    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -40,7 +43,7 @@ def study(name: str, *sets: str) -> runs.StudyRun:
 
 
 @pytest.mark.parametrize("file", sorted(FIXTURES.rglob("*.safetensors")), ids=lambda path: str(path.parent.name))
-def test_checkpoints_of_then_are_read(file: Path) -> None:
+def test_checkpoints_of_then_are_read(fresh: Path, file: Path) -> None:
     meta = checkpoint.read_meta(file)
     assert (meta["format"], meta["training_number"], meta["threads"], meta["compile"]) == (2, 1, 1, False)
     assert checkpoint.load(file, with_state=True).weights
@@ -48,7 +51,7 @@ def test_checkpoints_of_then_are_read(file: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["none", "plugin_loss"])
-def test_checkpoints_of_then_give_their_rows(variant: str) -> None:
+def test_checkpoints_of_then_give_their_rows(fresh: Path, variant: str) -> None:
     folder = FIXTURES / "old" / variant / "seed-1"
     with open(folder / "cases.csv", encoding="utf-8", newline="") as file:
         then = list(csv.DictReader(file))

@@ -157,5 +157,5 @@ def test_a_step_of_no_parameters_does_nothing() -> None:
 
 
 def test_a_negative_factor_is_refused() -> None:
-    with pytest.raises(UserError, match=r"regularizer\.l1l2\.l1.*greater than or equal to 0"):
+    with pytest.raises(UserError, match=r"regularizer\.l1l2\.l1.*must be 0 or more"):
         build("l1l2", l1=-1.0)

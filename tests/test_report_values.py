@@ -20,6 +20,7 @@ import pytest
 
 from segkit import files
 from segkit.identity import TRAINING_NUMBER
+from segkit.locks import Lock, is_locked
 from segkit.metrics import metrics
 from segkit.study import document, html, markdown
 from segkit.study.reading import planned, read_trial
@@ -467,15 +468,15 @@ def test_a_study_without_variants_or_compared_with_nothing_is_reported(tmp_path:
 
 
 def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
-    assert not files.is_locked(tmp_path)
-    with files.Lock(tmp_path):
-        assert files.is_locked(tmp_path)
-        assert files.is_locked(tmp_path)
-    assert not files.is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    with Lock(tmp_path):
+        assert is_locked(tmp_path)
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
     (tmp_path / ".lock").write_text('{"pid": 1}', encoding="utf-8")  # of a process that died
-    assert not files.is_locked(tmp_path)
+    assert not is_locked(tmp_path)
     assert (tmp_path / ".lock").read_text(encoding="utf-8") == '{"pid": 1}'
-    with files.Lock(tmp_path):
+    with Lock(tmp_path):
         pass
 
 

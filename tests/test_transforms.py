@@ -108,7 +108,7 @@ def test_what_makes_no_sense_or_would_be_changed_is_refused_when_built(
     name: str, values: dict[str, Any], message: str
 ) -> None:
     component = transforms.component(name, values)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         component()
 
 

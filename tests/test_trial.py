@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import segkit
 from segkit import toml
@@ -108,7 +109,7 @@ RESUMED: list[tuple[str, ...]] = [
     ("train.accumulate=2", "train.save_every={ steps = 1 }", "model.unet.dropout=0.3"),
     ("optimizer.SGD={ lr = 0.1, momentum = 0.9 }", "scheduler.OneCycleLR={ max_lr = 0.1 }"),
     ("scheduler.ReduceLROnPlateau={ patience = 0 }", "regularizer.l1={ proximal = true, weight = 1e-3 }"),
-    ("train.precision=fp16", "train.clip_norm=1.0"),
+    ("train.precision=bf16", "train.clip_norm=1.0"),
     ("train.workers=1", "train.clip_norm=0.1", "channels=exclusive", "train.budget=steps", "split.train_fraction=0.5"),
 ]
 
@@ -126,6 +127,18 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     assert any("goes on in epoch" in event.text for event in events)
     assert kinds(events)[-1] == "finished"
     same(tmp_path / "whole" if sets else whole, tmp_path / "broken")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "float32"])
+def test_a_training_on_cuda_goes_on_to_the_bit(tmp_path: Path, precision: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    sets = ("train.device=cuda", f"train.precision={precision}", "train.deterministic=true", "model.unet.dropout=0.2")
+    train(tmp_path / "whole", *sets)
+    assert kinds(train(tmp_path / "broken", *sets, stop_after=5))[-1] == "interrupted"
+    assert kinds(train(tmp_path / "broken", *sets))[-1] == "finished"
+    same(tmp_path / "whole", tmp_path / "broken")
 
 
 OPTIMIZERS = segkit.optimizers.names()

@@ -8,14 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from segkit.identity import TRAINING_NUMBER
+from segkit.identity import HARDWARE, TRAINING_NUMBER
 from segkit.metrics import best_value, metrics
 from segkit.study.prose import counted, listed
 from segkit.study.reading import DAMAGED, FINISHED, Planned, TrialRecord
 from segkit.study.scores import Scores
 from segkit.study.verdicts import Measure, Result
-
-HARDWARE = ("device", "precision", "threads", "compile")
 
 
 def unfinished(trial: TrialRecord, live: bool) -> str:

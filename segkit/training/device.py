@@ -70,7 +70,11 @@ def _device(name: str) -> tuple[torch.device, str]:
         if torch.backends.mps.is_available():
             return torch.device("mps"), "device mps: no CUDA device, but Apple's GPU"
         return torch.device("cpu"), "device cpu: torch sees no CUDA device and no MPS"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        known = '"auto", "cpu", "mps", "cuda" or "cuda:N"'
+        raise UserError(f'train.device: must be {known}, got "{name}".') from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
