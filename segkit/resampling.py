@@ -50,8 +50,7 @@ def follow_images(transform: Any, exclusive: bool) -> None:
     for inner in getattr(transform, "transforms", ()):
         follow_images(inner, exclusive)
     if isinstance(transform, a.Downscale):
-        if not set(transform.interpolation_pair.values()).isdisjoint(NEAREST):  # moves the image by whole pixels
-            _replace(transform, _Lowered(transform, exclusive))
+        _replace(transform, _Lowered(transform, exclusive))
         return
     scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
     kind = _Resized if isinstance(transform, (*scaling, a.CropAndPad)) else _Warped
@@ -94,7 +93,8 @@ class _ByArea:
         rows, columns = planes[0].shape
         board = _chessboard(-(-rows // 64) * 64, -(-columns // 64) * 64)[:rows, :columns]
         if len(labels) == 1:
-            return (planes[0] + board > HALF) * bits.dtype.type(labels[0])
+            one: Bits = (planes[0] + board > HALF).astype(bits.dtype) * bits.dtype.type(labels[0])
+            return one
         winner, most = _winner(planes, labels, board, bits.dtype)
         if self._exclusive:
             return winner
@@ -123,11 +123,18 @@ class _ByArea:
 
 
 class _Lowered(_ByArea):
-    """Downscale: masks stay sharp, but go where nearest neighbour takes the image."""
+    """Downscale: masks stay sharp, but go where the image goes."""
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
-        return self._decided(bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL))
+        if not set(self._transform.interpolation_pair.values()).isdisjoint(NEAREST):
+            return self._decided(bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL))
+        # The way down is by the factor, the way back from a whole number of pixels: together, they may scale a little.
+        scale = params["scale"]
+        shrink = [max(round(side * scale), 1) / (side * scale) for side in bits.shape]
+        if shrink == [1, 1]:
+            return bits
+        return self._mapped(bits, _centred(shrink), bits.shape, cv2.BORDER_REPLICATE)
 
 
 class _Resized(_ByArea):
@@ -153,11 +160,12 @@ class _Resized(_ByArea):
             flag = cv2.INTER_AREA
         if flag in NEAREST:
             return cv2.resize(bits, size[::-1], interpolation=flag)  # type: ignore[return-value]
-        if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):  # OpenCV moves such an image a little
-            return self._decided(bits, lambda plane: cv2.resize(plane, size[::-1], interpolation=flag))  # type: ignore
         if all(float(side).is_integer() for side in shrink):
             return self._averaged(bits, size, int(shrink[0]), int(shrink[1]))
-        return self._mapped(bits, _centred(shrink), size, cv2.BORDER_REPLICATE)
+        matrix = _centred(shrink)
+        if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):
+            matrix[:, 2] -= [_skew(new, step) for new, step in zip(size[::-1], shrink[::-1], strict=True)]
+        return self._mapped(bits, matrix, size, cv2.BORDER_REPLICATE)
 
     def _averaged(self, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
         """Average over blocks of pixels."""
@@ -206,6 +214,16 @@ def _centred(shrink: list[float]) -> NDArray[np.float64]:
     """Return the matrix of a resizing, (x, y) of pixel centres, from old pixels in a new one along (rows, columns)."""
     tall, wide = shrink
     return np.array([[1 / wide, 0, (1 / wide - 1) / 2], [0, 1 / tall, (1 / tall - 1) / 2]])
+
+
+def _skew(new: int, step: float) -> float:
+    """Return by how many new pixels OpenCV's INTER_AREA misplaces an axis that shrinks while the other one grows."""
+    if step <= 1:
+        return 0.0
+    at = np.arange(new)
+    first = np.floor(at * step)
+    sampled = first + at + 1 - (first + 1) / step  # between two old pixels: OpenCV takes no more
+    return float(np.mean(sampled - (at + 0.5) * step + 0.5)) / step
 
 
 def _softener(matrix: NDArray[np.float64]) -> tuple[Callable[[Plane], Plane], int]:
@@ -259,5 +277,6 @@ def _kernel(variance: float) -> NDArray[np.float64]:
         reach += 1
     inner = np.arange(1 - reach, reach)
     end = min((variance * len(inner) - (inner**2).sum()) / (2 * (reach**2 - variance)), 1.0)
-    weights = np.array([end, *np.ones(len(inner)), end])
-    return weights / weights.sum()
+    weights: NDArray[np.float64] = np.array([end, *np.ones(len(inner)), end])
+    weights /= weights.sum()
+    return weights
