@@ -93,8 +93,7 @@ class _ByArea:
         rows, columns = planes[0].shape
         board = _chessboard(-(-rows // 64) * 64, -(-columns // 64) * 64)[:rows, :columns]
         if len(labels) == 1:
-            one: Bits = np.where(planes[0] + board > HALF, labels[0], 0).astype(bits.dtype)
-            return one
+            return np.where(planes[0] + board > HALF, bits.dtype.type(labels[0]), bits.dtype.type(0))
         winner, most = _winner(planes, labels, board, bits.dtype)
         if self._exclusive:
             return winner
