@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segkit import UserError, datasets
 from segkit.datasets import Case, Dataset, fill, read_contour, read_dicom
-from segkit.datasets.contours import Contour
-from segkit.datasets.reading import MOST_TEXT, decode, entries, inside, open_root, read_bytes, shortened
+from segkit.datasets.contours import Contour, outside, outside_notes
+from segkit.datasets.reading import (
+    MOST_TEXT,
+    decode,
+    entries,
+    inside,
+    is_folder,
+    once,
+    open_root,
+    read_bytes,
+    shortened,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +59,8 @@ def sunnybrook(
     Args:
         root: the folder.
         structures: the channels: "cavity" is the inner contour, filled, "wall" the outer one without it. Outer contours
-            exist at end diastole only: ("cavity",) takes end systole along. Frames that lack one are left out.
+            exist at end diastole only: ("cavity",) takes end systole along. Frames that lack one are left out. Where
+            an inner contour leaves the outer one, its pixels there are cavity and no wall; a note names the frame.
         series: of a patient, e.g. { SCD0000101 = "CINESAX_300" }, where it is not to be found out.
 
     Raises:
@@ -61,7 +72,7 @@ def sunnybrook(
     if not structures or len(set(structures)) < len(structures):
         raise UserError(f"structures: {list(structures)} should name each channel once, and at least one.")
     needed = {"i", "o"} if "wall" in structures else {"i"}
-    cases, partial, absent = [], [], []
+    cases, partial, absent, astray = [], [], [], {}
     for patient, images, folder in _linked(top):
         if images is None:
             absent.append(patient)
@@ -70,7 +81,9 @@ def sunnybrook(
         chosen = _choose(_candidates(top, images, (series or {}).get(patient)), contours, images)
         for number, lines in contours.items():
             if needed <= set(lines):
-                cases.append(_case(patient, chosen[number], lines, structures))
+                case, beyond = _case(patient, chosen[number], lines, structures)
+                cases.append(case)
+                astray[case.name] = beyond
             else:
                 partial.append(f"{patient}/{number:04d}")
     notes = [f"{len(absent)} patient(s) with contours, but without images here: {shortened(absent)}."] if absent else []
@@ -80,33 +93,33 @@ def sunnybrook(
         )
     if not cases:
         raise UserError(f"{root}: no frame has an image and the contours of {', '.join(structures)}. {' '.join(notes)}")
-    return Dataset("sunnybrook", tuple(structures), tuple(cases), tuple(notes))
+    return Dataset("sunnybrook", tuple(structures), tuple(cases), (*notes, *outside_notes(astray)))
 
 
 def _linked(top: Path) -> Iterator[tuple[str, Path | None, Path]]:
     """Yield the PatientID, the folder of images (None if it is not there) and that of contours of each patient."""
-    found = list(_walk(top, top, DEPTH))
+    found = list(_walk(top, top, DEPTH, {top}))
     ids = _table(top, [path for path in found if path.suffix.lower() == ".csv"])
     images: dict[str, Path] = {}
     for path in found:
-        if path.is_dir() and PATIENT.fullmatch(path.name):
+        if is_folder(path) and PATIENT.fullmatch(path.name):
             if path.name in images:
                 raise UserError(f"{images[path.name]} and {path}: one patient twice. Remove or rename one.")
             images[path.name] = path
     for path in found:
-        if (path / "contours-manual" / "IRCCI-expert").is_dir():
+        if is_folder(path / "contours-manual" / "IRCCI-expert"):
             if _plain(path.name) not in ids:
                 raise UserError(f"{path}: the patient table has no OriginalID {_plain(path.name)}.")
             patient = ids[_plain(path.name)]
             yield patient, images.get(patient), path
 
 
-def _walk(top: Path, folder: Path, depth: int) -> Iterator[Path]:
+def _walk(top: Path, folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
     """Yield files and folders, but nothing inside a patient's."""
     for path in entries(folder):
-        yield inside(top, path)
-        if depth > 1 and path.is_dir() and not (PATIENT.fullmatch(path.name) or (path / "contours-manual").is_dir()):
-            yield from _walk(top, path, depth - 1)
+        yield once(top, path, seen) if is_folder(path) else inside(top, path)
+        if depth > 1 and is_folder(path) and not (PATIENT.fullmatch(path.name) or is_folder(path / "contours-manual")):
+            yield from _walk(top, path, depth - 1, seen)
 
 
 def _plain(name: str) -> str:
@@ -118,15 +131,20 @@ def _table(top: Path, files: list[Path]) -> dict[str, str]:
     """Return the PatientID of each OriginalID."""
     for path in files:
         rows = csv.DictReader(decode(read_bytes(path, MOST_TEXT), str(path)).splitlines(), skipinitialspace=True)
-        if not {"PatientID", "OriginalID"} <= set(rows.fieldnames or ()):
-            continue
-        ids: dict[str, str] = {}
-        for row in rows:
-            key, patient = _plain(row["OriginalID"] or ""), (row["PatientID"] or "").strip()
-            if key and (key in ids or patient in ids.values()):
-                raise UserError(f"{path}:{rows.line_num}: {key} or {patient} is here twice; ids tell patients apart.")
-            ids.update({key: patient} if key else {})
-        return ids
+        try:
+            if not {"PatientID", "OriginalID"} <= set(rows.fieldnames or ()):
+                continue
+            ids: dict[str, str] = {}
+            for row in rows:
+                key, patient = _plain(row["OriginalID"] or ""), (row["PatientID"] or "").strip()
+                if key and (key in ids or patient in ids.values()):
+                    raise UserError(
+                        f"{path}:{rows.line_num}: {key} or {patient} is here twice; ids tell patients apart."
+                    )
+                ids.update({key: patient} if key else {})
+            return ids
+        except csv.Error as error:
+            raise UserError(f"{path}:{rows.line_num}: no table: {error}.") from None
     raise UserError(f"{top}: no patient table is here (a CSV file with the columns PatientID and OriginalID).")
 
 
@@ -156,7 +174,7 @@ class _Series:
 
 def _candidates(top: Path, patient: Path, named: str | None) -> list[_Series]:
     """Return a patient's short-axis series, or the one that was named."""
-    folders = [path for path in entries(patient) if path.is_dir() and SERIES.fullmatch(path.name)]
+    folders = [path for path in entries(patient) if is_folder(path) and SERIES.fullmatch(path.name)]
     chosen = [path for path in folders if named in (None, path.name)]
     if not chosen:
         wanted = f"series {named}" if named else "CINESAX_* folder"
@@ -226,8 +244,8 @@ def _edge_strength(images: dict[int, tuple[Path, Image]], contours: Contours) ->
 
 def _case(
     patient: str, found: tuple[Path, Image], lines: dict[str, Contour], structures: tuple[Structure, ...]
-) -> Case:
-    """Return a labelled frame."""
+) -> tuple[Case, int]:
+    """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
     import numpy as np
 
     path, (image, spacing) = found
@@ -235,4 +253,5 @@ def _case(
     if len(masks) == 2 and masks["i"].sum() > masks["o"].sum():
         raise UserError(f"{lines['i'].name}: encloses more than the outer contour {lines['o'].name}. Are they swapped?")
     chosen = [masks["i"] if structure == "cavity" else masks["o"] & ~masks["i"] for structure in structures]
-    return Case(f"{patient}/{path.stem}", patient, image, np.stack(chosen), spacing)
+    beyond = outside(masks["i"], masks["o"]) if len(masks) == 2 else 0
+    return Case(f"{patient}/{path.stem}", patient, image, np.stack(chosen), spacing), beyond

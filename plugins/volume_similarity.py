@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 
 from segkit import metrics
-from segkit.metrics import Mask, Probability, Spacing, hard
+from segkit.metrics import Mask, Spacing
 
 
-@metrics.register("volume_similarity")
-def volume_similarity(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
+@metrics.register("volume_similarity", best=1.0)
+def volume_similarity(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Volumetric similarity: 1 - | |P| - |T| | / (|P| + |T|), 0 to 1; where the masks lie does not matter.
 
     1 says that the areas agree, not that the masks overlap: read it beside Dice. A missed structure and a false
     positive on empty truth are 0; both empty is undefined (NaN), which is counted but never averaged.
 
     Args:
-        prediction: (H, W) probability; P is where it is 0.5 or more.
+        prediction: (H, W) bool, P.
         truth: (H, W) bool, T.
         spacing_mm: not used: the pixel's area cancels.
 
     Source: Taha & Hanbury 2015 (Metrics for evaluating 3D medical image segmentation), volume based metrics.
     """
-    predicted, true = int(hard(prediction).sum()), int(truth.sum())
+    predicted, true = int(prediction.sum()), int(truth.sum())
     return 1 - abs(predicted - true) / (predicted + true) if predicted + true else math.nan

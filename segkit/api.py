@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit import layers, plugins
+from segkit.blame import ComponentError, suspects
 from segkit.errors import UserError
-from segkit.recipe import Recipe, validate
+from segkit.plugins import changed_plugins as changed_plugins
+from segkit.recipe import Recipe, Train, validate
 
 if TYPE_CHECKING:
     from torch import nn
 
     from segkit.datasets.case import Case
-    from segkit.evaluation import Row
+    from segkit.evaluation import Prediction, Row
     from segkit.study.runs import Outcome
+    from segkit.training.device import Device
     from segkit.training.events import Event
     from segkit.types import Array
 
@@ -29,6 +33,7 @@ def run(
     overlays: Iterable[str | Path] = (),
     sets: Iterable[str] = (),
     jobs: int | str = 1,
+    mix_hardware: bool = False,
     on_event: Callable[[Event], Any] = lambda event: None,
 ) -> Outcome:
     """Train every trial of a recipe, evaluate, report: `segkit run` from Python.
@@ -39,6 +44,7 @@ def run(
         overlays: files laid over the recipe.
         sets: `path=value` settings.
         jobs: trials side by side, or "auto"; more than one needs a script guarded by `if __name__ == "__main__"`.
+        mix_hardware: let trials of other devices, precisions and numbers of threads stand side by side.
         on_event: called with each event of each trial.
 
     Raises:
@@ -50,7 +56,7 @@ def run(
     studies, _ = runs.plan([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
     if len(studies) != 1:
         raise UserError(f"{recipe}: stands for {len(studies)} studies; run takes the recipe of one.")
-    for event in studies[0].execute(jobs=jobs):
+    for event in studies[0].execute(jobs=jobs, mix_hardware=mix_hardware):
         on_event(event)
     return studies[0].finish()
 
@@ -61,15 +67,19 @@ class Predictor:
 
     Attributes:
         model: image (N, 1, H, W), normalised, to scores (N, C, H, W); in eval mode.
-        recipe: the recipe it was trained from.
+        recipe: the recipe it was trained from; the parts named in `missing` are segkit's defaults instead.
         channels: the structures' names.
         meta: what the checkpoint says.
+        device: where and in which precision it computes.
+        missing: parts of the recipe that prediction does not need and that cannot be had here, each with the reason.
     """
 
     model: nn.Module
     recipe: Recipe
     channels: tuple[str, ...]
     meta: dict[str, Any]
+    device: Device
+    missing: dict[str, str]
 
     def __repr__(self) -> str:
         meta = self.meta
@@ -81,41 +91,58 @@ class Predictor:
     def evaluator(self, cases: Sequence[Case]) -> Any:
         """Return the evaluator of the training, over other cases."""
         from segkit.evaluation import Evaluator, Normalization
-        from segkit.training.device import choose
 
         return Evaluator(
             cases,
             self.channels,
             self.recipe.transforms.eval,
             Normalization(**self.meta["normalization"]),
-            choose(self.recipe.train.device, self.recipe.train.precision),
+            self.device,
             batch_size=self.recipe.train.batch_size,
             exclusive=bool(self.meta["exclusive"]),
+            named=self.recipe.model,
         )
 
+    def threads(self) -> AbstractContextManager[None]:
+        """Return the context in which a CPU computes with as many threads as in the training, to the last bit."""
+        from segkit.training.device import threads
+
+        return threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
+
     def predict(self, image: Array) -> Array:
-        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type."""
+        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type.
+
+        Masks are not to be had from them where classes exclude each other: `segment` gives those.
+        """
+        return self._of(image).probability
+
+    def segment(self, image: Array) -> Array:
+        """Return the masks (C, H, W), bool, of one grey image (H, W): decided as for the metrics, at its own size."""
+        return self._of(image).mask
+
+    def _of(self, image: Array) -> Prediction:
         import numpy as np
 
         from segkit.datasets.case import Case
 
         masks = np.zeros((len(self.channels), *image.shape), dtype=bool)
         case = Case(name="image", patient=None, image=image, masks=masks, spacing_mm=None)
-        ((_, probability, _),) = self.evaluator([case]).predict(self.model)
-        found: Array = probability
+        found: Prediction
+        with self.threads():
+            (found,) = self.evaluator([case]).predict(self.model)
         return found
 
 
 def load(
     path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
 ) -> Predictor:
-    """Return the model of a checkpoint, ready to predict.
+    """Return the model of a checkpoint, ready to predict; losses, optimizer and the like are not needed for it.
 
     Args:
         path: a best or last checkpoint.
         sets: `path=value` settings laid over its recipe, e.g. "data.rvsc.root=/data/rvsc".
         trust_plugins: run the plugin code that the checkpoint carries, if the plugin is not installed here.
-        device: another device than the recipe's.
+        device: where to compute; by default where it was trained, or on what is here.
 
     Raises:
         UserError: the file is damaged or no checkpoint, a plugin is missing, or a setting is wrong.
@@ -124,29 +151,69 @@ def load(
 
     from segkit.training import checkpoint
     from segkit.training.assembly import build_model
-    from segkit.training.device import choose
 
     found = checkpoint.load(Path(path))
     meta = found.meta
     offered = [plugin for plugin in meta["plugins"] if plugin["module"] not in _loaded_modules()]
     if trust_plugins and offered:
         _trust(offered)
+    advice = "" if trust_plugins else _how_to_get(offered)
+    tree, missing = _available(meta["recipe"], str(path))
     document = layers.Document()
-    document.merge(meta["recipe"], layers.Source(str(path), None, Path.cwd()))
-    for assignment in [*sets, *([f"train.device={device}"] if device else [])]:
+    document.merge(tree, layers.Source(str(path), None, Path.cwd()))
+    for assignment in sets:
         layers.set_value(document, assignment)
     try:
         recipe = validate(document)
     except UserError as error:
-        raise UserError(f"{error}{_how_to_get(offered if not trust_plugins else [])}") from None
+        raise UserError(f"{error}{advice}") from None
     channels = tuple(meta["channels"])
-    chosen = choose(recipe.train.device, recipe.train.precision)
-    if chosen.device.type == "cpu" and meta["threads"]:
-        torch.set_num_threads(meta["threads"])
+    chosen = _device(recipe.train, device)
     _check_sizes(recipe, channels, found.weights, str(path))
-    model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+        model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.load_into(model, found.weights, str(path))
-    return Predictor(model.eval(), recipe, channels, meta)
+    return Predictor(
+        model.eval(), recipe, channels, meta, chosen, {name: f"{why}{advice}" for name, why in missing.items()}
+    )
+
+
+NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "metrics", "data")
+
+
+def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return a recipe without the parts that prediction does not need and that cannot be had here, and why not."""
+    try:
+        Recipe.from_dict(tree, name)
+        return tree, {}
+    except UserError:
+        missing: dict[str, str] = {}
+    kept = dict(tree)
+    for part in [part for part in NOT_FOR_PREDICTION if part in tree]:
+        try:
+            Recipe.from_dict({"channels": tree.get("channels", "independent"), part: tree[part]}, name)
+        except UserError as error:
+            missing[part] = str(error)
+            kept.pop(part)
+    transforms = kept.get("transforms", {})
+    try:
+        Recipe.from_dict({"transforms": {"train": transforms.get("train", [])}}, name)
+    except UserError as error:
+        missing["transforms.train"] = str(error)
+        kept["transforms"] = {**transforms, "train": []}
+    return kept, missing
+
+
+def _device(train: Train, asked: str | None) -> Device:
+    """Return where to compute: as asked, or else where the training did, or else on what is here."""
+    from segkit.training.device import choose
+
+    for device, precision in [(asked or train.device, train.precision), (asked or "auto", "auto")]:
+        try:
+            return choose(device, precision)
+        except UserError as error:
+            why = error
+    raise why
 
 
 def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, Any], path: str) -> None:
@@ -159,10 +226,10 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
     try:
         with torch.device("meta"):
             model = build_model(recipe, len(channels))
-    except RuntimeError as error:
-        if recipe.model.entry.origin == "segkit":
+    except ComponentError as error:
+        if not any(suspects(recipe.model)):
             raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None
-        return  # a plugin's model may compute while it is built
+        return  # a plugin's part may compute while it is built
     check_fit(model, weights, path)
 
 
@@ -191,17 +258,6 @@ def _how_to_get(offered: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def changed_plugins(meta: dict[str, Any]) -> list[str]:
-    """Return a line for each plugin whose source here differs from the one the checkpoint was trained with."""
-    here = {plugin.module: plugin for plugin in plugins.loaded()}
-    return [
-        f"plugin {here[plugin['module']].origin} differs from the one this checkpoint was trained with "
-        f"(sha256 {here[plugin['module']].sha256[:12]}, was {plugin['sha256'][:12]})"
-        for plugin in meta["plugins"]
-        if plugin["module"] in here and here[plugin["module"]].sha256 != plugin["sha256"]
-    ]
-
-
 def evaluate(
     path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
 ) -> list[Row]:
@@ -220,6 +276,9 @@ def evaluate(
 
     sets = list(sets)
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
+    for part in ("data", "metrics"):
+        if part in predictor.missing and not any(assignment.strip().startswith(part) for assignment in sets):
+            raise UserError(predictor.missing[part])
     dataset, _ = load_data(predictor.recipe.data)
     if dataset.channels != predictor.channels:
         raise UserError(
@@ -234,6 +293,7 @@ def evaluate(
         if missing:
             raise UserError(f"{path}: {len(missing)} of its validation cases are not in the data, e.g. {missing[0]}.")
         cases = [by_name[name] for name in wanted]
-    rows, _ = predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)
+    with predictor.threads():
+        rows, _ = predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)
     found: list[Row] = rows
     return found

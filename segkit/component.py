@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from segkit.blame import blame, fault
 from segkit.signatures import PREFIX, parameter_model
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class Entry:
     def summary(self) -> str:
         """The first line of the documentation."""
         return self.doc.strip().split("\n", 1)[0]
+
+    @functools.cached_property
+    def foreign(self) -> bool:
+        """Whether it is a plugin's: neither segkit's own nor of a library's family."""
+        return not str(self.factory.__module__).startswith("segkit.")
 
     @functools.cached_property
     def parameters(self) -> type[BaseModel]:
@@ -96,12 +102,24 @@ class Component:
         return factory(**arguments) if inspect.isclass(factory) else functools.partial(factory, **arguments)
 
     def __call__(self, *handed: Any) -> Any:
-        """Call the component with what its slot hands in."""
-        if not self.entry.registry.called:
-            return self.build(*handed)
-        if not self._built:
-            self._built.append(self.build())
-        return self._built[0](*handed)
+        """Call the component with what its slot hands in.
+
+        Raises:
+            ComponentError: it raised, or made what its slot does not take; the message names it, its file and line.
+        """
+        registry = self.entry.registry
+        try:
+            if registry.called:
+                if not self._built:
+                    self._built.append(self.build())
+                return self._built[0](*handed)
+            made = self.build(*handed)
+            wrong = registry.judge(made, *handed) if self.entry.foreign else None
+        except (Exception, SystemExit) as error:
+            blame(self, error)
+        if wrong:
+            raise fault(self, wrong)
+        return made
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Component) and self.entry is other.entry and self.dump() == other.dump()

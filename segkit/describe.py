@@ -1,14 +1,21 @@
-"""A component in words: its parameters with types, bounds and defaults, and a piece of recipe that uses it."""
+"""A component in words: its parameters with types, bounds and defaults, and a piece of recipe that uses it.
+
+A recipe in words: each value, and where it comes from.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from segkit import toml
+from segkit import layers, toml
 from segkit.component import Entry
 from segkit.registry import REFERENCE
+
+if TYPE_CHECKING:
+    from segkit.recipe import Recipe
 
 BOUNDS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
 KINDS = {"number": "float", "integer": "int", "string": "string", "boolean": "bool", "null": "none"}
@@ -95,3 +102,29 @@ def describe(entry: Entry) -> list[str]:
         lines += ["", "Parameters:"]
         lines += [f"  {name:<{widths[0]}}  {kind:<{min(widths[1], 40)}}  {default}" for name, kind, default in rows]
     return [*lines, "", "In a recipe:", *(f"  {line}".rstrip() for line in snippet(entry).splitlines())]
+
+
+def explain(recipe: Recipe, document: layers.Document) -> list[tuple[tuple[str, ...], Any, str]]:
+    """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
+    rows: list[tuple[tuple[str, ...], Any, str]] = []
+
+    def walk(node: Any, path: tuple[str, ...]) -> None:
+        if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):
+            for name, value in node.items():
+                walk(value, (*path, name))
+        else:
+            rows.append((path, node, document.place(path) if _written(path, document) else "default"))
+
+    walk(recipe.dump(), ())
+    return rows
+
+
+def _written(path: Sequence[str], document: layers.Document) -> bool:
+    """Return whether a layer wrote the value at `path`, or an inline value that holds it."""
+    node: Any = document.tree
+    for part in path:
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        else:
+            return False
+    return True

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import copy
-import re
-import tomllib
+import os
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segkit import toml
+from segkit import files, toml
 from segkit.component import fold
-from segkit.errors import UserError, suggest
+from segkit.errors import UserError, shortened, suggest
 from segkit.registry import Registry
 from segkit.slots import is_file_path, slot_of
 
 Path_ = tuple[str, ...]
 MAX_BYTES = 1_000_000
+MAX_CHAIN = 32  # files that extend each other
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class Source:
         text: the file's text; None for a flag.
         folder: what relative paths are relative to.
         prefix: where in the file the values stand, e.g. ("study", "variants", "1").
+        flag: the flag of the command line that laid the values over a recipe; "" for what the recipe says itself.
     """
 
     name: str
     text: str | None
     folder: Path
     prefix: Path_ = ()
+    flag: str = ""
 
     def place(self, path: Path_) -> str:
         """Return "file:line" of a path, or the flag."""
@@ -45,19 +47,32 @@ class Source:
 
     def at(self, *prefix: str) -> Source:
         """Return the same source for values that stand under `prefix`."""
-        return Source(self.name, self.text, self.folder, prefix)
+        return Source(self.name, self.text, self.folder, prefix, self.flag)
 
 
 @dataclass
 class Document:
-    """A merged tree of plain values and the source of each leaf."""
+    """A merged tree of plain values and the source of each leaf.
+
+    Attributes:
+        tree: the values.
+        origins: the source of each.
+        warnings: what is allowed but seldom meant, noted by whoever finds it, for the command line to say; a copy of
+            the document notes in the same list.
+    """
 
     tree: dict[str, Any] = field(default_factory=dict)
     origins: dict[Path_, Source] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self, text: str) -> None:
+        """Note a warning, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     def copy(self) -> Document:
         """Return a copy that can be merged into without changing this one."""
-        return Document(copy.deepcopy(self.tree), dict(self.origins))
+        return Document(copy.deepcopy(self.tree), dict(self.origins), self.warnings)
 
     def origin(self, path: Path_) -> Source | None:
         """Return the source of a path, or of the nearest value above or below it."""
@@ -106,6 +121,7 @@ class Document:
 
     def _merged(self, base: Any, patch: Any, path: Path_, source: Source) -> Any:
         """Return the value of `path` when `patch` lies over `base`, and note the source of what changed."""
+        had = base is not None  # something whose origins are to be forgotten
         one, registry = slot_of(path)
         if registry is not None and (one or not isinstance(patch, list)):
             patch = _canonical(patch, registry)
@@ -115,14 +131,16 @@ class Document:
             return self._into_list(base, patch, path, source)
         if isinstance(patch, dict):
             if not isinstance(base, dict):
-                self._forget(path)
+                if had:
+                    self._forget(path)
                 base = {}
             if not patch:
                 self.origins.setdefault(path, source)
             return base | {
                 name: self._merged(base.get(name), value, (*path, name), source) for name, value in patch.items()
             }
-        self._forget(path)
+        if had:
+            self._forget(path)
         self.origins[path] = source
         if isinstance(patch, str) and is_file_path(path):
             return str((source.folder / patch).resolve())
@@ -153,58 +171,64 @@ def _canonical(patch: Any, registry: Registry) -> Any:
 
 def shown(path: Path) -> str:
     """Return a path as messages show it: relative to the working directory where it lies below."""
-    resolved = path.resolve()
-    return str(resolved.relative_to(Path.cwd())) if resolved.is_relative_to(Path.cwd()) else str(path)
+    try:
+        resolved, here = path.resolve(), Path.cwd()
+    except (OSError, RuntimeError, ValueError):  # a link in a circle, a folder that is gone, a zero byte
+        return str(path)
+    return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
 
 
-def read(path: Path) -> tuple[dict[str, Any], Source]:
+def read(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:
     """Read one TOML file.
 
+    Args:
+        path: the file.
+        flag: the flag that it was given with, e.g. "--with laptop.toml".
+
     Raises:
-        UserError: the file is missing, unreadable, too long, or no TOML; with its line.
+        UserError: the file is missing, unreadable, too long, empty, or no TOML; with its line.
     """
     name = shown(path)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{name}: too large for a recipe (over {MAX_BYTES:,} bytes).")
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         near = suggest(path.name, [p.name for p in path.parent.glob("*.toml")]) if path.parent.is_dir() else ""
-        raise UserError(f"{name}: no such recipe. {near}".rstrip()) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not a text file in UTF-8 (byte {error.start}).") from None
-    except OSError as error:
-        raise UserError(f"{name}: cannot be read: {error.strerror}.") from None
+        raise UserError(f"{name}: no such recipe. {near}".rstrip())
+    text = files.read_text(path, MAX_BYTES)
     try:
-        return tomllib.loads(text), Source(name, text, path.resolve().parent)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        line = found.group(1) if found else str(text.count("\n") + 1)
-        reason = str(error).split(" (at ")[0]
-        raise UserError(f"{name}:{line}: not valid TOML: {reason[0].lower()}{reason[1:]}.") from None
-    except RecursionError:
-        raise UserError(f"{name}: nested too deeply for a recipe.") from None
+        tree = toml.read(text)
+    except files.UnreadableError as error:
+        place = f"{name}:{error.line}" if error.line else name
+        raise UserError(f"{place}: {error}{'' if 'TOML' in str(error) else ', which no recipe needs'}.") from None
+    if not tree:
+        raise UserError(
+            f"{name}: holds nothing: an empty file is no recipe. One has tables such as [data], [model] and [train]."
+        )
+    return tree, Source(name, text, path.resolve().parent, flag=flag)
 
 
-def lay(document: Document, path: Path, chain: tuple[Path, ...] = ()) -> None:
+def lay(document: Document, path: Path, flag: str = "", chain: tuple[Path, ...] = ()) -> None:
     """Lay a file over the document, what it extends first.
 
     Raises:
-        UserError: a file cannot be read, or extends itself.
+        UserError: a file cannot be read, extends itself, or the chain of files is too long.
     """
-    patch, source = read(path)
+    patch, source = read(path, flag)
     chain = (*chain, path.resolve())
     base = patch.pop("extends", None)
     if base is not None:
         place = source.place(("extends",))
-        if not isinstance(base, str):
-            raise UserError(f"{place}: extends: should be one file name.")
+        if not isinstance(base, str) or not base or "\0" in base:
+            raise UserError(f'{place}: extends: must be the name of one file, as in extends = "baseline.toml".')
         target = source.folder / base
         if target.resolve() in chain:
             raise UserError(f"{place}: extends: '{base}' extends this file in turn.")
-        if not target.is_file():
+        if len(chain) >= MAX_CHAIN:
+            raise UserError(
+                f"{place}: extends: a chain of more than {MAX_CHAIN} files, from {shown(chain[0])} to "
+                f"{shown(target)}: lay fewer files over each other."
+            )
+        if not os.path.lexists(target):
             raise UserError(f"{place}: extends: no such file: {shown(target)}.")
-        lay(document, target, chain)
+        lay(document, target, flag, chain)
     document.merge(patch, source)
 
 
@@ -222,15 +246,15 @@ def dotted(text: str) -> Path_:
         ValueError: it is no path.
     """
     try:
-        node: Any = tomllib.loads(f"{text} = 0")
-    except tomllib.TOMLDecodeError:
-        raise ValueError(f"'{text}' is no path such as loss.dice_mix.lambda") from None
+        node: Any = toml.read(f"{text} = 0") if "\n" not in text else None
+    except files.UnreadableError:
+        node = None
     path: list[str] = []
     while isinstance(node, dict) and len(node) == 1:
         ((name, node),) = node.items()
         path.append(name)
-    if node != 0:
-        raise ValueError(f"'{text}' is no path such as loss.dice_mix.lambda")
+    if node != 0 or not path:
+        raise ValueError(f"'{shortened(text)}' is no path such as loss.dice_mix.lambda")
     return tuple(path)
 
 
@@ -238,20 +262,49 @@ def set_value(document: Document, assignment: str) -> None:
     """Apply one `--set path=value`; the value is TOML, and a bare word a string.
 
     Raises:
-        UserError: the assignment has no `=` or no path; it names the flag.
+        UserError: the assignment has no `=`, no path or no value; it names the flag.
     """
-    flag = f"--set {assignment}"
+    flag, path, value = assigned(assignment)
+    document.merge(nest(path, value), Source(flag, None, Path.cwd(), flag=flag))
+
+
+def assigned(assignment: str) -> tuple[str, Path_, Any]:
+    """Return the flag as typed, the path and the value of one `--set path=value`.
+
+    Raises:
+        UserError: the assignment has no `=`, no path or no value; it names the flag.
+    """
+    flag = f"--set {shortened(assignment, 200)}"
     name, equals, text = assignment.partition("=")
     if not equals or not name.strip():
         raise UserError(f"{flag}: should be path=value, as in --set loss.dice_mix.lambda=0.6.")
+    if not _is_text(assignment):
+        raise UserError(f"{flag}: not text in UTF-8.")
     try:
         path = dotted(name.strip())
     except ValueError as error:
         raise UserError(f"{flag}: {error}.") from None
+    return flag, path, _value(flag, text.strip())
+
+
+def _is_text(text: str) -> bool:
     try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        if text.strip()[:1] in ("[", "{", '"', "'"):
-            raise UserError(f"{flag}: the value is not valid TOML: {text.strip()}") from None
-        value = text.strip()
-    document.merge(nest(path, value), Source(flag, None, Path.cwd()))
+        return "\0" not in text.encode().decode()
+    except UnicodeEncodeError:  # bytes of the command line that are no UTF-8
+        return False
+
+
+def _value(flag: str, text: str) -> Any:
+    """Return what stands behind the "=" of a flag."""
+    if not text:
+        raise UserError(f"{flag}: has no value; an empty text is written '\"\"'.")
+    try:
+        tree = toml.read(f"value = {text}")
+        if len(tree) == 1:
+            return tree["value"]
+    except files.UnreadableError as error:
+        if "TOML" not in str(error):
+            raise UserError(f"{flag}: {error}.") from None
+    if text[0] in "[{\"'" or "\n" in text:
+        raise UserError(f"{flag}: the value is not valid TOML: {shortened(text)}")
+    return text

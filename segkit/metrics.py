@@ -1,4 +1,7 @@
-"""Metrics: one number a case and channel, from the predicted probability and the true mask at native resolution.
+"""Metrics: one number a case and channel, from the predicted and the true mask at native resolution.
+
+The predicted mask is decided before: one half, or the likeliest class where classes exclude each other. A metric of the
+probabilities themselves says so (`uses="probability"`) and is handed them, float32.
 
 The one rule for empty masks, for every metric but `soft_dice`: a structure that is neither there nor predicted is
 undefined (NaN; counted, never averaged), and whatever is predicted although nothing is there, or not predicted
@@ -78,13 +81,13 @@ def best_value(name: str) -> float | None:
     return metrics[name].traits["best"] if name in metrics else None
 
 
-def hard(prediction: Probability) -> Mask:
-    """Return the predicted mask: where the probability is 0.5 or more."""
-    found: Mask = prediction >= THRESHOLD
+def hard(prediction: Array) -> Mask:
+    """Return the predicted mask: as it was decided, or of independent probabilities where they are 0.5 or more."""
+    found: Mask = prediction if prediction.dtype == bool else prediction >= THRESHOLD  # type: ignore
     return found
 
 
-def _counts(prediction: Probability, truth: Mask) -> tuple[int, int, int]:
+def _counts(prediction: Mask, truth: Mask) -> tuple[int, int, int]:
     """Return the numbers of pixels predicted, true, and both."""
     import numpy as np
 
@@ -93,14 +96,14 @@ def _counts(prediction: Probability, truth: Mask) -> tuple[int, int, int]:
 
 
 @metrics.register("dice", best=1.0)
-def dice(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
-    """Dice coefficient of the mask at probability 0.5 and above; the headline.
+def dice(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Dice coefficient of the predicted mask; the headline.
 
     2 |P and T| / (|P| + |T|), 0 to 1 (Dice 1945). A missed structure and a false positive on empty truth are 0; both
     empty is undefined (NaN).
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) bool.
         truth: (H, W) bool.
         spacing_mm: not used.
     """
@@ -117,7 +120,7 @@ def soft_dice(prediction: Probability, truth: Mask, spacing_mm: Spacing, *, epsi
     with many empty masks.
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) probability, float32.
         truth: (H, W) bool.
         spacing_mm: not used.
         epsilon: keeps the quotient finite, in pixels.
@@ -130,14 +133,14 @@ def soft_dice(prediction: Probability, truth: Mask, spacing_mm: Spacing, *, epsi
 
 
 @metrics.register("iou", best=1.0)
-def iou(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
-    """Intersection over union (Jaccard index) of the mask at probability 0.5.
+def iou(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Intersection over union (Jaccard index) of the predicted mask.
 
     |P and T| / |P or T|, 0 to 1 (Jaccard 1912). A missed structure and a false positive on empty truth are 0; both
     empty is undefined (NaN).
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) bool.
         truth: (H, W) bool.
         spacing_mm: not used.
     """
@@ -146,14 +149,14 @@ def iou(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
 
 
 @metrics.register("precision", best=1.0)
-def precision(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
+def precision(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the predicted pixels that are true (positive predictive value).
 
     |P and T| / |P|, 0 to 1. A missed structure is 0, although the quotient is undefined: otherwise a model gains by
     predicting nothing. Both empty is undefined (NaN).
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) bool.
         truth: (H, W) bool.
         spacing_mm: not used.
     """
@@ -164,14 +167,14 @@ def precision(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> floa
 
 
 @metrics.register("recall", best=1.0)
-def recall(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
+def recall(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the true pixels that are predicted (sensitivity).
 
     |P and T| / |T|, 0 to 1. A false positive on empty truth is 0, although the quotient is undefined: one rule for
     all overlaps. Both empty is undefined (NaN).
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) bool.
         truth: (H, W) bool.
         spacing_mm: not used.
     """
@@ -193,7 +196,7 @@ def _edge(mask: Mask, spacing: tuple[float, float]) -> Points:
     return points
 
 
-def _distances(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> tuple[Points, Points] | float:
+def _distances(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> tuple[Points, Points] | float:
     """Return the distances from each edge point of one mask to the nearest of the other, both ways.
 
     Where a mask is empty it is one number instead: NaN when both are, else the penalty, the image's diagonal.
@@ -209,7 +212,7 @@ def _distances(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> tup
 
 
 @metrics.register("hausdorff", lower_is_better=True, best=0.0)
-def hausdorff(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
+def hausdorff(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Hausdorff distance between the outlines, in mm (in pixels where the data have no spacing).
 
     The largest distance from an edge pixel of one mask to the nearest edge pixel of the other, between pixel centres
@@ -217,7 +220,7 @@ def hausdorff(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> floa
     diagonal; both empty is undefined (NaN).
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) bool.
         truth: (H, W) bool.
         spacing_mm: (row, column) distance between pixel centres, or None.
     """
@@ -226,14 +229,14 @@ def hausdorff(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> floa
 
 
 @metrics.register("hd95", lower_is_better=True, best=0.0)
-def hd95(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
+def hd95(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """95th percentile Hausdorff distance, in mm (in pixels where the data have no spacing).
 
     The larger of the two directed 95th percentiles of the distances between the outlines (not the percentile of both
     directions pooled, which is smaller), linearly interpolated. Empty masks as in `hausdorff`.
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) bool.
         truth: (H, W) bool.
         spacing_mm: (row, column) distance between pixel centres, or None.
     """
@@ -244,14 +247,14 @@ def hd95(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
 
 
 @metrics.register("assd", lower_is_better=True, best=0.0)
-def assd(prediction: Probability, truth: Mask, spacing_mm: Spacing) -> float:
+def assd(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Average symmetric surface distance, in mm (in pixels where the data have no spacing).
 
     The mean over the edge pixels of both masks of the distance to the other outline (Heimann et al. 2009, IEEE TMI 28).
     Empty masks as in `hausdorff`.
 
     Args:
-        prediction: (H, W) probability.
+        prediction: (H, W) bool.
         truth: (H, W) bool.
         spacing_mm: (row, column) distance between pixel centres, or None.
     """

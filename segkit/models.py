@@ -6,10 +6,11 @@ without an activation at the end.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import MinLen
 
+from segkit.blame import misfit
 from segkit.initializers import initializers
 from segkit.registry import Component, Registry
 from segkit.types import Count, Fraction
@@ -18,7 +19,14 @@ from segkit.upsamplers import upsamplers
 if TYPE_CHECKING:
     from torch import nn
 
-models = Registry("model", "models", handed=("in_channels", "out_channels"), called=False)
+
+def _judge(made: Any, *handed: Any) -> str | None:
+    from torch import nn
+
+    return misfit(made, nn.Module, "torch.nn.Module")
+
+
+models = Registry("model", "models", handed=("in_channels", "out_channels"), called=False, judge=_judge)
 
 
 @models.register("unet")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, Lt
 
+from segkit.blame import misfit
 from segkit.registry import Registry
 from segkit.types import Fraction, NonNegative, Positive
 
@@ -108,4 +109,15 @@ def _fuses(cls: Callable[..., Optimizer], weights: list[Any]) -> bool:
     return True
 
 
-optimizers = Registry("optimizer", "optimizers", handed=("parameters",), called=False, source=_register_torch)
+def _judge(made: Any, *handed: Any) -> str | None:
+    import torch
+
+    wrong = misfit(made, torch.optim.Optimizer, "torch.optim.Optimizer")
+    if wrong is None and not all("lr" in group for group in made.param_groups):
+        return "its parameter groups have no 'lr', which schedulers and the log read."
+    return wrong
+
+
+optimizers = Registry(
+    "optimizer", "optimizers", handed=("parameters",), called=False, source=_register_torch, judge=_judge
+)

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.blame import explained, signed
 from segkit.component import Component
 from segkit.errors import UserError
 from segkit.resampling import follow_images
@@ -41,7 +42,7 @@ class Pipeline:
     """
 
     def __init__(self, components: Sequence[Component] = (), *, exclusive: bool = False) -> None:
-        self._steps = [(component.name, _built(component)) for component in components]
+        self._steps = [(component.name, component()) for component in components]
         for _, transform in self._steps:
             follow_images(transform, exclusive)
         self._random = random.Random(0)
@@ -104,7 +105,7 @@ class Pipeline:
         for name, transform in self._steps:
             pair = _apply(name, transform, *pair)
             if labels is not None:
-                _check_labels(name, pair[1], labels)
+                _check_labels(name, transform, pair[1], labels)
         return pair
 
     def _reseed(self, key: Key) -> None:
@@ -150,6 +151,11 @@ class Pipeline:
         """
         import albumentations as a
 
+        if self.custom and not self._repeats():
+            raise UserError(
+                f"transforms.eval: one of {', '.join(self.names)} gives several results for one image: evaluation must "
+                "not be random, and a transform draws from `self.py_random` or `self.random_generator` alone."
+            )
         probe = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
         for name, transform in self._steps:
             if not isinstance(transform, (a.ImageOnlyTransform, a.NoOp, a.Resize, a.LongestMaxSize, a.SmallestMaxSize)):
@@ -162,6 +168,18 @@ class Pipeline:
                     f"transforms.eval: {name} is random, but evaluation must not be. Set p = 1, and numbers for ranges."
                 )
         self._share_randomness()
+
+    def _repeats(self) -> bool:
+        """Return whether one image gives one result, whatever the state of numpy's and Python's generators."""
+        probe = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+        kept, found = (np.random.get_state(), random.getstate()), []
+        for seed in range(3):
+            np.random.seed(seed)
+            random.seed(seed)
+            found.append(self(probe, np.zeros_like(probe))[0])
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
+        return all(np.array_equal(found[0], other) for other in found[1:])
 
 
 def labels_of(bits: Bits) -> tuple[int, ...]:
@@ -186,20 +204,6 @@ def _forbidden(labels: tuple[int, ...], itemsize: int) -> Image:
     return table
 
 
-def _built(component: Component) -> Any:
-    from albumentations import BaseCompose, BasicTransform
-
-    try:
-        transform = component()
-    except (ValueError, TypeError) as error:
-        raise UserError(f"transform {component.name}: {error}") from error
-    if not isinstance(transform, (BasicTransform, BaseCompose)):
-        raise UserError(
-            f"transform {component.name}: should be an Albumentations transform, not {type(transform).__name__}."
-        )
-    return transform
-
-
 def _is_albumentations(transform: Any) -> bool:
     inner = getattr(transform, "transforms", [])
     return type(transform).__module__.startswith("albumentations.") and all(map(_is_albumentations, inner))
@@ -209,22 +213,32 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     """Apply one transform and check what it gives back."""
     try:
         done = transform(image=image, mask=bits)
-    except Exception as error:
-        raise TransformError(f"transform {name}: {' '.join(str(error).split()) or type(error).__name__}") from error
+    except (Exception, SystemExit) as error:
+        text = explained(error) if isinstance(error, SystemExit) else " ".join(str(error).split())
+        raise _refused(name, transform, text or type(error).__name__, error) from error
     new_image, new_bits = done["image"], done["mask"]
+    for what, array in (("an image", new_image), ("masks", new_bits)):
+        if not isinstance(array, np.ndarray):
+            raise _refused(name, transform, f"it gives {what} of type {type(array).__name__}, no numpy array.")
     if new_image.ndim == 3 and new_image.shape[2] == 1:
         new_image = new_image[..., 0]
     if new_image.dtype != np.uint8 or new_bits.dtype != bits.dtype:
-        raise TransformError(
-            f"transform {name}: image and masks should stay {image.dtype} and {bits.dtype}, "
+        text = (
+            f"image and masks should stay {image.dtype} and {bits.dtype}, "
             f"not become {new_image.dtype} and {new_bits.dtype}. segkit normalizes on the device."
         )
+        raise _refused(name, transform, text)
     if new_image.ndim != 2 or new_image.shape != new_bits.shape:
-        raise TransformError(
-            f"transform {name}: image and masks should stay of one size, not become {new_image.shape} and "
-            f"{new_bits.shape}."
-        )
+        text = f"image and masks should stay of one size, not become {new_image.shape} and {new_bits.shape}."
+        raise _refused(name, transform, text)
     return new_image, new_bits
+
+
+def _refused(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
+    """Return the error of a transform, a plugin's with its file and line."""
+    if _is_albumentations(transform):
+        return TransformError(f"transform {name}: {text}")
+    return TransformError(signed(f"transform {name}", type(transform), text, error))
 
 
 class _Watched(random.Random):
@@ -237,10 +251,10 @@ class _Watched(random.Random):
         return a if a == b else super().randint(a, b)
 
 
-def _check_labels(name: str, bits: Bits, labels: tuple[int, ...]) -> None:
+def _check_labels(name: str, transform: Any, bits: Bits, labels: tuple[int, ...]) -> None:
     if holds_others(bits, labels):
         new = sorted(set(labels_of(bits)) - {0, *labels})
-        raise TransformError(f"transform {name}: gave the masks labels that were not there: {new}.")
+        raise _refused(name, transform, f"gave the masks labels that were not there: {new}.")
 
 
 def _without_luck(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
@@ -252,7 +266,7 @@ def _without_luck(name: str, transform: Any, pairs: list[Pair], names: Sequence[
     for called, (image, bits) in zip(names, pairs, strict=True):
         try:
             pair = _apply(name, transform, image.copy(), bits.copy())
-            _check_labels(name, pair[1], labels_of(bits))
+            _check_labels(name, transform, pair[1], labels_of(bits))
         except TransformError as error:
             raise TransformError(f"{called}: {error}") from error
         if (watched.getstate(), generator.bit_generator.state) != untouched:

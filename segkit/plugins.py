@@ -26,8 +26,8 @@ from segkit.plugin_failures import Failure as Failure
 from segkit.plugin_failures import failure
 from segkit.plugin_sources import sources_of, write_sources
 from segkit.registry import Registry
+from segkit.source import PACKAGE as PACKAGE
 
-PACKAGE = "segkit_plugins"
 GROUP = "segkit.plugins"
 
 
@@ -286,3 +286,14 @@ def used_by(components: Iterable[Component]) -> list[Plugin]:
     """Return the plugins from which the given components come."""
     entries = [component.entry for component in components]
     return [plugin for plugin in loaded() if any(_owns(plugin.module, entry) for entry in entries)]
+
+
+def changed_plugins(meta: Mapping[str, Any]) -> list[str]:
+    """Return a line for each plugin whose source here differs from the one the checkpoint was trained with."""
+    here = {plugin.module: plugin for plugin in loaded()}
+    return [
+        f"plugin {here[plugin['module']].origin} differs from the one this checkpoint was trained with "
+        f"(sha256 {here[plugin['module']].sha256[:12]}, was {plugin['sha256'][:12]})"
+        for plugin in meta["plugins"]
+        if plugin["module"] in here and here[plugin["module"]].sha256 != plugin["sha256"]
+    ]

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Len, Lt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 
 import segkit
 from segkit import layers, plugins, toml
 from segkit.component import Component
-from segkit.errors import UserError
-from segkit.mistakes import plainly
+from segkit.errors import MOST, several, shortened
+from segkit.mistakes import plain
 from segkit.registry import Several
 from segkit.types import Count, Fraction, Positive
+
+DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
+
+
+def _device(name: str) -> str:
+    if not DEVICE.match(name):
+        raise ValueError(f'must be "auto", "cpu", "mps", "cuda" or "cuda:N", got {toml.value(shortened(name))}')
+    return name
+
+
+def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    twice = next((seed for number, seed in enumerate(seeds) if seed in seeds[:number]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is there twice: the same training would be counted as two. Give each seed once")
+    return seeds
 
 
 class Section(BaseModel):
@@ -36,13 +52,16 @@ class Split(Section):
         1.0, description="Share of the remaining patients that is trained on; smaller sets lie within larger ones."
     )
     seed: int = Field(1, description="Draws the patients; validation does not depend on train_fraction.")
-    folds: Annotated[int, Ge(2)] | None = Field(None, description="Cross-validate over this many groups of patients.")
+    folds: Annotated[int, Ge(2), Le(1000)] | None = Field(
+        None, description="Cross-validate over this many groups of patients."
+    )
     fold: Count | None = Field(None, description="Only this fold, counted from 1; all of them when not given.")
 
     @model_validator(mode="after")
     def _check_fold(self) -> Self:
         if self.fold is not None and (self.folds is None or self.fold > self.folds):
-            raise ValueError(f"fold = {self.fold} needs folds of at least as many (folds = {self.folds})")
+            have = f"only {self.folds} folds" if self.folds else "no folds"
+            raise ValueError(f"fold = {self.fold}, but there are {have}: set split.folds, or choose one from 1 on")
         return self
 
 
@@ -69,8 +88,8 @@ class Every(Section):
 class Train(Section):
     """The training loop's settings."""
 
-    epochs: Count = 300
-    batch_size: Count = 32
+    epochs: Annotated[Count, Le(1_000_000)] = 300
+    batch_size: Annotated[Count, Le(65_536)] = 32
     seed: Annotated[int, Ge(0), Lt(2**32)] = 1
     budget: Literal["epochs", "steps"] = Field(
         "epochs",
@@ -79,18 +98,24 @@ class Train(Section):
     )
     accumulate: Count = Field(1, description="Batches whose gradients are averaged into one optimizer step.")
     clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; no clipping when not given.")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": DEVICE.pattern})] = (
+        "auto"
+    )
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    threads: Annotated[int, Ge(1), Lt(4097)] | Literal["auto"] = Field(
+        "auto",
+        description="CPU threads of torch, which change the last bits; auto is settled once a study, for all trials.",
+    )
     compile: bool = False
     deterministic: bool = Field(False, description="Only deterministic operations on CUDA; slower there.")
-    workers: Annotated[int, Ge(0)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Ge(0), Le(1024)] | Literal["auto"] = "auto"
     save_every: Every = Every(epochs=1)
 
 
 class Study(Section):
     """What is varied: variants, a grid, seeds; each variant is trained once a seed."""
 
-    seeds: Annotated[tuple[Annotated[int, Ge(0), Lt(2**32)], ...], Len(1)] | None = None
+    seeds: Annotated[tuple[Annotated[int, Ge(0), Lt(2**32)], ...], Len(1), AfterValidator(_once)] | None = None
     compare_with: str | None = Field(None, description="The label of the variant that the others are tested against.")
     variants: tuple[dict[str, Any], ...] = ()
     grid: dict[str, Annotated[list[Any], Len(1)]] = Field(default_factory=dict)
@@ -124,6 +149,8 @@ class Recipe(Section):
     def _check_channels(self) -> Self:
         if not self.loss:
             raise ValueError("loss: a recipe needs at least one loss")
+        if all(component.weight == 0 for component in self.loss):
+            raise ValueError("loss: every loss has weight 0: nothing would be learned. Give one a weight above 0")
         if self.channels == "independent":
             for component in (*self.loss, *self.regularizer):
                 if component.entry.traits["exclusive_only"]:
@@ -189,7 +216,7 @@ def compose(path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iter
     layers.lay(document, Path(path))
     for overlay in overlays:
         kept = document.tree.get("overlay")
-        layers.lay(document, Path(overlay))
+        layers.lay(document, Path(overlay), flag=f"--with {overlay}")
         document.tree.pop("overlay", None)
         if kept is not None:
             document.tree["overlay"] = kept
@@ -207,20 +234,25 @@ def validate(document: layers.Document) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(document.tree, default=str), strict=True)
     except ValidationError as error:
-        raise UserError("\n".join(mistakes(error, document))) from None
+        lines, count = mistakes(error, document), error.error_count()
+        if count > 10 * MOST:
+            lines = [*lines[:MOST], f"... and {count - MOST:,} more mistakes"]
+        raise several(lines) from None
 
 
 def mistakes(error: ValidationError, document: layers.Document) -> list[str]:
     """Return a validation error as lines `file:line: path: what is wrong`."""
-    lines: list[str] = []
-    for found in error.errors(include_url=False):
-        path = tuple(str(part) for part in found["loc"])
-        message = plainly(found, _known(path[:-1]), "key")
+    strange = _strangers(document)
+    lines = list(strange.values())
+    for place, text, _ in plain(error, document.tree, lambda path: _known(path[:-1]), "key"):
+        path, message = tuple(str(part) for part in place), text
         whole = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
         if whole and not path:  # a mistake of the whole recipe says itself which key it is about
             path, message = tuple(whole[1].split(".")), message[whole.end() :]
-        place = document.place(path)
-        line = ": ".join(part for part in (place, ".".join(path), message) if part)
+        source = document.origin(path)
+        if len(path) == 1 and message.startswith("no such key") and source and source.name in strange:
+            continue  # the file as a whole was named
+        line = ": ".join(part for part in (document.place(path), ".".join(map(toml.key, path)), message) if part)
         if "no such" in message and plugins.failures() and "parameter" not in message and "key" not in message:
             line += "\n  These plugins failed to load:" + "".join(f"\n    {failure}" for failure in plugins.failures())
         if line not in lines:
@@ -228,38 +260,27 @@ def mistakes(error: ValidationError, document: layers.Document) -> list[str]:
     return lines
 
 
-def _known(path: Sequence[str]) -> list[str]:
+def _strangers(document: layers.Document) -> dict[str, str]:
+    """Return a line for each file that is TOML, but of something else: none of its tables is one of a recipe."""
+    tables: dict[str, set[str]] = {}
+    for path, source in document.origins.items():
+        if source.text is not None:
+            tables.setdefault(source.name, set()).add(path[0])
+    known = list(Recipe.model_fields)
+    return {
+        name: f"{name}: no recipe: it holds {shortened(', '.join(sorted(own)))}. A recipe has tables such as data, "
+        "model, loss, train and study."
+        for name, own in tables.items()
+        if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MOST])
+    }
+
+
+def _known(path: Sequence[str | int]) -> list[str]:
     """Return the keys of the recipe's own table at `path`."""
     section: type[Section] = Recipe
-    for part in path:
+    for part in map(str, path):
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, Section)):
             return []
         section = annotation
     return list(section.model_fields)
-
-
-def explain(recipe: Recipe, document: layers.Document) -> list[tuple[tuple[str, ...], Any, str]]:
-    """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
-    rows: list[tuple[tuple[str, ...], Any, str]] = []
-
-    def walk(node: Any, path: tuple[str, ...]) -> None:
-        if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):
-            for name, value in node.items():
-                walk(value, (*path, name))
-        else:
-            rows.append((path, node, document.place(path) if _written(path, document) else "default"))
-
-    walk(recipe.dump(), ())
-    return rows
-
-
-def _written(path: Sequence[str], document: layers.Document) -> bool:
-    """Return whether a layer wrote the value at `path`, or an inline value that holds it."""
-    node: Any = document.tree
-    for part in path:
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        else:
-            return False
-    return True

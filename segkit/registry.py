@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkit.component import Component, Entry, fold
-from segkit.errors import RegistrationError, UserError, suggest
-from segkit.mistakes import details, mistake, rewritten
+from segkit.errors import RegistrationError, UserError, shortened, suggest
+from segkit.mistakes import details, mistake, rewritten, shown
 from segkit.signatures import where
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Registry:
         source: registers a library's family when a name is first looked up, e.g. the optimizers of torch.
         traits: what `register` may say of a component of this slot: `bool` (false by default), `float` (None by
             default), or the words to choose from, the default first.
+        judge: of what a factory made, and what it was handed: says what is wrong with it, or None.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Registry:
         called: bool,
         source: Callable[[Registry], None] | None = None,
         traits: Mapping[str, Trait] = MappingProxyType({}),
+        judge: Callable[..., str | None] = lambda made, *handed: None,
     ) -> None:
+        self.judge = judge
         self.slot, self.plural, self.handed, self.called = slot, plural, handed, called
         self._source = source
         self._traits = dict(traits)
@@ -217,9 +220,12 @@ class Registry:
         if isinstance(value, str):
             value = {value: {}}
         if not isinstance(value, dict) or len(value) != 1:
-            given = f"{len(value)} names: {', '.join(value)}" if isinstance(value, dict) and value else repr(value)
+            given = f"{len(value)} names: {shortened(', '.join(value))}" if isinstance(value, dict) and value else ""
             raise mistake(
-                self.slot, (), f"should be one {self.slot}: a name or a table with one name (given {given})", value
+                self.slot,
+                (),
+                f"must be one {self.slot}: a name or a table of one name, got {given or shown(value)}",
+                value,
             )
         ((name, parameters),) = value.items()
         return self._choose(str(name), parameters)
@@ -231,12 +237,12 @@ class Registry:
         if entry is None:
             raise mistake(self.slot, (name,), f"no such {self.slot}. {suggest(name, self.names())}", parameters)
         if not isinstance(parameters, dict):
-            raise mistake(self.slot, (name,), "should be a table of parameters", parameters)
+            raise mistake(self.slot, (name,), f"must be a table of parameters, got {shown(parameters)}", parameters)
         try:
             text = json.dumps(parameters, default=str)
             return Component(entry, entry.parameters.model_validate_json(text, strict=True))
         except ValidationError as error:
-            raise rewritten(error, entry.known(), (name,)) from None
+            raise rewritten(error, entry.known(), (name,), parameters) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         from pydantic_core import core_schema
@@ -266,7 +272,8 @@ class Several:
         if isinstance(value, str):
             value = {value: {}}
         if not isinstance(value, dict):
-            raise mistake(self.registry.slot, (), f"should be a table of {self.registry.plural} by name", value)
+            wanted = f"must be a table of {self.registry.plural} by name, got {shown(value)}"
+            raise mistake(self.registry.slot, (), wanted, value)
         chosen: list[Component] = []
         mistakes: list[InitErrorDetails] = []
         for name, parameters in value.items():

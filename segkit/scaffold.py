@@ -37,6 +37,7 @@ def new(slot: str, name: str, folder: Path) -> list[Path]:
         if path.exists():
             raise UserError(f"{path}: is there already. Choose another name, or remove it.")
     values = {"name": name, "Name": _camel(name), "plural": registry.plural}
+    files.make_folder(folder)
     for path, template in written.items():
         files.write_text(path, string.Template(_template(template)).substitute(values))
     return list(written)

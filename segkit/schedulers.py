@@ -65,9 +65,10 @@ class Schedule:
             return made
         scheduler, unit = made if isinstance(made, tuple) and len(made) == 2 else (made, _unit(""))
         if not isinstance(scheduler, LRScheduler) or unit not in typing.get_args(Unit):
+            wrong = "None: is a `return` missing?" if made is None else f"{made!r}."
             raise ValueError(
-                f"a scheduler component should give a torch LRScheduler, alone or with its unit 'epoch' or 'step', "
-                f"not {made!r}."
+                "a scheduler component should give a torch LRScheduler, alone or with its unit 'epoch' or 'step', "
+                f"not {wrong}"
             )
         return cls(scheduler, unit)
 
@@ -265,10 +266,19 @@ def _lengths(name: str, schedulers: list[Component], milestones: list[int], whol
     return [max(1, end - start) for start, end in zip([0, *milestones], [*milestones, whole], strict=True)]
 
 
+def _judge(made: Any, *handed: Any) -> str | None:
+    try:
+        Schedule.of(made)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 schedulers = Registry(
     "scheduler",
     "schedulers",
     handed=("optimizer", "epochs", "steps_per_epoch"),
     called=False,
     source=_register_torch,
+    judge=_judge,
 )

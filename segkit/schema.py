@@ -52,6 +52,7 @@ def recipe_schema() -> dict[str, Any]:
     found = {
         "$schema": DIALECT,
         "title": "segkit recipe",
+        "minProperties": 1,
         **{key: value for key, value in recipe.items() if key != "title"},
         "if": whole,
         "then": {"properties": _required()},

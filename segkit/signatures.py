@@ -141,9 +141,11 @@ def parameter_model(
         defaults = {key: value for key, value in fields.items() if not value[1].is_required()}
         create_model(name, __config__=config, **defaults)()
     except ValidationError as error:
+        from segkit.mistakes import summed
+
         broken = str(error.errors()[0]["loc"][0]).removeprefix(PREFIX)
         raise RegistrationError(
-            f"{where(factory)}: the default of parameter '{broken}' breaks its own type: {error.errors()[0]['msg']}."
+            f"{where(factory)}: the default of parameter '{broken}' breaks its own type: it {summed(error)}."
         ) from error
     except PydanticUserError as error:
         raise RegistrationError(f"{where(factory)}: {error.message}. {ADVICE}") from error

@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
+from segkit.blame import misfit
 from segkit.component import Component
+from segkit.mistakes import shown, summed
 from segkit.registry import Registry
 from segkit.types import Count, Fraction
 
@@ -156,7 +158,7 @@ def _check(cls: type[BasicTransform], name: str) -> Any:
     def judge(value: Any) -> Any:
         nonlocal adapter
         if _largest(value) > LARGEST:  # it would be a side of the picture
-            raise ValueError(f"input should be at most {LARGEST}")
+            raise ValueError(f"must be {LARGEST} or less, got {shown(value)}")
         info = cls.InitSchema.model_fields.get(name)
         if info is None or value is None:
             return value
@@ -186,7 +188,7 @@ def _said(error: Exception) -> str:
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if not isinstance(cause, ValidationError):
         return " ".join(str(error).split())
-    return "; ".join(dict.fromkeys(found["msg"].removeprefix("Value error, ") for found in cause.errors()))
+    return summed(cause)
 
 
 def _factory(cls: type[Any]) -> Callable[..., Any]:
@@ -236,7 +238,15 @@ def _composed(cls: type, registry: Registry) -> inspect.Signature:
     return inspect.Signature(own)
 
 
-transforms = Registry("transform", "transforms", handed=(), called=False, source=_register_albumentations)
+def _judge(made: Any) -> str | None:
+    from albumentations import BaseCompose, BasicTransform
+
+    if isinstance(made, BaseCompose):
+        return None
+    return misfit(made, BasicTransform, "Albumentations transform")
+
+
+transforms = Registry("transform", "transforms", handed=(), called=False, source=_register_albumentations, judge=_judge)
 
 
 def __getattr__(name: str) -> Any:

@@ -5,14 +5,43 @@ An upsampler is handed `in_channels` and `out_channels` and gives a module (N, i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from segkit.blame import misfit
 from segkit.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
-upsamplers = Registry("upsampler", "upsamplers", handed=("in_channels", "out_channels"), called=False)
+TRIED = (3, 4)  # rows and columns of what a new upsampler is tried on
+
+
+def _judge(made: Any, in_channels: int, out_channels: int) -> str | None:
+    """Try it on a few pixels: what does not fit into a model fails there without a name."""
+    import torch
+    from torch import nn
+
+    wrong = misfit(made, nn.Module, "torch.nn.Module")
+    if wrong:
+        return wrong
+    training, state = made.training, torch.get_rng_state()
+    with torch.no_grad():
+        found = made.eval()(torch.zeros(1, in_channels, *TRIED))
+    made.train(training)
+    torch.set_rng_state(state)
+    expected = (1, out_channels, 2 * TRIED[0], 2 * TRIED[1])
+    if tuple(getattr(found, "shape", ())) == expected:
+        return None
+    given = f"(1, {in_channels}, {TRIED[0]}, {TRIED[1]})"
+    return f"given {given} it gives {described_shape(found)}, not {expected}: twice the height and width."
+
+
+def described_shape(value: Any) -> str:
+    """Return a tensor's shape, or what it is instead of a tensor."""
+    return str(tuple(value.shape)) if hasattr(value, "shape") else f"a {type(value).__name__}"
+
+
+upsamplers = Registry("upsampler", "upsamplers", handed=("in_channels", "out_channels"), called=False, judge=_judge)
 
 
 @upsamplers.register("conv_transpose")

@@ -1,81 +1,196 @@
-"""A recipe's variants: every listed one at every point of the grid, each with its own layers."""
+"""A recipe's variants: every listed one at every point of the grid, each with its own layers and folder."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import math
 import re
-from typing import Any
+import unicodedata
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from segkit import layers, toml
-from segkit.errors import UserError, suggest
+from segkit.doubts import Doubts
+from segkit.errors import UserError, several, shortened, suggest
 from segkit.recipe import Recipe, validate
+
+MAX_TRIALS = 10_000
+MAX_LABEL = 500  # characters
+MAX_TEXT = 100  # characters of a value of the grid, in a label
+MAX_FOLDER = 100  # bytes
+# what is in a run folder beside its variants, and what Windows keeps for devices
+TAKEN = re.compile(
+    r"(figures|overlays|predictions|logs|cache|.*\.(toml|csv|json|html|md|pdf|safetensors|lock|tmp)"
+    r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?)$",
+    re.IGNORECASE,
+)
 
 
 def slug(label: str) -> str:
-    """Return a label as a folder name."""
-    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"
+    """Return a label as the name of a folder: letters of any script, digits and `.=+-`; at most 100 bytes."""
+    plain = unicodedata.normalize("NFC", label)
+    kept = "".join(char if char in ".=+-" or unicodedata.category(char)[0] in "LMN" else "_" for char in plain)
+    name = re.sub("_+", "_", kept).strip("._")
+    while name and unicodedata.category(name[0]) == "Mn":  # an accent whose letter is gone
+        name = name[1:]
+    name = name or "variant"
+    if TAKEN.match(name):
+        name = f"variant_{name}"
+    return name if len(name.encode()) <= MAX_FOLDER else _marked(name, label)
 
 
-def variants(recipe: Recipe, document: layers.Document) -> list[tuple[str, layers.Document]]:
-    """Return (label, merged layers) of each variant: every listed variant at every point of the grid.
+def _marked(name: str, label: str, digits: int = 6) -> str:
+    """Return a name, cut where it must be, with the first digits of its label's hash."""
+    mark = "-" + hashlib.sha256(label.encode()).hexdigest()[:digits]
+    return name.encode()[: MAX_FOLDER - len(mark)].decode(errors="ignore").rstrip("._") + mark
 
-    Raises:
-        UserError: a variant without a label, two with the same one, or a grid path that is none.
+
+def folders(labels: Iterable[str]) -> dict[str, str]:
+    """Return the folder of each label's trials: the first of a name has it plain, others with a mark of their label.
+
+    No two are the same for a file system that takes no notice of case or of how an accent is written.
     """
-    base = document.copy()
-    base.tree.pop("study", None)
-    mistakes: list[str] = []
-    listed: list[tuple[str, layers.Document]] = []
-    for number, variant in enumerate(recipe.study.variants):
-        patch, place = dict(variant), ("study", "variants", str(number))
-        label = patch.pop("label", None)
-        if not isinstance(label, str) or not label.strip():
-            mistakes.append(f"{document.place(place)}: {'.'.join(place)}.label: a variant needs a label, a text.")
-            continue
-        nested = {name for name in patch if name in ("study", "studies", "overlay", "title")}
-        if nested:
-            mistakes.append(f"{document.place(place)}: {'.'.join(place)}: a variant cannot set {', '.join(nested)}.")
-            continue
-        laid, source = base.copy(), document.origin(place)
-        assert source is not None, "a variant was written somewhere"
-        try:
-            laid.merge(patch, source.at(*source.prefix, *place))
-        except UserError as error:
-            mistakes.append(str(error))
-            continue
-        listed.append((label, laid))
-    if mistakes:
-        raise UserError("\n".join(mistakes))
-    points = _grid(recipe, document)
-    found = [
-        (", ".join(part for part in (label, *texts) if part) or recipe.title or "baseline", _set(laid, patches))
-        for label, laid in (listed or [("", base)])
-        for texts, patches in points
-    ]
-    _check_labels([label for label, _ in found], recipe, document)
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for label in labels:
+        plain = slug(label)
+        names = (plain, *(_marked(plain, label, digits) for digits in (6, 16, 64)))
+        found[label] = next(name for name in names if _same(name) not in taken)
+        taken.add(_same(found[label]))
     return found
 
 
-def _grid(recipe: Recipe, document: layers.Document) -> list[tuple[list[str], list[Any]]]:
-    """Return each point of the grid as (labels, patches)."""
-    axes = []
-    for name, values in recipe.study.grid.items():
-        source = document.origin(("study", "grid", name))
-        assert source is not None, "a grid was written somewhere"
+def _same(name: str) -> str:
+    """Return what two names have in common that some file systems take for one."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
+
+
+class Axis(NamedTuple):
+    """One key that a grid varies: where it stands, and the text and patch of each value."""
+
+    place: str
+    points: list[tuple[str, dict[str, Any], layers.Source]]
+
+
+def variants(recipe: Recipe, document: layers.Document) -> Iterator[tuple[str, layers.Document]]:
+    """Yield (label, merged layers) of each variant: every listed variant at every point of the grid.
+
+    Raises:
+        UserError: a variant without a label, two with the same one, a grid path that is none, or far too many trials.
+    """
+    check_size(recipe, document)
+    base = document.copy()
+    base.tree.pop("study", None)
+    listed = list(_listed(recipe, document, base)) or [("", base)]
+    varied = axes(recipe, document)
+    lone = recipe.title or "baseline"
+    points = list(itertools.product(*(axis.points for axis in varied)))
+    labels = [
+        ", ".join(part for part in (label, *(text for text, _, _ in point)) if part) or lone
+        for label, _ in listed
+        for point in points
+    ]
+    _check_labels(labels, recipe, document)
+    for label, (laid, point) in zip(labels, itertools.product((laid for _, laid in listed), points), strict=True):
+        yield label, _set(laid, [(patch, source) for _, patch, source in point])
+
+
+def check_size(recipe: Recipe, document: layers.Document) -> None:
+    """Raise before anything is made of a study that is too large to be trained or read."""
+    study = recipe.study
+    counts = [len(values) for values in study.grid.values()]
+    factors = {
+        "variants": max(1, len(study.variants)), "points of the grid": math.prod(counts),
+        "seeds": len(study.seeds or (1,)), "folds": (recipe.split.folds or 1) if recipe.split.fold is None else 1,
+    }  # fmt: skip
+    trials = math.prod(factors.values())
+    if trials > MAX_TRIALS:
+        product = " x ".join(f"{count:,} {name}" for name, count in factors.items() if count > 1)
+        raise UserError(
+            f"{document.place(('study',))}: study: {trials:,} trials ({product}), more than the {MAX_TRIALS:,} that a "
+            "study may have. Vary fewer keys, or give each fewer values."
+        )
+
+
+def _listed(recipe: Recipe, document: layers.Document, base: layers.Document) -> list[tuple[str, layers.Document]]:
+    """Return (label, merged layers) of each variant that the recipe lists."""
+    mistakes: list[str] = []
+    listed: list[tuple[str, layers.Document]] = []
+    places: dict[str, str] = {}
+    for number, variant in enumerate(recipe.study.variants):
+        patch, path = dict(variant), ("study", "variants", str(number))
+        label, place = patch.pop("label", None), f"{document.place(path)}: {'.'.join(path)}"
+        wrong = _wrong_label(label)
+        nested = sorted(name for name in patch if name in ("study", "studies", "overlay", "title"))
+        same = places.setdefault(unicodedata.normalize("NFC", str(label)), document.place((*path, "label")))
+        if wrong:
+            mistakes.append(f"{place}.label: {wrong}.")
+        elif same != document.place((*path, "label")):
+            shown = toml.value(shortened(label))
+            mistakes.append(
+                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {shown} is the label of the variant at "
+                f"{same} already. Give each its own."
+            )
+        elif nested:
+            mistakes.append(f"{place}: a variant cannot set {', '.join(nested)}.")
+        else:
+            laid, source = base.copy(), document.origin(path)
+            assert source is not None, "a variant was written somewhere"
+            try:
+                laid.merge(patch, source.at(*source.prefix, *path))
+                listed.append((label, laid))
+            except UserError as error:
+                mistakes.append(str(error))
+    if mistakes:
+        raise several(mistakes)
+    return listed
+
+
+def _wrong_label(label: Any) -> str:
+    """Return what is wrong with a label; "" where nothing is."""
+    if not isinstance(label, str) or not label.strip():
+        return 'a variant needs a label, a text, as in label = "dropout 0.5"'
+    if len(label.splitlines()) > 1 or "\0" in label:
+        return "must be one line"
+    if len(label) > MAX_LABEL:
+        return f"has {len(label):,} characters; at most {MAX_LABEL} are read by anybody"
+    return ""
+
+
+def axes(recipe: Recipe, document: layers.Document) -> list[Axis]:
+    """Return the keys that the grid varies."""
+    found: list[Axis] = []
+    paths: dict[str, layers.Path_] = {}
+    for name in recipe.study.grid:
         try:
-            path = layers.dotted(name)
+            paths[name] = layers.dotted(name)
         except ValueError as error:
             raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {error}.") from None
-        prefix = source.at(*source.prefix, "study", "grid", name)
-        axes.append([(f"{path[-1]}={_text(value)}", (layers.nest(path, value), prefix)) for value in values])
-    return [([text for text, _ in point], [patch for _, patch in point]) for point in itertools.product(*axes)]
+    last = [path[-1] for path in paths.values()]
+    for name, values in recipe.study.grid.items():
+        source, path = document.origin(("study", "grid", name)), paths[name]
+        assert source is not None, "a grid was written somewhere"
+        own = source.at(*source.prefix, "study", "grid", name)
+        key = path[-1] if last.count(path[-1]) == 1 else ".".join(path)
+        points = [(f"{key}={_text(value)}", layers.nest(path, value), own) for value in values]
+        found.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.key(name)}", points))
+        texts = [text for text, _, _ in points]
+        twice = next((text for number, text in enumerate(texts) if text in texts[:number]), None)
+        if twice is not None:
+            raise UserError(f"{found[-1].place}: {twice} is there twice. Give each value once.")
+    return found
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else toml.value(value)
+    """Return a value of the grid as a label has it; a very long one is cut and told apart by its hash."""
+    text = " ".join((value if isinstance(value, str) else toml.value(value)).split())
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]}... {hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def _set(laid: layers.Document, patches: list[Any]) -> layers.Document:
+def _set(laid: layers.Document, patches: list[tuple[dict[str, Any], layers.Source]]) -> layers.Document:
     laid = laid.copy()
     for patch, source in patches:
         laid.merge(patch, source)
@@ -83,34 +198,45 @@ def _set(laid: layers.Document, patches: list[Any]) -> layers.Document:
 
 
 def _check_labels(labels: list[str], recipe: Recipe, document: layers.Document) -> None:
-    seen: dict[str, str] = {}
+    seen: set[str] = set()
     for label in labels:
-        other = seen.setdefault(slug(label).lower(), label)
-        if other is not label:
+        if label in seen:
+            place = document.place(("study", "variants")) or document.place(("study", "grid"))
             raise UserError(
-                f"{document.place(('study', 'variants'))}: study.variants: two variants share the label or folder name "
-                f"of '{label}'. Give each its own."
+                f"{place}: study: two variants have the label '{shortened(label)}', once the grid's values are put to "
+                "it. Give each its own."
             )
+        seen.add(label)
     reference = recipe.study.compare_with
-    if reference is not None and reference not in labels:
-        place = document.place(("study", "compare_with"))
-        raise UserError(
-            f"{place}: study.compare_with: no variant is labelled '{reference}'. {suggest(reference, labels)}"
-        )
+    if reference is None or reference in seen:
+        return
+    place = f"{document.place(('study', 'compare_with'))}: study.compare_with"
+    if len(labels) == 1:
+        raise UserError(f"{place}: there is only one variant. Give more, as study.variants or study.grid, or drop it.")
+    raise UserError(f"{place}: no variant is labelled '{shortened(reference)}'. {suggest(reference, labels)}")
 
 
 def check_variants(recipe: Recipe, document: layers.Document) -> list[tuple[str, Recipe]]:
-    """Return (label, recipe) of each variant, validated.
+    """Return (label, recipe) of each variant, validated; what is doubtful is noted in the document's warnings.
 
     Raises:
-        UserError: every mistake of every variant.
+        UserError: every mistake of every variant, and every flag that has no effect.
     """
-    found, mistakes = [], []
+    found: list[tuple[str, Recipe]] = []
+    mistakes: dict[str, None] = {}
+    doubts = Doubts(recipe, document)
     for label, laid in variants(recipe, document):
         try:
-            found.append((label, validate(laid)))
+            own = validate(laid)
         except UserError as error:
-            mistakes += [line for line in str(error).splitlines() if line not in mistakes]
+            mistakes |= dict.fromkeys(str(error).splitlines())
+            continue
+        doubts.look(label, own, laid)
+        found.append((label, own))
+    if not mistakes:
+        mistakes |= dict.fromkeys(doubts.mistakes())
     if mistakes:
-        raise UserError("\n".join(mistakes))
+        raise several(list(mistakes))
+    for text in doubts.warnings():
+        document.warn(text)
     return found

@@ -13,7 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from segkit import files
 from segkit.overlay import draw_overlay
+from segkit.study.rows import HEADER
 
 CHANNELS = ("wall", "cavity")
 METRICS = ("dice", "soft_dice", "iou", "precision", "recall", "hd95")
@@ -98,7 +100,10 @@ def write_trial(
     pictures: bool = True,
     loss_scale: float = 1.0,
     metrics: Sequence[str] = METRICS,
+    rows: Sequence[Sequence[Any]] | None = None,
+    info: Mapping[str, Any] | None = None,
 ) -> Path:
+    """Write a trial; `rows` are its cases.csv in place of drawn ones, `info` what its trial.json says besides."""
     rng = np.random.default_rng([seed, len(variant), int(1e4 * (delta + 1))])
     folder = run / slug(variant) / (f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,14 +115,13 @@ def write_trial(
     write_csv(
         folder / "metrics.csv", header.split(","), list(curve_rows(rng, 0.8 + delta + luck, epochs, loss_scale))[:done]
     )
-    rows = list(case_rows(rng, delta, luck, patients, cases, metrics))
+    rows = list(case_rows(rng, delta, luck, patients, cases, metrics)) if rows is None else rows
     if fold:
         rows = [row for row in rows if int(row[1][-2:]) % 2 == fold - 1]
     if whole:
-        header = ["case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels"]
-        write_csv(folder / "cases.csv", header, rows)
+        files.write_csv(folder / "cases.csv", HEADER, rows)
     names = list(dict.fromkeys(row[0] for row in rows))
-    info = {
+    content = {
         "status": status, "identity": f"{seed:064x}", "variant": variant, "seed": seed, "fold": fold, "limited": False,
         "epochs": epochs, "epochs_done": done, "best_epoch": done - 1, "seconds": 75.5, "device": "cpu",
         "error": "train_loss is not finite: loss.dice_mix is nan in epoch 20" if status == "failed" else None,
@@ -131,7 +135,7 @@ def write_trial(
             {"term": "regularizer.l1", "value": 121.5, "gradient_share": 0.2},
         ],
     }  # fmt: skip
-    (folder / "trial.json").write_text(json.dumps(info), encoding="utf-8")
+    (folder / "trial.json").write_text(json.dumps(content | dict(info or {})), encoding="utf-8")
     if whole and pictures:
         write_overlays(folder / "overlays", names, rng)
     return folder

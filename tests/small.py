@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import numpy as np
 
 import segkit
+from segkit import UserError
 from segkit.datasets.case import Case, Dataset
-from segkit.identity import identity
+from segkit.identity import evaluation_identity, training_identity
 from segkit.recipe import Recipe
+from segkit.training.device import settled
 from segkit.training.events import Event, Job, Limit
 from segkit.training.trial import run_trial
 
@@ -68,7 +71,9 @@ def recipe(*sets: str) -> Recipe:
 
 
 def job(run: Path, made: Recipe, *, limit: Limit | None = None, **options: Any) -> Job:
-    """Return the job of a recipe's one trial."""
+    """Return the job of a recipe's one trial, on one thread."""
+    with contextlib.suppress(UserError):  # a device that is not here
+        made = made.model_copy(update={"train": settled(made.train, 1)})
     return Job(
         recipe=made.dump(),
         run=run,
@@ -76,7 +81,8 @@ def job(run: Path, made: Recipe, *, limit: Limit | None = None, **options: Any) 
         variant="only",
         seed=made.train.seed,
         fold=None,
-        identity=identity(made),
+        identity=training_identity(made),
+        evaluation=evaluation_identity(made),
         limit=limit or Limit(),
         **options,
     )

@@ -25,7 +25,7 @@ SLOTS = (
     "datasets",
 )
 COMPONENTS = (*SLOTS, "transforms", "penalties", "interpolation", "unet", "pipeline")
-REGISTRY = ("registry", "component", "signatures", "mistakes", "errors", "types")
+REGISTRY = ("registry", "component", "signatures", "mistakes", "errors", "types", "blame", "source", "watch")
 ABOVE = {  # a part, and what it must not import
     REGISTRY: ("recipe", "training", "study", "evaluation", "cli", "api", *COMPONENTS),
     COMPONENTS: ("recipe", "training", "study", "evaluation", "cli", "api", "checks"),

@@ -199,7 +199,7 @@ def bad(logits: Tensor, target: Tensor) -> Tensor:
     return (chosen * (logits.sigmoid() - target).square()).mean()
 """,
         DEFINED + 2,
-        "it draws from, or reseeds, a global random generator",
+        "it draws from torch's global random generator",
     ),
     "growing memory": (
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ import segkit
 from segkit import UserError
 from segkit.checks.data import DataReport, check_data
 from segkit.datasets import Dataset
+from segkit.testing.findings import Finding, counted, told
+from tests.rvsc_like import patient, square
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_every_fault_is_named_not_only_the_first(folder: Path) -> None:
     found = texts(check_data(folder))
     for expected in (
         "broken.png: a damaged image", "again.png: has no mask", "alone.png: has no image",
-        "the same image 2 times: p0/", "the mask has (5, 5) pixels, its image (20, 30)",
+        "the same image 2 times", "the mask has (5, 5) pixels, its image (20, 30)",
         "holds 600 levels: no label map",
     ):  # fmt: skip
         assert expected in found
@@ -86,6 +89,170 @@ def test_a_folder_of_no_known_layout(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     report = check_data(tmp_path)
     assert (report.layout, report.recipe) == ("unknown", "")
-    assert "no known layout" in texts(report)
+    assert "no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but 1 .txt." in texts(report)
     with pytest.raises(UserError, match="no such folder"):
         check_data(tmp_path / "nowhere")
+
+
+def write(path: Path, pixels: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels)
+
+
+def pictures(root: Path, *names: str, masks: str = "masks", images: str = "images") -> None:
+    """Write images of grey noise and masks of 0 and 255."""
+    random = np.random.default_rng(0)
+    for name in names:
+        write(root / images / name, random.integers(0, 255, (20, 30), dtype=np.uint8))
+        write(root / masks / name, np.uint8(255) * (random.random((20, 30)) > 0.5))
+
+
+def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
+    names = [f"p{number // 20:02}/{number:03}.png" for number in range(60)]
+    pictures(tmp_path, *names)
+    for name in names:
+        write(tmp_path / "masks" / name, np.dstack([np.eye(20, 30, dtype=np.uint8) * 255] * 3))
+    report = check_data(tmp_path)
+    assert report.findings == []  # RGB with equal channels is grey
+    assert len(read(report).cases) == 60
+    for name in names:
+        mask = np.eye(20, 30, dtype=np.uint8)
+        write(tmp_path / "masks" / name, np.dstack([mask, mask * 2, mask * 0]))
+    report = check_data(tmp_path)
+    assert len(report.findings) == 60
+    (line,) = told(report.findings)
+    assert line.startswith("fault, 60 times: a coloured mask, of 2 colours. Save it with one grey level a structure")
+    assert line.endswith("masks/p00/004.png and 55 more.")
+    assert counted(report.findings) == "60 fault(s), 0 note(s)"
+
+
+def test_findings_are_told_by_kind() -> None:
+    found = [
+        Finding("note", "left out.", "z"),
+        Finding("warning", "astray.", "frame 1", "230 pixels"),
+        Finding("fault", "holds 13 levels.", "a.png"),
+        Finding("warning", "astray.", "frame 2", "518 pixels"),
+        Finding("fault", "holds 99 levels.", "b.png"),
+    ]
+    assert list(told(found)) == [
+        "fault, 2 times, e.g. a.png: holds 13 levels. Likewise b.png.",
+        "warning, 2 times: astray. At frame 1 (230 pixels), frame 2 (518 pixels).",
+        "note: z: left out.",
+    ]
+    assert counted(found) == "2 fault(s), 2 warning(s), 1 note(s)"
+    assert counted(found[:1]) == "0 fault(s), 1 note(s)"
+
+
+def test_patients_that_cannot_be_told_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
+    pictures(tmp_path, *(f"anna{number // 3}_slice{number % 3}.png" for number in range(9)))
+    report = check_data(tmp_path)
+    (finding,) = report.findings
+    assert finding.kind == "warning"
+    assert finding.text.startswith("9 of 9 cases name no patient: they are split case by case.")
+    assert "Give each patient a folder of images" in finding.text
+    assert '# patient = "^([^_]+)_"  # 3 patients, e.g. anna0 of anna0_slice0? If so, use this line.' in report.recipe
+    report.recipe = report.recipe.replace("# patient", "patient")
+    assert {case.patient for case in read(report).cases} == {"anna0", "anna1", "anna2"}
+
+
+def test_sets_are_no_patients(tmp_path: Path) -> None:
+    pictures(tmp_path, "train/1.png", "train/2.png", "val/3.png")
+    assert "the folders train, val are taken for patients" in texts(check_data(tmp_path))
+    pictures(tmp_path / "one", "ann/1.png", "ann/2.png")
+    assert "all images are of one patient, ann" in texts(check_data(tmp_path / "one"))
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "is empty."),
+        ([".DS_Store"], "is empty, but for 1 hidden file(s)."),
+        (["a/.keep"], "holds 1 folder(s), but no files."),
+        (
+            ["a/1.txt", "b.csv", "c.txt"],
+            "no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but 2 .txt, 1 .csv.",
+        ),
+        (
+            ["1.nii", "2.nii.gz"],
+            "2 NIfTI volumes; this version reads 2-D images (PNG, TIFF, JPEG, BMP, DICOM): convert",
+        ),
+        (["scan/1.mha"], "1 MetaImage volumes; this version"),
+        (
+            ["dataset.json", "imagesTr/la_003.nii.gz", "labelsTr/la_003.nii.gz"],
+            "the layout of nnU-Net and the Medical Segmentation Decathlon (imagesTr, labelsTr): 2 NIfTI volumes; this",
+        ),
+        (["imagesTr/c_0000.png", "labelsTr/c.png"], "its images' names should be those of their masks: take _0000 off"),
+        (
+            ["training/patient001/Info.cfg", "training/patient001/patient001_frame01.nii.gz"],
+            "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volumes; this version reads 2-D images",
+        ),
+        (["1.png", "1_mask.png"], "images and masks lie in one folder (1_mask is a mask): put the masks into another."),
+        (["a/1.png", "b/1.png"], "a and b hold files of the same names. Which are masks? Call that folder masks."),
+        (["1.dcm", "notes.txt"], "1 DICOM images, but no masks and no contours (PXXcontours-manual)."),
+        (
+            ["1.png"],
+            "no known layout: 1 images (1 .png), but no masks of the same names. Lay them out as images/PATIENT",
+        ),
+    ],
+)
+def test_folders_that_nothing_reads_are_named(tmp_path: Path, files: list[str], message: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    report = check_data(tmp_path)
+    (finding,) = report.findings
+    assert (report.layout, report.recipe, finding.kind) == ("unknown", "", "fault")
+    assert message in finding.text
+    assert not any("inf" in text or text == "0" for _, text in report.facts)
+
+
+def test_nothing_readable_is_no_fact(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.png").write_bytes(b"\x89PNG")
+    report = check_data(tmp_path)
+    assert report.facts == [("mask levels", "none")]
+    assert report.recipe == ""
+    (line,) = told(report.findings)
+    assert "fault, 2 times: a damaged image: cut off. At " in line
+
+
+def test_masks_that_show_nothing_or_no_whole_levels(tmp_path: Path) -> None:
+    pictures(tmp_path, "p/1.tif", "q/2.tif")
+    for name in ("p/1.tif", "q/2.tif"):
+        write(tmp_path / "masks" / name, np.zeros((20, 30), np.uint8))
+    report = check_data(tmp_path)
+    assert texts(report) == "every mask is empty."
+    assert len(read(report).cases) == 2
+    write(tmp_path / "masks/p/1.tif", np.full((20, 30), 0.5, np.float32))
+    assert "holds levels that are no whole numbers from 0 to 65535" in texts(check_data(tmp_path))
+
+
+def test_coloured_images_are_noted_and_several_pairs_are_a_warning(tmp_path: Path) -> None:
+    for number in (1, 2):
+        pictures(tmp_path, f"{number}.png", f"{number}b.png", images=f"p{number}/images", masks=f"p{number}/masks")
+    write(tmp_path / "p1/images/1.png", np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
+    found = {finding.kind: finding for finding in check_data(tmp_path).findings}
+    assert found["note"].text.startswith("coloured image(s) turned into grey")
+    assert (
+        "1 more pair(s) of folders, which the lines below leave out: p2/images with p2/masks" in found["warning"].text
+    )
+
+
+def test_what_cannot_be_looked_at_is_a_fault_and_the_rest_is_read(tmp_path: Path) -> None:
+    pictures(tmp_path, "p/1.png", "q/2.png")
+    (tmp_path / "images/p/bad\n.png").touch()
+    (tmp_path / "images/q/loop").symlink_to(tmp_path)
+    report = check_data(tmp_path)
+    assert dict(report.facts)["images"] == "2"
+    assert "images/p: the name 'bad\\n.png' holds a control character. Rename it." in texts(report)
+    assert f"images/q/loop: a link to {tmp_path}, which is read already. Remove the link." in texts(report)
+
+
+def test_frames_whose_inner_contour_leaves_the_outer_one(tmp_path: Path) -> None:
+    folder = patient(tmp_path, 1, [20, 40])
+    (folder / "P01contours-manual/P01-0040-icontour-manual.txt").write_text(square(12, 3, 20, 11))
+    report = check_data(tmp_path)
+    astray, _ = report.findings  # and one patient only
+    assert (astray.kind, astray.place, astray.detail) == ("warning", "patient01/P01-0040", "32 pixels")
+    assert "its inner contour leaves the outer one" in astray.text

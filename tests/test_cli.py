@@ -139,12 +139,12 @@ def test_a_schema_for_editors(run: Run) -> None:
             ["run", "tiny.toml", "--set", "train.epoch=3"],
             "--set train.epoch=3: train.epoch: no such key. Did you mean 'epochs'?",
         ),
-        (["run", "tiny.toml", "--set", "train.epochs=x"], 'train.epochs: input should be a valid integer (given "x")'),
-        (["run", "tiny.toml", "--set", "train.epochs=0"], "train.epochs: input should be greater than or equal to 1"),
+        (["run", "tiny.toml", "--set", "train.epochs=x"], 'train.epochs: must be a whole number, got "x"'),
+        (["run", "tiny.toml", "--set", "train.epochs=0"], "train.epochs: must be 1 or more, got 0"),
         (["run", "tiny.toml", "--set", "loss.dise.weight=1"], "loss.dise: no such loss. Did you mean 'dice'?"),
         (["run", "tiny.toml", "--set", "nonsense"], "--set nonsense: should be path=value"),
         (["run", "tiny.toml", "--with", "nowhere.toml"], "nowhere.toml: no such recipe"),
-        (["run", "tiny.toml", "--jobs", "0"], "--jobs 0: should be a number of 1 or more, or auto"),
+        (["run", "tiny.toml", "--jobs", "0"], "--jobs 0: must be a number from 1 to 1,024, or auto"),
         (["run", "tiny.toml", "--plugins", "nowhere"], "nowhere: no such plugin folder or file"),
         (["run", "tiny.toml", "--device"], "No such option: --device"),
         (["fly"], "No such command 'fly'"),
@@ -188,14 +188,20 @@ def test_what_only_data_or_machine_tell_is_one_message_too(run: Run, sets: list[
 
 PLUGIN = '''"""A loss that lives in a plugin."""
 
-from segkit import losses
-from segkit.types import Tensor
+from segkit import losses, metrics
+from segkit.types import Array, Tensor
 
 
 @losses.register("pluggedin")
 def pluggedin(logits: Tensor, target: Tensor) -> Tensor:
     """Squared error, a mean."""
     return ((logits.sigmoid() - target) ** 2).mean()
+
+
+@metrics.register("pluggedtoo")
+def pluggedtoo(prediction: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> float:
+    """Share of pixels that are right."""
+    return float((prediction == truth).mean())
 '''
 
 
@@ -204,6 +210,7 @@ def test_a_plugin_from_file_to_checkpoint_and_away(run: Run, monkeypatch: pytest
     Path("plugins/pluggedin.py").write_text(PLUGIN)
     Path("plugins/broken.py").write_text("import nothing_of_that_name\n")
     recipe = {key: value for key, value in TINY.items() if key != "study"} | {"loss": {"pluggedin": {}}}
+    recipe |= {"metrics": {"dice": {}, "pluggedtoo": {}}}
     Path("own.toml").write_text(toml.dumps(recipe))
     environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
 
@@ -223,9 +230,13 @@ def test_a_plugin_from_file_to_checkpoint_and_away(run: Run, monkeypatch: pytest
     Path("plugins/pluggedin.py").unlink()
     missing = alone("eval", str(best))
     assert missing.returncode == 2
-    for words in ("no such loss", "plugins/pluggedin.py", "--trust-plugins", "These plugins failed to load"):
+    for words in ("no such metric", "plugins/pluggedin.py", "--trust-plugins", "These plugins failed to load"):
         assert words in missing.stderr
     assert "Traceback" not in missing.stderr
+    picture = next(Path("runs/own").rglob("overlays/*.png"))
+    assert cv2.imwrite("grey.png", cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE))
+    assert alone("predict", str(best), "grey.png").returncode == 0
+    assert alone("eval", str(best), "--set", "metrics=dice").returncode == 0
     assert "def pluggedin" in alone("info", str(best), "--sources").stdout
     assert alone("eval", str(best), "--trust-plugins").returncode == 0
 
@@ -243,3 +254,51 @@ def test_help_is_quick_and_light() -> None:
     listing = code.replace("'--help'", "'list', 'losses'")
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert "dice_mix" in done.stdout
+
+
+def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run: Run) -> None:
+    assert run("run", "tiny.toml", "--jobs", "1", "--set", "train.epochs=1")[0] == 0
+    Path("some").mkdir()
+    for name in ("1", "2"):
+        cv2.imwrite(f"some/{name}.png", np.full((30, 20), 90, np.uint8))
+    Path("some/3.png").write_bytes(b"\x89PNG")
+    Path("some/notes.txt").write_text("hello", encoding="utf-8")
+    status, out, err = run("predict", CHECKPOINT, "some", "--out", "found")
+    assert status == 2
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["some/1.png", "some/2.png"]
+    assert err.splitlines() == [
+        "note: some: 1 file(s) that are no images left out: notes.txt.",
+        "error: 1 of 3 images could not be read; the others are done:",
+        "  some/3.png: a damaged image: cut off.",
+    ]
+    assert len(list(Path("found").iterdir())) == 6
+    Path("some/3.png").unlink()
+    assert run("predict", CHECKPOINT, "some", "--out", "found")[0] == 0
+    status, _, err = run("predict", CHECKPOINT, "runs")
+    assert (status, err.splitlines()[0]) == (
+        2, "error: runs: a folder without images. Give the one of these that holds them: tiny.",
+    )  # fmt: skip
+    Path("scan.nii.gz").write_bytes(b"\x1f\x8b")
+    status, _, err = run("predict", CHECKPOINT, "scan.nii.gz")
+    assert status == 2
+    assert err.startswith("error: scan.nii.gz: a NIfTI volume; this version reads 2-D images (PNG, TIFF, JPEG, BMP, DI")
+
+
+def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
+    for folder in ("images", "masks"):
+        Path("data", folder).mkdir(parents=True)
+        for number in range(7):
+            pixels = np.random.default_rng(number).integers(0, 255, (9, 9), dtype=np.uint8)
+            cv2.imwrite(f"data/{folder}/{number}.png", pixels if folder == "images" else pixels // 128)
+    status, out, _ = run("check", "data")
+    assert status == 0
+    assert "warning: 7 of 7 cases name no patient: they are split case by case." in out
+    assert out.splitlines()[-1] == "0 fault(s), 1 warning(s), 0 note(s)"
+    for number in range(7):
+        cv2.imwrite(f"data/masks/{number}.png", np.zeros((5, 5), np.uint8))
+    status, out, _ = run("check", "data")
+    assert status == 1
+    assert sum(line.startswith("fault") for line in out.splitlines()) == 1
+    assert "fault, 7 times: the mask has (5, 5) pixels, its image (9, 9). At " in out
+    found = json.loads(run("check", "data", "--json")[1])["findings"]
+    assert [finding["kind"] for finding in found] == ["fault"] * 7 + ["warning"] * 2

@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 
 from segkit import UserError, files
+from segkit.locks import Lock
 
 
-def test_a_file_appears_whole_in_folders_that_are_made(tmp_path: Path) -> None:
+def test_a_file_appears_whole_in_a_folder_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "table.csv"
+    with pytest.raises(UserError, match=r"table\.csv: cannot be written: its folder is not there\."):
+        files.write_text(path, "lost")
+    files.make_folder(path.parent)
     files.write_csv(path, ["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]])
     assert path.read_text() == 'case,dice\np1/1,0.5\n"with ""quotes"", comma",1\n'
     files.write_text(path, "grüße\n")
@@ -65,8 +69,8 @@ def test_a_file_system_that_flushes_no_folders_is_no_error(tmp_path: Path, monke
     [
         (errno.ENOSPC, "the disk is full: free some space; the same command goes on from the last save"),
         (errno.EDQUOT, "the disk quota is used up: free some space"),
-        (errno.EROFS, "the file system is read-only: choose another folder with --out"),
-        (errno.EACCES, "permission denied: choose another folder with --out"),
+        (errno.EROFS, "the file system is read-only: choose another place"),
+        (errno.EACCES, "permission denied: choose another place"),
         (errno.EIO, "Input/output error"),
     ],
 )
@@ -97,7 +101,7 @@ def test_reading_what_is_no_text_too_long_or_not_there(tmp_path: Path) -> None:
 
 def test_a_lock_names_its_holder_and_is_free_again_when_that_one_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from segkit.files import Lock\n"
+        "import sys, time; from pathlib import Path; from segkit.locks import Lock\n"
         "with Lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
@@ -105,14 +109,14 @@ def test_a_lock_names_its_holder_and_is_free_again_when_that_one_is_killed(tmp_p
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(UserError, match=rf"in use by another segkit \(process {holder.pid} on .*wait for it"),
-            files.Lock(tmp_path),
+            Lock(tmp_path),
         ):
             pass
         holder.send_signal(signal.SIGKILL)
     assert '"pid"' in (tmp_path / ".lock").read_text()  # what the dead one left
-    with files.Lock(tmp_path):
+    with Lock(tmp_path):
         pass
-    with files.Lock(tmp_path):
+    with Lock(tmp_path):
         pass
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import os
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -10,10 +14,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 import segkit
 from segkit import UserError
 from segkit.datasets import Dataset, read_image
+from segkit.datasets.images import find_images
 from tests.rvsc_like import dicom
 
 GREY = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10) * 2
@@ -118,17 +124,204 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
         read_image(write(tmp_path / "x.tif", pixels))
 
 
-def test_a_picture_that_claims_to_be_vast_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def png(rows: int, columns: int, data: bytes, *, bits: int = 8, colours: int = 0) -> bytes:
+    """Return a PNG that states a size, whatever its data hold."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", columns, rows, bits, colours, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (png(100_000, 100_000, b""), "100000 x 100000 pixels; images are read from 1 x 1 to 8192 x 8192"),
+        (png(8192, 8192, b"few"), "a damaged image: 3 bytes cannot hold its 8192 x 8192 pixels"),
+        (png(8192, 8192, bytes(1 << 20), bits=16, colours=6), "512 MiB of pixels; images are read up to 256 MiB"),
+    ],
+    ids=["sides", "few data", "many bytes"],
+)
+def test_a_picture_that_claims_to_be_vast_is_refused_before_it_is_decoded(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
     path = tmp_path / "vast.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    with pytest.raises(
-        UserError, match=r"vast\.png: 100000 x 100000 pixels; images are read from 1 x 1 to 8192 x 8192"
-    ):
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=rf"vast\.png: {message}"):
         read_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()
+
+
+def pillow(kind: str, mode: str = "L", **options: Any) -> bytes:
+    """Return an image as Pillow writes it."""
+    out = io.BytesIO()
+    if options.pop("twice", False):
+        options |= {"save_all": True, "append_images": [Image.fromarray(255 - GREY)]}
+    if turned := options.pop("turned", None):
+        options["exif"] = Image.Exif()
+        options["exif"][0x112] = turned
+    Image.fromarray(GREY).convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+NIFTI = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pillow("PNG", twice=True), "an animation of 2 pictures; one a file is read"),
+        (pillow("TIFF", twice=True), "several images in one file; one a file is read"),
+        (pillow("GIF", twice=True), "a GIF picture; images are PNG, TIFF, JPEG, BMP or DICOM files"),
+        (pillow("JPEG", turned=6), r"to be shown turned or mirrored \(EXIF orientation 6\).* Save it upright"),
+        (pillow("PNG", turned=3), r"to be shown turned or mirrored \(EXIF orientation 3\)"),
+        (pillow("TIFF", turned=3), r"to be shown turned or mirrored \(EXIF orientation 3\)"),
+        (pillow("JPEG", "CMYK"), "in CMYK colours, for print"),
+        (pillow("TIFF", "CMYK"), "in CMYK colours, for print"),
+        (pillow("PNG")[:-20], "a damaged image: cut off"),
+        (pillow("TIFF")[:60], "a damaged image"),
+        (pillow("JPEG")[:-9], "a damaged image: cut off"),
+        (b"", "a damaged image: it is empty, 0 bytes"),
+        (NIFTI, r"a NIfTI volume; this version reads 2-D images \(PNG, .*: convert the slices"),
+        (gzip.compress(NIFTI), "a NIfTI volume; this version reads 2-D images"),
+        (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume; this version"),
+        (b"\x93NUMPY\1\0", "a NumPy array; images are PNG"),
+        (b"PK\3\4" + bytes(30), "a ZIP archive; images are PNG"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(30), "an HDF5 file; images are PNG"),
+        (b"MATLAB 5.0 MAT-file", "a MATLAB file; images are PNG"),
+        (b"just words\n", "a text file; images are PNG"),
+        (bytes(range(256)), "of a kind that is not known; images are PNG"),
+    ],
+)
+def test_files_that_are_no_image_are_named_as_what_they_are(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "x.png").write_bytes(data)
+    with pytest.raises(UserError, match=rf"x\.png: {message}") as caught:
+        read_image(tmp_path / "x.png")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_upright_pictures_and_palettes_are_read(tmp_path: Path) -> None:
+    for data in (pillow("PNG", turned=1), pillow("PNG", "P"), pillow("TIFF", "LA"), pillow("BMP", "P")):
+        (tmp_path / "x.png").write_bytes(data)
+        assert np.array_equal(read_image(tmp_path / "x.png"), GREY)
+
+
+def test_a_picture_in_the_alpha_channel_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    pixels = np.zeros((12, 10, 4), np.uint8)
+    pixels[..., 3] = GREY
+    with pytest.raises(UserError, match=r"x\.png: its picture is in the alpha channel"):
+        read_image(write(tmp_path / "x.png", pixels))
+
+
+def rgba(alpha: Any) -> Any:
+    return np.dstack([MASK * 255] * 3 + [np.broadcast_to(np.uint8(alpha), MASK.shape)])
+
+
+def test_masks_saved_as_rgb_are_grey_masks(root: Path) -> None:
+    before = read(root).cases[0].masks
+    for pixels in (np.dstack([MASK * 255] * 3), rgba(255)):
+        write(root / "masks/ann/a.png", pixels)
+        assert np.array_equal(read(root).cases[0].masks, before)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (rgba(GREY), "a mask with a transparent part. Save it without alpha"),
+        (np.dstack([MASK * 255, MASK * 0, GREY // 200]), "a coloured mask, of 3 colours. Save it with one grey level"),
+    ],
+)
+def test_masks_in_which_colours_or_transparency_count(root: Path, pixels: Any, message: str) -> None:
+    write(root / "masks/ann/a.png", pixels)
+    with pytest.raises(UserError, match=rf"masks/ann/a\.png: {message}"):
+        read(root)
+
+
+def test_coloured_images_are_turned_into_grey_with_a_note(root: Path) -> None:
+    assert read(root).notes == ()
+    write(root / "images/ann/a.png", np.dstack([GREY, GREY, GREY // 2]))
+    assert read(root).notes == (
+        "1 coloured image(s) turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read: ann/a.",
+    )
+
+
+def sparse(path: Path) -> None:
+    """Write a file that states a terabyte and takes no room."""
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: os.mkfifo(path), r"a\.png: a pipe, no regular file"),
+        (lambda path: path.symlink_to("nowhere"), r"a\.png: a link that leads nowhere"),
+        (lambda path: path.symlink_to(path.name), r"a\.png: a link that leads to itself"),
+        (lambda path: path.mkdir(), r"without image .* \S+images/ann/a\.png is a folder"),
+        (lambda path: path.with_suffix(".nii.gz").touch(), r"ann/a\.nii\.gz is a NIfTI volume; this version reads 2-D"),
+        (lambda path: path.with_suffix(".gif").touch(), r"without image .*ann/a\.gif is of a kind that is not read"),
+        (sparse, r"a\.png: 1,099,511,627,776 bytes; .* up to"),
+    ],
+)
+def test_what_stands_where_an_image_should(root: Path, make: Any, message: str) -> None:
+    (root / "images/ann/a.png").unlink()
+    make(root / "images/ann/a.png")
+    with pytest.raises(UserError, match=message):
+        read(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("new\nline", r"images/bob: the name 'new\\nline\.png' holds a control character. Rename it"),
+        ("\x1b[31m", r"the name '\\x1b\[31m\.png' holds a control character"),
+        ("a\u202egnp", r"the name 'a\\u202egnp\.png' holds a control character"),
+        (os.fsdecode(b"\xff"), r"the name '\\udcff\.png' is no text in UTF-8"),
+    ],
+)
+def test_names_that_cannot_stand_in_a_table(root: Path, name: str, message: str) -> None:
+    for folder in ("images", "masks"):
+        write(root / folder / "bob/x.png", MASK).rename(root / folder / f"bob/{name}.png")
+    with pytest.raises(UserError, match=message):
+        read(root)
+
+
+def test_links_that_lead_back_are_not_followed_without_end(root: Path) -> None:
+    (root / "images/ann/loop").symlink_to(root / "images")
+    with pytest.raises(UserError, match=r"images/ann/loop: a link to .*images, which is read already. Remove the link"):
+        read(root)
+
+
+def test_a_folder_without_images(root: Path) -> None:
+    (root / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: holds no images .* It is empty"):
+        read(root, images="empty")
+    (root / "empty/a.nii.gz").touch()
+    with pytest.raises(UserError, match=r"empty: 1 NIfTI volume\(s\), no images; this version reads 2-D images"):
+        read(root, images="empty")
+
+
+def test_images_among_files_and_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    one, two = write(folder / "1.png", GREY), write(folder / "2.dcm", GREY.astype(np.uint16))
+    write(folder / "deeper/3.png", GREY)
+    (folder / "IM0001").write_bytes(two.read_bytes())
+    (folder / "notes.txt").write_text("hello")
+    found, notes = find_images([folder])
+    assert found == [folder / "IM0001", one, two]
+    assert notes == [f"{folder}: 1 file(s) that are no images left out: notes.txt."]
+    with pytest.raises(UserError, match="two images are called 3: their masks would overwrite each other"):
+        find_images([folder / "deeper/3.png", write(tmp_path / "3.tif", GREY)])
+    (folder / "deeper/3.png").rename(folder / "deeper/3.nii.gz")
+    with pytest.raises(UserError, match=r"deeper: a folder without images\. It holds NIfTI volumes"):
+        find_images([folder / "deeper"])
+    for name in ("images", "masks"):
+        (tmp_path / f"set/{name}").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"without images\. Give the one of these that holds them: images, masks"):
+        find_images([tmp_path / "set"])
 
 
 def test_links_and_folders_outside(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

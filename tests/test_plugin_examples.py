@@ -110,10 +110,10 @@ def test_proximal_group_lasso_shrinks_norms_and_zeroes_weak_filters() -> None:
     ids=["same area", "half", "missed", "false positive", "both empty"],
 )
 def test_volume_similarity_compares_areas(predicted: int, true: int, expected: float) -> None:
-    probability, truth = np.zeros((4, 4), np.float32), np.zeros((4, 4), bool)
-    probability.flat[:predicted] = 0.5
+    mask, truth = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    mask.flat[:predicted] = True
     truth.flat[16 - true :] = True
-    found = segkit.metrics.build("volume_similarity")(probability, truth, None)
+    found = segkit.metrics.build("volume_similarity")(mask, truth, None)
     assert found == pytest.approx(expected, nan_ok=True)
 
 

@@ -14,6 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 
 import segkit
 from segkit import plugins
+from segkit.checks.data import check_data
 from segkit.datasets.case import Dataset
 from segkit.errors import UserError
 from tests.fresh_plugins import EXAMPLES, fresh
@@ -168,6 +169,52 @@ def test_says_of_each_series_why_it_does_not_fit(tree: Path) -> None:
 def test_a_frame_that_two_files_claim_is_refused(tree: Path) -> None:
     write_image(tree / "SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0004-0048.dcm")
     with pytest.raises(UserError, match=r"CINESAX_300: 1 frame\(s\) are there twice: 0048"):
+        read(tree)
+
+
+def test_an_inner_contour_that_leaves_the_outer_one_is_told(tree: Path) -> None:
+    folder = tree / "scd_manualcontours/SCD_ManualContours/SC-HF-I-02/contours-manual/IRCCI-expert"
+    path = folder / "IM-0001-0020-icontour-manual.txt"
+    moved = [f"{float(line.split()[0]) - 8} {line.split()[1]}" for line in path.read_text().splitlines()]
+    path.write_text("\n".join(moved))
+    data = read(tree)
+    (note,) = (note for note in data.notes if "inner contour" in note)
+    outside = int(note.partition("by ")[2].split()[0])
+    assert f"SCD0000201/IM-0003-0020 ({outside} pixels)" in note
+    wall, cavity = data.cases[1].masks
+    alone = data.cases[0].masks
+    assert outside == int(cavity.sum()) - (int(alone.sum()) - int(wall.sum()))  # what of the cavity took no wall away
+    assert 20 < outside < int(cavity.sum())
+
+
+def test_check_knows_the_published_layout_and_reads_it_by_the_plugin(tree: Path) -> None:
+    report = check_data(tree)
+    facts = dict(report.facts)
+    assert (report.layout, facts["images"], facts["patients"], facts["channels"]) == (
+        "sunnybrook", "2", "2", "wall, cavity",
+    )  # fmt: skip
+    assert report.recipe == f'[data.sunnybrook]\nroot = "{tree}"\n'
+    assert [str(finding) for finding in report.findings if finding.kind == "note"] == [
+        "1 frame(s) left out, which lack an inner or an outer contour: SCD0000101/0060."
+    ]
+
+
+@pytest.mark.parametrize("part", ["", "scd_manualcontours", "SCD_IMAGES_01"])
+def test_a_part_of_it_or_its_reader_missing_is_said(tree: Path, part: str) -> None:
+    found = [str(finding) for finding in check_data(tree / part).findings]
+    assert part == "" or "no patient table is here" in found[0]
+    segkit.datasets.restore({name: segkit.datasets[name] for name in segkit.datasets.names() if name != "sunnybrook"})
+    report = check_data(tree / part)
+    assert (report.layout, report.facts) == ("sunnybrook", [])
+    assert report.recipe.startswith("[data.sunnybrook]\nroot = ")
+    (finding,) = report.findings
+    assert finding.kind == "warning"
+    assert "the plugin sunnybrook.py reads: it is not loaded. Put it" in finding.text
+
+
+def test_a_table_that_is_none(tree: Path) -> None:
+    (tree / "scd_patientdata.csv").write_text("PatientID,OriginalID\n" + "x" * 200_000 + ",SC-HF-I-1\n")
+    with pytest.raises(UserError, match=r"scd_patientdata\.csv:\d+: no table: field larger than field limit"):
         read(tree)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import functools
 import re
 import shutil
 from collections.abc import Iterator
@@ -103,6 +104,28 @@ def rows_of_cases(run: Path, variant: str, trial: str = "*") -> Iterator[dict[st
             yield from csv.DictReader(file)
 
 
+def place(row: dict[str, str]) -> tuple[str, str]:
+    return row["case"], row["channel"]
+
+
+@functools.cache
+def marked(run: Path) -> set[tuple[str, str]]:
+    """Return the structures that are empty in truth and that a finished trial marked."""
+    rows = [
+        row
+        for path in run.glob("*/*/cases.csv")
+        for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    ]
+    return {place(row) for row in rows if row["truth_pixels"] == "0" and row["predicted_pixels"] != "0"}
+
+
+def dice_of(run: Path, row: dict[str, str]) -> float | None:
+    """Return a row's Dice as the tables count it."""
+    if row["metric"] != "dice" or not (row["value"] or place(row) in marked(run)):
+        return None
+    return float(row["value"] or 1)
+
+
 def test_page_needs_nothing_else(html: str) -> None:
     page = Tables(html)
     assert page.loaded
@@ -166,21 +189,23 @@ def test_failures_are_counted(run: Path, html: str, lines: list[dict[str, str]])
     rows = [row for row in rows_of_cases(run, "summed") if row["metric"] == "dice"]
     truth = np.array([int(row["truth_pixels"]) for row in rows]) > 0
     predicted = np.array([int(row["predicted_pixels"]) for row in rows]) > 0
-    undefined = sum(row["value"] == "" for row in rows)
-    counted = [len(rows), (~truth).sum(), (truth & ~predicted).sum(), (~truth & predicted).sum(), undefined]
-    assert min(counted) > 0
+    undefined = sum(row["value"] == "" and place(row) not in marked(run) for row in rows)
+    rightly = sum(row["value"] == "" and place(row) in marked(run) for row in rows)
+    counted = [len(rows), (~truth).sum(), (truth & ~predicted).sum(), (~truth & predicted).sum(), rightly, undefined]
+    assert min(counted[:-1]) > 0
     table = next(table for table in Tables(html).tables if "missed" in table[0])
     assert [row[2:] for row in table if row[:2] == ["summed", "all"]] == [[str(number) for number in counted]]
     line = next(line for line in lines if (line["variant"], line["channel"]) == ("summed", "all"))
-    names = ("structures", "empty_truth", "missed", "false_positive_on_empty", "undefined")
+    names = ("structures", "empty_truth", "missed", "false_positive_on_empty", "rightly_empty", "undefined")
     assert [line[name] for name in names] == [str(number) for number in counted]
 
 
 def test_cases_are_the_same_for_each_variant(run: Path, html: str) -> None:
     values: dict[str, list[float]] = {}
     for row in rows_of_cases(run, "dice_mix"):
-        if row["metric"] == "dice" and row["value"]:
-            values.setdefault(row["case"], []).append(float(row["value"]))
+        value = dice_of(run, row)
+        if value is not None:
+            values.setdefault(row["case"], []).append(value)
     means = {case: float(np.mean(found)) for case, found in values.items()}
     wanted: list[tuple[int, str]] = []
     for percentile in (5, 25, 50, 95):
@@ -192,12 +217,9 @@ def test_cases_are_the_same_for_each_variant(run: Path, html: str) -> None:
     assert [row[0] for row in rows] == [REFERENCE, ODD, BROKEN]
     alts = re.findall(r'<img alt="(patient[^"]*)"', html)
     assert [alt.split(",")[0] for alt in alts] == [case for _, case in wanted] * 3
-    shown = [float(row["value"]) for row in rows_of_cases(run, "summed", "seed-1") if _is_dice_of(row, wanted[0][1])]
+    pictured = [row for row in rows_of_cases(run, "summed", "seed-1") if row["case"] == wanted[0][1]]
+    shown = [value for row in pictured if (value := dice_of(run, row)) is not None]
     assert rows[2][1] == f"dice {np.mean(shown):.4f} (seed 1)"
-
-
-def _is_dice_of(row: dict[str, str], case: str) -> bool | str:
-    return row["case"] == case and row["metric"] == "dice" and row["value"]
 
 
 @pytest.mark.parametrize("name", FIGURES)

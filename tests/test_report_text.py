@@ -3,13 +3,14 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from segkit.locks import Lock
 from segkit.study import document, html, markdown
 from segkit.study.figures import transient_end
 from segkit.study.style import shorten, wrapped
@@ -52,7 +53,7 @@ def test_terminal_table_fits_and_has_what_matters(whole: Path) -> None:
 def test_one_seed_drops_empty_columns(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "study", {"none": 0.0, "lambda=1": -0.1}, (1,), pictures=False, patients=6)
     table = document.verdict_table(summarize(folder))
-    expected = ["variant", "verdict", "Dice", "SD patients", "difference", "95 % (patients, bootstrap)"]
+    expected = ["variant", "verdict", "Dice", "patients", "SD patients", "difference", "95 % (patients, bootstrap)"]
     assert list(table.head) == [*expected, "p (Wilcoxon)", "trials"]
     assert all(any(column) for column in zip(*table.rows, strict=True))
     said = text(folder)
@@ -85,9 +86,12 @@ def test_long_texts_take_several_lines_of_the_terminal(tmp_path: Path) -> None:
 def test_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
     status = {("none", 2): "running", ("late", 1): "interrupted", ("late", 2): None, ("late", 3): "failed"}
     folder = make_run(tmp_path / "study", {"none": 0.0, "late": 0.1}, status=status, pictures=False, epochs=30)
+    with Lock(folder):
+        assert "- none, seed 2: running, 10 of 30 epochs done\n" in text(folder)
     said = text(folder)
     assert "2 variants, 2 of 6 trials finished. This study is not complete" in said
-    assert "- none, seed 2: running, 10 of 30 epochs done\n" in said
+    ended = "ended without a word (killed, out of memory, or a crash inside native code), 10 of 30 epochs done"
+    assert f"- none, seed 2: {ended}; `segkit run` goes on with it\n".replace("`", "\\`") in said
     assert "- late, seed 1: interrupted, 10 of 30 epochs done\n" in said
     assert "- late, seed 2: not started\n" in said
     assert "- late, seed 3: failed after 10 of 30 epochs: train_loss is not finite" in said
@@ -163,36 +167,48 @@ def test_damaged_picture_is_left_out(tmp_path: Path) -> None:
     assert "percentile" in page
 
 
-def make_folds(folder: Path, missing: Collection[tuple[str, int, int]] = ()) -> Path:
+def make_folds(folder: Path, missing: Collection[tuple[str, int, int]] = (), pictures: bool = True) -> Path:
     write_recipe(folder, ["none", "lambda=1"], [1, 2], extra="[split]\nfolds = 2")
     for variant, delta in {"none": 0.0, "lambda=1": -0.2}.items():
         for seed in (1, 2):
             for fold in (1, 2):
                 if (variant, seed, fold) not in missing:
                     words: dict[str, Any] = {"patients": 8, "cases": 3, "epochs": 6, "metrics": ("dice",)}
+                    words["pictures"] = pictures
                     write_trial(folder, variant, seed, delta=delta, fold=fold, **words)
     return folder
 
 
-def mean_of_patients(paths: Iterable[Path]) -> np.floating:
-    """Return the mean over patients of the means over seeds of the means over cases and channels."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for path in paths:
+def means_of_patients(folder: Path) -> dict[str, float]:
+    """Return each variant's mean over patients of the means over seeds of the means over cases and channels.
+
+    A structure that one trial rightly left empty and another marked counts as 1.
+    """
+    rows: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for path in sorted(folder.glob("*/fold-*/cases.csv")):
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["metric"] == "dice" and row["value"]:
-                    seed = path.parent.name.split("-")[-1]
-                    values.setdefault(row["patient"], {}).setdefault(seed, []).append(float(row["value"]))
-    mean: np.floating = np.mean([np.mean([np.mean(found) for found in seeds.values()]) for seeds in values.values()])
-    return mean
+            training = path.parts[-3], path.parts[-2].split("-")[-1]
+            rows.setdefault(training, []).extend(r for r in csv.DictReader(file) if r["metric"] == "dice")
+    every = [row for found in rows.values() for row in found]
+    marked = {(r["case"], r["channel"]) for r in every if r["truth_pixels"] == "0" and r["predicted_pixels"] != "0"}
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for (variant, seed), found in rows.items():
+        for row in found:
+            if row["value"] or (row["case"], row["channel"]) in marked:
+                patient = values.setdefault(variant, {}).setdefault(row["patient"], {})
+                patient.setdefault(seed, []).append(float(row["value"] or 1))
+    return {
+        variant: float(np.mean([np.mean([np.mean(v) for v in seeds.values()]) for seeds in patients.values()]))
+        for variant, patients in values.items()
+    }
 
 
 def test_folds_are_put_together(tmp_path: Path) -> None:
     folder = make_folds(tmp_path / "study")
     summary = summarize(folder)
+    means = means_of_patients(folder)
     for line in summary.headline:
-        slug = line.result.variant
-        assert line.result.mean == pytest.approx(mean_of_patients(sorted((folder / slug).glob("fold-*/cases.csv"))))
+        assert line.result.mean == pytest.approx(means[line.result.variant])
         assert (line.result.seeds, line.result.patients, line.trials) == (2, 8, 4)
     said = text(folder)
     assert "8 of 8 trials finished" in said

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from segkit import UserError, files, toml
-from segkit.study import executor, figures, runs
+from segkit.study import executor, figures, hardware, runs
 from segkit.training import checkpoint
 from segkit.training.events import Event
 from tests.small import BASE
@@ -107,7 +107,8 @@ def test_a_changed_recipe_is_refused_with_the_keys_until_fresh() -> None:
     assert run(path, "optimizer.Adam.lr=0.03", fresh=True) == {"one/seed-1": "finished"}
     assert kept(Path("runs")) != before
     status = Path("runs/one/one/seed-1/trial.json")
-    status.write_text(json.dumps(json.loads(status.read_text()) | {"identity": "of other plugin sources"}))
+    told = json.loads(status.read_text())
+    status.write_text(json.dumps(told | {"plugins": {"training": ["of another source"], "evaluation": []}}))
     with pytest.raises(UserError, match="holds another trial: the source of a plugin it uses has changed"):
         run(path, "optimizer.Adam.lr=0.03")
 
@@ -284,7 +285,8 @@ def phantoms(epochs: int) -> list[Any]:
     variants = [{"label": label, "train": {"seed": seed}} for seed, label in enumerate("abc")]
     tree = BASE | {"data": PHANTOM, "train": BASE["train"] | {"epochs": epochs}, "study": {"variants": variants}}
     found = study(write("phantoms.toml", tree))
-    return [found._job(trial, threads=1, fresh=False) for trial in found.planned]
+    _, settled, _ = hardware.settle(found.recipe, found.planned, {}, 2, mix=False)
+    return [found._job(trial, fresh=False) for trial in settled]
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +326,7 @@ def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
 @pytest.mark.parametrize(
     ("asked", "trials", "device", "chosen"),
     [("auto", 5, "cpu", (4, 1)), ("auto", 3, "cpu", (3, 1)), ("auto", 1, "cpu", (1, 4)), (2, 5, "cpu", (2, 2)),
-     ("auto", 5, "cuda", (1, 4)), (3, 5, "cuda", (3, 1)), (9, 5, "cpu", (9, 1))],
+     ("auto", 5, "cuda", (1, 1)), (3, 5, "cuda", (3, 1)), (9, 5, "cpu", (9, 1))],
 )  # fmt: skip
 def test_how_many_side_by_side(
     asked: int | str, trials: int, device: str, chosen: tuple[int, int], monkeypatch: pytest.MonkeyPatch

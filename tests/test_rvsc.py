@@ -112,6 +112,33 @@ def test_swapped_contours_are_noticed(root: Path) -> None:
         read(root)
 
 
+def test_an_inner_contour_that_leaves_the_outer_one_is_told_and_read_as_drawn(root: Path) -> None:
+    assert read(root).notes == ()
+    contour(root).write_text(square(12, 3, 20, 11))  # 8 x 8 pixels, of which the columns 3 to 6 lie outside
+    contour(root, frame=40).write_text(square(0, 0, 5, 6))  # 30 pixels, all of them outside
+    data = read(root)
+    (note,) = data.notes
+    assert note.startswith("in 2 frame(s) the inner contour leaves the outer one, by 62 pixels in all.")
+    assert "these pixels are cavity, as its area is measured, they are no wall, and the wall is open there" in note
+    assert note.endswith("patient01/P01-0020 (32 pixels), patient01/P01-0040 (30 pixels).")
+    wall, cavity = data.cases[0].masks
+    assert (int(cavity.sum()), int(wall.sum())) == (64, 196 - 32)
+    assert not (wall & cavity).any()
+
+
+def test_contours_that_touch_are_no_fault(root: Path) -> None:
+    contour(root).write_text(square(10, 6, 23, 21))  # 13 of its 195 pixels lie outside
+    assert "(13 pixels)" in read(root).notes[0]
+    contour(root).write_text("8 10\n20 10\n20 22\n8 22\n8 16\n6 16\n6 15\n8 15\n")  # 1 of 146
+    assert read(root).notes == ()
+
+
+def test_a_folder_that_a_link_leads_back_to(root: Path) -> None:
+    (root / "again").symlink_to(root)
+    with pytest.raises(UserError, match=r"again: a link to .*, which is read already\. Remove the link"):
+        read(root)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

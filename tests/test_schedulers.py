@@ -209,7 +209,7 @@ def test_a_component_may_give_a_scheduler_a_pair_or_a_schedule() -> None:
 
 
 def test_a_sequence_has_at_least_two_parts() -> None:
-    with pytest.raises(UserError, match=r"SequentialLR\.schedulers: list should have at least 2 items"):
+    with pytest.raises(UserError, match=r"SequentialLR\.schedulers: must be a list of at least 2 values, got the list"):
         build("SequentialLR", {"schedulers": [{"LinearLR": {}}], "milestones": []}, make_optimizer())
 
 
@@ -237,7 +237,7 @@ MIXED = {"schedulers": [{"OneCycleLR": {"max_lr": 0.1}}, {"StepLR": {"step_size"
     ],
 )
 def test_what_makes_no_sense_together_is_refused_when_built(name: str, values: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         build(name, values, make_optimizer())
 
 
@@ -245,12 +245,12 @@ def test_what_makes_no_sense_together_is_refused_when_built(name: str, values: d
     ("name", "values", "message"),
     [
         ("StepLR", {}, "step_size: this parameter is required"),
-        ("StepLR", {"step_size": 0}, "greater than or equal to 1"),
-        ("StepLR", {"step_size": 1.5}, "valid integer"),
+        ("StepLR", {"step_size": 0}, "must be 1 or more"),
+        ("StepLR", {"step_size": 1.5}, "must be a whole number"),
         ("StepLR", {"stepsize": 3, "step_size": 3}, "Did you mean 'step_size'"),
         ("StepLR", {"step_size": 3, "last_epoch": 4}, "last_epoch: no such parameter"),
         ("ReduceLROnPlateau", {"mode": "max"}, "mode: no such parameter"),
-        ("OneCycleLR", {"max_lr": 0.1, "anneal_strategy": "cosine"}, "'cos' or 'linear'"),
+        ("OneCycleLR", {"max_lr": 0.1, "anneal_strategy": "cosine"}, 'must be "cos" or "linear"'),
         ("SequentialLR", {"schedulers": [{"StepLR": {"size": 3}}], "milestones": []}, "size: no such parameter"),
         ("LambdaLR", {}, "no such scheduler"),
         ("SWALR", {}, "no such scheduler"),

@@ -74,7 +74,7 @@ BOTH = [
     ("[study]\nseed = [1]", False),
     ("[[study.variants]]\nloss = 'dice'", False),
     ("[[study.variants]]\nlabel = 'a'\n[study.variants.train]\nepoch = 1", False),
-    ("", True),
+    ("", False),
     ("loss = 'dice'", True),
     ("[loss]\ndice = {}\nbce = { weight = 0.5 }", True),
     ("[scheduler.StepLR]\nstep_size = 3", True),

@@ -73,7 +73,11 @@ def test_folds_cover_every_patient_once() -> None:
 
 def test_cases_without_patients_are_said() -> None:
     found = split(dataset(named=False))
-    assert any("80 of 80 cases name no patient" in note for note in found.notes)
+    assert found.notes == ()
+    (warning,) = found.warnings
+    assert warning.startswith("80 of 80 cases name no patient: they are split case by case.")
+    assert "Give each patient a folder" in warning
+    assert split(dataset()).warnings == ()
 
 
 def test_too_few_patients() -> None:

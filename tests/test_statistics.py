@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from segkit.study.scores import rightly_empty
 from segkit.study.statistics import LEVEL, Pair, Table, bootstrap, compare, holm, wilcoxon
 from segkit.study.verdicts import APART, Measure, judge
 
@@ -277,3 +278,61 @@ def test_false_verdicts_over_all_measures_of_a_study() -> None:
         results = judge([measure(tables), *noisy], ["v0", "v1", "v2"], "v0")
         wrong += any(r.verdict not in ("reference", APART) for r in results)
     assert wrong <= stats.binom.ppf(0.99, studies, 0.05)
+
+
+def healthy_study(
+    rng: np.random.Generator, variants: int, seeds: int, sick: int, healthy: int, chances: Sequence[float]
+) -> Table:
+    """A study in which some patients have no structure: (variants, seeds, patients) Dice as the tables count it.
+
+    Each patient without structure tempts all trainings alike; a training of a variant marks something in it with the
+    variant's chance at most.
+    """
+    tables = simulate(rng, 1, variants, seeds, sick + healthy)[:, 0]
+    tempting = rng.random(healthy)
+    predicted = np.ones(tables.shape, bool)
+    predicted[..., sick:] = rng.random((variants, seeds, healthy)) < np.array(chances)[:, None, None] * tempting
+    truth = np.broadcast_to(np.arange(sick + healthy) < sick, tables.shape)
+    tables[~truth] = np.where(predicted[~truth], 0.0, math.nan)
+    flat = [array.reshape(-1, sick + healthy) for array in (truth, predicted)]
+    tables[rightly_empty(np.ones_like(flat[0]), *flat).reshape(tables.shape)] = 1.0
+    return tables
+
+
+def told(tables: Table) -> list[str]:
+    return [word.split(": ")[-1] for word in verdicts(tables)[1:]]
+
+
+@pytest.mark.parametrize("variants, seeds, sick, healthy", [(2, 3, 5, 5), (2, 5, 8, 8), (4, 3, 10, 4), (3, 2, 0, 8)])
+@pytest.mark.parametrize("chance", [0.1, 0.5, 1.0])
+def test_healthy_patients_cause_no_more_false_verdicts(
+    variants: int, seeds: int, sick: int, healthy: int, chance: float
+) -> None:
+    rng, studies, wrong = np.random.default_rng([variants, seeds, sick, int(10 * chance)]), 150, 0
+    for _ in range(studies):
+        tables = healthy_study(rng, variants, seeds, sick, healthy, [chance] * variants)
+        defined = ~np.isnan(tables).any(axis=(0, 1))
+        assert (defined == ~np.isnan(tables).all(axis=(0, 1))).all(), "a patient is compared in all trials or in none"
+        if defined.sum() >= 2:
+            wrong += bool(found(tables[:, None, :, defined]).any())
+    assert wrong <= stats.binom.ppf(0.99, studies, 0.05)
+
+
+def test_marking_something_in_healthy_patients_is_worse() -> None:
+    rng, found_harm = np.random.default_rng(14), 0
+    for _ in range(50):
+        tables = healthy_study(rng, 2, 3, 5, 5, [0.05, 50.0])
+        found_harm += told(tables) == ["worse"]
+        assert told(tables) != ["better"]
+    assert found_harm >= 45
+
+
+def test_bootstrap_of_many_patients_is_that_of_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    from segkit.study import statistics
+
+    values = np.random.default_rng(15).exponential(1.0, 800)
+    computed = bootstrap(values)
+    monkeypatch.setattr(statistics, "MANY", 1000)
+    drawn = bootstrap(values)
+    assert computed == pytest.approx(drawn, abs=0.05 * (drawn[1] - drawn[0]))
+    assert bootstrap(np.full(2000, 0.2)) == pytest.approx((0.2, 0.2))

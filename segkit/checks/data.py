@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit import toml
-from segkit.datasets.images import DICOM_SUFFIXES, SUFFIXES, decode_image, read_with_spacing
-from segkit.datasets.reading import entries, files_below, inside, open_root, read_bytes, shortened
-from segkit.datasets.rvsc import Structure, patient_folders, read_case, read_patient
+from segkit.checks import layouts
+from segkit.datasets import datasets
+from segkit.datasets.image_folder import COLOURED
+from segkit.datasets.images import read_levels, read_picture
+from segkit.datasets.reading import inside, open_root, shortened
+from segkit.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, patient_folders, read_case, read_patient
+from segkit.datasets.splits import patient_warnings
 from segkit.errors import UserError
 from segkit.testing.findings import Finding
 
 if TYPE_CHECKING:
     from segkit.types import Array
 
-MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot")
-KINDS = SUFFIXES + DICOM_SUFFIXES
 MOST_LEVELS = 12  # more in a mask, and it is no label map
+SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
+PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # of patients in the names of images
 
 
 @dataclass
@@ -29,7 +34,7 @@ class DataReport:
     """What was found in a folder.
 
     Attributes:
-        layout: "rvsc", "image_folder", or "unknown".
+        layout: "rvsc", "image_folder", "sunnybrook", or "unknown".
         facts: (what, in words).
         findings: what is wrong or should be known.
         recipe: the lines of TOML that read the folder; "" where none would.
@@ -40,6 +45,12 @@ class DataReport:
     findings: list[Finding] = field(default_factory=list)
     recipe: str = ""
 
+    def add(self, error: UserError | str) -> None:
+        """Add what a reader complained of as a fault, at the file that it names."""
+        place, colon, text = str(error).partition(": ")
+        known = bool(colon) and "/" in place and "\n" not in place
+        self.findings.append(Finding("fault", text if known else str(error), place if known else None))
+
 
 @dataclass
 class _Seen:
@@ -48,9 +59,10 @@ class _Seen:
     sizes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     spacings: Counter[str] = field(default_factory=Counter)
-    patients: set[str] = field(default_factory=set)
+    patients: Counter[str | None] = field(default_factory=Counter)
     contents: dict[bytes, list[str]] = field(default_factory=dict)
     levels: Counter[float] = field(default_factory=Counter)
+    one_structure: bool = True
     count: int = 0
     empty: int = 0
     low: float = float("inf")
@@ -66,28 +78,43 @@ class _Seen:
         self.kinds[pixels.dtype.name] += 1
         self.spacings[f"{spacing[0]:g} x {spacing[1]:g} mm" if spacing else "not stated"] += 1
         self.low, self.high = min(self.low, float(pixels.min())), max(self.high, float(pixels.max()))
-        if patient:
-            self.patients.add(patient)
+        self.patients[patient or None] += 1
         if pixels.min() != pixels.max():
             digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
             self.contents.setdefault(digest, []).append(name)
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return it in words."""
+        """Return it in words; nothing where no image could be read."""
+        if not self.count:
+            return []
+        named = len(self.patients.keys() - {None})
         return [
             ("images", str(self.count)),
-            ("patients", str(len(self.patients)) if self.patients else "not named: cases are split one by one"),
+            ("patients", str(named) if named else "not named: cases are split one by one"),
             ("sizes", _counted(self.sizes)),
             ("kinds", f"{_counted(self.kinds)}; grey levels {self.low:g} to {self.high:g}"),
             ("spacing", _counted(self.spacings)),
             ("empty masks", str(self.empty)),
         ]
 
-    def duplicates(self) -> Iterator[Finding]:
-        """Yield images of the same content."""
+    def findings(self) -> Iterator[Finding]:
+        """Yield images of the same content, and patients that are none."""
         for names in self.contents.values():
             if len(names) > 1:
-                yield Finding("fault", f"the same image {len(names)} times: {shortened(names)}. Keep one.")
+                yield Finding("fault", f"the same image {len(names)} times. Keep one.", shortened(names))
+        yield from (Finding("warning", line) for line in patient_warnings(self.patients[None], self.count))
+        named = {name for name in self.patients if name}
+        sets = sorted(name for name in named if name.lower() in SETS)
+        if sets:
+            yield Finding(
+                "warning",
+                f"the folders {', '.join(sets)} are taken for patients. Put the folders of patients, of all sets, "
+                "directly below the images' and the masks' folder: segkit divides them itself.",
+            )
+        elif len(named) == 1 and not self.patients[None]:
+            yield Finding("warning", f"all images are of one patient, {named.pop()}: they cannot be split by patient.")
+        if self.count and self.empty == self.count:
+            yield Finding("warning", "every mask is empty.")
 
 
 def _counted(counter: Counter[str]) -> str:
@@ -98,30 +125,59 @@ def check_data(folder: Path) -> DataReport:
     """Read everything in a folder and say what is there; every file that cannot be read is a finding.
 
     Raises:
-        UserError: there is no such folder, or it cannot be listed.
+        UserError: there is no such folder, it cannot be listed, or it holds more than a million files.
     """
-    root = open_root(Path(folder))
-    report = DataReport()
-    patients = list(patient_folders(root))
-    pair = _pair(root) if not patients else None
-    if patients:
-        _rvsc(root, patients, report)
-    elif pair:
-        _image_folder(root, *pair, report)
-    else:
-        text = "no known layout: neither PXXdicom and PXXcontours-manual, nor two folders with files of the same names."
-        report.findings.append(Finding("fault", text + " Write a reader: segkit new data NAME.", str(folder)))
+    root, report, faults = open_root(Path(folder)), DataReport(), list[str]()
+    files = layouts.scan(root, faults)
+    for fault in faults:
+        report.add(fault)
+    pairs = layouts.pairs(files)
+    contours = [match["kind"].lower() for file in files if (match := CONTOUR.fullmatch(file.rpartition("/")[2]))]
+    if layouts.is_sunnybrook(files):
+        _sunnybrook(root, report)
+    elif any(kind in LINE_KINDS for kind in contours):
+        _rvsc(root, report)
+    elif pairs:
+        _image_folder(root, files, pairs, report)
+    elif files or not faults:
+        report.facts = [("files", layouts.kinds(files))] if files else []
+        report.findings.append(Finding("fault", layouts.why_none(root, files), str(folder)))
     return report
 
 
-def _rvsc(root: Path, folders: list[Path], report: DataReport) -> None:
+def _sunnybrook(root: Path, report: DataReport) -> None:
+    """Read the Sunnybrook Cardiac Data by the plugin that does, or say how to get it."""
+    report.layout = "sunnybrook"
+    report.recipe = f"[data.sunnybrook]\nroot = {toml.value(str(root))}\n"
+    if "sunnybrook" not in datasets:
+        text = (
+            "the Sunnybrook Cardiac Data as published, which the plugin sunnybrook.py reads: it is not loaded. Put it "
+            "(plugins/sunnybrook.py of segkit's repository) into ./plugins, or name its folder by --plugins DIR."
+        )
+        report.findings.append(Finding("warning", text, str(root)))
+        return
+    seen = _Seen()
+    try:
+        data = datasets.build("sunnybrook", {"root": str(root)})
+    except UserError as error:
+        report.add(error)
+        return
+    for case in data.cases:
+        seen.image(case.name, case.patient, case.image, case.spacing_mm)
+        seen.empty += not case.masks.any()
+    report.facts = [*seen.facts(), ("channels", ", ".join(data.channels))]
+    report.findings += [Finding("note", note) for note in data.notes]
+    report.findings += seen.findings()
+
+
+def _rvsc(root: Path, report: DataReport) -> None:
     """Read the patients of the challenge's layout, one frame at a time."""
     seen, contours = _Seen(), Counter[str]()
-    for folder in folders:
+    for folder in patient_folders(root):
         try:
             patient = read_patient(root, folder)
         except UserError as error:
-            report.findings.append(Finding("fault", str(error)))
+            report.add(error)
             continue
         if not patient.frames:
             report.findings.append(Finding("note", "a patient without contours, left out.", str(folder)))
@@ -131,103 +187,104 @@ def _rvsc(root: Path, folders: list[Path], report: DataReport) -> None:
             if {"i", "o"} <= set(found):
                 structures = ("wall", "cavity")
             else:
-                text = f"frame {frame} has an {'inner' if 'i' in found else 'outer'} contour only"
-                report.findings.append(Finding("note", f"{text}: left out of wall and cavity.", str(folder)))
+                text = f"has an {'inner' if 'i' in found else 'outer'} contour only: left out of wall and cavity."
+                report.findings.append(Finding("note", text, f"{folder}: frame {frame}"))
             try:
-                case = read_case(patient, frame, structures)
+                case, beyond = read_case(patient, frame, structures)
             except UserError as error:
-                report.findings.append(Finding("fault", str(error)))
+                report.add(error)
                 continue
             seen.image(case.name, case.patient, case.image, case.spacing_mm)
             seen.empty += not case.masks.any()
-    named = {"i": "inner", "o": "outer"}
-    listed = ", ".join(f"{named[kind]} ({count})" for kind, count in sorted(contours.items()))
+            if beyond:
+                text = "its inner contour leaves the outer one: one of them is misplaced, or of another frame."
+                report.findings.append(Finding("warning", text, case.name, f"{beyond} pixels"))
+    listed = ", ".join(f"{LINE_KINDS[kind]} ({contours[kind]})" for kind in LINE_KINDS if contours[kind])
     report.layout = "rvsc"
     report.facts = [*seen.facts(), ("contours", listed or "none")]
-    report.findings += seen.duplicates()
+    report.findings += seen.findings()
     report.recipe = f"[data.rvsc]\nroot = {toml.value(str(root))}\n" if seen.count else ""
+    if not seen.count and not any(finding.kind == "fault" for finding in report.findings):
+        report.findings.append(Finding("fault", "contours, but no frame that can be read.", str(root)))
 
 
-def _pair(root: Path) -> tuple[str, str] | None:
-    """Return the folders, relative to the root, of images and of their masks: those with most names in common."""
-    folders = [path for path in entries(root) if path.is_dir()]
-    folders += [below for path in folders for below in entries(path) if below.is_dir()]
-    stems = {folder: set(_images(root, folder)) for folder in folders}
-    best: tuple[int, str, str] | None = None
-    for one in folders:
-        for other in folders:
-            common = len(stems[one] & stems[other])
-            named = any(word in other.name.lower() for word in MASK_WORDS)
-            plain = not any(word in one.name.lower() for word in MASK_WORDS)
-            if one != other and common and named and plain and (best is None or common > best[0]):
-                best = common, one.relative_to(root).as_posix(), other.relative_to(root).as_posix()
-    return best[1:] if best else None
-
-
-def _images(root: Path, folder: Path) -> dict[str, Path]:
-    """Return a folder's image files by their path in it without the ending."""
-    found = {}
-    for path in files_below(root, folder):
-        if path.suffix.lower() in KINDS:
-            found[path.relative_to(folder).with_suffix("").as_posix()] = path
-    return found
-
-
-def _image_folder(root: Path, images: str, masks: str, report: DataReport) -> None:
+def _image_folder(root: Path, files: list[str], pairs: list[layouts.Pair], report: DataReport) -> None:
     """Read pairs of images and masks."""
-    pictures, truths, seen = _images(root, root / images), _images(root, root / masks), _Seen()
+    pair, seen = pairs[0], _Seen()
+    pictures, truths = (_by_name(root, files, folder) for folder in (pair.images, pair.masks))
     for these, those, word in ((pictures, truths, "mask"), (truths, pictures, "image")):
-        alone = [path for stem, path in these.items() if stem not in those]
+        alone = [path for name, path in these.items() if name not in those]
         report.findings += [Finding("fault", f"has no {word} of the same name.", str(path)) for path in alone]
-    for stem, path in pictures.items():
+    for name, path in pictures.items():
         size = None
         try:
-            image, spacing = read_with_spacing(inside(root, path))
-            size = image.shape
-            folder = stem.rpartition("/")[0]
-            seen.image(stem, folder.split("/")[0] or None, image, spacing)
+            picture = read_picture(inside(root, path))
+            size = picture.pixels.shape
+            seen.image(name, name.rpartition("/")[0].split("/")[0], picture.pixels, picture.spacing_mm)
+            if picture.coloured:
+                report.findings.append(Finding("note", f"{COLOURED}.", str(path)))
         except UserError as error:
-            report.findings.append(Finding("fault", str(error)))
-        if stem in truths:
-            report.findings += _mask(inside(root, truths[stem]), size, seen)
+            report.add(error)
+        if name in truths:
+            _mask(truths[name], root, size, seen, report)
     report.layout = "image_folder"
     levels = sorted(seen.levels)
     shown = ", ".join(f"{level:g} (in {seen.levels[level]})" for level in levels[:MOST_LEVELS])
     report.facts = [*seen.facts(), ("mask levels", shown or "none")]
-    report.findings += seen.duplicates()
-    if seen.count and len(levels) <= MOST_LEVELS:
-        report.recipe = _lines(root, images, masks, [level for level in levels if level])
+    report.findings += seen.findings()
+    if len(pairs) > 1:
+        report.findings.append(Finding("warning", layouts.several(pairs)))
+    if seen.count and levels and len(levels) <= MOST_LEVELS:
+        report.recipe = _lines(root, pair, seen, list(pictures))
 
 
-def _mask(path: Path, size: tuple[int, ...] | None, seen: _Seen) -> Iterable[Finding]:
-    """Take note of a mask's levels; yield what is wrong with it."""
+def _by_name(root: Path, files: list[str], folder: str) -> dict[str, Path]:
+    """Return the image files below a folder by their path in it without the ending."""
+    below = [file for file in files if file.startswith(f"{folder}/") and layouts.stem(file)]
+    return {str(layouts.stem(file))[len(folder) + 1 :]: root / file for file in below}
+
+
+def _mask(path: Path, root: Path, size: tuple[int, ...] | None, seen: _Seen, report: DataReport) -> None:
+    """Take note of a mask's levels, and of what is wrong with it."""
     import numpy as np
 
     try:
-        dicom = path.suffix.lower() in DICOM_SUFFIXES
-        pixels: Any = read_with_spacing(path)[0] if dicom else decode_image(read_bytes(path), str(path))
+        pixels = read_levels(inside(root, path))
     except UserError as error:
-        yield Finding("fault", str(error))
+        report.add(error)
         return
-    if pixels.ndim == 3:
-        yield Finding(
-            "fault", f"a mask of {pixels.shape[2]} channels; it should hold one grey level a structure.", str(path)
-        )
-        pixels = pixels[..., 0]
+    found: set[float] = set(np.unique(pixels).tolist())
+    faults = []
     if size is not None and pixels.shape != size:
-        yield Finding("fault", f"the mask has {pixels.shape} pixels, its image {size}.", str(path))
-    found = np.unique(pixels).tolist()
+        faults.append(f"the mask has {pixels.shape} pixels, its image {size}.")
     if len(found) > MOST_LEVELS:
-        yield Finding("fault", f"holds {len(found)} levels: no label map. Was it scaled, or saved as JPEG?", str(path))
-    seen.levels.update(found)
-    seen.empty += found == [0]
+        faults.append(f"holds {len(found)} levels: no label map. Was it scaled, or saved as JPEG?")
+    elif any(level < 0 or level > 65535 or level != int(level) for level in found):
+        faults.append("holds levels that are no whole numbers from 0 to 65535.")
+    else:
+        seen.levels.update(found)
+        seen.one_structure &= found <= {0, 1} or found <= {0, 255}
+    report.findings += [Finding("fault", text, str(path)) for text in faults]
+    seen.empty += found == {0}
 
 
-def _lines(root: Path, images: str, masks: str, levels: list[float]) -> str:
+def _lines(root: Path, pair: layouts.Pair, seen: _Seen, names: list[str]) -> str:
     lines = ["[data.image_folder]", f"root = {toml.value(str(root))}"]
-    lines += [f"images = {toml.value(images)}"] if images != "images" else []
-    lines += [f"masks = {toml.value(masks)}"] if masks != "masks" else []
-    if levels not in ([1], [255], [1.0], [255.0]):
-        labels = ", ".join(f"structure_{int(level)} = {int(level)}" for level in levels)
+    lines += [f"images = {toml.value(pair.images)}"] if pair.images != "images" else []
+    lines += [f"masks = {toml.value(pair.masks)}"] if pair.masks != "masks" else []
+    if not seen.one_structure:
+        labels = ", ".join(f"structure_{int(level)} = {int(level)}" for level in sorted(seen.levels) if level)
         lines.append(f"labels = {{ {labels} }}")
+    if seen.patients[None]:
+        lines += _pattern(sorted(name.rpartition("/")[2] for name in names))
     return "\n".join(lines) + "\n"
+
+
+def _pattern(names: list[str]) -> list[str]:
+    """Return a line that would tell patients by the names of their images; it is the user's to judge."""
+    for pattern in PATTERNS:
+        found = [match[1] for name in names if (match := re.search(pattern, name))]
+        if len(found) == len(names) and 2 <= len(set(found)) < len(names):
+            guess = f"patient = {toml.value(pattern)}"
+            return [f"# {guess}  # {len(set(found))} patients, e.g. {found[0]} of {names[0]}? If so, use this line."]
+    return []

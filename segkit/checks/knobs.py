@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from segkit import layers
+from segkit.describe import explain
 from segkit.errors import UserError
-from segkit.recipe import Recipe, explain, validate
+from segkit.recipe import Recipe, validate
 from segkit.slots import slot_of
 from segkit.variants import variants
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from segkit.errors import UserError
+from segkit.identity import training_identity
 from segkit.recipe import Recipe
 from segkit.study.plan import Trial
 from segkit.testing.findings import Finding
@@ -40,12 +43,19 @@ def check_trials(planned: list[Trial]) -> Iterator[Tried]:
         recipe = _small(trial.recipe)
         with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
             job = Job(
-                recipe=recipe.dump(), run=Path(run), folder=trial.folder, variant=trial.variant, seed=trial.seed,
-                fold=trial.fold, identity=trial.identity, limit=Limit(batches=1),
-            )  # fmt: skip
+                recipe=recipe.dump(),
+                run=Path(run),
+                folder=trial.folder,
+                variant=trial.variant,
+                seed=trial.seed,
+                fold=trial.fold,
+                identity=training_identity(recipe),
+                evaluation=trial.evaluation,
+                limit=Limit(batches=1),
+            )
             events = list(run_trial(job, stop=lambda: False))
         findings = tuple(
-            Finding("fault" if event.kind == "failed" else "note", event.text.replace(f"{run}/", ""), trial.variant)
+            Finding("fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant)
             for event in events
             if event.kind in ("failed", "warning")
         )
@@ -53,5 +63,9 @@ def check_trials(planned: list[Trial]) -> Iterator[Tried]:
 
 
 def _small(recipe: Recipe) -> Recipe:
+    from segkit.training.device import settled
+
     train = recipe.train.model_copy(update={"batch_size": min(BATCH, recipe.train.batch_size), "workers": 0})
+    with contextlib.suppress(UserError):  # a device that is not here: the trial says so
+        train = settled(train, 1)
     return recipe.model_copy(update={"train": train})

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
+import re
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import typer
@@ -21,35 +25,77 @@ app = typer.Typer(
 DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
+# what the parser of options says of a number, and what is said in its place
+PLAINER = {
+    r"Input should be a valid integer.*": "must be a whole number",
+    r"'.*' is not a valid int\w*\.?": "must be a whole number",
+    r"Input should be greater than or equal to (\d+).*": r"must be \1 or more",
+    r".* is not in the range x>=(\d+)\.?": r"must be \1 or more",
+}
+
+
 def main() -> None:
     """Run the command line; a mistake of the user is one message and exit status 2, never a traceback."""
     for module in ("run", "checkpoint", "inspect", "check", "new"):
         importlib.import_module(f"segkit.cli.{module}")
     from segkit.errors import UserError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no letters for what is to be said
     try:
         status: Any = app(standalone_mode=False)
+        sys.stdout.flush()
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # the reader of our output has gone (`segkit list | head`); nothing is left to be told
         sys.stderr.close()
         sys.exit(DONE)
+    except RecursionError:
+        fail("what was given is nested too deeply.")
+    except OSError as error:  # of a disk or a folder, outside a trial
+        place = f"{error.filename}: " if error.filename else "output: " if error.errno == errno.ENOSPC else ""
+        fail(f"{place}{error.strerror or error}.")
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
-        show = getattr(error, "show", None)
-        if show:
-            show()
-        sys.exit(WRONG_INPUT)
+        fail(_usage(error))
     sys.exit(status if isinstance(status, int) else DONE)
+
+
+def _usage(error: Any) -> str:
+    """Return what is wrong with the words of a command, and where its options are listed."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "segkit"
+    text = str(error.format_message())
+    for wording, plain in PLAINER.items():
+        text = re.sub(wording, plain, text)
+    return f"{text.rstrip('.')}. See `{command} --help`."
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """Print a text as one or more lines, control characters spelled out: everything that is printed goes this way.
+
+    Args:
+        text: what to print.
+        err: to standard error.
+    """
+    from segkit.errors import printable
+
+    print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def warn(lines: Iterable[str]) -> None:
+    """Print warnings to standard error."""
+    for line in lines:
+        say(f"warning: {line}", err=True)
 
 
 def fail(message: str) -> None:
     """Print a mistake of the user to standard error and exit."""
     for line in message.splitlines():
-        print(line if line.startswith(" ") else f"error: {line}", file=sys.stderr)
+        say(line if line.startswith(" ") else f"error: {line}", err=True)
     sys.exit(WRONG_INPUT)

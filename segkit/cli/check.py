@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, TRIAL_FAILED, app
+from segkit.cli import DONE, TRIAL_FAILED, app, say
 from segkit.cli.inspect import load_plugins
 from segkit.cli.options import Json, Plugins, Set, With
 
@@ -27,19 +27,24 @@ def check(
     json_: Json = False,
 ) -> int:
     """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+    from segkit.datasets.reading import unreadable
     from segkit.errors import UserError
 
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder.")
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
     if path.suffix == ".toml":
         load_plugins(plugins)
         return _recipe(path, overlays or [], sets or [], knobs, json_)
-    if knobs or overlays or sets:
-        raise UserError(f"{path}: --knobs, --with and --set are for recipes (.toml).")
+    if knobs or overlays:
+        raise UserError(f"{path}: --knobs and --with are for recipes (.toml).")
+    if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))):
+        return _plugin(path, sets or [], plugins, json_)
+    if sets:
+        raise UserError(f"{path}: --set is for recipes (.toml) and plugins (.py).")
     if path.suffix == ".safetensors":
         raise UserError(f"{path}: a checkpoint. `segkit info` says what is inside; check its run folder instead.")
-    if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))):
-        return _plugin(path, plugins, json_)
     load_plugins(plugins)
     if path.is_dir() and any(path.glob("*/*/trial.json")):
         return _run(path, json_)
@@ -49,22 +54,24 @@ def check(
 
 
 def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) -> int:
-    """Print findings, faults first, and return the exit status."""
-    found = sorted(findings, key=lambda finding: finding.kind)
-    faults = sum(finding.kind == "fault" for finding in found)
+    """Print findings, faults first and those of one kind in one line, and return the exit status."""
+    from segkit.testing.findings import counted, in_order, told
+
+    found = in_order(findings)
     if json_:
-        print(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
+        say(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
     else:
-        for finding in found:
-            print(f"{finding.kind}: {finding}")
-        print(f"{faults} fault(s), {len(found) - faults} note(s)" if found else good)
-    return TRIAL_FAILED if faults else DONE
+        for line in told(found):
+            say(line)
+        say(counted(found) if found else good)
+    return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 
 def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json_: bool) -> int:
     from segkit.checks.recipe import check_trials
     from segkit.recipe import compose, validate
     from segkit.study.plan import size_of, trials
+    from segkit.testing.findings import Finding
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
@@ -72,14 +79,14 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json
         kind = "an overlay, for --with" if recipe.overlay else f"stands for {', '.join(recipe.studies)}"
         return _conclude([], json_, f"{path}: valid; {kind}")
     planned = trials(recipe, document)
-    findings: list[Finding] = []
+    findings = [Finding("note", text) for text in document.warnings]
     said: set[str] = set()
     for tried in check_trials(planned):
         findings += tried.findings
         for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
             if line not in said and not json_ and not any(f.kind == "fault" for f in tried.findings):
                 said.add(line)
-                print(line)
+                say(line)
     if knobs and not any(finding.kind == "fault" for finding in findings):
         findings += _knobs(recipe, document, json_)
     return _conclude(findings, json_, f"{path}: nothing wrong ({size_of(planned)})")
@@ -101,19 +108,19 @@ def _knobs(recipe: Any, document: Any, json_: bool) -> list[Finding]:
             values = ", ".join(repr(value) for value in knob.tried)
             found.append(Finding("fault", f"{knob.path}: has no effect: {values} change nothing.", knob.place))
         elif not json_:
-            print(f"{knob.path}: {knob.tried[-1]!r} changes {knob.effect}")
+            say(f"{knob.path}: {knob.tried[-1]!r} changes {knob.effect}")
     return found
 
 
-def _plugin(path: Path, plugins: list[Path] | None, json_: bool) -> int:
+def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool) -> int:
     from segkit.testing.plugin import check_plugin
 
     if plugins:
         load_plugins(plugins)
-    report = check_plugin(path)
+    report = check_plugin(path, sets)
     if not json_:
         for item in report.checked:
-            print(f"{item.component}: {_standing(item.findings)}")
+            say(f"{item.component}: {_standing(item.findings)}")
     names = [item.component for item in report.checked]
     return _conclude(report.findings, json_, f"{path}: nothing wrong", components=names)
 
@@ -137,10 +144,10 @@ def _data(path: Path, json_: bool) -> int:
 
     report = check_data(path)
     if not json_:
-        print(f"layout: {report.layout}")
+        say(f"layout: {report.layout}")
         for name, text in report.facts:
-            print(f"{name}: {text}")
+            say(f"{name}: {text}")
         if report.recipe:
-            print("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
+            say("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
     facts = dict(report.facts)
     return _conclude(report.findings, json_, f"{path}: nothing wrong", facts=facts, recipe=report.recipe)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, app
+from segkit.cli import DONE, app, say, warn
 from segkit.cli.options import Json, Plugins, Set
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ def _prepare(path: Path, plugins: list[Path] | None) -> None:
     from segkit.training.checkpoint import read_meta
 
     loader.load(plugins or [])
-    for line in changed_plugins(read_meta(path)):
-        print(f"warning: {line}", file=sys.stderr)
+    warn(changed_plugins(read_meta(path)))
 
 
 @app.command("eval")
@@ -44,18 +42,21 @@ def evaluate(
     json_: Json = False,
 ) -> int:
     """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
-    from segkit import api
+    from segkit import api, files
     from segkit.training.trial import write_cases
 
+    if csv_file:
+        files.check_target(csv_file)
     _prepare(path, plugins)
     rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
+        files.make_folder(csv_file.parent)
         write_cases(csv_file, rows)
     if json_:
-        print(json.dumps([{**vars_of(row)} for row in rows], indent=1))
+        say(json.dumps([{**vars_of(row)} for row in rows], indent=1))
         return DONE
     for line in table(rows):
-        print(line)
+        say(line)
     return DONE
 
 
@@ -101,7 +102,9 @@ def _number(value: float) -> str:
 @app.command()
 def predict(
     path: Checkpoint,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files, or folders of them.")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where masks and overlays go.")] = Path(
         "predictions"
     ),
@@ -114,21 +117,23 @@ def predict(
     import numpy as np
 
     from segkit import api, files
-    from segkit.datasets import read_image
+    from segkit.datasets.images import find_images, read_image
     from segkit.errors import UserError
     from segkit.overlay import draw_overlay
     from segkit.training.batches import to_uint8
 
+    found, left_out = find_images(images)
     _prepare(path, plugins)
-    stems = [image.stem for image in images]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-    if twice:
-        raise UserError(f"two images are called {twice[0]}: their masks would overwrite each other.")
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
-    out.mkdir(parents=True, exist_ok=True)
-    for image in images:
-        pixels = read_image(image)
-        mask = np.asarray(predictor.predict(pixels) >= 0.5)  # type: ignore[operator]
+    files.make_folder(out)
+    unread: list[str] = []
+    for image in found:
+        try:
+            pixels = read_image(image)
+        except UserError as error:
+            unread.append(str(error))
+            continue
+        mask = np.asarray(predictor.segment(pixels), bool)
         pictures = {
             f"{image.stem}-{name}.png": part.astype(np.uint8) * 255
             for name, part in zip(predictor.channels, mask, strict=True)
@@ -137,10 +142,17 @@ def predict(
         pictures[f"{image.stem}-overlay.png"] = np.ascontiguousarray(picture[..., ::-1])
         for name, content in pictures.items():
             files.write_bytes(out / name, cv2.imencode(".png", content)[1].tobytes())
-        found = ", ".join(
+        sizes = ", ".join(
             f"{name} {int(part.sum())} pixels" for name, part in zip(predictor.channels, mask, strict=True)
         )
-        print(f"{image}: {found} -> {out / image.stem}-*.png")
+        say(f"{image}: {sizes} -> {out / image.stem}-*.png")
+    for line in left_out:
+        say(f"note: {line}", err=True)
+    if unread:
+        done = f"{len(unread)} of {len(found)} images could not be read" if len(found) > 1 else ""
+        raise UserError(
+            "\n".join([f"{done}; the others are done:", *(f"  {line}" for line in unread)] if done else unread)
+        )
     return DONE
 
 
@@ -152,29 +164,34 @@ def info(
 ) -> int:
     """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
     from segkit import toml
+    from segkit.identity import TRAINING_NUMBER, older
     from segkit.training.checkpoint import read_meta
 
     meta = read_meta(path)
     if json_:
-        print(json.dumps(meta, indent=1))
+        say(json.dumps(meta, indent=1))
         return DONE
     if sources:
         for plugin in meta["plugins"]:
             for module, text in plugin["sources"].items():
-                print(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
+                say(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
         return DONE
     split = meta["split"]
-    print(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
-    print(f"variant:    {meta['variant']}")
-    print(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
-    print(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
-    print(
+    say(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
+    say(f"variant:    {meta['variant']}")
+    say(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
+    say(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
+    say(
         "metrics:    "
         + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
     )
-    print(f"trained on: {meta['device']}, {meta['precision']}, {meta['threads']} threads")
-    print("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
-    print("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
-    print("recipe:\n")
-    print(toml.dumps(meta["recipe"]), end="")
+    compiled = ", compiled" if meta["compile"] else ""
+    threads = f"{meta['threads']} CPU thread{'' if meta['threads'] == 1 else 's'}"
+    say(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
+    if meta["training_number"] != TRAINING_NUMBER:
+        say(f"beware:     {older(meta['training_number'])}")
+    say("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
+    say("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
+    say("recipe:\n")
+    say(toml.dumps(meta["recipe"]).rstrip("\n"))
     return DONE

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, app
+from segkit.cli import DONE, app, say, warn
 from segkit.cli.options import Json, Plugins, Set, With
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ def load_plugins(extra: list[Path] | None) -> None:
     """Load plugins and say which failed."""
     from segkit import plugins
 
-    for failure in plugins.load(extra or []):
-        print(f"warning: plugin not loaded: {failure}", file=sys.stderr)
+    warn(f"plugin not loaded: {failure}" for failure in plugins.load(extra or []))
 
 
 def registry_of(slot: str) -> Registry:
@@ -53,16 +52,26 @@ def list_(
             for r in chosen
             for entry in r
         ]
-        print(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return DONE
+    columns = shutil.get_terminal_size((100, 24)).columns
     for number, registry in enumerate(chosen):
         entries = list(registry)
-        print(f"{chr(10) if number else ''}{registry.plural}")
+        say(f"{chr(10) if number else ''}{registry.plural}")
         width = max((len(entry.name) for entry in entries), default=0)
         for entry in entries:
             origin = "" if entry.origin == "segkit" else f"  ({entry.origin})"
-            print(f"  {entry.name:<{width}}  {entry.summary}{origin}")
+            room = max(columns - width - len(origin) - 4, 24)
+            say(f"  {entry.name:<{width}}  {_fitted(entry.summary, room)}{origin}")
     return DONE
+
+
+def _fitted(summary: str, room: int) -> str:
+    """Return a summary in the room of a line: its first sentence where that fits, or cut."""
+    from segkit.errors import shortened
+
+    first = summary.split(". ")[0]
+    return summary if len(summary) <= room else shortened(first, room)
 
 
 @app.command()
@@ -78,13 +87,16 @@ def show(
     if name.endswith(".toml") or Path(name).is_file():
         return _show_recipe(Path(name), overlays or [], sets or [], json_)
     from segkit.describe import describe, parameters, snippet
+    from segkit.errors import UserError
 
+    if overlays or sets:
+        raise UserError(f"{name}: --set and --with are for recipes (.toml), and this is a component's name.")
     entries = _find(name)
     if json_:
-        print(json.dumps([_plain(entry, parameters(entry), snippet(entry)) for entry in entries], indent=1))
+        say(json.dumps([_plain(entry, parameters(entry), snippet(entry)) for entry in entries], indent=1))
         return DONE
     for number, entry in enumerate(entries):
-        print(("\n" if number else "") + "\n".join(describe(entry)))
+        say(("\n" if number else "") + "\n".join(describe(entry)))
     return DONE
 
 
@@ -118,7 +130,8 @@ def _find(name: str) -> list[Entry]:
 
 def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit import toml
-    from segkit.recipe import compose, explain, validate
+    from segkit.describe import explain
+    from segkit.recipe import compose, validate
     from segkit.study.plan import trials
     from segkit.variants import check_variants
 
@@ -126,9 +139,10 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
     recipe = validate(document)
     check_variants(recipe, document)
     rows = explain(recipe, document)
+    warn(document.warnings)
     if json_:
         found = [{"path": ".".join(path), "value": value, "origin": origin} for path, value, origin in rows]
-        print(json.dumps(found, indent=1))
+        say(json.dumps(found, indent=1))
         return DONE
     lines: list[tuple[str, str]] = []
     heading: tuple[str, ...] = ()
@@ -143,11 +157,11 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
             lines.append((f"{name} = {toml.value(value)}", origin))
     width = min(max(len(text) for text, _ in lines), 60)
     for text, origin in lines:
-        print(f"{text:<{width}}  # {origin}" if origin else text)
+        say(f"{text:<{width}}  # {origin}" if origin else text)
     if not (recipe.overlay or recipe.studies):
         planned = trials(recipe, document)
         variants = list(dict.fromkeys(trial.variant for trial in planned))
-        print(f"\n# {len(variants)} variant(s), {len(planned)} trial(s): {'; '.join(variants)}")
+        say(f"\n# {len(variants)} variant(s), {len(planned)} trial(s): {'; '.join(variants)}")
     return DONE
 
 
@@ -160,11 +174,14 @@ def schema(
     from segkit import files
     from segkit.schema import recipe_schema
 
+    if out is not None:
+        files.check_target(out)
     load_plugins(plugins)
     text = json.dumps(recipe_schema(), indent=1)
     if out is None:
-        print(text)
+        say(text)
     else:
+        files.make_folder(out.parent)
         files.write_text(out, text + "\n")
-        print(f'{out}: put "#:schema {out}" on the first line of a recipe')
+        say(f'{out}: put "#:schema {out}" on the first line of a recipe')
     return DONE

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from segkit.cli import DONE, app
+from segkit.cli import DONE, app, say
 
 
 @app.command()
@@ -24,7 +24,7 @@ def new(
     plugin, test = scaffold.new(slot, name, folder)
     (component,) = plugins.load_file(plugin).components
     registry = next(registry for registry in plugins.registries() if registry.slot == component.partition(".")[0])
-    print(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
-    print(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
-    print("\n".join(f"  {line}" for line in snippet(registry[name]).splitlines()))
+    say(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
+    say(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
+    say("\n".join(f"  {line}" for line in snippet(registry[name]).splitlines()))
     return DONE

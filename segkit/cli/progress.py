@@ -6,17 +6,24 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, Task, TaskID
+from rich.progress_bar import ProgressBar
+from rich.table import Column
+from rich.text import Text
 
+from segkit.study.prose import counted
+from segkit.study.style import shorten
 from segkit.training.events import Event
 
 if TYPE_CHECKING:
     from segkit.study.runs import Outcome, StudyRun
 
+NAME_SHARE, BAR, CLOCK, CONTEXT = 0.42, 10, 7, 4
 ENDS = ("finished", "failed", "interrupted", "skipped", "reused")
 
 
@@ -79,19 +86,12 @@ class Live(Plain):
     def __init__(self, study: StudyRun) -> None:
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
         self.progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            refresh_per_second=4,
-            transient=True,
+            _Name(self), _Bar(), _Note(self), _Left(), console=self.console, refresh_per_second=4, transient=True
         )
         self.bars: dict[str, TaskID] = {}
         self.fraction: dict[str, float] = {}
         super().__init__(study)
-        self.whole = self.progress.add_task("study", total=max(study.to_train, 1), note=f"0/{study.to_train} trials")
+        self.whole = self.progress.add_task("study", total=max(study.to_train, 1), parts=self._ended())
 
     def write(self, text: str) -> None:
         """Write one line above the bars."""
@@ -103,35 +103,116 @@ class Live(Plain):
             self._advance(event.trial, event.values["fraction"], None)
         elif event.kind == "epoch":
             fraction = event.values["epoch"] / event.values["epochs"]
-            self._advance(event.trial, fraction, epoch_line(event.values))
+            self._advance(event.trial, fraction, epoch_parts(event.values))
         else:
             super().show(event)
             if event.kind == "start":
-                self.bars[event.trial] = self.progress.add_task(event.trial, total=1.0, note="")
+                self.bars[event.trial] = self.progress.add_task(event.trial, total=1.0, parts=[])
             elif event.kind in ENDS and event.trial in self.bars:
                 self.progress.remove_task(self.bars.pop(event.trial))
                 self._advance(event.trial, 1.0, None)
 
-    def _advance(self, trial: str, fraction: float, note: str | None) -> None:
+    def names(self) -> dict[str, str]:
+        """Return what each trial under way is called in a terminal as wide as it is now."""
+        return told_apart(list(self.bars), self.share(NAME_SHARE))
+
+    def share(self, part: float) -> int:
+        """Return so much of the terminal's width, in cells."""
+        return int(part * self.console.width)
+
+    def _ended(self) -> list[str]:
+        ended = sum(1 for value in self.fraction.values() if value >= 1 - 1e-9)
+        return [f"{ended}/{counted(self.study.to_train, 'trial')}"]
+
+    def _advance(self, trial: str, fraction: float, parts: list[str] | None) -> None:
         self.fraction[trial] = max(fraction, self.fraction.get(trial, 0.0))
         if trial in self.bars:
             self.progress.update(self.bars[trial], completed=fraction)
-            if note is not None:
-                self.progress.update(self.bars[trial], note=note)
-        done = sum(self.fraction.values())
-        ended = sum(1 for value in self.fraction.values() if value >= 1 - 1e-9)
-        note = f"{ended}/{self.study.to_train} trials"
-        self.progress.update(self.whole, completed=done, note=note)
+            if parts is not None:
+                self.progress.update(self.bars[trial], parts=parts)
+        self.progress.update(self.whole, completed=sum(self.fraction.values()), parts=self._ended())
+
+
+class _Name(ProgressColumn):
+    """What a bar is of."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+
+    def render(self, task: Task) -> Text:
+        return Text(self.live.names().get(task.description, task.description))
+
+
+class _Bar(ProgressColumn):
+    """A short bar: at 80 columns names and numbers need the room."""
+
+    def render(self, task: Task) -> ProgressBar:
+        return ProgressBar(total=task.total, completed=task.completed, width=BAR)
+
+
+class _Note(ProgressColumn):
+    """The numbers of the last epoch, as many as there is room for."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+
+    def render(self, task: Task) -> Text:
+        room = self.live.console.width - self.live.share(NAME_SHARE) - BAR - CLOCK - 3
+        shown = ""
+        for part in task.fields["parts"]:
+            longer = f"{shown} {part}".lstrip()
+            if shown and len(longer) > room:
+                break
+            shown = longer
+        return Text(shown)
+
+
+class _Left(ProgressColumn):
+    """The time that is left, as far as the bar tells."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.time_remaining is None else clock(task.time_remaining).rjust(CLOCK))
+
+
+def told_apart(trials: Sequence[str], width: int) -> dict[str, str]:
+    """Return what trials are called in `width` columns: the middle of the variant is left out, never the seed.
+
+    Where two would look the same, first what their variants begin with is left out, then they are numbered.
+    """
+    shown = {trial: _fitted(trial, width) for trial in trials}
+    twins = [trial for trial in trials if list(shown.values()).count(shown[trial]) > 1]
+    letters = enumerate(zip(*(trial.rpartition("/")[0] for trial in twins), strict=False))
+    start = next((place for place, found in letters if len(set(found)) > 1), 0) - CONTEXT
+    shown |= {trial: _fitted(f"…{trial[start:]}" if start > 0 else trial, width) for trial in twins}
+    twins = [trial for trial in trials if list(shown.values()).count(shown[trial]) > 1]
+    return shown | {
+        trial: f"{number} {_fitted(trial, width - len(str(len(twins))) - 1)}" for number, trial in enumerate(twins, 1)
+    }
+
+
+def _fitted(trial: str, width: int) -> str:
+    """Return a trial's name in at most so many cells of the terminal."""
+    variant, slash, seed = trial.rpartition("/")
+    for length in range(max(width, 3), 2, -1):
+        shown = f"{shorten(variant, max(3, length - len(slash + seed)))}{slash}{seed}"
+        if cell_len(shown) <= width:
+            return shown
+    return shorten(trial, max(width, 3))
 
 
 def epoch_line(values: dict[str, Any]) -> str:
     """Return an epoch's numbers on one line."""
-    shown = [f"epoch {values['epoch']}/{values['epochs']}"]
-    for name in ("train_loss", "val_loss", "val_dice"):
-        if name in values and not math.isnan(values[name]):
-            shown.append(f"{name} {values[name]:.4f}")
-    shown.append(f"{values['images_per_second']:.1f} images/s")
-    return " ".join(shown)
+    return " ".join(["epoch", *epoch_parts(values, ("train_loss", "val_loss", "val_dice"))])
+
+
+def epoch_parts(values: dict[str, Any], names: Sequence[str] = ("val_dice", "train_loss", "val_loss")) -> list[str]:
+    """Return an epoch's numbers as texts, of what is measured those that are there."""
+    shown = [f"{name} {values[name]:.4f}" for name in names if name in values and not math.isnan(values[name])]
+    return [f"{values['epoch']}/{values['epochs']}", *shown, f"{values['images_per_second']:.1f} images/s"]
 
 
 def clock(seconds: float) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
-import sys
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, WRONG_INPUT, app
+from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, say, warn
+from segkit.cli.inspect import load_plugins
 from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With
+
+MAX_JOBS = 1024
 
 
 @app.command()
@@ -25,6 +29,9 @@ def run(
     fold: Annotated[int | None, typer.Option("--fold", help="Only this fold of split.folds.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train anew what is there but differs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed trial.")] = False,
+    mix_hardware: Annotated[
+        bool, typer.Option("--mix-hardware", help="Let trials of other devices, precisions or threads stand together.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One batch through everything; nothing is kept.")] = False,
     overfit: Annotated[
         int | None, typer.Option("--overfit", metavar="N", min=1, help="Train and validate on the same N cases.")
@@ -32,27 +39,36 @@ def run(
     json_: Json = False,
 ) -> int:
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
-    from segkit import plugins as loader
+    from segkit import files
     from segkit.cli.progress import watching
     from segkit.errors import UserError
     from segkit.study import runs
     from segkit.training.events import Limit
 
-    if jobs != "auto" and not (jobs.isdigit() and int(jobs) > 0):
-        raise UserError(f"--jobs {jobs}: should be a number of 1 or more, or auto.")
-    loader.load(plugins or [])
-    for failure in loader.failures():
-        print(f"warning: plugin not loaded: {failure}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until trials save their state at it
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # a crash in native code names the line that called it
+    _check_words(recipes, out, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
+    load_plugins(plugins)
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
-    studies, skipped = runs.plan(recipes, overlays or [], sets, out, name=name, limit=limit)
+    try:
+        studies, skipped = runs.plan(recipes, overlays or [], sets, out, name=name, limit=limit)
+    except UserError as error:  # of the flag as it was given
+        raise UserError(str(error).replace(f"--set split.fold={fold}:", f"--fold {fold}:")) from None
+    if not studies and not skipped:
+        raise UserError(f"{recipes[0]}: its studies hold no recipe that could be run.")
     for path in skipped:
-        print(f"{path}: an overlay (for --with), not run", file=sys.stderr)
+        say(f"{path}: an overlay (for --with), not run", err=True)
+    if not dry_run:
+        for study in studies:
+            files.check_folder(study.folder)
+    warn(text for study in studies for text in study.warnings)
     status = DONE
     summary: list[dict[str, Any]] = []
     for study in studies:
         with watching(study, quiet=json_) as watch:
-            for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast):
+            for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
                 watch.show(event)
         outcome = study.finish()
         watch.conclude(outcome)
@@ -65,10 +81,27 @@ def run(
             if fail_fast:
                 break
     if json_:
-        print(json.dumps(summary, indent=2))
-    if not studies and not skipped:
-        return WRONG_INPUT
+        say(json.dumps(summary, indent=2))
     return status
+
+
+def _check_words(
+    recipes: list[Path], out: Path, name: str | None, jobs: str, *, dry_run: bool, overfit: int | None, fresh: bool
+) -> None:
+    """Raise what is wrong with a command before anything is read."""
+    from segkit.errors import UserError
+
+    if jobs != "auto" and not (jobs.isascii() and jobs.isdigit() and 0 < int(jobs[:9]) <= MAX_JOBS):
+        raise UserError(f"--jobs {jobs}: must be a number from 1 to {MAX_JOBS:,}, or auto.")
+    if name is not None and (not name.strip() or name.strip() in (".", "..") or "/" in name or "\\" in name):
+        raise UserError(f"--name {name!r}: must be the name of one folder. Use --out for another place.")
+    if name is not None and len(recipes) > 1:
+        raise UserError(
+            f"--name {name}: names one run folder, but {len(recipes)} recipes are given. Run one at a time."
+        )
+    if dry_run and (overfit is not None or fresh):
+        other = "--overfit" if overfit is not None else "--fresh"
+        raise UserError(f"--dry-run {other}: a dry run keeps nothing. Use one or the other.")
 
 
 @app.command()
@@ -79,8 +112,12 @@ def report(
     from segkit.errors import UserError
     from segkit.study.report import write_report
 
+    if not folder.is_dir():
+        raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}no run folder. `segkit run` makes one.")
     if not (folder / "recipe.toml").is_file():
-        raise UserError(f"{folder}: no run folder (it has no recipe.toml).")
+        raise UserError(
+            f"{folder}: no run folder (it has no recipe.toml). Give the folder of a study, such as runs/l1l2."
+        )
     write_report(folder)
-    print(folder / "report.html")
+    say(folder / "report.html")
     return DONE

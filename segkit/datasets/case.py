@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
-from segkit.errors import UserError
+from segkit.datasets.reading import flaw_of_name
+from segkit.errors import ContractError
 from segkit.types import Array
 
 MOST_CHANNELS = 16
@@ -17,7 +20,7 @@ class Case:
     """One image with its masks.
 
     Attributes:
-        name: unique in the dataset, e.g. "patient01/P01-0059".
+        name: unique in the dataset, e.g. "patient01/P01-0059"; it stands in tables and file names.
         patient: whose image it is; None where the data do not say.
         image: (H, W) uint8, uint16 or float32, one grey channel, as read.
         masks: (C, H, W) bool, one a channel of the dataset; they may overlap.
@@ -42,7 +45,7 @@ class Dataset:
         notes: what the user should know about the data, e.g. what was left out.
 
     Raises:
-        UserError: a case breaks what `Case` says, or two share a name; the message names the case.
+        ContractError: a case breaks what `Case` says, or two share a name; the message names the case.
     """
 
     name: str
@@ -51,33 +54,64 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for what, items in (("cases", self.cases), ("channels", self.channels)):
+            if not isinstance(items, tuple | list):
+                raise ContractError(f"{self.name}: its {what} are a {type(items).__name__}; they should be a tuple.")
+        _check_names(self)
         if not self.cases:
-            raise UserError(f"{self.name}: holds no cases.")
+            raise ContractError(f"{self.name}: holds no cases.")
         if not 1 <= len(self.channels) <= MOST_CHANNELS:
-            raise UserError(f"{self.name}: {len(self.channels)} channels; from 1 to {MOST_CHANNELS} are possible.")
+            raise ContractError(f"{self.name}: {len(self.channels)} channels; from 1 to {MOST_CHANNELS} are possible.")
         for what, names in (("channels", self.channels), ("cases", [case.name for case in self.cases])):
             name, count = Counter(names).most_common(1)[0]
             if count > 1:
-                raise UserError(f"{self.name}: {count} {what} are called '{name}'. Names tell them apart.")
+                raise ContractError(f"{self.name}: {count} {what} are called '{name}'. Names tell them apart.")
         for case in self.cases:
             _check(case, len(self.channels))
+
+
+def _check_names(dataset: Dataset) -> None:
+    """Raise unless cases are cases, and names text."""
+    for item in dataset.cases:
+        if not isinstance(item, Case):
+            raise ContractError(f"{dataset.name}: a case is a {type(item).__name__}; it should be a segkit Case.")
+        if not isinstance(item.name, str) or not isinstance(item.patient, str | None):
+            kinds = f"{type(item.name).__name__} and {type(item.patient).__name__}"
+            raise ContractError(f"{item.name!r}: its name and patient are {kinds}; they should be text.")
+    if not all(isinstance(channel, str) for channel in dataset.channels):
+        raise ContractError(f"{dataset.name}: its channels are {dataset.channels!r}; they should be text.")
 
 
 def _check(case: Case, channels: int) -> None:
     """Raise unless a case is what it should be."""
     import numpy as np
 
+    for name in (case.name, case.patient or ""):
+        flaw = flaw_of_name(name)
+        if flaw:
+            raise ContractError(f"the name {name!a} of a case {flaw}. Rename it.")
     image, masks = case.image, case.masks
+    for what, array in (("image is", image), ("masks are", masks)):
+        if not isinstance(array, np.ndarray):
+            raise ContractError(f"{case.name}: its {what} a {type(array).__name__}; it should be a numpy array.")
     if image.ndim != 2 or image.size == 0 or image.dtype not in (np.uint8, np.uint16, np.float32):
-        raise UserError(
+        raise ContractError(
             f"{case.name}: its image is {image.dtype} {image.shape}; it should be (H, W), uint8, uint16 or float32."
         )
     if image.dtype == np.float32 and not np.isfinite(image).all():
-        raise UserError(f"{case.name}: its image holds values that are not finite (NaN or infinity).")
+        raise ContractError(f"{case.name}: its image holds values that are not finite (NaN or infinity).")
     if masks.dtype != bool or masks.shape != (channels, *image.shape):
-        raise UserError(
+        raise ContractError(
             f"{case.name}: its masks are {masks.dtype} {masks.shape}; "
             f"for {channels} channels of its image they should be bool {(channels, *image.shape)}."
         )
-    if case.spacing_mm is not None and not all(math.isfinite(mm) and mm > 0 for mm in case.spacing_mm):
-        raise UserError(f"{case.name}: its pixel spacing is {case.spacing_mm}; it should be two lengths in mm above 0.")
+    if case.spacing_mm is not None and not _is_spacing(case.spacing_mm):
+        raise ContractError(
+            f"{case.name}: its pixel spacing is {case.spacing_mm}; it should be two lengths in mm above 0."
+        )
+
+
+def _is_spacing(value: Any) -> bool:
+    lengths = list(value) if isinstance(value, tuple | list) else []
+    good = [mm for mm in lengths if isinstance(mm, numbers.Real) and math.isfinite(mm) and float(mm) > 0]
+    return len(lengths) == len(good) == 2

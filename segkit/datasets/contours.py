@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segkit.datasets.reading import MOST_TEXT, decode, read_bytes
+from segkit.datasets.reading import MOST_TEXT, decode, read_bytes, shortened
 from segkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ OUTSIDE = 1.0  # pixels by which a point may lie beyond the image's edge: tools 
 NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 POINT = re.compile(rf"({NUMBER})(?:[ \t]*[,;][ \t]*|[ \t]+)({NUMBER})")
 DECIMAL_COMMAS = re.compile(r"([+-]?[0-9]+(?:,[0-9]+)?)(?:[ \t]*;[ \t]*|[ \t]+)([+-]?[0-9]+(?:,[0-9]+)?)")
+TOUCHING = 0.01  # share of an inner contour that may lie outside the outer one: lines that touch cross by a pixel
 CHUNK = 100  # edges filled at a time; bounds the memory of a hostile contour
 
 
@@ -148,3 +149,26 @@ def _wind(turns: NDArray[np.int32], begin: NDArray[np.float64], end: NDArray[np.
     crossing = x0[edge] + (row - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
     column = np.clip(np.ceil(crossing), 0, width).astype(np.int64)
     np.add.at(turns, (row, column), np.where(y1 > y0, 1, -1)[edge].astype(np.int32))
+
+
+def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
+    """Return how many pixels of a filled inner contour lie outside the outer one; 0 where the two only touch."""
+    count = int((inner & ~outer).sum())
+    return count if count > TOUCHING * int(inner.sum()) else 0
+
+
+def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
+    """Return what to tell of inner contours that lie outside outer ones, and what was done.
+
+    Args:
+        found: the result of `outside` of each frame.
+    """
+    counts = {frame: count for frame, count in found.items() if count}
+    if not counts:
+        return ()
+    listed = shortened(f"{frame} ({count} pixels)" for frame, count in counts.items())
+    return (
+        f"in {len(counts)} frame(s) the inner contour leaves the outer one, by {sum(counts.values())} pixels in all. "
+        "Both are taken as drawn: these pixels are cavity, as its area is measured, they are no wall, and the wall is "
+        f"open there. {listed}.",
+    )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from segkit.datasets.headers import kind_of
 from segkit.datasets.reading import SIDE, read_bytes
 from segkit.errors import UserError
 from segkit.types import Array
@@ -32,7 +33,7 @@ READABLE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 KEYWORDS = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
-    "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
+    "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
 )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def _header(data: bytes) -> tuple[Header, int]:
     # Files from before the file format have no preamble; they begin with one of the first groups.
     bare = data[:2] in (b"\x02\x00", b"\x08\x00") and data[128:132] != b"DICM"
     if not bare and data[128:132] != b"DICM":
-        raise _RefusedError("no DICOM file (it lacks the mark DICM).")
+        raise _RefusedError(f"no DICOM file (it lacks the mark DICM): {kind_of(data)}.")
     if DEFLATED in data[:MOST_HEADER]:  # pydicom would inflate it without a bound
         raise _RefusedError(_compressed("Deflated Explicit VR Little Endian"))
     file = io.BytesIO(data[:MOST_HEADER])
@@ -110,6 +111,9 @@ def _compressed(syntax: str) -> str:
 
 def _format(header: Header) -> Format:
     """Return how the pixels are stored, checked."""
+    modality = str(_get(header, "Modality", "")).strip()[:16]
+    if "Rows" not in header and modality.isalpha():
+        raise _RefusedError(f"holds no image: Rows is missing, Modality is {modality}.")
     rows, columns = _whole(header, "Rows", None, 1, 65535), _whole(header, "Columns", None, 1, 65535)
     if max(rows, columns) > SIDE:
         raise _RefusedError(f"{rows} x {columns} pixels; images are read up to {SIDE} x {SIDE}.")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Le
 
 from segkit.datasets.case import Case, Dataset
-from segkit.datasets.images import DICOM_SUFFIXES, SUFFIXES, decode_image, read_with_spacing
-from segkit.datasets.reading import entries, files_below, inside, open_root, read_bytes, shortened
+from segkit.datasets.headers import VOLUMES, volume
+from segkit.datasets.images import KINDS, read_levels, read_picture
+from segkit.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
 from segkit.errors import UserError
-from segkit.types import Array, Positive
+from segkit.types import Positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Label = Annotated[int, Ge(1), Le(65535)]
 ONE_STRUCTURE = "foreground"
 DEPTH = 4  # folders below `images` and `masks`
+COLOURED = "coloured image(s) turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read"
 
 
 def image_folder(
@@ -36,7 +38,7 @@ def image_folder(
 
     `root/images/patient01/a.png` has the mask `root/masks/patient01/a.png`; the kinds of file may differ. Images are
     PNG, TIFF, JPEG, BMP or DICOM of 8 to 16 bits or float; colour becomes grey, alpha is dropped. Masks hold one grey
-    level a structure, 0 for none.
+    level a structure, 0 for none; saved as RGB, their three channels are equal.
 
     Args:
         root: the folder that holds both.
@@ -57,14 +59,19 @@ def image_folder(
     skipped: list[str] = []
     pictures = _by_stem(top, images, skipped)
     truths = _by_stem(top, masks, skipped)
-    _check_pairs(pictures, truths, images, masks)
-    cases = []
+    if not pictures:
+        raise UserError(f"{top / images}: {_what_instead(top / images)}")
+    _check_pairs(top, pictures, truths, images, masks)
+    cases, coloured = [], []
     for stem, path in pictures.items():
-        image, own = read_with_spacing(path)
-        mask = _read_mask(truths[stem], image, path, labels)
-        cases.append(Case(stem, _patient(stem, pattern, path), image, mask, spacing_mm or own))
-    notes = (f"{len(skipped)} file(s) that are no images left out: {shortened(skipped)}.",) if skipped else ()
-    return Dataset("image_folder", names, tuple(cases), notes)
+        picture = read_picture(path)
+        mask = _read_mask(truths[stem], path, picture.pixels.shape, labels)
+        cases.append(Case(stem, _patient(stem, pattern, path), picture.pixels, mask, spacing_mm or picture.spacing_mm))
+        coloured += [stem] if picture.coloured else []
+    notes = [f"{len(skipped)} file(s) that are no images left out: {shortened(skipped)}."] if skipped else []
+    if coloured:
+        notes.append(f"{len(coloured)} {COLOURED}: {shortened(coloured)}.")
+    return Dataset("image_folder", names, tuple(cases), tuple(notes))
 
 
 def _channels(labels: dict[str, int] | None) -> tuple[str, ...]:
@@ -97,12 +104,12 @@ def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | No
 def _by_stem(root: Path, below: str, skipped: list[str]) -> dict[str, Path]:
     """Return the image files of a folder by their path in it, without the ending."""
     folder = root / below
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder}: no such folder. Here are: {shortened(path.name for path in entries(root))}.")
     inside(root, folder)
     found: dict[str, Path] = {}
     for path in files_below(root, folder, DEPTH):
-        if path.suffix.lower() not in SUFFIXES + DICOM_SUFFIXES:
+        if path.suffix.lower() not in KINDS:
             skipped.append(path.relative_to(root).as_posix())
             continue
         stem = path.relative_to(folder).with_suffix("").as_posix()
@@ -112,34 +119,59 @@ def _by_stem(root: Path, below: str, skipped: list[str]) -> dict[str, Path]:
     return found
 
 
-def _check_pairs(pictures: dict[str, Path], truths: dict[str, Path], images: str, masks: str) -> None:
+def _what_instead(folder: Path) -> str:
+    """Return what is in a folder without images."""
+    paths = list(files_below(folder.resolve(), folder, DEPTH))
+    kinds = [kind for path in paths if (kind := volume(path.name))]
+    if kinds:
+        return f"{len(kinds)} {kinds[0]} volume(s), no images; {VOLUMES}."
+    listed = f"Here are: {shortened(path.name for path in paths)}." if paths else "It is empty."
+    return f"holds no images (PNG, TIFF, JPEG, BMP, DICOM). {listed}"
+
+
+def _check_pairs(root: Path, pictures: dict[str, Path], truths: dict[str, Path], images: str, masks: str) -> None:
     """Raise unless every image has a mask and every mask an image."""
     lines = []
     for these, those, word, folder in ((pictures, truths, "mask", masks), (truths, pictures, "image", images)):
-        alone = [str(path) for stem, path in these.items() if stem not in those]
+        alone = [stem for stem in these if stem not in those]
         if alone:
-            lines.append(f"{len(alone)} file(s) without {word} of the same name in {folder}/: {shortened(alone)}.")
+            listed = shortened(str(these[stem]) for stem in alone)
+            hint = _same_name(root / folder / alone[0]) if those else f" {folder}: {_what_instead(root / folder)}"
+            lines.append(f"{len(alone)} file(s) without {word} of the same name in {folder}/: {listed}.{hint}")
     if lines:
         raise UserError("\n".join(lines))
 
 
-def _read_mask(path: Path, image: Array, image_path: Path, labels: dict[str, int] | None) -> NDArray[np.bool_]:
-    """Return the masks (C, H, W) of a file, checked against its image and the labels."""
+def _same_name(wanted: Path) -> str:
+    """Return a sentence about what has the name, without its ending, of a file that is missing."""
+    for path in entries(wanted.parent) if is_folder(wanted.parent) else ():
+        if path.name.startswith(f"{wanted.name}."):
+            if is_folder(path):
+                return f" {path} is a folder."
+            kind = volume(path.name)
+            return f" {path} is a {kind} volume; {VOLUMES}." if kind else f" {path} is of a kind that is not read."
+    return ""
+
+
+def _read_mask(path: Path, image: Path, shape: tuple[int, ...], labels: dict[str, int] | None) -> NDArray[np.bool_]:
+    """Return the masks (C, H, W) of a file, checked against its image and the labels.
+
+    Args:
+        path: the file.
+        image: the image's file, for messages.
+        shape: the image's, (H, W).
+        labels: the grey level of each structure, or None for one structure of level 1 or 255.
+
+    Raises:
+        UserError: it cannot be read, has another size, or holds other levels.
+    """
     import numpy as np
 
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        levels = read_with_spacing(path)[0]
-    else:
-        levels = decode_image(read_bytes(path), str(path))
-    if levels.ndim == 3:
-        colour = levels[..., : 1 if levels.shape[2] == 2 else 3]
-        if not (colour == colour[..., :1]).all():
-            raise UserError(f"{path}: a coloured mask. A mask should hold one grey level a structure.")
-        levels = colour[..., 0]
-    if levels.shape != image.shape:
+    levels = read_levels(path)
+    if levels.shape != shape:
         raise UserError(
             f"{path}: the mask has {levels.shape[0]} x {levels.shape[1]} pixels, "
-            f"its image {image_path} has {image.shape[0]} x {image.shape[1]}."
+            f"its image {image} has {shape[0]} x {shape[1]}."
         )
     found = set(np.unique(levels).tolist())
     if labels is None:

@@ -1,23 +1,40 @@
-"""Image files of every kind that segkit reads, as one grey channel."""
+"""Image files of every kind that segkit reads: images as one grey channel, masks as levels."""
 
 from __future__ import annotations
 
+import os
 import struct
-import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segkit.datasets.dicom import parse_dicom
-from segkit.datasets.reading import SIDE, read_bytes
+from segkit.datasets.headers import VOLUMES, NotReadError, read_header, volume
+from segkit.datasets.reading import entries, is_folder, read_bytes, shortened
 from segkit.errors import UserError
 from segkit.types import Array
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 DICOM_SUFFIXES = (".dcm", ".dicom")
+KINDS = SUFFIXES + DICOM_SUFFIXES
 LUMA = (114, 587, 299)  # thousandths of blue, green and red (ITU-R BT.601)
-TIFF_COLUMNS, TIFF_ROWS, TIFF_TILE_SIDES = 256, 257, (322, 323)
-TIFF_NUMBERS = {1: "B", 3: "H", 4: "I"}
-JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+ROWS = 512  # converted at a time, which bounds the memory
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image that was read.
+
+    Attributes:
+        pixels: (H, W) uint8, uint16 or float32.
+        spacing_mm: (row, column), where a DICOM file states it.
+        coloured: whether the file holds colours, of which `pixels` are the brightness.
+    """
+
+    pixels: Array
+    spacing_mm: tuple[float, float] | None = None
+    coloured: bool = False
 
 
 def read_image(path: Path) -> Array:
@@ -28,15 +45,107 @@ def read_image(path: Path) -> Array:
     Raises:
         UserError: the file is missing, damaged, of another kind or larger than 8192 x 8192; the message names it.
     """
-    return read_with_spacing(path)[0]
+    return read_picture(path).pixels
 
 
-def read_with_spacing(path: Path) -> tuple[Array, tuple[float, float] | None]:
-    """Return an image as `read_image` does, and the spacing in mm that a DICOM file states."""
+def read_picture(path: Path) -> Picture:
+    """Return an image as `read_image` does, and what else its file says of it."""
     data = read_bytes(path)
-    if path.suffix.lower() in DICOM_SUFFIXES or data[128:132] == b"DICM":
-        return parse_dicom(data, str(path))
-    return grey(decode_image(data, str(path)), str(path)), None
+    if _is_dicom(path, data):
+        return Picture(*parse_dicom(data, str(path)))
+    pixels = decode_image(data, str(path))
+    grey = _equal(pixels)
+    if grey is not None and _alpha_differs(pixels) and grey.min() == grey.max():
+        raise UserError(f"{path}: its picture is in the alpha channel, which is not read. Save it as a grey image.")
+    return Picture(_plain(_luma(pixels) if grey is None else grey, str(path)), coloured=grey is None)
+
+
+def read_levels(path: Path) -> Array:
+    """Return a mask's grey levels (H, W); colour with equal channels and alpha that is opaque everywhere are grey.
+
+    Raises:
+        UserError: as for `read_image`; or the mask holds colours, or transparency, in which a mask may hide.
+    """
+    import numpy as np
+
+    data = read_bytes(path)
+    if _is_dicom(path, data):
+        return parse_dicom(data, str(path))[0]
+    pixels: Any = decode_image(data, str(path))
+    if _alpha_differs(pixels):
+        raise UserError(f"{path}: a mask with a transparent part. Save it without alpha: one grey level a structure.")
+    grey = _equal(pixels)
+    if grey is None:
+        colours = len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
+        raise UserError(
+            f"{path}: a coloured mask, of {colours} colours. Save it with one grey level a structure, 0 for none."
+        )
+    return _plain(grey, str(path))
+
+
+def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the images among files and folders, and what to say of files in the folders that are none.
+
+    Args:
+        given: images, which are taken whatever they are called, and folders, of which the images are taken: by their
+            ending, or without one if they are DICOM files. Folders in folders are not looked into.
+
+    Raises:
+        UserError: a folder without images, or two images of one name, whose results would overwrite each other.
+    """
+    images, notes = [], []
+    for path in given:
+        if not is_folder(path):
+            images.append(path)
+            continue
+        found = [entry for entry in entries(path) if not is_folder(entry)]
+        chosen = [entry for entry in found if entry.suffix.lower() in KINDS or _is_bare_dicom(entry)]
+        others = [entry.name for entry in found if entry not in set(chosen)]
+        if not chosen:
+            raise UserError(f"{path}: a folder without images. {_instead(path, others)}")
+        if others:
+            notes.append(f"{path}: {len(others)} file(s) that are no images left out: {shortened(others)}.")
+        images += chosen
+    names: dict[str, Path] = {}
+    for image in images:
+        other = names.setdefault(image.stem, image)
+        if other is not image:
+            raise UserError(
+                f"two images are called {image.stem}: their masks would overwrite each other ({other}, {image}). "
+                "Give them one after the other, each with another --out."
+            )
+    return images, notes
+
+
+def _instead(folder: Path, others: list[str]) -> str:
+    """Return what is in a folder without images."""
+    kind = next((kind for name in others if (kind := volume(name))), None)
+    if kind:
+        return f"It holds {kind} volumes; {VOLUMES}."
+    folders = [entry.name for entry in entries(folder) if is_folder(entry)]
+    if others:
+        return f"Here are: {shortened(others)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
+    return f"Give the one of these that holds them: {shortened(folders)}." if folders else "It is empty."
+
+
+def _is_bare_dicom(path: Path) -> bool:
+    """Return whether a file without an ending is DICOM, as they come from scanners."""
+    if path.suffix and not path.suffix[1:].isdigit():
+        return False
+    if not os.path.isfile(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _is_dicom(path: Path, data: bytes) -> bool:
+    named = path.suffix.lower() in DICOM_SUFFIXES
+    if volume(path.name):
+        raise UserError(f"{path}: a {volume(path.name)} volume; {VOLUMES}.")
+    return named or data[128:132] == b"DICM"
 
 
 def decode_image(data: bytes, name: str) -> Array:
@@ -45,17 +154,19 @@ def decode_image(data: bytes, name: str) -> Array:
     The size is read from the header, and refused, before any memory is taken for pixels.
 
     Raises:
-        UserError: damaged, of another kind, or larger than 8192 x 8192.
+        UserError: damaged, of another kind, larger than 8192 x 8192, or of more than 256 MiB.
     """
     import cv2
     import numpy as np
 
     try:
-        rows, columns = _size(data)
-    except (struct.error, IndexError, ValueError) as error:
-        raise UserError(f"{name}: a damaged image: its header cannot be read ({error}).") from None
-    if not (1 <= rows <= SIDE and 1 <= columns <= SIDE):
-        raise UserError(f"{name}: {rows} x {columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
+        header = read_header(data)
+    except NotReadError as reason:
+        raise UserError(f"{name}: {reason}") from None
+    except struct.error:
+        raise UserError(f"{name}: a damaged image: cut off.") from None
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{name}: a damaged image: {error}.") from None
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message below says it
     try:
@@ -64,85 +175,45 @@ def decode_image(data: bytes, name: str) -> Array:
         raise UserError(f"{name}: a damaged image ({str(error).strip().splitlines()[-1][:120]}).") from None
     finally:
         cv2.utils.logging.setLogLevel(level)
-    if found is None or found.shape[:2] != (rows, columns):
+    if found is None or found.shape[:2] != (header.rows, header.columns):
         raise UserError(f"{name}: a damaged image, or of a kind that cannot be decoded.")
     return found
 
 
-def _size(data: bytes) -> tuple[int, int]:
-    """Return rows and columns as the header says."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return _png_size(data)
-    if data[:2] == b"\xff\xd8":
-        return _jpeg_size(data)
-    if data[:4] in (b"II*\0", b"MM\0*"):
-        return _tiff_size(data)
-    if data[:2] == b"BM":
-        header, columns, rows = struct.unpack("<Iii", data[14:26])
-        if header < 40:
-            raise ValueError("a header of OS/2")
-        return abs(rows), abs(columns)
-    raise ValueError("none of PNG, TIFF, JPEG, BMP and DICOM")
+def _alpha_differs(pixels: Array) -> bool:
+    """Return whether some pixels are more transparent than others."""
+    found: Any = pixels
+    alpha = found[..., -1] if found.ndim == 3 and found.shape[2] in (2, 4) else None
+    return alpha is not None and bool(alpha.min() != alpha.max())
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-    """Return the size of a PNG whose every chunk is whole."""
-    at, ended = 8, False
-    while not ended:
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        body = memoryview(data)[at + 4 : at + 8 + length]
-        (check,) = struct.unpack(">I", data[at + 8 + length : at + 12 + length])
-        if zlib.crc32(body) != check:
-            raise ValueError(f"a chunk at byte {at} fails its checksum")
-        at, ended = at + 12 + length, kind == b"IEND"
-    kind, columns, rows = struct.unpack(">4sII", data[12:24])
-    if kind != b"IHDR":
-        raise ValueError("it does not begin with its size")
-    return rows, columns
+def _equal(pixels: Array) -> Array | None:
+    """Return (H, W) of pixels whose colour channels are equal; None if they are not. Alpha does not count."""
+    found: Any = pixels
+    if found.ndim == 2:
+        return pixels
+    first: Array = found[..., 0]
+    others = range(1, 1 if found.shape[2] == 2 else min(3, found.shape[2]))  # the last of 2 or 4 is alpha
+    return first if all((found[..., other] == first).all() for other in others) else None
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Return the size of a JPEG that is not cut off."""
-    if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ValueError("cut off: it lacks the end mark")
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError(f"no mark at byte {at}")
-        mark = data[at + 1]
-        if mark == 0xFF:  # a fill byte
-            at += 1
-        elif mark in JPEG_FRAMES:
-            rows, columns = struct.unpack(">HH", data[at + 5 : at + 9])
-            return rows, columns
-        else:
-            at += 2 + max(2, struct.unpack(">H", data[at + 2 : at + 4])[0])
+def _luma(pixels: Array) -> Array:
+    """Return the brightness (H, W) of colours (H, W, 3 or 4); whole numbers stay whole."""
+    import numpy as np
+
+    colours: Any = pixels
+    whole = colours.dtype in (np.uint8, np.uint16)
+    found: Any = np.empty(colours.shape[:2], colours.dtype if whole else np.float64)
+    for top in range(0, len(found), ROWS):
+        part = colours[top : top + ROWS].astype(np.uint32 if whole else np.float64)
+        weighed = sum(part[..., i] * weight for i, weight in enumerate(LUMA))
+        found[top : top + ROWS] = (weighed + 500) // 1000 if whole else weighed / 1000
+    brightness: Array = found
+    return brightness
 
 
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    """Return the size of a TIFF's only image."""
-    order = "<" if data[:1] == b"I" else ">"
-    (at,) = struct.unpack(order + "I", data[4:8])
-    (count,) = struct.unpack(order + "H", data[at : at + 2])
-    sides: dict[int, int] = {}
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind = struct.unpack(order + "HH", data[entry : entry + 4])
-        if tag in (TIFF_COLUMNS, TIFF_ROWS, *TIFF_TILE_SIDES) and kind in TIFF_NUMBERS:
-            number = order + TIFF_NUMBERS[kind]
-            (value,) = struct.unpack(number, data[entry + 8 : entry + 8 + struct.calcsize(number)])
-            sides.setdefault(tag, value)
-    (following,) = struct.unpack(order + "I", data[at + 2 + 12 * count : at + 6 + 12 * count])
-    if following:
-        raise ValueError("several images in one file; one is read")
-    if not {TIFF_ROWS, TIFF_COLUMNS} <= set(sides):
-        raise ValueError("it states no size")
-    if max(sides.values()) > SIDE:  # a tile can be larger than the image
-        return max(sides.values()), max(sides.values())
-    return sides[TIFF_ROWS], sides[TIFF_COLUMNS]
-
-
-def grey(pixels: Array, name: str) -> Array:
-    """Return (H, W) uint8, uint16 or float32 of decoded pixels; whole numbers stay what they are.
+def _plain(pixels: Array, name: str) -> Array:
+    """Return pixels as uint8, uint16 or float32.
 
     Raises:
         UserError: values that are not finite.
@@ -150,15 +221,6 @@ def grey(pixels: Array, name: str) -> Array:
     import numpy as np
 
     found: Any = pixels
-    if found.ndim == 3:
-        colour = found[..., : 1 if found.shape[2] == 2 else 3]  # the last of 2 or 4 is alpha
-        if (colour == colour[..., :1]).all():
-            found = colour[..., 0]
-        elif colour.dtype in (np.uint8, np.uint16):
-            weighed = sum(colour[..., i].astype(np.uint32) * weight for i, weight in enumerate(LUMA))
-            found = ((weighed + 500) // 1000).astype(colour.dtype)
-        else:
-            found = sum(colour[..., i].astype(np.float64) * weight for i, weight in enumerate(LUMA)) / 1000
     if found.dtype not in (np.uint8, np.uint16):
         with np.errstate(over="ignore"):
             found = found.astype(np.float32)

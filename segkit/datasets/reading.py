@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,7 +15,13 @@ from segkit.errors import UserError
 SIDE = 8192  # pixels; the most rows, and the most columns, of an image
 MOST_BYTES = 256 << 20  # of an image file
 MOST_TEXT = 1 << 20  # bytes of a list or a contour; genuine ones have a few thousand
-JUNK = ("thumbs.db", "desktop.ini")
+MOST_FILES = 1_000_000  # in one walk; more is a disk, not a data set
+JUNK = ("thumbs.db", "desktop.ini", "icon\r")
+UNREADABLE = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+}  # fmt: skip
+BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they make a name look like another
 
 
 def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
@@ -24,13 +33,24 @@ def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: no regular file.")
+            raise UserError(f"{path}: {UNREADABLE.get(stat.S_IFMT(found.st_mode), 'something')}, no regular file.")
         if found.st_size > limit:
             raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
         with path.open("rb") as file:
-            return file.read(limit + 1)[:limit]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None
+            return file.read(found.st_size)  # not `limit`: so much would be taken first
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
+
+
+def unreadable(path: Path, error: Exception) -> str:
+    """Return why a path cannot be read, of the error that says so."""
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        return f"{path}: a link that leads nowhere." if path.is_symlink() else f"{path}: no such file or folder."
+    if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno == errno.ELOOP):
+        return f"{path}: a link that leads to itself."
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    shown = ascii(str(path)) if "\0" in str(path) else path
+    return f"{shown}: cannot be read: {reason.lower()}."
 
 
 def decode(data: bytes, name: str) -> str:
@@ -55,13 +75,16 @@ def open_root(root: Path) -> Path:
     """Return a dataset's folder, links resolved.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it may not be read.
     """
     try:
         found = root.resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise UserError(f"{root}: no such folder.") from None
-    if not found.is_dir():
+        folder = found.is_dir()
+    except FileNotFoundError:
+        raise UserError(f"{root}: {'a link that leads nowhere' if root.is_symlink() else 'no such folder'}.") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(unreadable(root, error)) from None
+    if not folder:
         raise UserError(f"{root}: is a file; name the folder that holds the data.")
     return found
 
@@ -74,37 +97,101 @@ def inside(root: Path, path: Path) -> Path:
     """
     try:
         target = path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        raise UserError(f"{path}: a link that leads nowhere.") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
     if not target.is_relative_to(root):
         raise UserError(f"{path}: a link out of {root} (to {target}). Nothing outside is read: copy the data there.")
     return path
 
 
-def entries(folder: Path) -> list[Path]:
+def entries(folder: Path, faults: list[str] | None = None) -> list[Path]:
     """Return a folder's files and folders, numbers in names in their order, without hidden ones.
 
+    Args:
+        folder: the folder.
+        faults: where to put what is wrong; without it, the first fault is raised.
+
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or a name in it cannot be written into a table.
     """
     try:
         found = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK]
     except OSError as error:
-        raise UserError(f"{folder}: cannot be read: {error.strerror or error}.") from None
-    return sorted(found, key=lambda path: natural(path.name))
+        _raise_or_add(unreadable(folder, error), faults)
+        return []
+    plain = []
+    for path in sorted(found, key=lambda path: natural(path.name)):
+        flaw = flaw_of_name(path.name)
+        if flaw:
+            _raise_or_add(f"{folder}: the name {path.name!a} {flaw}. Rename it.", faults)
+        else:
+            plain.append(path)
+    return plain
 
 
-def files_below(root: Path, folder: Path, depth: int = 4) -> Iterator[Path]:
+def flaw_of_name(name: str) -> str | None:
+    """Return why a name cannot stand in tables and file names; None if it can."""
+    if any(unicodedata.category(letter) == "Cs" for letter in name):
+        return "is no text in UTF-8"
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in BIDI for letter in name):
+        return "holds a control character"
+    return None
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a path is a folder; not so where nobody may look."""
+    return os.path.isdir(path)
+
+
+def files_below(root: Path, folder: Path, depth: int = 4, faults: list[str] | None = None) -> Iterator[Path]:
     """Yield the files of a folder and, to a depth, of the folders in it.
 
+    Args:
+        root: links must not lead out of it.
+        folder: where to begin.
+        depth: 1 for the files of the folder alone.
+        faults: where to put what is wrong; without it, the first fault is raised.
+
     Raises:
-        UserError: a folder cannot be read, or is a link out of `root`.
+        UserError: a folder cannot be read, is a link out of `root`, or is reached twice; or there are too many files.
     """
-    for path in entries(folder):
-        if not path.is_dir():
-            yield path
-        elif depth > 1:
-            yield from files_below(root, inside(root, path), depth - 1)
+    seen = {folder.resolve()}
+
+    def walk(folder: Path, depth: int) -> Iterator[Path]:
+        for path in entries(folder, faults):
+            if not is_folder(path):
+                yield path
+            elif depth > 1:
+                try:
+                    once(root, path, seen)
+                except UserError as error:
+                    _raise_or_add(str(error), faults)
+                else:
+                    yield from walk(path, depth - 1)
+
+    for count, path in enumerate(walk(folder, depth)):
+        if count >= MOST_FILES:
+            raise UserError(f"{folder}: more than {MOST_FILES:,} files. Name the folder that holds the data.")
+        yield path
+
+
+def once(root: Path, folder: Path, seen: set[Path]) -> Path:
+    """Return a folder that a walk comes to, and note it in `seen`.
+
+    Raises:
+        UserError: it is a link out of `root`, or the walk was there before: a link leads back, or to it twice.
+    """
+    real = inside(root, folder).resolve()
+    if real in seen:
+        raise UserError(f"{folder}: a link to {real}, which is read already. Remove the link.")
+    seen.add(real)
+    return folder
+
+
+def _raise_or_add(text: str, faults: list[str] | None) -> None:
+    if faults is None:
+        raise UserError(text)
+    faults.append(text)
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

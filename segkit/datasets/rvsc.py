@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segkit.datasets.case import Case, Dataset
-from segkit.datasets.contours import fill, parse_list, read_contour
+from segkit.datasets.contours import fill, outside, outside_notes, parse_list, read_contour
 from segkit.datasets.dicom import read_dicom
-from segkit.datasets.reading import MOST_TEXT, entries, files_below, inside, open_root, read_bytes, shortened
+from segkit.datasets.reading import (
+    MOST_TEXT,
+    entries,
+    files_below,
+    inside,
+    is_folder,
+    once,
+    open_root,
+    read_bytes,
+    shortened,
+)
 from segkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,6 +81,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
         root: the folder.
         structures: the channels: "endocardium" and "epicardium" are the filled contours, "cavity" is the endocardium,
             "wall" the epicardium without it. A frame that lacks a contour they need is left out, and a note says so.
+            Where an inner contour leaves the outer one, its pixels are cavity and no wall; a note names the frame.
 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or a path leads out of `root`; it is named.
@@ -83,14 +94,16 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
         raise UserError(f"{root}: no patient's folder is here (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
     _check_names(patients)
     needed = {kind for structure in structures for kind in NEEDED[structure]}
-    cases, partial = [], []
+    cases, partial, astray = [], [], {}
     for patient in patients:
         for frame, found in patient.frames.items():
             if needed <= set(found):
-                cases.append(read_case(patient, frame, structures))
+                case, beyond = read_case(patient, frame, structures)
+                cases.append(case)
+                astray[case.name] = beyond
             else:
                 partial.append(f"{patient.folder.name}/{frame}")
-    notes = list(_notes(patients, partial))
+    notes = [*_notes(patients, partial), *outside_notes(astray)]
     if not cases:
         listed = ", ".join(structures)
         raise UserError(f"{root}: {len(patients)} patient(s), but no frame with the contours of {listed}.")
@@ -99,18 +112,18 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
 
 def patient_folders(root: Path) -> Iterator[Path]:
     """Yield the folders that hold a patient's frames or contours, those nearest to the root first."""
-    level = [root]
+    level, seen = [root], {root}
     for _ in range(DEPTH + 1):
         below: list[Path] = []
         for folder in level:
             found = entries(folder)
-            folders = [path for path in found if path.is_dir()]
+            folders = [path for path in found if is_folder(path)]
             if any(PARTS.fullmatch(path.name) for path in folders) or any(
                 LIST.fullmatch(path.name) or CONTOUR.fullmatch(path.name) for path in found
             ):
                 yield folder
             else:
-                below += [inside(root, path) for path in folders]
+                below += [once(root, path, seen) for path in folders]
         level = below
 
 
@@ -151,8 +164,8 @@ def _listed(patient: Patient, path: Path) -> Iterator[str]:
         yield name
 
 
-def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> Case:
-    """Return a labelled frame."""
+def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> tuple[Case, int]:
+    """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
     import numpy as np
 
     contours = patient.frames[frame]
@@ -166,7 +179,8 @@ def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -
         raise UserError(f"{contours['i']}: encloses more than the outer one, {contours['o'].name}. Are they swapped?")
     masks = np.stack([_mask(structure, filled) for structure in structures])
     name = patient.folder.name
-    return Case(f"{name}/{path.name[: len(frame)]}", name, image, masks, spacing)
+    beyond = outside(filled["i"], filled["o"]) if len(filled) == 2 else 0
+    return Case(f"{name}/{path.name[: len(frame)]}", name, image, masks, spacing), beyond
 
 
 def _mask(structure: Structure, filled: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:

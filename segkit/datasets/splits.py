@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from segkit.datasets.case import Case, Dataset
 from segkit.errors import UserError
@@ -20,12 +20,14 @@ class Split:
         validation: the cases validated on; no patient of theirs is trained on.
         full_train: the cases trained on if the training fraction were 1.
         notes: what the user should know about the split.
+        warnings: what makes its results doubtful.
     """
 
     train: tuple[int, ...]
     validation: tuple[int, ...]
     full_train: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def split_cases(
@@ -45,7 +47,7 @@ def split_cases(
     a random generator matters. Shares are rounded to whole patients, at least one on each side.
 
     Args:
-        dataset: what to split; cases without a patient count as a patient each, and a note says so.
+        dataset: what to split; cases without a patient count as a patient each, and a warning says so.
         validation: share of the patients, 0 to 1; not used with `folds`.
         train_fraction: share of the patients that are not validated on, 0 to 1.
         seed: another seed is another order.
@@ -76,7 +78,8 @@ def split_cases(
     kept = rest[: _share(train_fraction, len(rest))]
     split = Split(train=_numbers(groups, kept), validation=_numbers(groups, held), full_train=_numbers(groups, rest))
     check_separate(dataset, split.full_train, split.validation)
-    return Split(split.train, split.validation, split.full_train, _notes(dataset, split))
+    warnings = patient_warnings(sum(case.patient is None for case in dataset.cases), len(dataset.cases))
+    return replace(split, notes=_notes(dataset, split), warnings=warnings)
 
 
 def _patient(case: Case) -> str:
@@ -128,16 +131,22 @@ def _content(case: Case) -> tuple[tuple[int, ...], bytes]:
 
 
 def _notes(dataset: Dataset, split: Split) -> tuple[str, ...]:
-    """Return what is weak about a split."""
+    """Return which structures one side never shows."""
     notes = []
-    nameless = sum(case.patient is None for case in dataset.cases)
-    if nameless:
-        notes.append(
-            f"{nameless} of {len(dataset.cases)} cases name no patient: they are split case by case. Images of one "
-            "person may be on both sides, and the validation is then too good to be true."
-        )
     for side, numbers in (("training", split.train), ("validation", split.validation)):
         for channel, name in enumerate(dataset.channels):
             if not any(dataset.cases[number].masks[channel].any() for number in numbers):
                 notes.append(f"no case of the {side} set shows any {name}.")
     return tuple(notes)
+
+
+def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:
+    """Return what is wrong with a split of so many cases of which so many name no patient, and what to do."""
+    if not nameless:
+        return ()
+    return (
+        f"{nameless} of {cases} cases name no patient: they are split case by case. Images of one person may be on "
+        "both sides, and the validation is then too good to be true. Give each patient a folder of images, or where "
+        "names tell the patient and the data's reader has the parameter, say how: "
+        'patient = "^([^_]+)_" takes what is before the first _.',
+    )

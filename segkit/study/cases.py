@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,19 +42,14 @@ class Chosen:
     by_variant: dict[str, Shown]
 
 
-def values(trials: Iterable[TrialRecord], metric: str) -> dict[str, float]:
-    """Return each case's metric, the mean over channels and trials; a case without any defined value is not there."""
-    found: dict[str, list[float]] = {}
-    for trial in trials:
-        for case in trial.cases:
-            if case.metric == metric and math.isfinite(case.value):
-                found.setdefault(case.case, []).append(case.value)
-    return {case: float(np.mean(numbers)) for case, numbers in found.items()}
+def _picture(case: str) -> str:
+    return f"{case.replace('/', '__')}.png"
 
 
-def overlay(trial: TrialRecord, case: str) -> Path:
-    """Return where a trial draws a case."""
-    return trial.folder / "overlays" / f"{case.replace('/', '__')}.png"
+def drawn_by(trial: TrialRecord) -> set[str]:
+    """Return the names of the pictures that a trial drew of its cases."""
+    folder = trial.folder / "overlays"
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def choose(summary: Summary) -> list[Chosen]:
@@ -64,11 +58,13 @@ def choose(summary: Summary) -> list[Chosen]:
     base = next((variant for variant in ranked if summary.compared(variant)), None)
     if base is None:
         return []
-    trials, metric = summary.compared(base), summary.headline[0].result.metric
+    scores, metric = summary.scores, summary.headline[0].result.metric
+    pictures = {trial.folder: drawn_by(trial) for trial in summary.compared(base)}
+    means = scores.by_case(metric, scores.rows(base)) if metric in scores.values else np.zeros(0)
     drawn = {
-        case: value
-        for case, value in values(trials, metric).items()
-        if any(overlay(trial, case).exists() for trial in trials)
+        case: float(value)
+        for case, value in zip(scores.cases, means, strict=False)
+        if not math.isnan(value) and any(_picture(case) in names for names in pictures.values())
     }
     if not drawn:
         return []
@@ -86,12 +82,15 @@ def choose(summary: Summary) -> list[Chosen]:
 
 def _show(summary: Summary, variant: str, case: str, metric: str) -> Shown:
     """Return the picture of the variant's first trial that drew the case."""
+    scores = summary.scores
     for trial in summary.compared(variant):
-        if overlay(trial, case).exists():
-            value = values([trial], metric).get(case)
-            number = f"{metric} {value:.4f}" if value is not None else f"{metric} undefined"
+        path = trial.folder / "overlays" / _picture(case)
+        if path.exists():
+            row = scores.trainings.index((variant, trial.seed))
+            value = scores.by_case(metric, [row])[scores.cases.index(case)]
+            number = f"{metric} undefined" if math.isnan(value) else f"{metric} {value:.4f}"
             fold = f", fold {trial.fold}" if trial.fold else ""
-            return Shown(overlay(trial, case), f"{number} (seed {trial.seed}{fold})")
+            return Shown(path, f"{number} (seed {trial.seed}{fold})")
     return Shown(None, "no picture")
 
 

@@ -34,6 +34,13 @@ class Bullets:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """A warning that nobody may miss."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Table:
     """A table; numbers are text already. `folded` tables are long and open on request."""
 
@@ -65,7 +72,7 @@ class Code:
     text: str
 
 
-Block = Heading | Paragraph | Bullets | Table | Figures | Cases | Code
+Block = Heading | Paragraph | Bullets | Alarm | Table | Figures | Cases | Code
 
 
 def build(summary: Summary, drawn: Iterable[str]) -> list[Block]:
@@ -87,8 +94,11 @@ def build(summary: Summary, drawn: Iterable[str]) -> list[Block]:
 
 def _state(summary: Summary) -> list[Block]:
     finished = sum(len(summary.finished(variant)) for variant in summary.variants)
-    counted = f"{len(summary.variants)} variants, {finished} of {len(summary.trials)} trials finished."
-    return [Paragraph(f"{counted} {prose.INCOMPLETE}" if summary.missing else counted)]
+    total = prose.counted(len(summary.trials), "trial")
+    texts = [f"{prose.counted(len(summary.variants), 'variant')}, {finished} of {total} finished."]
+    texts += [prose.INCOMPLETE] if summary.missing else []
+    texts += [prose.NO_TEST_SET] if summary.whole else []
+    return [Paragraph(" ".join(texts)), *(Alarm(text) for text in summary.alarms)]
 
 
 def _missing(summary: Summary) -> list[Block]:
@@ -102,17 +112,25 @@ def _interval(cells: dict[str, str], low: str, high: str) -> str:
 def verdict_table(summary: Summary) -> Table:
     """Return the headline's table; its numbers are those of summary.csv."""
     name = summary.headline[0].result.metric if summary.lines else "dice"
-    head = ["variant", "verdict", "Dice" if name == "dice" else name, "SD seeds", "SD patients", "difference"]
-    head += [prose.BOOTSTRAP, prose.BOTH, "p", prose.WILCOXON, prose.SHOWN, "trials"]
+    head = ["variant", "verdict", "Dice" if name == "dice" else name, "patients", "SD seeds", "SD patients"]
+    head += ["difference", prose.BOOTSTRAP, prose.BOTH, "p", prose.WILCOXON, prose.SHOWN, "trials"]
     rows = []
     for line in summary.headline:
         cells = line.cells()
-        row = [cells[key] for key in ("variant", "verdict", "mean", "sd_seeds", "sd_patients", "difference")]
+        row = [*(cells[key] for key in ("variant", "verdict", "mean")), _patients(line)]
+        row += [cells[key] for key in ("sd_seeds", "sd_patients", "difference")]
         row += [_interval(cells, "ci_low", "ci_high"), _interval(cells, "t_low", "t_high")]
         row += [cells[key] for key in ("p_holm", "p_wilcoxon_holm", "smallest_detectable")]
         planned = len(summary.of(line.result.variant))
         rows.append([*row, f"{line.trials} of {planned}"])
     return _filled(head, rows)
+
+
+def _patients(line: Line) -> str:
+    """Return how many patients a mean is of, and how many are compared where that is another number."""
+    result = line.result
+    others = result.patients_compared and result.patients_compared != result.patients
+    return f"{result.patients} ({result.patients_compared} compared)" if others else str(result.patients)
 
 
 def _filled(head: Sequence[str], rows: Sequence[Sequence[str]], folded: str = "") -> Table:
@@ -182,8 +200,18 @@ def _failures(summary: Summary) -> list[Block]:
         return []
     metric = summary.headline[0].result.metric
     lines = [line for line in summary.lines if line.result.metric == metric]
-    keys = ("variant", "channel", "structures", "empty_truth", "missed", "false_positive_on_empty", "undefined")
+    keys = (
+        "variant",
+        "channel",
+        "structures",
+        "empty_truth",
+        "missed",
+        "false_positive_on_empty",
+        "rightly_empty",
+        "undefined",
+    )
     head = ["variant", "channel", "cases x channels x trials", "empty truth", "missed", "false positive on empty truth"]
+    head += ["rightly left empty"]
     return [
         Heading("Failures"),
         Paragraph(prose.FAILURES),
@@ -199,14 +227,18 @@ def _pick(line: Line, keys: Sequence[str]) -> list[str]:
 def _everything(summary: Summary) -> list[Block]:
     if len(summary.lines) <= len(summary.variants):
         return []
-    keys = ("variant", "metric", "channel", "verdict", "mean", "sd_seeds", "sd_patients", "difference")
+    keys = ("variant", "metric", "channel", "verdict", "mean")
     rows = []
     for line in summary.lines:
         cells = line.cells()
-        row = [*(cells[key] for key in keys), _interval(cells, "ci_low", "ci_high")]
+        row = [*(cells[key] for key in keys), _patients(line)]
+        row += [
+            *(cells[key] for key in ("sd_seeds", "sd_patients", "difference")),
+            _interval(cells, "ci_low", "ci_high"),
+        ]
         row += [_interval(cells, "t_low", "t_high"), cells["p_holm"], cells["p_wilcoxon_holm"]]
         rows.append([*row, cells["smallest_detectable"]])
-    head = ["variant", "metric", "channel", "verdict", "mean", "SD seeds", "SD patients", "difference"]
+    head = ["variant", "metric", "channel", "verdict", "mean", "patients", "SD seeds", "SD patients", "difference"]
     head += [prose.BOOTSTRAP, prose.BOTH, "p", prose.WILCOXON, prose.SHOWN]
     metrics = list(dict.fromkeys(line.result.metric for line in summary.lines))
     less = [metric for metric in metrics if direction(metric) == -1]
@@ -214,7 +246,7 @@ def _everything(summary: Summary) -> list[Block]:
     texts += [prose.LESS_IS_BETTER.format(metrics=", ".join(less))] if less else []
     texts += [prose.DISTANCES] if prose.IN_MM & set(metrics) else []
     told: list[Block] = [Paragraph(" ".join(texts))] if texts else []
-    return [Heading("All metrics and channels"), *told, _filled(head, rows, f"{len(rows)} rows")]
+    return [Heading("All metrics and channels"), *told, _filled(head, rows, prose.counted(len(rows), "row"))]
 
 
 def _first_batch(summary: Summary) -> list[Block]:
@@ -266,4 +298,4 @@ def _values(values: Iterable[object]) -> str:
     counts = Counter(str(value) for value in values if value is not None)
     if len(counts) == 1:
         return next(iter(counts))
-    return "; ".join(f"{value} ({count} trials)" for value, count in counts.most_common())
+    return "; ".join(f"{value} ({prose.counted(count, 'trial')})" for value, count in counts.most_common())

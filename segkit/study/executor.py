@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -20,17 +21,26 @@ if TYPE_CHECKING:
     from multiprocessing.synchronize import Event as Flag
 
 
-def choose_jobs(asked: int | str, trials: int, device: str) -> tuple[int, int]:
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
     """Return (trials side by side, CPU threads each).
 
     On a CPU one thread each: small convolutions do not fill the cores, and more threads than cores halve the speed.
-    On a GPU one trial alone, unless told otherwise. The number of threads follows from the whole study, so that a
-    study that goes on with its last trial computes as before.
+    On a GPU one trial alone, unless told otherwise, and one thread, which decides nothing there. Neither the time that
+    anything takes nor the memory that happens to be free decides.
+
+    Args:
+        asked: trials side by side, or "auto".
+        trials: how many there are.
+        device: the type of the device.
+        threads: the CPU threads of each, where that is settled.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    jobs = (1 if device != "cpu" else min(cores, trials)) if asked == "auto" else int(asked)
-    jobs = max(1, jobs)
-    return jobs, max(1, cores // jobs)
+    most = 1 if device != "cpu" else max(1, cores // (threads or 1))
+    jobs = max(1, min(most, trials) if asked == "auto" else int(asked))
+    return jobs, threads or (max(1, cores // jobs) if device == "cpu" else 1)
 
 
 def execute(jobs: Sequence[Job], *, side_by_side: int, fail_fast: bool = False) -> Iterator[Event]:
@@ -43,7 +53,7 @@ def execute(jobs: Sequence[Job], *, side_by_side: int, fail_fast: bool = False) 
         side_by_side: how many at a time; 1 trains in this process.
         fail_fast: stop the study at the first failed trial.
     """
-    if side_by_side == 1 or len(jobs) == 1:
+    if side_by_side == 1 or len(jobs) <= 1:
         yield from _one_by_one(jobs, fail_fast)
     else:
         yield from _side_by_side(jobs, side_by_side, fail_fast)
@@ -55,20 +65,19 @@ def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = (signal.SIGINT, signal.SIGTERM)
-    before = {name: signal.getsignal(name) for name in names}
+    before = {name: signal.getsignal(name) for name in STOPS}
 
     def handle(number: int, frame: Any) -> None:
-        for name in names:
+        for name in STOPS:
             signal.signal(name, before[name])
         on_stop()
 
-    for name in names:
+    for name in STOPS:
         signal.signal(name, handle)
     try:
         yield
     finally:
-        for name in names:
+        for name in STOPS:
             signal.signal(name, before[name])
 
 
@@ -102,6 +111,8 @@ def _worker(connection: Connection, stop: Flag) -> None:
     threading.Thread(target=follow, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    faulthandler.enable()
     while True:
         job = connection.recv()
         if job is None:
@@ -118,7 +129,11 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop))
-        self.process.start()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the process can answer; it inherits this
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         self.job: Job | None = None
 
@@ -139,11 +154,12 @@ class _Worker:
 def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")
     stop, waiting = context.Event(), deque(jobs)
-    workers = [_Worker(stop) for _ in range(min(count, len(jobs)))]
+    workers: list[_Worker] = []
     try:
         with _signals(stop.set):
-            for worker in workers:
-                worker.start(waiting.popleft())
+            while len(workers) < min(count, len(jobs)) and not stop.is_set():
+                workers.append(_Worker(stop))
+                workers[-1].start(waiting.popleft())
             while any(worker.job for worker in workers):
                 busy = {worker.connection: worker for worker in workers if worker.job}
                 for connection in multiprocessing.connection.wait(list(busy), timeout=1.0):
@@ -173,11 +189,21 @@ def _receive(worker: _Worker) -> Event | None:
         event: Event | None = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        code, folder = worker.process.exitcode, str(worker.job.folder)
-        worker.job = None
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        cause = " Likely out of memory: fewer --jobs, or a smaller train.batch_size." if code == -9 else ""
-        return Event(folder, "failed", f"the process died ({how}).{cause} The same command goes on from its last save.")
+        job, worker.job = worker.job, None
+        return _died(job, worker.process.exitcode)
     if event is None:
         worker.job = None
     return event
+
+
+def _died(job: Job, code: int | None) -> Event:
+    """Note that the process of a trial died, and return the event that says so."""
+    from segkit.training.trial import failed
+
+    how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
+    cause = {
+        -signal.SIGKILL: " Likely out of memory: fewer --jobs, or a smaller train.batch_size.",
+        -signal.SIGSEGV: " A crash in native code; the traceback above names the line that called it.",
+        -signal.SIGABRT: " A crash in native code; the traceback above names the line that called it.",
+    }.get(code or 0, "")
+    return failed(job, f"the process died ({how}).{cause} The same command goes on from its last save.")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PANEL, ROW = 2.5, 0.42
 FEW = 6
+MANY = 1000
 DECADE = 10
 LATE_EPOCHS = 20
 LATE_SHARE = 0.1
@@ -176,9 +177,11 @@ def _rows(axis: Axes, labels: Sequence[str]) -> None:
 
 def distribution(summary: Summary) -> Figure | None:
     """Draw the distribution of the per-case headline metric: box (quartiles), whiskers (5th and 95th), every case."""
-    metric = summary.headline[0].result.metric
-    values = {v: np.array(sorted(cases.values(summary.compared(v), metric).values())) for v in summary.variants}
-    values = {variant: found for variant, found in values.items() if len(found)}
+    metric, scores = summary.headline[0].result.metric, summary.scores
+    if metric not in scores.values:
+        return None
+    values = {v: scores.by_case(metric, scores.rows(v)) for v in summary.variants}
+    values = {v: np.sort(found[~np.isnan(found)]) for v, found in values.items() if not np.isnan(found).all()}
     if not values:
         return None
     figure, (axis,) = new_figure(0.6 + ROW * len(values))
@@ -186,7 +189,9 @@ def distribution(summary: Summary) -> Figure | None:
     for row, (variant, found) in enumerate(values.items()):
         colour = look(summary.variants.index(variant))["color"]
         jitter = row + rng.uniform(-0.28, 0.28, len(found))
-        axis.plot(found, jitter, ".", color=colour, alpha=0.6, markersize=5, markeredgewidth=0)
+        many = len(found) > MANY  # as a picture inside the SVG, which else has megabytes
+        size = 3 if many else 5
+        axis.plot(found, jitter, ".", color=colour, alpha=0.6, markersize=size, markeredgewidth=0, rasterized=many)
     axis.boxplot(
         list(values.values()),
         positions=range(len(values)),

@@ -1,43 +1,163 @@
-"""What a run folder already holds."""
+"""What a run folder already holds of the trials of a study."""
 
 from __future__ import annotations
 
-import json
-import tomllib
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from segkit import files
+import segkit
+from segkit import files, toml
 from segkit.errors import UserError
-from segkit.identity import differences
+from segkit.identity import HARDWARE, TRAINING_NUMBER, differences, not_resumable, older, refilled, stored_identities
 from segkit.recipe import Recipe
+from segkit.study.hardware import REMEDY
+from segkit.study.plan import Trial
+from segkit.training import checkpoint
+
+RESULTS = ("metrics.csv", "cases.csv", "best.safetensors")
+
+State = Literal["new", "open", "finished", "failed", "lost", "other"]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the folder of a trial holds.
+
+    Attributes:
+        trial: the trial; with the hardware settings of what is there, where these may be mixed.
+        state: "new": nothing; "open": to be gone on with, or to be evaluated again; "finished"; "failed"; "lost": it
+            was finished, but its weights are gone; "other": another trial.
+        why: what to tell; "" for nothing.
+    """
+
+    trial: Trial
+    state: State
+    why: str = ""
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:
     """Return a trial's `trial.json`; None where there is none that can be read."""
     try:
-        found = json.loads(files.read_text(folder / "trial.json"))
-    except (OSError, UserError, ValueError):
+        found = files.read_json(folder / "trial.json")
+    except UserError:
         return None
     return found if isinstance(found, dict) else None
 
 
-def finished_elsewhere(run: Path) -> dict[str, Path]:
-    """Return the finished trials of the run folders beside this one, by identity."""
+def look(run: Path, trial: Trial, *, mix: bool) -> Found:
+    """Return what a run folder holds of a trial.
+
+    Args:
+        run: the run folder.
+        trial: the trial, its hardware settled.
+        mix: whether a trial that was trained with other hardware settings is taken for it.
+    """
+    folder = run / trial.folder
+    status = read_status(folder)
+    if status is None:
+        return Found(trial, "new")
+    if status.get("training_number", 1) != TRAINING_NUMBER:
+        why = f"{folder}: {older(status.get('training_number', 1))}. Use --fresh to train it anew, or --name for "
+        return Found(trial, "other", why + "another run folder.")
+    identity, evaluation = stored_identities(folder, status)
+    if identity != trial.identity:
+        changed = changed_keys(folder, trial.recipe)
+        settings = {key: text for key, text in changed.items() if key in {f"train.{name}" for name in HARDWARE}}
+        if settings and mix:
+            trial = _as_trained(folder, trial)
+        if identity != trial.identity:
+            return _changed(folder, trial, status, {} if mix else settings, changed)
+    if status.get("status") != "finished":
+        return Found(trial, "failed" if status.get("status") == "failed" else "open", _ended(status))
+    missing = lost_files(folder)
+    if "best.safetensors" in missing:
+        return Found(trial, "lost", "best.safetensors of this finished trial is gone: trained anew")
+    if missing:
+        return Found(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: made again")
+    if evaluation != trial.evaluation:
+        return Found(trial, "open", "other metrics than before: evaluated again, not trained")
+    return Found(trial, "finished")
+
+
+def _ended(status: dict[str, Any]) -> str:
+    if status.get("status") != "running":
+        return ""
+    return "its process ended without a word (killed, out of memory, or a crash in native code); goes on from its save"
+
+
+def _as_trained(folder: Path, trial: Trial) -> Trial:
+    """Return the trial with the hardware settings of what its folder holds."""
+    train = _stored(folder).get("train", {})
+    known = {name: train[name] for name in HARDWARE if name in train}
+    return replace(trial, recipe=trial.recipe.model_copy(update={"train": trial.recipe.train.model_copy(update=known)}))
+
+
+def _changed(
+    folder: Path, trial: Trial, status: dict[str, Any], settings: dict[str, str], changed: dict[str, str]
+) -> Found:
+    """Return whether a trial that differs from what its folder holds can go on from it."""
+    done = status.get("epochs_done")
+    fewer = isinstance(done, int) and trial.recipe.train.epochs < done
+    if changed and not settings and not not_resumable(_without_hardware(changed)) and not fewer:
+        return Found(trial, "open", _ended(status))
+    what = "; ".join(f"{key} {text}" for key, text in changed.items())
+    if settings and settings.keys() == changed.keys():
+        return Found(trial, "other", f"{folder}: {what}. {REMEDY}")
+    return Found(
+        trial, "other", f"{folder}: holds another trial: {what or 'the source of a plugin it uses has changed'}. "
+        "Use --fresh to train it anew, or --name for another run folder.",
+    )  # fmt: skip
+
+
+def _without_hardware(changed: dict[str, str]) -> dict[str, str]:
+    return {key: text for key, text in changed.items() if key.removeprefix("train.") not in HARDWARE}
+
+
+def lost_files(folder: Path) -> list[str]:
+    """Return the results that are not there, or empty, of a trial that is finished."""
+    return [name for name in RESULTS if not (folder / name).is_file() or not (folder / name).stat().st_size]
+
+
+def finished_elsewhere(run: Path, wanted: Container[str]) -> dict[str, Path]:
+    """Return the finished and whole trials of the run folders beside this one, by the wanted training identities."""
     index: dict[str, Path] = {}
     for path in sorted(run.parent.glob("*/*/*/trial.json")):
         if path.is_relative_to(run) or any(part.startswith(".") for part in path.relative_to(run.parent).parts):
             continue
         status = read_status(path.parent)
-        if status and status.get("status") == "finished" and not status.get("limited"):
-            index.setdefault(str(status.get("identity")), path.parent)
+        if not status or status.get("status") != "finished" or status.get("limited"):
+            continue
+        if status.get("training_number", 1) != TRAINING_NUMBER or lost_files(path.parent):
+            continue
+        identity = str(status.get("identity"))
+        if identity not in wanted and status.get("versions", {}).get("segkit") != segkit.__version__:
+            identity, _ = stored_identities(path.parent, status)
+        if identity in wanted and identity not in index and _is_sound(path.parent):
+            index[identity] = path.parent
     return index
+
+
+def _is_sound(folder: Path) -> bool:
+    """Return whether the weights of a finished trial can be read."""
+    try:
+        checkpoint.load(folder / "best.safetensors")
+    except UserError:
+        return False
+    return True
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    try:
+        return toml.load(folder / "recipe.toml")
+    except UserError:
+        return {}
 
 
 def changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
     """Return the keys in which a trial folder's filled recipe differs from `recipe`, with both values."""
-    try:
-        old = tomllib.loads(files.read_text(folder / "recipe.toml"))
-    except (OSError, UserError, ValueError):
+    old = _stored(folder)
+    if not old:
         return {"recipe.toml": "cannot be read"}
-    return differences(old, tomllib.loads(recipe.to_toml()))
+    return differences(refilled(old, str(folder / "recipe.toml")), toml.read(recipe.to_toml()))

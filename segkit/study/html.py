@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from segkit.study.document import Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
+from segkit.study.document import Alarm, Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
 from segkit.study.markdown import numeric
 
 PICTURE_PIXELS = 640
@@ -16,7 +17,7 @@ LONG_LABEL, LONG_CELL = 24, 14
 STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: #fff; color: #1a1a1a;
+body { margin: 0 auto; padding: 1rem; max-width: 80rem; background: #fff; color: #1a1a1a;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc; padding-top: .8rem;
@@ -24,7 +25,7 @@ h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; border-top: 1px solid #ccc; padd
 p, li { max-width: 46rem; overflow-wrap: anywhere; }
 .box { overflow-x: auto; border: 1px solid #ccc; border-radius: 4px; }
 table { border-collapse: collapse; font-size: .8125rem; width: 100%; }
-th, td { padding: .35rem .4rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
+th, td { padding: .35rem .35rem; text-align: left; vertical-align: top; border-bottom: 1px solid #e4e4e4; }
 thead th { background: #f2f2f2; vertical-align: bottom; }
 thead th.number { white-space: normal; }
 tbody tr:last-child > * { border-bottom: 0; }
@@ -41,11 +42,31 @@ figcaption, .small { font-size: .875rem; color: #444; }
 .cases td { min-width: 9.5rem; text-align: center; }
 .cases .small { white-space: nowrap; }
 .cases img { width: 100%; min-width: 9rem; max-width: 16rem; height: auto; display: block; margin: 0 auto .2rem; }
-details { margin: .8rem 0; }
-summary { cursor: pointer; padding: .3rem 0; }
+.alarm { border: 2px solid #d55e00; border-left-width: 8px; border-radius: 4px; background: #fff3ea;
+  padding: .6rem .9rem; font-weight: 500; }
+.folded { margin: .8rem 0; }
+.folded > label { cursor: pointer; display: inline-block; padding: .3rem; }
 pre { margin: 0; padding: .8rem; font-size: .8rem; line-height: 1.4; }
-@media print { details > * { display: block; } .box { overflow: visible; border: 0; }
-  tr > :first-child { position: static; } }
+@media screen { .folded > input:not(:checked) ~ .box { display: none; } }
+@page { size: A4 landscape; margin: 12mm; }
+@media print {
+  body { max-width: none; padding: 0; font-size: 10pt; }
+  p, li { max-width: none; }
+  h2 { break-after: avoid; }
+  .box { overflow: visible; border: 0; }
+  .folded input { display: none; }
+  table { font-size: 7.5pt; }
+  th, td { padding: .2rem .25rem; }
+  tbody th, tbody th.long { white-space: normal; overflow-wrap: anywhere; min-width: 5rem; max-width: 9rem; }
+  td.long, .cases td { min-width: 0; }
+  td.long { overflow-wrap: anywhere; }
+  .cases tbody th { width: 9rem; }
+  tr, figure, .alarm { break-inside: avoid; }
+  tr > :first-child { position: static; }
+  .figures { grid-template-columns: 1fr 1fr; }
+  .cases img { min-width: 0; width: auto; max-width: 100%; max-height: 42mm; }
+  pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 0; }
+}
 """
 
 
@@ -75,18 +96,24 @@ def _block(block: Block, svgs: Mapping[str, bytes]) -> str:
         case Bullets(items, alarming):
             listed = "".join(f"<li>{escape(item)}</li>" for item in items)
             return f'<ul class="alarming">{listed}</ul>' if alarming else f"<ul>{listed}</ul>"
+        case Alarm(text):
+            return f'<p class="alarm" role="alert"><strong>Warning</strong><br>{escape(text)}</p>'
         case Table(_, _, folded):
-            return f"<details><summary>{escape(folded)}</summary>{_table(block)}</details>" if folded else _table(block)
+            return _folded(folded, _table(block)) if folded else _table(block)
         case Figures(captions):
             shown = "".join(_figure(caption, svgs[name]) for name, caption in captions.items())
             return f'<div class="figures">{shown}</div>'
         case Cases():
             return _cases(block)
         case Code(title, text):
-            return (
-                f"<details><summary>{escape(title)}</summary>"
-                f'<div class="box" tabindex="0"><pre>{escape(text)}</pre></div></details>'
-            )
+            return _folded(title, f'<div class="box" tabindex="0"><pre>{escape(text)}</pre></div>')
+
+
+def _folded(title: str, content: str) -> str:
+    """Return content that opens on request, and that every browser prints: a closed <details> is not printed."""
+    name = f"folded-{hashlib.blake2b(content.encode(), digest_size=6).hexdigest()}"
+    box = f'<input type="checkbox" id="{name}"><label for="{name}">{escape(title)}</label>'
+    return f'<div class="folded">{box}{content}</div>'
 
 
 def _table(block: Table) -> str:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 from segkit.study import prose
-from segkit.study.document import Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
+from segkit.study.document import Alarm, Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
 
 
 def render(title: str, blocks: Sequence[Block]) -> str:
@@ -25,6 +25,8 @@ def _block(block: Block) -> str:
             return text
         case Bullets(items):
             return "\n".join(f"- {_plain(item)}" for item in items)
+        case Alarm(text):
+            return f"> **Warning:** {_plain(text)}"
         case Table(head, rows):
             return "\n".join(table(head, rows))
         case Figures(captions):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from segkit import layers
-from segkit.identity import identity
+from segkit.identity import evaluation_identity, training_identity
 from segkit.recipe import Recipe
-from segkit.variants import check_variants, slug
+from segkit.variants import check_variants, folders
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,6 @@ class Trial:
         seed: the training seed.
         fold: the fold, counted from 1, or None.
         recipe: the filled recipe of this trial alone; it has no study.
-        identity: the hash of that recipe and of the plugin sources it uses.
         folder: where its files go, below the study's run folder.
     """
 
@@ -30,14 +30,25 @@ class Trial:
     seed: int
     fold: int | None
     recipe: Recipe
-    identity: str
     folder: Path
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """The hash of all that its weights depend on."""
+        return training_identity(self.recipe)
+
+    @functools.cached_property
+    def evaluation(self) -> str:
+        """The hash of what is decided after the scores."""
+        return evaluation_identity(self.recipe)
 
 
 def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
     """Return the trials of a study: each variant, each fold, each seed."""
     planned = []
-    for label, variant in check_variants(recipe, document):
+    checked = check_variants(recipe, document)
+    names = folders(label for label, _ in checked)
+    for label, variant in checked:
         seeds = recipe.study.seeds or (variant.train.seed,)
         split = variant.split
         folds = [split.fold] if split.folds is None or split.fold else list(range(1, split.folds + 1))
@@ -49,7 +60,7 @@ def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
                 }
             )
             name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
-            planned.append(Trial(label, seed, fold, own, identity(own), Path(slug(label)) / name))
+            planned.append(Trial(label, seed, fold, own, Path(names[label]) / name))
     return planned
 
 

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 trial", "2 trials"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return names as a list in a sentence, the first few of many."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 MEASURED = (
     "{metric} is computed for every validation case and channel at native resolution{hard}. A patient's cases are "
     "averaged first, so that each patient counts once."
 )
 COLUMNS = {
+    "patients": "Patients: how many the mean is of, and how many of them are compared where that is another number.",
     "SD seeds": "SD seeds: what training again changes (standard deviation of the seeds' means).",
     "SD patients": "SD patients: how unlike patients are.",
     "difference": "The difference is paired by patient.",
@@ -37,10 +53,15 @@ CASES = (
     "Cases at the 5th, 25th, 50th and 95th percentile of the reference, the same for each variant. Truth: solid blue; "
     "prediction: dashed orange. The number is that of the pictured trial."
 )
+NO_TEST_SET = (
+    "There is no test set: the epoch of each checkpoint was chosen on the very cases that are reported here, so that "
+    "all values are somewhat better than new patients would give."
+)
 FAILURES = (
     "Counted once for each case, channel and finished trial. A missed structure and a false positive on empty truth "
     "are the worst value (an overlap of 0, a distance of the image's diagonal). A structure that is neither there nor "
-    "predicted is undefined, and not averaged."
+    "predicted is undefined and not averaged where no trial marks it; where another trial does, it was rightly left "
+    "empty and counts as the metric's best value."
 )
 OTHERS = (
     "Other metrics and single channels are judged after the headline: those of variants that the headline tells apart "

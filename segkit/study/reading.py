@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import json
-import math
+import os
 import re
-import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
+
+from segkit import files, layers, toml
 from segkit.errors import UserError
+from segkit.recipe import Recipe, Split, Study
+from segkit.study.rows import Keys, Rows, read_cases, read_curves
+from segkit.variants import axes, check_size, folders
 
 FINISHED, MISSING = "finished", "missing"
 DAMAGED = "damaged"
-
-
-class CaseValue(NamedTuple):
-    """One row of cases.csv; `value` is NaN where the metric is undefined."""
-
-    case: str
-    patient: str
-    channel: str
-    metric: str
-    value: float
-    truth_pixels: int
-    predicted_pixels: int
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class TrialRecord:
         status: "finished", "failed", "interrupted", "running", "missing" or "damaged" (no readable trial.json).
         info: what trial.json says.
         curves: the columns of metrics.csv, by name, one number an epoch.
-        cases: the rows of cases.csv of a finished trial.
+        rows: those of cases.csv of a finished trial.
         problem: what of it could not be read; "" otherwise.
     """
 
@@ -67,7 +59,7 @@ class TrialRecord:
     status: str
     info: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, list[float]] = field(default_factory=dict)
-    cases: list[CaseValue] = field(default_factory=list)
+    rows: Rows | None = None
     problem: str = ""
 
     @property
@@ -76,30 +68,85 @@ class TrialRecord:
         fold = f", fold {self.fold}" if self.fold else ""
         return f"{self.variant}, seed {self.seed}{fold}"
 
+    @property
+    def training_number(self) -> int:
+        """Which trainings its numbers may be compared with: those of the same number."""
+        return int(self.info.get("training_number", 1))
+
 
 def planned(run: Path) -> Planned:
     """Return what the run's recipe plans; where it cannot be read (any more), what is on disk."""
-    from segkit.recipe import compose, validate
-    from segkit.study.plan import trials
-
     try:
-        document = compose(run / "recipe.toml")
-        recipe = validate(document)
-        found = [(trial.variant, trial.seed, trial.fold, trial.folder) for trial in trials(recipe, document)]
+        tree, source = layers.read(run / "recipe.toml")
+        unknown = sorted(tree.keys() - Recipe.model_fields)
+        if unknown:
+            raise UserError(f"{source.place((unknown[0],))}: {unknown[0]}: no recipe has such a key.")
+        study = _section(Study, tree, source)
+        found = list(_trials(tree, source, study))
     except UserError as error:
         problem = f"The recipe of this run cannot be read now, so that missing trials are not seen: {error}"
         return _unplanned(run, problem)
-    return Planned(recipe.title or run.name, recipe.study.compare_with, found)
+    return Planned(_title(tree, run), study.compare_with, found)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _section(model: type[Model], tree: Mapping[str, Any], source: layers.Source) -> Model:
+    """Return one table of a recipe; the others may need plugins, or libraries that take long to load."""
+    name = model.__name__.lower()
+    try:
+        return model.model_validate_json(json.dumps(tree.get(name, {}), default=str), strict=True)
+    except ValidationError:
+        raise UserError(f"{source.place((name,))}: {name}: is not what segkit writes.") from None
+
+
+def _trials(
+    tree: Mapping[str, Any], source: layers.Source, study: Study
+) -> Iterator[tuple[str, int, int | None, Path]]:
+    """Yield the trials as `plan.trials` plans them, from what decides their number and names alone."""
+    deciding = ("study", "split", "train")
+    base = layers.Document()
+    base.merge({name: tree[name] for name in deciding if name in tree}, source)
+    recipe = Recipe.model_construct(study=study, split=_section(Split, tree, source))
+    check_size(recipe, base)
+    points = list(itertools.product(*(axis.points for axis in axes(recipe, base))))
+    lone = str(tree.get("title") or "") or "baseline"
+    found = []
+    for variant in study.variants or ({"label": ""},):
+        laid = base.copy()
+        dropped = [name for name in variant.get("drop", []) if str(name).split(".")[0] in deciding]
+        laid.merge({name: variant[name] for name in deciding if name in variant} | {"drop": dropped}, source)
+        for values in points:
+            point = laid.copy()
+            for _, patch, _ in values:
+                point.merge({name: patch[name] for name in deciding if name in patch}, source)
+            label = ", ".join(part for part in (variant.get("label", ""), *(text for text, _, _ in values)) if part)
+            found.append((label or lone, point.tree))
+    names = folders([label for label, _ in found])
+    for label, own in found:
+        split = _section(Split, own, source)
+        for fold in [split.fold] if split.folds is None or split.fold else range(1, split.folds + 1):
+            for seed in study.seeds or (int(own.get("train", {}).get("seed", 1)),):
+                name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
+                yield label, seed, fold, Path(names[label]) / name
+
+
+def _title(tree: Mapping[str, Any], run: Path) -> str:
+    return str(tree.get("title") or run.name)
 
 
 def _unplanned(run: Path, problem: str) -> Planned:
     """Return the trials that are on disk, with what the recipe's plain text says of them."""
     try:
-        tree = tomllib.loads((run / "recipe.toml").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        tree = toml.load(run / "recipe.toml")
+    except UserError:
         tree = {}
-    study = tree.get("study", {})
-    labels = [variant.get("label") for variant in study.get("variants", [])]
+    study: Any = tree.get("study")
+    study = study if _is_table(study) else {}
+    listed = study.get("variants")
+    labels = [v.get("label") for v in listed if _is_table(v)] if isinstance(listed, list) else []
+    reference = study.get("compare_with")
     found = []
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
@@ -108,7 +155,7 @@ def _unplanned(run: Path, problem: str) -> Planned:
             fold = int(match[1]) if match[1] else None
             found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
     found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
-    return Planned(tree.get("title") or run.name, study.get("compare_with"), found, problem)
+    return Planned(_title(tree, run), reference if isinstance(reference, str) else None, found, problem)
 
 
 def _number(text: str) -> list[tuple[int, str]]:
@@ -118,12 +165,12 @@ def _number(text: str) -> list[tuple[int, str]]:
 
 def _info(path: Path) -> tuple[dict[str, Any], str]:
     """Return what a trial.json says, and what is wrong with it; "" where nothing is, or where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return {}, ""
-    except (OSError, ValueError) as error:
-        return {}, f"{path.name} cannot be read: {error}"
+    try:
+        found = files.read_json(path)
+    except UserError as error:
+        return {}, str(error)
     if not isinstance(found, dict):
         return {}, f"{path.name} cannot be read: it is no table of names and values"
     info = {name: value for name, value in found.items() if value is not None}
@@ -140,6 +187,8 @@ def _is_table(value: Any) -> bool:
 _SOUND: dict[str, Callable[[Any], bool]] = {
     "status": lambda value: isinstance(value, str),
     "seconds": lambda value: isinstance(value, int | float),
+    "training_number": lambda value: type(value) is int and value > 0,
+    "variant": lambda value: isinstance(value, str),
     "warnings": lambda value: isinstance(value, list),
     "data": _is_table,
     "versions": _is_table,
@@ -148,65 +197,26 @@ _SOUND: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def read_trial(run: Path, variant: str, seed: int, fold: int | None, folder: Path) -> TrialRecord:
-    """Return a trial as it is on disk; whatever is not there or damaged is said in the record."""
+def read_trial(
+    run: Path, variant: str, seed: int, fold: int | None, folder: Path, known: dict[bytes, Keys]
+) -> TrialRecord:
+    """Return a trial as it is on disk; whatever is not there or damaged is said in the record.
+
+    Args:
+        run: the run folder.
+        variant, seed, fold, folder: the trial as planned.
+        known: see `read_cases`.
+    """
     path = run / folder
     info, problem = _info(path / "trial.json")
     status = DAMAGED if problem else info.get("status", MISSING)
     curves: dict[str, list[float]] = {}
-    cases: list[CaseValue] = []
+    rows = None
     try:
         if (path / "metrics.csv").exists():
-            curves = _read_curves(path / "metrics.csv")
+            curves = read_curves(path / "metrics.csv")
         if status == FINISHED:
-            cases = _read_cases(path / "cases.csv")
+            rows = read_cases(path / "cases.csv", known)
     except ValueError as error:
         problem = problem or str(error)
-    return TrialRecord(variant, seed, fold, path, status, info, curves, cases, problem)
-
-
-def _rows(path: Path, least: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Return a table's names and rows, each as long as the names; ValueError says where that is not so."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        reader = csv.reader(io.StringIO(text, newline=""))
-        names = next(reader, [])
-        rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path.name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not names:
-        raise ValueError(f"{path.name} is damaged: it is empty")
-    missing = [name for name in least if name not in names]
-    if missing:
-        raise ValueError(f"{path.name} is damaged: it has no column {', '.join(missing)}")
-    if not text.endswith("\n"):
-        raise ValueError(f"{path.name} is damaged: it ends within line {len(rows) + 1}")
-    for line, row in rows:
-        if len(row) != len(names):
-            raise ValueError(f"{path.name} is damaged: line {line} has {len(row)} of {len(names)} values")
-    return names, [row for _, row in rows]
-
-
-def _number_at(path: Path, row: int, text: str) -> float:
-    """Return a value of a table, NaN for an empty one."""
-    try:
-        return float(text) if text else math.nan
-    except ValueError:
-        raise ValueError(f"{path.name} is damaged: line {row + 2} has {text!r} instead of a number") from None
-
-
-def _read_curves(path: Path) -> dict[str, list[float]]:
-    names, rows = _rows(path, ("epoch",))
-    return {name: [_number_at(path, i, row[at]) for i, row in enumerate(rows)] for at, name in enumerate(names)}
-
-
-def _read_cases(path: Path) -> list[CaseValue]:
-    names, rows = _rows(path, CaseValue._fields)
-    case, patient, channel, metric, *numbers = (names.index(name) for name in CaseValue._fields)
-    found = []
-    for i, row in enumerate(rows):
-        value, truth, predicted = (_number_at(path, i, row[at]) for at in numbers)
-        if not (math.isfinite(truth) and math.isfinite(predicted)):
-            raise ValueError(f"{path.name} is damaged: line {i + 2} has no number of pixels")
-        found.append(CaseValue(row[case], row[patient], row[channel], row[metric], value, int(truth), int(predicted)))
-    return found
+    return TrialRecord(variant, seed, fold, path, status, info, curves, rows, problem)

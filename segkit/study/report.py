@@ -44,4 +44,5 @@ def read_table(run: Path) -> list[str] | None:
 
 
 def _table(summary: Summary) -> list[str]:
-    return markdown.terminal(document.verdict_table(summary)) if summary.lines else []
+    lines = markdown.terminal(document.verdict_table(summary)) if summary.lines else []
+    return [*lines, *(f"WARNING: {text}" for text in summary.alarms)]

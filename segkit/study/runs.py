@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from segkit import files, plugins
 from segkit.errors import UserError
-from segkit.identity import in_the_way
+from segkit.identity import stored_identities
+from segkit.locks import Lock
 from segkit.recipe import Recipe, compose, validate
-from segkit.study import executor, inputs
-from segkit.study.folders import changed_keys, finished_elsewhere, read_status
+from segkit.study import executor, hardware, inputs
+from segkit.study.folders import finished_elsewhere, look
 from segkit.study.plan import Trial, size_of, trials
 from segkit.training.events import Event, Job, Limit
 from segkit.variants import slug
@@ -85,9 +87,10 @@ def plan(
     seen: set[Path] = set()
     while waiting:
         path = waiting.pop(0)
-        if path.resolve() in seen:
+        real = Path(os.path.realpath(path))  # `resolve` raises where links go in a circle
+        if real in seen:
             continue
-        seen.add(path.resolve())
+        seen.add(real)
         try:
             document = compose(path, overlays=overlays, sets=sets)
             recipe = validate(document)
@@ -105,7 +108,7 @@ def plan(
         folder = out / f"{slug(name or path.stem)}{suffix}"
         if folder in studies:
             mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
-        studies[folder] = StudyRun(path, recipe, planned, folder, limit)
+        studies[folder] = StudyRun(path, recipe, planned, folder, limit, tuple(document.warnings))
     if mistakes:
         raise UserError("\n".join(mistakes))
     return list(studies.values()), skipped
@@ -120,6 +123,7 @@ class StudyRun:
         planned: all its trials.
         folder: the run folder.
         limit: a training cut short on purpose.
+        warnings: what its recipe says, but seldom means.
     """
 
     path: Path
@@ -127,6 +131,7 @@ class StudyRun:
     planned: list[Trial]
     folder: Path
     limit: Limit
+    warnings: tuple[str, ...] = ()
     _ends: dict[str, Event] = field(default_factory=dict)
     _same: bool = False  # the run folder is of this very recipe
     _temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -146,8 +151,16 @@ class StudyRun:
         where = "a dry run, nothing is kept" if self.limit.batches else str(self.folder)
         return f"{self.title}: {size_of(self.planned)} -> {where}"
 
-    def execute(self, *, jobs: str | int = "auto", fresh: bool = False, fail_fast: bool = False) -> Iterator[Event]:
+    def execute(
+        self, *, jobs: str | int = "auto", fresh: bool = False, fail_fast: bool = False, mix_hardware: bool = False
+    ) -> Iterator[Event]:
         """Do what is missing; yield the events of every trial.
+
+        Args:
+            jobs: trials side by side, or "auto".
+            fresh: train anew what is there but differs.
+            fail_fast: stop at the first failed trial.
+            mix_hardware: let trials of other devices, precisions and numbers of threads stand side by side.
 
         Raises:
             UserError: the run folder is in use, or holds trials of another recipe (see `fresh`).
@@ -155,10 +168,10 @@ class StudyRun:
         if self.limit.batches:
             self._temporary = tempfile.TemporaryDirectory(prefix="segkit-dry-run-")
             self.folder = Path(self._temporary.name)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with files.Lock(self.folder):
+        files.make_folder(self.folder)
+        with Lock(self.folder):
             self._sweep()
-            for event in self._run(jobs, fresh, fail_fast):
+            for event in self._run(jobs, fresh, fail_fast, mix_hardware):
                 if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
                     self._ends[event.trial] = event
                 yield event
@@ -175,42 +188,50 @@ class StudyRun:
         if not self._same:
             files.write_text(path, text)
 
-    def _run(self, jobs: str | int, fresh: bool, fail_fast: bool) -> Iterator[Event]:
-        looked = [(trial, *self._look(trial)) for trial in self.planned]
-        refused = [why for _, state, why in looked if state == "other" and not fresh]
+    def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool) -> Iterator[Event]:
+        known = {} if fresh else hardware.recorded(self.folder)
+        self.recipe, self.planned, side_by_side = hardware.settle(self.recipe, self.planned, known, jobs, mix=mix)
+        looked = [look(self.folder, trial, mix=mix) for trial in self.planned]
+        refused = [found.why for found in looked if found.state == "other" and not fresh]
         if refused:
             raise UserError("\n".join(refused))
-        index = {} if self.limit.overfit else finished_elsewhere(self.folder)
-        missing = [trial for trial, state, _ in looked if state != "finished" and trial.identity not in index]
-        anew = [trial for trial, state, _ in looked if fresh and state in ("other", "failed")]
-        first = {trial.identity: trial for trial in reversed(missing)}
-        unique = [trial for trial in missing if first[trial.identity] is trial]
-        device = _device_type(unique[0].recipe) if unique else "cpu"
-        side_by_side, threads = executor.choose_jobs(jobs, len({trial.identity for trial in self.planned}), device)
-        if unique:
-            inputs.check([trial.recipe for trial in unique], keep=side_by_side == 1)
+        self.planned = [found.trial for found in looked]
+        missing = [found for found in looked if found.state != "finished"]
+        wanted = {found.trial.identity for found in missing if found.state in ("new", "lost", "other")}
+        index = {} if self.limit.overfit else finished_elsewhere(self.folder, wanted)
+        first = {found.trial.identity: found.trial for found in reversed(missing)}
+        copied = [found.trial for found in missing if found.trial.identity in index]
+        twins = [f.trial for f in missing if first[f.trial.identity] is not f.trial and f.trial not in copied]
+        work = [found for found in missing if found.trial not in copied and found.trial not in twins]
+        if work:
+            inputs.check([found.trial.recipe for found in work], keep=side_by_side == 1)
         self._write_recipe()  # what was refused leaves no trace
-        for trial, state, _ in looked:
-            if state == "finished":
-                yield Event(str(trial.folder), "skipped", "already finished")
-            elif trial.identity in index:
-                yield self._reuse(trial, index[trial.identity])
-        if unique:
-            work = [self._job(trial, threads, fresh=trial in anew) for trial in unique]
-            yield from executor.execute(work, side_by_side=side_by_side, fail_fast=fail_fast)
-        for trial in missing:
-            twin = first[trial.identity]
-            if twin is not trial:
-                yield self._twin(trial, twin)
+        for found in looked:
+            if found.state == "finished":
+                yield Event(str(found.trial.folder), "skipped", "already finished")
+            elif found.why and found in work and found.state != "other":
+                yield Event(str(found.trial.folder), "log", f"[{found.trial.folder}] {found.why}")
+        anew = ("failed", "lost", "other") if fresh else ("lost",)
+        todo = [self._job(found.trial, fresh=found.state in anew) for found in work]
+        for trial in copied:
+            yield from self._reuse(trial, index[trial.identity], todo)
+        yield from executor.execute(todo, side_by_side=side_by_side, fail_fast=fail_fast)
+        again: list[Job] = []
+        for trial in twins:
+            yield from self._twin(trial, first[trial.identity], again)
+        if any(end.kind == "interrupted" for end in self._ends.values()):
+            again = []
+        yield from executor.execute(again, side_by_side=side_by_side, fail_fast=fail_fast)
 
-    def _twin(self, trial: Trial, twin: Trial) -> Event:
+    def _twin(self, trial: Trial, twin: Trial, again: list[Job]) -> Iterator[Event]:
         """Give a trial the result of an identical one of this study."""
         end = self._ends.get(str(twin.folder))
-        if end and end.kind == "finished":
-            return self._reuse(trial, self.folder / twin.folder)
-        return Event(str(trial.folder), end.kind if end else "interrupted", f"as its twin {twin.folder}")
+        if end and end.kind in ("finished", "reused"):
+            yield from self._reuse(trial, self.folder / twin.folder, again)
+        else:
+            yield Event(str(trial.folder), end.kind if end else "interrupted", f"as its twin {twin.folder}")
 
-    def _job(self, trial: Trial, threads: int, *, fresh: bool) -> Job:
+    def _job(self, trial: Trial, *, fresh: bool) -> Job:
         return Job(
             recipe=trial.recipe.dump(),
             run=self.folder,
@@ -219,46 +240,31 @@ class StudyRun:
             seed=trial.seed,
             fold=trial.fold,
             identity=trial.identity,
+            evaluation=trial.evaluation,
             plugins=tuple(plugins.folders()),
-            threads=threads,
             limit=self.limit,
             fresh=fresh,
         )
 
-    def _look(self, trial: Trial) -> tuple[Literal["finished", "failed", "open", "other"], str]:
-        """Return whether a trial is finished, failed, to be gone on with, or its folder holds another; and why."""
-        folder = self.folder / trial.folder
-        found = read_status(folder)
-        if found is None:
-            return "open", ""
-        if found.get("identity") == trial.identity:
-            status = found.get("status")
-            return ("finished" if status == "finished" else "failed" if status == "failed" else "open"), ""
-        changed = changed_keys(folder, trial.recipe)
-        done = found.get("epochs_done")
-        fewer = isinstance(done, int) and trial.recipe.train.epochs < done
-        if changed and not in_the_way(changed) and not fewer:
-            return "open", ""
-        what = "; ".join(f"{key} {text}" for key, text in changed.items())
-        return "other", (
-            f"{folder}: holds another trial: {what or 'the source of a plugin it uses has changed'}. "
-            "Use --fresh to train it anew, or --name for another run folder."
-        )
-
-    def _reuse(self, trial: Trial, source: Path) -> Event:
-        """Copy a finished trial of the same identity, whole or not at all."""
+    def _reuse(self, trial: Trial, source: Path, again: list[Job]) -> Iterator[Event]:
+        """Copy a finished trial of the same identity, whole or not at all; evaluate it again if its metrics differ."""
         target = self.folder / trial.folder
-        target.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as name:
             copy = Path(name) / "trial"
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.lock", ".lock", ".*"))
-            status = json.loads(files.read_text(copy / "trial.json"))
+            status = files.read_json(copy / "trial.json")
             status |= {"variant": trial.variant, "reused_from": str(source)}
             files.write_text(copy / "trial.json", json.dumps(status, indent=1))
             if target.exists():
                 shutil.rmtree(target)
             copy.replace(target)
-        return Event(str(trial.folder), "reused", f"the same trial was trained as {source}")
+        text = f"the same trial was trained as {source}"
+        if stored_identities(target, status)[1] == trial.evaluation:
+            yield Event(str(trial.folder), "reused", text)
+        else:
+            yield Event(str(trial.folder), "log", f"[{trial.folder}] {text}; evaluated again with its own metrics")
+            again.append(self._job(trial, fresh=False))
 
     def finish(self) -> Outcome:
         """Write the report of what is on disk and say how the study ended."""
@@ -272,6 +278,8 @@ class StudyRun:
             if end and kind == "failed":
                 outcome.failures[str(trial.folder)] = end.text
         outcome.interrupted = bool(outcome.counts.get("interrupted")) and not outcome.failures
+        if not self.folder.is_dir():  # removed or moved: its trials have said so
+            return outcome
         try:
             nothing_new = self._same and set(outcome.counts) == {"skipped"}
             found = read_table(self.folder) if nothing_new else None
@@ -280,9 +288,3 @@ class StudyRun:
             if self._temporary:
                 self._temporary.cleanup()
         return outcome
-
-
-def _device_type(recipe: Recipe) -> str:
-    from segkit.training.device import choose
-
-    return choose(recipe.train.device, recipe.train.precision).device.type

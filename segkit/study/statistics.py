@@ -16,6 +16,7 @@ test and the bootstrap interval, both over patients, know nothing of training no
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ LEVEL_OTHERS = 0.01
 """The same for all other metrics and channels together: many, and looked at after the headline."""
 POWER = 0.8
 RESAMPLES = 9999
+MANY = 500
+"""Above so many patients the bootstrap interval is computed without drawing."""
 
 
 @dataclass(frozen=True)
@@ -180,12 +183,28 @@ def wilcoxon(differences: Table) -> float:
 
 
 def bootstrap(differences: Table) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of the mean; patients are resampled, from a fixed seed."""
-    from scipy import stats
+    """Return the 95 % percentile bootstrap interval of the mean; patients are resampled, from a fixed seed.
 
-    if differences.size < 2:
+    Above `MANY` patients nothing is drawn: the ends are those of the same distribution by its expansion to the order
+    of its skewness (Cornish and Fisher 1938), as near to it as the draws would be.
+    """
+    count = differences.size
+    if count < 2:
         return math.nan, math.nan
-    found = stats.bootstrap(
-        (differences,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    mean = float(differences.mean())
+    centred = differences - mean
+    if count <= MANY:
+        low, high = np.percentile(_resampled(count) @ centred, (2.5, 97.5)) / count
+        return mean + float(low), mean + float(high)
+    spread = math.sqrt(float((centred**2).mean()))
+    skewness = float((centred**3).mean()) / spread**3 if spread else 0.0
+    z = float(_quantile(0.975, np.asarray(math.inf)))
+    shift = (z * z - 1) * skewness / (6 * math.sqrt(count))
+    error = spread / math.sqrt(count)
+    return mean + (shift - z) * error, mean + (shift + z) * error
+
+
+@functools.lru_cache(maxsize=1)
+def _resampled(count: int) -> Table:
+    """Return (RESAMPLES, patients): how often each patient is in each resample."""
+    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float64)

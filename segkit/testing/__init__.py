@@ -49,7 +49,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
         warnings.simplefilter("ignore")
         component = _component(report, given)
         if component is not None:
-            from segkit.testing.watch import unmoved
+            from segkit.testing.surroundings import unmoved
 
             module = importlib.import_module(f"segkit.testing.{MODULES[entry.registry.slot]}")
             with unmoved(), report.trying("checking it"):
@@ -62,7 +62,7 @@ def _component(report: Report, given: dict[str, Any]) -> Component | None:
     entry = report.entry
     values, unknown = filled(entry, given)
     if unknown:
-        report.note(f"not tried: pass a value for {', '.join(unknown)}.")
+        report.note(f"not tried: needs {', '.join(unknown)}. {report.give(unknown)}")
         return None
     report.guessed = {key: value for key, value in values.items() if key not in given}
     try:
@@ -70,7 +70,7 @@ def _component(report: Report, given: dict[str, Any]) -> Component | None:
     except UserError as error:
         if not report.guessed:
             raise
-        report.note(f"not tried: values made up for it do not fit. Pass {', '.join(report.guessed)}. ({error})")
+        report.note(f"not tried: values made up for it do not fit ({error}). {report.give(report.guessed)}")
         return None
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from segkit.testing.report import Report, described
+from segkit.blame import described
+from segkit.testing.report import Report
 
 MISPLACED = ("expected device", "same device")
 

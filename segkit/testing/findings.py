@@ -1,9 +1,14 @@
-"""What a check finds: faults, which break a contract, and notes, which should be known."""
+"""What a check finds: faults, warnings and notes; those of one kind are told together."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+KINDS = ("fault", "warning", "note")
+FEW, MANY = 5, 12  # places that are listed of findings of one kind: without and with a detail each
 
 
 @dataclass(frozen=True)
@@ -11,14 +16,58 @@ class Finding:
     """One thing found.
 
     Attributes:
-        kind: a "fault" breaks the contract (exit status 1), a "note" should be known.
+        kind: a "fault" breaks the contract (exit status 1), a "warning" makes results doubtful, a "note" should be
+            known.
         text: in plain words, what it is and what to do.
         place: "file:line" or a path, if known.
+        detail: what is particular to this place, e.g. "230 pixels", where `text` holds for many.
     """
 
-    kind: Literal["fault", "note"]
+    kind: Literal["fault", "warning", "note"]
     text: str
     place: str | None = None
+    detail: str | None = None
+
+    @property
+    def where(self) -> str:
+        """Return the place with its detail; "" without a place."""
+        return f"{self.place} ({self.detail})" if self.place and self.detail else self.place or ""
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.text}" if self.place else self.text
+        return f"{self.where}: {self.text}" if self.place else self.text
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Return faults first, then warnings, then notes."""
+    return sorted(findings, key=lambda finding: KINDS.index(finding.kind))
+
+
+def told(findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield a line for each kind of finding: those that differ in place and numbers only are told together."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in in_order(findings):
+        alike = re.sub(r"'[^']*'|[0-9][0-9.,]*", "#", finding.text)
+        groups.setdefault((finding.kind, alike), []).append(finding)
+    for (kind, _), group in groups.items():
+        first, count = group[0], len(group)
+        places = [finding.where for finding in group if finding.place]
+        if count == 1:
+            yield f"{kind}: {first}"
+        elif all(finding.text == first.text for finding in group):
+            yield f"{kind}, {count} times: {first.text}" + (f" At {_listed(places, group)}." if places else "")
+        else:
+            likewise = f" Likewise {_listed(places[1:], group)}." if places[1:] else ""
+            yield f"{kind}, {count} times, e.g. {first}{likewise}"
+
+
+def counted(findings: Iterable[Finding]) -> str:
+    """Return how many there are of each kind."""
+    kinds = [finding.kind for finding in findings]
+    warnings = f", {kinds.count('warning')} warning(s)" if "warning" in kinds else ""
+    return f"{kinds.count('fault')} fault(s){warnings}, {kinds.count('note')} note(s)"
+
+
+def _listed(places: list[str], group: list[Finding]) -> str:
+    most = MANY if any(finding.detail for finding in group) else FEW
+    more = f" and {len(places) - most} more" if len(places) > most else ""
+    return ", ".join(places[:most]) + more

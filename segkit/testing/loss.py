@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segkit.blame import misfit
 from segkit.component import Component
 from segkit.testing.examples import masks, scores
 from segkit.testing.loss_effects import examine_effects
 from segkit.testing.report import Report
-from segkit.testing.watch import breaks_graph, place_where, places_where, turns_infinite
+from segkit.watch import breaks_graph, place_where, places_where, turns_infinite
 
 TOLERANCE = 0.02  # what an epsilon of some pixels may make of a mean
 EXTREME = 1e4
@@ -46,7 +47,7 @@ def examine_loss(report: Report, component: Component) -> None:
     loss = report.build(component)
     if loss is None:
         return
-    tried = Tried(report, loss, bool(report.entry.traits["exclusive_only"]))
+    tried = Tried(report, loss, bool(report.entry.traits.get("exclusive_only")))
     if not _gives_a_scalar(tried):
         return
     if _has_a_gradient(tried):
@@ -63,7 +64,7 @@ def _gives_a_scalar(tried: Tried) -> bool:
     with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
         value = tried(*tried.example())
         if not isinstance(value, Tensor):
-            report.fault(f"it gives a {type(value).__name__}, no tensor: end with `.mean()` of tensors.")
+            report.fault(f"{misfit(value, Tensor, 'tensor')} End with `.mean()` of tensors.")
         elif value.shape != ():
             report.fault(f"it gives shape {tuple(value.shape)}, no scalar: end with `.mean()`.")
         elif not torch.isfinite(value):

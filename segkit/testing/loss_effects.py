@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segkit.blame import described
+from segkit.source import shown
 from segkit.testing.device import follows_the_device
-from segkit.testing.report import Report, described
-from segkit.testing.source import shown
-from segkit.testing.watch import changes, draws, place_where, randomness
+from segkit.testing.report import Report
+from segkit.testing.surroundings import leaves_alone
+from segkit.watch import changes, place_where
 
 Loss = Callable[[Tensor, Tensor], Any]
 Example = Callable[..., tuple[Tensor, Tensor]]
@@ -43,43 +45,18 @@ def _leaves_inputs(report: Report, loss: Loss, example: Example) -> None:
 
 def _keeps_no_state(report: Report, loss: Loss, example: Example) -> None:
     """The same inputs give the same value, also after a call with others; nothing global moves."""
-    before, settings = randomness(), _settings()
-    first = loss(*example())
-    drew = randomness() != before
-    again = loss(*example())
+    before = report.faults
+    first, again = leaves_alone(report, lambda: loss(*example()))
+    if report.faults > before:
+        return
     loss(*example(1, 3, (20, 33)))
     later = loss(*example())
-    if drew:
-        place = place_where(report.source, lambda: loss(*example()), draws())
-        report.fault(
-            "it draws from, or reseeds, a global random generator, so that all later draws differ.",
-            place,
-        )
-    elif not torch.allclose(again, first, rtol=1e-5) or not torch.allclose(later, first, rtol=1e-5):
+    if not torch.allclose(again, first, rtol=1e-5) or not torch.allclose(later, first, rtol=1e-5):
         report.fault(
             f"it remembers earlier calls: the same inputs gave {float(first):.6g}, {float(again):.6g} and, after a "
             f"call with others, {float(later):.6g}. Compute from logits and target alone.",
             report.source.state_line(),
         )
-    if _settings() != settings:
-        report.fault("it changes a global setting of torch (gradients, default type, determinism or threads).")
-        _restore(settings)
-
-
-def _settings() -> tuple[Any, ...]:
-    return (
-        torch.is_grad_enabled(),
-        torch.get_default_dtype(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.get_num_threads(),
-    )
-
-
-def _restore(settings: tuple[Any, ...]) -> None:
-    torch.set_grad_enabled(settings[0])
-    torch.set_default_dtype(settings[1])
-    torch.use_deterministic_algorithms(settings[2])
-    torch.set_num_threads(settings[3])
 
 
 def _frees_memory(report: Report, loss: Loss, example: Example) -> None:

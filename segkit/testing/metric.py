@@ -12,11 +12,29 @@ from numpy.typing import NDArray
 from segkit.component import Component
 from segkit.metrics import direction
 from segkit.testing.report import Report
+from segkit.testing.surroundings import leaves_alone
 
-Metric = Callable[..., Any]
 Mask = NDArray[np.bool_]
 SIZE = (48, 40)
 SPACING = (1.25, 0.8)
+SLIGHT = 1e-6  # of a value, what rounding may make of it
+UNDEFINED = ("nan", "undefined")
+
+
+class Tried:
+    """A metric under trial: handed masks, or where it is registered so the probabilities 0 and 1."""
+
+    def __init__(self, report: Report, metric: Callable[..., Any]) -> None:
+        self.report, self.metric = report, metric
+        self.soft = report.entry.traits["uses"] == "probability"
+
+    def __call__(self, prediction: NDArray[Any], truth: Mask, spacing: tuple[float, float] | None = SPACING) -> float:
+        """Return its value; it sees copies."""
+        return float(self.metric(self.handed(prediction), truth.copy(), spacing))
+
+    def handed(self, prediction: NDArray[Any]) -> NDArray[Any]:
+        """Return a prediction as segkit hands it in."""
+        return prediction.astype(np.float32) if self.soft else np.array(prediction >= 0.5, copy=True)
 
 
 def examine_metric(report: Report, component: Component) -> None:
@@ -24,20 +42,24 @@ def examine_metric(report: Report, component: Component) -> None:
     metric = report.build(component)
     if metric is None:
         return
-    before = report.faults
+    before, tried = report.faults, Tried(report, metric)
     truth = _disc(20, 16, 9)
     with report.trying("called with a prediction and a truth (48, 40)"):
-        value = metric(truth.astype(np.float32), truth.copy(), SPACING)
-        if not isinstance(value, (int, float, np.floating, np.integer)) or isinstance(value, bool):
+        value = metric(tried.handed(truth), truth.copy(), SPACING)
+        if value is None:
+            report.fault("it gives None, no number: is a `return` missing?")
+        elif getattr(value, "shape", None) != () and (not isinstance(value, int | float) or isinstance(value, bool)):
             report.fault(f"it gives a {type(value).__name__}, no number: use `float(...)`.")
         elif not math.isfinite(value):
             report.fault(f"it gives {value} for a prediction that is the truth.")
     if report.faults > before:
         return
-    for look in (_truth_is_best, _keeps_to_itself, _takes_odd_inputs):
+    for look in (_truth_is_best, _keeps_to_itself, _takes_odd_inputs, _says_what_it_uses):
         with report.trying("called with good and bad predictions"):
-            look(report, metric, truth)
-    _empty_masks(report, metric, truth)
+            look(tried, truth)
+    with report.trying("called twice"):
+        leaves_alone(report, lambda: component.build()(tried.handed(_disc(23, 19, 9)), truth.copy(), SPACING))
+    _empty_masks(tried, truth)
 
 
 def _disc(row: float, column: float, radius: float) -> Mask:
@@ -46,63 +68,97 @@ def _disc(row: float, column: float, radius: float) -> Mask:
     return found
 
 
-def _of(metric: Metric, prediction: Mask, truth: Mask, spacing: tuple[float, float] | None = SPACING) -> float:
-    return float(metric(prediction.astype(np.float32), truth.copy(), spacing))
-
-
-def _truth_is_best(report: Report, metric: Metric, truth: Mask) -> None:
-    perfect, shifted = _of(metric, truth, truth), _of(metric, _disc(23, 19, 9), truth)
-    apart = _of(metric, _disc(42, 34, 4), truth)
-    way = direction(report.entry.name) or 1
+def _truth_is_best(tried: Tried, truth: Mask) -> None:
+    """No prediction is better than the truth; how much worse each is, is the metric's affair."""
+    report, way = tried.report, direction(tried.report.entry.name) or 1
+    perfect, shifted, apart = (tried(found, truth) for found in (truth, _disc(23, 19, 9), _disc(42, 34, 4)))
     shown = f"{perfect:.4g} for the truth itself, {shifted:.4g} when shifted, {apart:.4g} without overlap"
-    if not all(map(math.isfinite, (shifted, apart))):
+    if any(map(math.isinf, (shifted, apart))) or (
+        any(map(math.isnan, (shifted, apart))) and not report.says(*UNDEFINED)
+    ):
         report.fault(f"it is not finite where prediction and truth are both there ({shown}).")
-    elif perfect == shifted == apart:
-        report.note(f"it does not tell a right prediction from a wrong one ({shown}).")
-    elif way * perfect >= way * shifted >= way * apart:
         return
-    elif way * perfect <= way * shifted <= way * apart:
-        hint = "remove `lower_is_better`" if way < 0 else "decorate it with `segkit.metrics.lower_is_better`"
+    worse = [way * (perfect - other) for other in (shifted, apart) if not math.isnan(other)]
+    slight = SLIGHT * max(abs(perfect), 1.0)
+    if all(difference >= -slight for difference in worse):
+        if not any(difference > slight for difference in worse):
+            report.note(f"it does not tell a right prediction from a wrong one ({shown}).")
+    elif all(difference < slight for difference in worse):
+        hint = "register it without `lower_is_better`" if way < 0 else "register it with `lower_is_better=True`"
         report.fault(f"a study would read it the wrong way round ({shown}): {hint}.")
     else:
         report.fault(f"it is not best where the prediction is right ({shown}).")
 
 
-def _keeps_to_itself(report: Report, metric: Metric, truth: Mask) -> None:
-    prediction, copy = _disc(23, 19, 9).astype(np.float32), truth.copy()
+def _keeps_to_itself(tried: Tried, truth: Mask) -> None:
+    prediction, copy = tried.handed(_disc(23, 19, 9)), truth.copy()
     kept = prediction.copy()
-    values = [float(metric(prediction, copy, SPACING)) for _ in range(2)]
+    values = [float(tried.metric(prediction, copy, SPACING)) for _ in range(2)]
     if not np.array_equal(kept, prediction) or not np.array_equal(copy, truth):
-        report.fault("it writes to its inputs. Work on copies.")
-    _of(metric, truth, _disc(10, 10, 5))
-    values.append(_of(metric, kept.astype(bool), truth))
+        tried.report.fault("it writes to its inputs. Work on copies.", _writing_line(tried, kept, truth))
+        return
+    tried(truth, _disc(10, 10, 5))
+    values.append(tried(kept, truth))
     if len(set(values)) > 1:
-        report.fault(f"the same inputs give several values: {values}.", report.source.state_line())
+        tried.report.fault(f"the same inputs give several values: {values}.", tried.report.source.state_line())
 
 
-def _takes_odd_inputs(report: Report, metric: Metric, truth: Mask) -> None:
+def _writing_line(tried: Tried, prediction: NDArray[Any], truth: Mask) -> str | None:
+    """Return the line that writes, where numpy can tell."""
+    inputs = prediction.copy(), truth.copy()
+    for array in inputs:
+        array.flags.writeable = False
+    try:
+        tried.metric(*inputs, SPACING)
+    except Exception as error:
+        return tried.report.source.of_error(error)
+    return None
+
+
+def _takes_odd_inputs(tried: Tried, truth: Mask) -> None:
     """Data without spacing, probabilities, a single pixel, masks to the border, arrays in another order."""
-    pixel = np.zeros(SIZE, bool)
+    report, pixel = tried.report, np.zeros(SIZE, bool)
     pixel[0, -1] = True
-    tried: dict[str, tuple[Any, Mask, Any]] = {
-        "no spacing": (truth.astype(np.float32), truth, None),
-        "probabilities": (np.where(truth, np.float32(0.8), np.float32(0.1)), truth, SPACING),
-        "one pixel in a corner": (pixel.astype(np.float32), pixel, SPACING),
-        "full masks": (np.ones(SIZE, np.float32), np.ones(SIZE, bool), SPACING),
-        "arrays in another order": (truth.astype(np.float32).T, np.asfortranarray(truth).T, SPACING),
+    inputs: dict[str, tuple[Any, Mask, Any]] = {
+        "no spacing": (truth, truth, None),
+        "a single pixel in a corner": (pixel, pixel, SPACING),
+        "full masks": (np.ones(SIZE, bool), np.ones(SIZE, bool), SPACING),
+        "arrays in another order": (truth.T, np.asfortranarray(truth).T, SPACING),
     }
-    for what, inputs in tried.items():
+    if tried.soft:
+        inputs["probabilities"] = (np.where(truth, 0.8, 0.1), truth, SPACING)
+    for what, (prediction, true, spacing) in inputs.items():
         with report.trying(f"called with {what}"):
-            value = float(metric(*inputs))
-            if not math.isfinite(value):
+            value = float(tried.metric(tried.handed(prediction), true, spacing))
+            if math.isfinite(value):
+                continue
+            if math.isinf(value) or what != "full masks":
                 report.fault(f"it gives {value} for {what}.")
+            elif not report.says(*UNDEFINED):
+                report.note(f"it gives NaN for {what}: such cases are counted, not averaged. Say so in the docstring.")
 
 
-def _empty_masks(report: Report, metric: Metric, truth: Mask) -> None:
+def _says_what_it_uses(tried: Tried, truth: Mask) -> None:
+    """A metric of probabilities that is not registered as one would be handed masks."""
+    probability = np.where(truth, np.float32(0.8), np.float32(0.1))
+    if tried.soft:
+        return
+    try:
+        soft = float(tried.metric(probability.copy(), truth.copy(), SPACING))
+    except Exception:
+        return  # it is for masks alone
+    if not abs(soft - tried(truth, truth)) <= SLIGHT:
+        tried.report.note(
+            f"of probabilities 0.8 and 0.1 it makes {soft:.4g}, of their mask, which segkit hands in, "
+            f'{tried(truth, truth):.4g}. If it is meant for probabilities, register it with `uses="probability"`.'
+        )
+
+
+def _empty_masks(tried: Tried, truth: Mask) -> None:
     """Both empty may be undefined; what is missed, or predicted although nothing is there, gets the worst value."""
-    empty = np.zeros(SIZE, bool)
+    report, empty = tried.report, np.zeros(SIZE, bool)
     with report.trying("called with an empty prediction and an empty truth"):
-        value = _of(metric, empty, empty)
+        value = tried(empty, empty)
         if math.isinf(value):
             report.fault(f"it gives {value} where nothing is there nor predicted: give NaN, which is counted apart.")
         elif not math.isnan(value) and not report.says("empty", "defined"):
@@ -112,10 +168,10 @@ def _empty_masks(report: Report, metric: Metric, truth: Mask) -> None:
             )
     for what, prediction, true in (("a missed structure", empty, truth), ("a false positive", truth, empty)):
         with report.trying(f"called with {what}"):
-            value = _of(metric, prediction, true)
+            value = tried(prediction, true)
             if math.isinf(value):
                 report.fault(f"it gives {value} for {what}: a mean could not hold it. Give the worst finite value.")
-            elif math.isnan(value) and not report.says("nan", "undefined"):
+            elif math.isnan(value) and not report.says(*UNDEFINED):
                 report.fault(
                     f"it gives NaN for {what}, so that a mean improves by it. Give the worst value, or say in the "
                     "docstring where it is undefined (NaN) and why."

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from segkit.component import Component
 from segkit.testing.device import follows_the_device
 from segkit.testing.report import Report
+from segkit.testing.surroundings import leaves_alone
 
 SIZES = ((64, 64), (65, 47), (40, 96))
 CHOOSY = ("multiple of", "divisible", "fixed size")
@@ -23,6 +24,8 @@ def examine_model(report: Report, component: Component) -> None:
         _gives_scores(report, model, size)
     if report.faults > before:
         return
+    with report.trying("built and run"):
+        leaves_alone(report, lambda: component.build(1, 3)(_image(2, 1, SIZES[0])), may_draw=("torch",))
     for look in (_repeats_itself, _trains_all):
         with report.trying("run"):
             look(report, model)
@@ -40,10 +43,8 @@ def _module(report: Report, component: Component, in_channels: int, out_channels
     torch.manual_seed(0)
     module = report.build(component, in_channels, out_channels)
     torch.set_rng_state(state)
-    if module is not None and not isinstance(module, nn.Module):
-        report.fault(f"it gives a {type(module).__name__}, no torch.nn.Module.")
-        return None
-    return module
+    found: nn.Module | None = module
+    return found
 
 
 def _image(cases: int, channels: int, size: tuple[int, int]) -> Tensor:
@@ -135,6 +136,8 @@ def examine_upsampler(report: Report, component: Component) -> None:
                 _doubles(report, module, in_channels, out_channels, size)
             if report.faults > before:
                 return
+    with report.trying("built and run"):
+        leaves_alone(report, lambda: component.build(3, 5)(_image(2, 3, (4, 6))), may_draw=("torch",))
     with report.trying("run on another device"):
         follows_the_device(
             report, lambda device: component.build(3, 5).to(device)(torch.ones(1, 3, 4, 4, device=device))

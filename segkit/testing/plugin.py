@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from segkit import plugins
-from segkit.component import Entry
+from segkit import layers, plugins
+from segkit.component import Entry, fold
+from segkit.errors import UserError
 from segkit.plugins import Failure, Plugin
 from segkit.testing import check
 from segkit.testing.findings import Finding
+from segkit.testing.surroundings import changed_settings, library_settings
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,18 @@ class PluginReport:
         return sum(finding.kind == "fault" for finding in self.findings)
 
 
-def check_plugin(path: Path) -> PluginReport:
+def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     """Load a plugin file or a folder of them, and try the components; nothing is printed.
 
+    Args:
+        path: the file or folder.
+        sets: `parameter=value` where one of its components has that parameter, else `name.parameter=value`.
+
     Raises:
-        UserError: there is no such path.
+        UserError: there is no such path, or a setting fits no component, several, or not its parameter.
     """
-    path = Path(path)
+    path, settings = Path(path), [*map(layers.assigned, sets)]
+    kept = library_settings()
     if (path / "__init__.py").is_file() and path.resolve().parent.is_dir():
         plugins._load_file(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
     else:
@@ -69,8 +77,37 @@ def check_plugin(path: Path) -> PluginReport:
         whole.append(
             Finding("fault", "no plugin file is here: names in .py that start with no '_', '.' or 'test_'.", str(path))
         )
-    checked = [Checked(name, tuple(check(entry))) for plugin in loaded for name, entry in _entries(plugin)]
+    whole += [
+        Finding("fault", f"when imported it changes a global setting ({name}) for all that follows.", str(path))
+        for name in changed_settings(kept)
+    ]
+    entries = [(name, entry) for plugin in loaded for name, entry in _entries(plugin)]
+    given = _given(settings, [entry for _, entry in entries], path)
+    checked = [Checked(name, tuple(check(entry, given.get(id(entry))))) for name, entry in entries]
     return PluginReport(path, tuple(whole), tuple(checked))
+
+
+def _given(
+    settings: list[tuple[str, tuple[str, ...], Any]], entries: list[Entry], path: Path
+) -> dict[int, dict[str, Any]]:
+    """Return the parameters that settings give to each component, by the identity of its entry."""
+    documents = {id(entry): layers.Document() for entry in entries}
+    for flag, names, value in settings:
+        named = [entry for entry in entries if len(names) > 1 and fold(names[0]) == fold(entry.name)]
+        rest = names[1:] if named else names
+        if not named and len(names) > 2:  # as in a recipe: data.mine.root
+            named = [e for e in entries if (e.registry.slot, fold(e.name)) == (names[0], fold(names[1]))]
+            rest = names[2:] if named else names
+        chosen = named or [entry for entry in entries if names[0] in entry.known()]
+        if len(chosen) != 1:
+            listed = ", ".join(f"{entry.name}: {', '.join(entry.known()) or 'none'}" for entry in entries)
+            what = "several components have" if chosen else "no component has"
+            raise UserError(
+                f"{flag}: {what} this parameter in {path} ({listed}). Write --set parameter=value, or "
+                "name.parameter=value."
+            )
+        documents[id(chosen[0])].merge(layers.nest(rest, value), layers.Source(flag, None, Path.cwd()))
+    return {key: document.tree for key, document in documents.items()}
 
 
 def _below(path: Path, folder: Path) -> bool:

@@ -15,6 +15,7 @@ from segkit.component import Component
 from segkit.schedulers import Schedule
 from segkit.testing.examples import network
 from segkit.testing.report import Report
+from segkit.testing.surroundings import leaves_alone
 from segkit.training.state import flatten, unflatten
 
 STEPS = 40
@@ -28,18 +29,22 @@ def examine_optimizer(report: Report, component: Component) -> None:
     optimizer = report.build(component, module.parameters())
     if optimizer is None:
         return
-    if not isinstance(optimizer, Optimizer):
-        report.fault(f"it gives a {type(optimizer).__name__}, no torch.optim.Optimizer.")
-        return
     before = report.faults
     with report.trying(f"asked for {STEPS} steps down a quadratic"):
         _goes_down(report, module, optimizer)
     if report.faults == before:
         with report.trying("saved and loaded"):
             _optimizer_goes_on(report, component)
+    with report.trying("built and asked to step"):
+        leaves_alone(report, lambda: _moved(component), may_draw=("torch",))
     with report.trying("asked to step where nothing has a gradient"):
         optimizer.zero_grad()
         optimizer.step()
+
+
+def _moved(component: Component) -> None:
+    module = network()
+    _pull(module, component.build(module.parameters()))
 
 
 def _pull(module: nn.Module, optimizer: Optimizer) -> float:
@@ -56,9 +61,6 @@ def _goes_down(report: Report, module: nn.Module, optimizer: Optimizer) -> None:
     missing = [name for name, parameter in module.named_parameters() if id(parameter) not in held]
     if missing:
         report.fault(f"it leaves out parameters: {', '.join(missing)}.")
-    rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
-    if len(rates) < len(optimizer.param_groups):
-        report.fault("its parameter groups have no 'lr', which schedulers and the log read.")
     values = [_pull(module, optimizer) for _ in range(STEPS)]
     if not all(map(math.isfinite, values)):
         report.fault(f"weights are not finite after {STEPS} steps down a quadratic at its own learning rate.")
@@ -84,9 +86,11 @@ def _optimizer_goes_on(report: Report, component: Component) -> None:
     twin.load_state_dict(module.state_dict())
     other = component.build(twin.parameters())
     other.load_state_dict(unflatten(json.loads(json.dumps(skeleton)), saved))
-    for _ in range(3):
-        _pull(module, optimizer)
-        _pull(twin, other)
+    generator = torch.get_rng_state()  # a checkpoint holds it too
+    for weights, stepping in ((module, optimizer), (twin, other)):
+        torch.set_rng_state(generator)
+        for _ in range(3):
+            _pull(weights, stepping)
     if not all(map(torch.equal, module.parameters(), twin.parameters())):
         report.fault(
             "it does not go on from a saved state: steps differ after loading. Keep all it remembers in `self.state` "
@@ -105,6 +109,8 @@ def examine_scheduler(report: Report, component: Component) -> None:
         _rates_are_sane(report, _run(*make(), 0, EPOCHS))
     if report.faults > before:
         return
+    with report.trying("built and stepped"):
+        leaves_alone(report, lambda: _run(*make(), 0, 1))
     with report.trying("saved and loaded"):
         _schedule_goes_on(report, make)
 

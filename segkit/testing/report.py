@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from segkit.blame import explained, how_to_check
 from segkit.component import Component, Entry
 from segkit.errors import UserError
+from segkit.source import Source
 from segkit.testing.findings import Finding
-from segkit.testing.source import Source
+from segkit.testing.surroundings import library_settings, restored
 
 
 class Report:
@@ -48,34 +50,45 @@ class Report:
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """Turn an exception into a fault at the author's line that raised it.
+        """Turn an exception into a fault at the author's line that raised it; see that no setting is left changed.
 
         Args:
             what: e.g. "called with an empty mask".
         """
+        kept = library_settings()
         try:
             yield
         except (Exception, SystemExit) as error:
-            self.fault(f"{what}: {described(error)}.", self.source.of_error(error))
+            self.fault(f"{what}: {explained(error)}.", self.source.of_error(error))
+        finally:
+            restored(self, kept)
+
+    def give(self, names: Iterable[str]) -> str:
+        """Say how parameters are given: to the command, and in a test."""
+        path = how_to_check(self.entry).strip("`")
+        named = list(names)
+        python = ", ".join(f"{name}=..." for name in named)
+        if not path.startswith("segkit check"):
+            return f"Give {', '.join(named)}: `assert_contract(entry, {python})`."
+        return f"Give {', '.join(named)}: `{path} {' '.join(f'--set {name}=...' for name in named)}`."
 
     def build(self, component: Component, *handed: Any) -> Any:
-        """Build the component; None, and a finding, if that fails."""
+        """Build the component; None, and a finding, if that fails or gives something of another kind."""
         try:
-            return component.build(*handed)
+            made = component.build(*handed)
+            wrong = component.entry.registry.judge(made, *handed)
+            if wrong is None:
+                return made
+            self.fault(wrong)
+            return None
         except (Exception, SystemExit) as error:
             if isinstance(error, UserError) and isinstance(error.__context__, ImportError):
                 self.note(f"not tried: {error}", self.source.of_error(error))
             elif self.guessed and isinstance(error, (ValueError, OSError)):
                 guesses = ", ".join(f"{key} = {value!r}" for key, value in self.guessed.items())
-                self.note(f"not tried: it refuses the values made up for it ({guesses}): {error}. Pass others.")
+                self.note(
+                    f"not tried: it refuses the values made up for it ({guesses}): {error}. {self.give(self.guessed)}"
+                )
             else:
-                self.fault(f"it cannot be built: {described(error)}.", self.source.of_error(error))
+                self.fault(f"it cannot be built: {explained(error)}.", self.source.of_error(error))
             return None
-
-
-def described(error: BaseException) -> str:
-    """Return "ValueError: what it says" in one line."""
-    text = " ".join(str(error).split("\n\n")[0].split()).rstrip(".")
-    if len(text) > 300:
-        text = text[:300] + " ..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from segkit.blame import misfit
 from segkit.component import Component
 from segkit.testing.device import follows_the_device
 from segkit.testing.examples import network
 from segkit.testing.report import Report
-from segkit.testing.watch import breaks_graph, place_where, randomness
+from segkit.testing.surroundings import leaves_alone
+from segkit.watch import breaks_graph, place_where
 
 Penalty = Callable[[Any], Any]
 
@@ -30,6 +32,9 @@ def examine_regularizer(report: Report, component: Component) -> None:
     proximal = bool(getattr(penalty, "proximal", False))
     with report.trying("asked to step" if proximal else "differentiated"):
         (_steps if proximal else _has_a_gradient)(report, penalty)
+    named = _named(network())
+    with report.trying("called with the named parameters of a network"):
+        leaves_alone(report, lambda: (component.build()(named), proximal and penalty.step(named, 1e-3)))
     with report.trying("called on another device"):
         follows_the_device(report, lambda device: penalty(_named(network().to(device))))
 
@@ -43,8 +48,8 @@ def _gives_a_scalar(report: Report, penalty: Penalty) -> None:
         module = network().to(dtype)
         value = penalty(_named(module))
         if not isinstance(value, Tensor) or value.shape != ():
-            given = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            report.fault(f"it gives {given}, no scalar tensor: end with `.sum()`.")
+            shape = f"it gives shape {tuple(value.shape)}, no scalar." if isinstance(value, Tensor) else None
+            report.fault(f"{shape or misfit(value, Tensor, 'tensor')} End with `.sum()` of tensors.")
             return
         if not torch.isfinite(value):
             report.fault(f"it gives {float(value)} for ordinary weights.")
@@ -113,11 +118,9 @@ def examine_initializer(report: Report, component: Component) -> None:
     if fill is None:
         return
     with report.trying("called with a network"):
-        before = randomness()
-        first = _filled(fill)
-        if randomness()[1:] != before[1:]:
-            report.fault("it draws from numpy's or Python's global generator, which segkit does not seed: use torch's.")
-        elif not _same(first, _filled(fill)):
+        before, first = report.faults, _filled(fill)
+        leaves_alone(report, lambda: component.build()(network()), may_draw=("torch",))
+        if report.faults == before and not _same(first, _filled(fill)):
             report.fault("it is not reproducible: two calls from one torch seed differ. Draw from torch's generator.")
         _changes_weights(report, first)
     with report.trying("called with a module without weights"):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+import segkit
 from segkit import plugins
+from segkit.blame import fault
 from segkit.component import Component
 from segkit.datasets.case import Dataset
 from segkit.datasets.fingerprint import fingerprint
 from segkit.datasets.splits import Split, split_cases
 from segkit.errors import UserError
 from segkit.evaluation import Evaluator, Normalization
+from segkit.network import guarded
 from segkit.recipe import Recipe
 from segkit.schedulers import Schedule
 from segkit.training.batches import Batches, Samples, to_device_float
@@ -29,6 +32,7 @@ from segkit.transforms import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CHOOSES = "dice"
 _data: dict[str, tuple[Dataset, str]] = {}
 
 
@@ -48,6 +52,7 @@ class Assembly:
     split: Split
     fingerprint: str
     log: list[str]
+    warnings: list[str]
 
     def close(self) -> None:
         """End the workers."""
@@ -77,11 +82,7 @@ def load_data(component: Component) -> tuple[Dataset, str]:
     """Return a recipe's dataset and its fingerprint; the last one stays in memory for the next trial."""
     key = json.dumps(component.dump(), sort_keys=True)
     if key not in _data:
-        found = component.build()
-        if not isinstance(found, Dataset):
-            raise UserError(
-                f"data.{component.name} ({component.entry.origin}) gave a {type(found).__name__}, no Dataset."
-            )
+        found = component()
         _data.clear()
         _data[key] = found, fingerprint(found)
     return _data[key]
@@ -96,24 +97,9 @@ def check_exclusive(dataset: Dataset) -> None:
             )
 
 
-def build(component: Component, *handed: Any) -> Any:
-    """Build a component; a ValueError is what it has against its parameters.
-
-    Raises:
-        UserError: its complaint, with its slot and name.
-    """
-    try:
-        return component.build(*handed)
-    except ValueError as error:
-        raise UserError(f"{component.entry.registry.slot}.{component.name}: {error}") from error
-
-
 def build_model(recipe: Recipe, channels: int) -> nn.Module:
     """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
-    outputs = channels + (recipe.channels == "exclusive")
-    model = build(recipe.model, 1, outputs)
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model.{recipe.model.name} ({recipe.model.entry.origin}) gave no torch.nn.Module.")
+    model: nn.Module = recipe.model(1, channels + (recipe.channels == "exclusive"))
     return model
 
 
@@ -170,7 +156,9 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     normalization = Normalization(*samples.mean_std())
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive)
-    optimizer = build(recipe.optimizer, model.parameters())
+    if not objective.parameters:
+        raise fault(recipe.model, "it has no parameter to train.")
+    optimizer = recipe.optimizer(model.parameters())
     steps = -(-feed.steps_per_epoch // settings.accumulate)
     schedule = schedule_of(recipe.scheduler, optimizer, settings.epochs, steps)
     evaluator = Evaluator(
@@ -181,28 +169,39 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         device,
         batch_size=settings.batch_size,
         exclusive=exclusive,
+        named=recipe.model,
     )
+    parts = {"model": recipe.model, "optimizer": recipe.optimizer}
+    if recipe.scheduler is not None:
+        parts["scheduler"] = recipe.scheduler
     return Assembly(
-        state=State(model, optimizer, schedule, device.scaler(), objective),
+        state=State(model, optimizer, schedule, device.scaler(), objective, parts=parts),
         feed=feed,
         device=device,
         evaluator=evaluator,
         metrics=recipe.metrics,
-        epoch_metrics=[metric for metric in recipe.metrics if not metric.entry.traits["final_only"]],
-        forward=torch.compile(model) if settings.compile else model,
+        epoch_metrics=_every_epoch(recipe.metrics),
+        forward=guarded(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         normalization=normalization,
         dataset=dataset,
         split=split,
         fingerprint=printed,
         log=[device.reason, _counts(dataset, split), *dataset.notes, *split.notes],
+        warnings=[*split.warnings],
     )
+
+
+def _every_epoch(metrics: Sequence[Component]) -> list[Component]:
+    """Return the metrics to compute each epoch, Dice always: it chooses the epoch, whatever else is reported."""
+    quick = [metric for metric in metrics if not metric.entry.traits["final_only"]]
+    return quick if any(metric.name == CHOOSES for metric in quick) else [*quick, segkit.metrics.component(CHOOSES)]
 
 
 def schedule_of(component: Component | None, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Schedule:
     """Return the schedule of a recipe; rates stay as they are without a scheduler."""
     if component is None:
         return Schedule.constant(optimizer)
-    return Schedule.of(build(component, optimizer, epochs, steps))
+    return Schedule.of(component(optimizer, epochs, steps))
 
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:

@@ -6,6 +6,7 @@ takes no more memory than a small multiple of the file's own size.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import struct
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 
 from segkit import files
 from segkit.errors import UserError
+from segkit.mistakes import plain
 from segkit.training.state import flatten, torch_device_free, unflatten
 
-FORMAT = 1
+FORMAT = 2
 KEY = "segkit"
 MAX_BYTES = 8 * 2**30
 MAX_HEADER = 64 * 2**20
@@ -61,8 +63,9 @@ class StoredNormalization(Stored):
 class Meta(Stored):
     """What a checkpoint says beside its tensors."""
 
-    format: Literal[1]
+    format: Literal[2]
     kind: Literal["best", "last"]
+    training_number: Annotated[int, Ge(1)]
     identity: str
     variant: str
     recipe: dict[str, Any]
@@ -76,7 +79,8 @@ class Meta(Stored):
     fingerprint: str
     precision: str
     device: str
-    threads: Annotated[int, Ge(0), Field(le=4096)]
+    threads: Annotated[int, Ge(1), Field(le=4096)]
+    compile: bool
     plugins: list[StoredPlugin]
     versions: dict[str, str]
     state: Any = None
@@ -182,16 +186,55 @@ def _parts(path: Path, metadata: Any) -> tuple[str, str]:
     return digest, text
 
 
+def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of format 1 (segkit 0.1.0) in format 2, which says how the numbers were made."""
+    train = content["recipe"]["train"]
+    recipe = content["recipe"] | {"train": train | {"threads": content["threads"] or "auto"}}
+    made = {"training_number": 1, "compile": train["compile"], "threads": content["threads"] or 1, "recipe": recipe}
+    return content | made | {"format": 2}
+
+
+UPGRADES = {1: _from_1}
+
+
+def _upgraded(text: str) -> str:
+    """Return metadata of any format as one of today's; what is no metadata stays for the model to refuse.
+
+    Raises:
+        ValueError: a newer segkit wrote it.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int) or content["format"] == FORMAT:
+        return text
+    if content["format"] > FORMAT:
+        raise ValueError(f"a newer segkit wrote it (format {content['format']}, this one reads up to {FORMAT})")
+    with contextlib.suppress(KeyError, TypeError):
+        while content["format"] in UPGRADES:
+            content = UPGRADES[content["format"]](content)
+    return json.dumps(content)
+
+
 def _meta(path: Path, metadata: Any) -> dict[str, Any]:
     _, text = _parts(path, metadata)
     try:
-        return Meta.model_validate_json(text, strict=True).model_dump()
+        return Meta.model_validate_json(_upgraded(text), strict=True).model_dump()
+    except json.JSONDecodeError:
+        raise UserError(f"{path}: its metadata is damaged: it is no JSON.") from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: its metadata is damaged or of another version: {place}: {first['msg']}.") from None
+        place, why, _ = plain(error, _tree(text), lambda path: [], "name")[0]
+        where = ".".join(str(part) for part in place)
+        raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {why}.") from None
     except RecursionError:
         raise UserError(f"{path}: its metadata is nested too deeply.") from None
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read: {error}. Use a newer version.") from None
+
+
+def _tree(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def load(path: Path, *, with_state: bool = False) -> Checkpoint:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import torch
 
 from segkit.errors import UserError
+from segkit.recipe import Train
 
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -84,7 +88,25 @@ def _precision(device: torch.device, name: str, why: str) -> tuple[str, str]:
         return "float32", f"{why}; precision float32: bf16 is chosen on CUDA devices that have it"
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise UserError('train.precision: this CUDA device does not compute in bf16. Use "fp16" or "float32".')
+    if name == "fp16" and device.type == "cpu":
+        raise UserError('train.precision: "fp16" needs a GPU, and the device is cpu. Use "auto", "bf16" or "float32".')
     return name, f"{why}; precision {name}: as the recipe says"
+
+
+def settled(train: Train, threads: int) -> Train:
+    """Return settings of training with every "auto" of the hardware replaced by what this machine makes of it.
+
+    Args:
+        train: of a recipe.
+        threads: the CPU threads that "auto" stands for.
+
+    Raises:
+        UserError: the machine does not have what was asked for.
+    """
+    found = choose(train.device, train.precision)
+    device = found.device.type if train.device == "auto" else train.device
+    count = threads if train.threads == "auto" else train.threads
+    return train.model_copy(update={"device": device, "precision": found.precision, "threads": count})
 
 
 def hardware(device: torch.device) -> str:
@@ -102,9 +124,38 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many CPU threads for a while; the number changes the last bits of sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def process_state(count: int) -> Iterator[None]:
+    """Lend a trial what belongs to the process: CPU threads, deterministic operations, random state; take it back."""
+    determinism = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(WORKSPACE)
+    opencv, rng = cv2.getNumThreads(), torch.get_rng_state()
+    with threads(count):
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
+            torch.backends.cudnn.benchmark = benchmark
+            if workspace is None:
+                os.environ.pop(WORKSPACE, None)
+            cv2.setNumThreads(opencv)
+            torch.set_rng_state(rng)
+
+
 def be_deterministic(device: torch.device) -> None:
-    """Allow only deterministic operations; torch names the one that cannot."""
+    """Allow only deterministic operations, until `process_state` ends; torch names the one that cannot."""
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

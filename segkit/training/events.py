@@ -44,11 +44,11 @@ class Job:
     """One trial to train, in plain values that reach any process.
 
     Attributes:
-        recipe: the filled recipe of the trial as plain values.
+        recipe: the filled recipe of the trial as plain values, its hardware settled.
         run: the study's run folder.
         folder: the trial's folder below it.
+        identity, evaluation: what it is trained and evaluated as (see `segkit.identity`).
         plugins: plugin folders to load first.
-        threads: CPU threads for torch.
     """
 
     recipe: dict[str, Any]
@@ -58,7 +58,7 @@ class Job:
     seed: int
     fold: int | None
     identity: str
+    evaluation: str
     plugins: tuple[str, ...] = ()
-    threads: int = 1
     limit: Limit = Limit()
     fresh: bool = False

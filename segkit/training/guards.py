@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from segkit.blame import fault, suspects
+from segkit.component import Component
+
 if TYPE_CHECKING:
     from segkit.evaluation import Row
     from segkit.training.loop import State
+    from segkit.training.objective import Objective
 
 DOMINANT = 0.99
 NOTHING = 0.01
-EXPLODED = (
-    "the validation loss is {value} after epoch {epoch}, though every training loss was finite: the last step's "
-    "gradient exploded. Lower optimizer lr or set train.clip_norm; the state before this epoch is saved."
-)
+Batch = tuple[Tensor, Tensor, Tensor]  # image, target, scores
 
 
 class NonFiniteError(Exception):
@@ -35,14 +36,25 @@ class NonFiniteError(Exception):
 
 
 class Watch:
-    """Looks for a non-finite loss without making the host wait: on CUDA a step is read when its copy has arrived."""
+    """Looks for a non-finite loss without making the host wait: on CUDA a step is read when its copy has arrived.
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = list(names)
-        self._pending: deque[tuple[Tensor, Any, Tensor, Tensor, int, int]] = deque()
+    Args:
+        objective: whose summands are looked at.
+        model: the recipe's, to be named where its first scores are not finite.
+    """
 
-    def __call__(self, values: Sequence[Tensor], loss: Tensor, image: Tensor, target: Tensor, state: State) -> Tensor:
+    def __init__(self, objective: Objective, model: Component | None = None) -> None:
+        self.objective, self.model = objective, model
+        self._pending: deque[tuple[Tensor, Any, Batch, int, int]] = deque()
+
+    def __call__(self, values: Sequence[Tensor], loss: Tensor, batch: Batch, state: State) -> Tensor:
         """Return the summands and their total as one vector (on the device), and look at it.
+
+        Args:
+            values: the summands.
+            loss: their weighted sum.
+            batch: image, target and scores.
+            state: epoch and step.
 
         Raises:
             NonFiniteError: this step's loss, or on CUDA an earlier one's, is not finite.
@@ -56,11 +68,12 @@ class Watch:
             copy.copy_(row, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-            self._pending.append((copy, arrived, image, target, state.epoch, state.step))
+            image, target, scores = batch
+            self._pending.append((copy, arrived, (image, target, scores.detach()), state.epoch, state.step))
             while self._pending and self._pending[0][1].query():
                 self._look(*self._pending.popleft())
         else:
-            self._look(row, None, image, target, state.epoch, state.step)
+            self._look(row, None, batch, state.epoch, state.step)
         return row
 
     def settle(self) -> None:
@@ -69,31 +82,65 @@ class Watch:
             self._pending[0][1].synchronize()
             self._look(*self._pending.popleft())
 
-    def _look(self, row: Tensor, arrived: Any, image: Tensor, target: Tensor, epoch: int, step: int) -> None:
+    def _look(self, row: Tensor, arrived: Any, batch: Batch, epoch: int, step: int) -> None:
         found = row.tolist()
         if abs(found[-1]) < float("inf"):  # false for NaN too
             return
-        terms = dict(zip(self.names, found, strict=False))
+        image, target, _ = batch
+        terms = dict(zip(self.objective.names, found, strict=False))
         bad = [name for name, value in terms.items() if not abs(value) < float("inf")] or ["their weighted sum"]
-        message = f"{', '.join(bad)} is not finite at epoch {epoch}, step {step + 1} ({_shown(terms)}). {_cause(image)}"
+        cause = self._cause(terms, batch, step)
+        message = f"{', '.join(bad)} is not finite at epoch {epoch}, step {step + 1} ({_shown(terms)}). {cause}"
         raise NonFiniteError(message, terms, image, target)
+
+    def _cause(self, terms: dict[str, float], batch: Batch, step: int) -> str:
+        image, target, scores = batch
+        if not bool(torch.isfinite(image).all()):
+            return "The images themselves hold non-finite values: see the transforms and the data."
+        wrong = self.objective.not_finite(terms, scores, target)
+        if wrong is not None:
+            return str(wrong)
+        theirs = list(suspects(self.model)) if self.model is not None and step == 0 else []
+        if theirs and not bool(torch.isfinite(scores).all()):
+            return str(fault(theirs[0], "the model's scores are not finite before any step.", within=self.model))
+        return (
+            "Likely a learning rate that is too high or a loss that overflows: lower optimizer lr, set "
+            'train.clip_norm, or train.precision = "float32".'
+        )
 
 
 def _shown(terms: dict[str, float]) -> str:
     return ", ".join(f"{name} = {value:.4g}" for name, value in terms.items())
 
 
-def _cause(image: Tensor) -> str:
-    if not bool(torch.isfinite(image).all()):
-        return "The images themselves hold non-finite values: see the transforms and the data."
+def exploded(state: State, epoch: int, value: float) -> str:
+    """Return why the validation loss of an epoch is not finite although every training loss was.
+
+    Args:
+        state: after the epoch.
+        epoch: its number.
+        value: the loss.
+    """
+    model = state.parts.get("model")
+    theirs = list(suspects(model)) if model is not None else []
+    weights = (*state.model.parameters(), *state.model.buffers())
+    if theirs and all(bool(torch.isfinite(weight).all()) for weight in weights):
+        text = f"its scores in evaluation make the validation loss {value} after epoch {epoch}, with finite weights."
+        return str(fault(theirs[0], text, within=model))
     return (
-        "Likely a learning rate that is too high or a loss that overflows: lower optimizer lr, set train.clip_norm, "
-        'or train.precision = "float32".'
+        f"the validation loss is {value} after epoch {epoch}, though every training loss was finite: the last step's "
+        "gradient exploded. Lower optimizer lr or set train.clip_norm; the state before this epoch is saved."
     )
 
 
 def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
-    """Return a warning if one of several summands has over 99 % of the gradient norm on the first batch."""
+    """Return a warning if one of several summands has over 99 % of the gradient norm on the first batch, or none."""
+    for row in first_batch:
+        if row["term"].startswith("loss.") and row["weight"] and row["gradient_share"] == 0 and len(first_batch) > 1:
+            return (
+                f"{row['term']} has no gradient on the first batch (value {row['value']:.4g}): nothing is learnt from "
+                "it there. Is its value detached, rounded or constant?"
+            )
     for row in first_batch:
         if len(first_batch) > 1 and row["gradient_share"] > DOMINANT:
             others = ", ".join(other["term"] for other in first_batch if other is not row)

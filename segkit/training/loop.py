@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from segkit.blame import blame
+from segkit.component import Component
 from segkit.schedulers import Schedule
 from segkit.training.device import Device
 from segkit.training.guards import Watch
@@ -35,6 +37,7 @@ class State:
         step: optimizer steps done in all.
         rate: the learning rate at the epoch's begin.
         sums: per summand, the sum of its batch means in this epoch; on the device.
+        parts: the recipe's components by slot, to be named where one fails.
     """
 
     model: nn.Module
@@ -48,6 +51,7 @@ class State:
     rate: float = 0.0
     sums: Tensor | None = None
     first_batch: list[dict[str, Any]] = field(default_factory=list)
+    parts: Mapping[str, Component] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def train(
     are the caller's to step, since they may follow its validation loss.
     """
     forward = forward or state.model
-    objective, optimizer, scaler, watch = state.objective, state.optimizer, state.scaler, Watch(state.objective.names)
+    objective, optimizer, scaler = state.objective, state.optimizer, state.scaler
+    watch = Watch(objective, state.parts.get("model"))
     total, autocast = batches.steps_per_epoch, device.autocast()
     while state.epoch <= epochs:
         state.model.train()
@@ -92,10 +97,10 @@ def train(
             values = objective.terms(scores, target)
             loss = objective.total(values)
             if not state.first_batch:
-                state.first_batch = gradient_shares(values, objective)
-            row = watch(values, loss, image, target, state)
+                state.first_batch = _shares(state, values)
+            row = watch(values, loss, (image, target, scores), state)
             group = min(accumulate, total - state.batch // accumulate * accumulate)
-            scaler.scale(loss if group == 1 else loss / group).backward()  # type: ignore[no-untyped-call]
+            _backward(state, loss if group == 1 else loss / group)
             state.sums = row.clone() if state.sums is None else state.sums.add_(row)
             state.batch += 1
             seen += image.shape[0]
@@ -103,12 +108,7 @@ def train(
                 if clip_norm is not None:
                     scaler.unscale_(optimizer)
                     nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
-                scaler.step(optimizer)
-                scaler.update()
-                if objective.steps:
-                    objective.step(optimizer.param_groups[0]["lr"])
-                optimizer.zero_grad()
-                state.schedule.step_batch()
+                _step(state)
                 state.step += 1
                 if pause(state.step) and state.batch < total:
                     watch.settle()
@@ -117,6 +117,41 @@ def train(
         report = _report(state, seen, started, complete=True)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, None
         yield report
+
+
+def _shares(state: State, values: Sequence[Tensor]) -> list[dict[str, Any]]:
+    try:
+        return gradient_shares(values, state.objective)
+    except Exception as error:
+        blame(_involved(state), error)
+
+
+def _backward(state: State, loss: Tensor) -> None:
+    try:
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    except Exception as error:
+        blame(_involved(state), error)
+
+
+def _involved(state: State) -> list[Component]:
+    """Return what takes part in a gradient."""
+    terms = (*state.objective.losses, *state.objective.penalties)
+    return [*(term.component for term in terms), *(state.parts[slot] for slot in state.parts if slot == "model")]
+
+
+def _step(state: State) -> None:
+    """Move the weights, and the learning rate of a schedule by step."""
+    slot, optimizer = "optimizer", state.optimizer
+    try:
+        state.scaler.step(optimizer)
+        state.scaler.update()
+        if state.objective.steps:
+            state.objective.step(optimizer.param_groups[0]["lr"])
+        optimizer.zero_grad()
+        slot = "scheduler"
+        state.schedule.step_batch()
+    except (Exception, SystemExit) as error:
+        blame([state.parts[slot]] if slot in state.parts else [], error)
 
 
 def _report(state: State, seen: int, started: float, *, complete: bool) -> Report:

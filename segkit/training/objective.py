@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segkit.component import Component
+from segkit.errors import UserError
+from segkit.training.terms import Term
 
 
 def log_odds(scores: Tensor) -> Tensor:
@@ -21,25 +22,6 @@ def log_odds(scores: Tensor) -> Tensor:
     """
     others = [torch.cat([scores[:, :c], scores[:, c + 1 :]], dim=1) for c in range(scores.shape[1])]
     return scores - torch.stack([torch.logsumexp(rest, dim=1) for rest in others], dim=1)
-
-
-@dataclass(frozen=True)
-class Term:
-    """One summand: its name as in the recipe, its factor, and what computes it."""
-
-    name: str
-    weight: float
-    compute: Callable[..., Any]
-
-    @functools.cached_property
-    def parts(self) -> tuple[str, ...]:
-        """The names of the summands of a loss that is a sum (see `segkit.losses`), none otherwise."""
-        return () if inspect.isfunction(self.compute) else tuple(getattr(self.compute, "parts", ()))
-
-    @property
-    def names(self) -> list[str]:
-        """The name, or one a part."""
-        return [f"{self.name}.{part}" for part in self.parts] or [self.name]
 
 
 class Objective:
@@ -56,11 +38,12 @@ class Objective:
         self, losses: Sequence[Component], regularizers: Sequence[Component], model: nn.Module, *, exclusive: bool
     ) -> None:
         self.exclusive = exclusive
-        self.losses = [Term(f"loss.{c.name}", c.weight, c.build()) for c in losses]
-        built = [Term(f"regularizer.{c.name}", c.weight, c.build()) for c in regularizers]
-        self.penalties = [term for term in built if not _is_step(term.compute)]
-        self.steps = [term for term in built if _is_step(term.compute)]
+        self.losses = [Term.of(component) for component in losses]
+        built = [Term.of(component) for component in regularizers]
+        self.penalties = [term for term in built if not term.proximal]
+        self.steps = [term for term in built if term.proximal]
         self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        self._known = False  # whether the plugins among them have been looked at closely
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -75,26 +58,35 @@ class Objective:
     def terms(self, scores: Tensor, target: Tensor) -> list[Tensor]:
         """Return each summand, unweighted, in float32 whatever the dtype of the scores.
 
+        What a plugin does to its inputs is looked at in full at the first call, later by torch's count of writes.
+
         Args:
             scores: the model's output (N, C, H, W).
             target: (N, C, H, W) in {0, 1}; with background as channel 0 where classes are exclusive.
-        """
-        logits = scores if scores.dtype == torch.float32 else scores.float()
-        if self.exclusive:
-            logits = log_odds(logits)
-        values = self._losses(logits, target)
-        for term in self.penalties:
-            values.append(term.compute(self.parameters))
-        return values
 
-    def _losses(self, logits: Tensor, target: Tensor) -> list[Tensor]:
+        Raises:
+            ComponentError: a loss or regularizer failed, gave no scalar or wrote to its inputs; the message names it.
+        """
+        logits = self._logits(scores)
         values: list[Tensor] = []
         for term in self.losses:
-            if term.parts:
-                values.extend(term.compute.terms(logits, target))  # type: ignore[attr-defined]
-            else:
-                values.append(term.compute(logits, target))
+            if not term.foreign:
+                values += term(logits, target)
+                continue
+            written = logits._version, target._version
+            values += term(logits, target) if self._known else term.closely(logits, target)
+            if (logits._version, target._version) != written:
+                raise term.damage("logits" if logits._version != written[0] else "target", logits, target)
+        for term in self.penalties:
+            values += term(self.parameters) if self._known else term.closely(self.parameters)
+        self._known = True
+        if logits.requires_grad and not any(value.requires_grad for value in values):
+            raise self.losses[0].detached(logits, target)
         return values
+
+    def _logits(self, scores: Tensor) -> Tensor:
+        logits = scores if scores.dtype == torch.float32 else scores.float()
+        return log_odds(logits) if self.exclusive else logits
 
     def total(self, values: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum of the summands."""
@@ -105,19 +97,39 @@ class Objective:
         return functools.reduce(torch.add, weighted)
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted sum of the losses alone: what validation reports."""
-        logits = log_odds(scores.float()) if self.exclusive else scores.float()
-        return self.total(self._losses(logits, target))
+        """Return the weighted sum of the losses alone: what validation reports.
+
+        Raises:
+            ComponentError: as in `terms`, or a plugin's loss is not finite although the scores are.
+        """
+        logits, values = self._logits(scores), list[Tensor]()
+        shared = len(self.losses) > 1
+        for term in self.losses:  # torch counts no writes in inference
+            copied = shared and term.foreign
+            values += term(logits.clone(), target.clone()) if copied else term(logits, target)
+        total = self.total(values)
+        if any(term.foreign for term in self.losses) and not bool(torch.isfinite(total)):
+            numbers = dict(zip(self.names, (float(value) for value in values), strict=False))
+            wrong = self.not_finite(numbers, scores, target)
+            if wrong is not None:
+                raise wrong
+        return total
+
+    def not_finite(self, values: Mapping[str, float], scores: Tensor, target: Tensor) -> UserError | None:
+        """Return the error of a plugin's summand that is not finite although the scores are; None if there is none."""
+        if not bool(torch.isfinite(scores).all()):
+            return None
+        for term in (*self.losses, *self.penalties):
+            found = [values[name] for name in term.names if name in values]
+            if term.foreign and not all(map(math.isfinite, found)):
+                handed = (self._logits(scores), target) if term in self.losses else (self.parameters,)
+                return term.not_finite(found, scores, *handed)
+        return None
 
     def step(self, learning_rate: float) -> None:
         """Apply the proximal steps, after the optimizer's."""
         for term in self.steps:
-            term.compute.step(self.parameters, learning_rate * term.weight)  # type: ignore[attr-defined]
-
-
-def _is_step(regularizer: Any) -> bool:
-    """Return whether a regularizer is a proximal step rather than a penalty."""
-    return not inspect.isfunction(regularizer) and bool(getattr(regularizer, "proximal", False))
+            term.step(self.parameters, learning_rate * term.weight)
 
 
 def gradient_shares(values: Sequence[Tensor], objective: Objective) -> list[dict[str, Any]]:

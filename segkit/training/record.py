@@ -1,4 +1,4 @@
-"""What a trial writes: status, metrics, checkpoints, the rows of the best one; and how it goes on from them."""
+"""What a trial writes: status, metrics, overlays, and what its checkpoints say."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import torch
 
 import segkit
 from segkit import files, plugins
-from segkit.errors import UserError
 from segkit.evaluation import Row
-from segkit.identity import differences, in_the_way
+from segkit.identity import TRAINING_NUMBER, plugin_hashes
+from segkit.locks import Folder
 from segkit.overlay import draw_overlay
 from segkit.recipe import Recipe
 from segkit.training import checkpoint
@@ -23,7 +22,7 @@ from segkit.training.assembly import Assembly
 from segkit.training.device import hardware
 from segkit.training.events import Event, Job
 from segkit.training.guards import NonFiniteError
-from segkit.training.state import load_optimizer
+from segkit.training.history import History
 
 MAX_OVERLAYS = 64
 VERSIONS = ("torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
@@ -33,7 +32,9 @@ def outline(job: Job, status: str, error: str | None = None) -> dict[str, Any]:
     """Return what trial.json says of a trial of which nothing has been built yet."""
     return {
         "status": status,
+        "training_number": TRAINING_NUMBER,
         "identity": job.identity,
+        "evaluation": job.evaluation,
         "variant": job.variant,
         "seed": job.seed,
         "fold": job.fold,
@@ -55,8 +56,8 @@ class Record:
 
     def __init__(self, job: Job, recipe: Recipe, parts: Assembly) -> None:
         self.job, self.recipe, self.parts = job, recipe, parts
-        self.folder = job.run / job.folder
-        self.history: list[dict[str, Any]] = []
+        self.folder = Folder(job.run / job.folder)
+        self.history = History()
         self.best: tuple[float, int] | None = None
         self.warnings: list[str] = []
         self.seconds = 0.0
@@ -69,11 +70,10 @@ class Record:
         return Event(name, "warning", text)
 
     def write_metrics(self) -> None:
-        """Write metrics.csv whole: one row an epoch, full precision."""
+        """Write metrics.csv whole: one row an epoch, full precision; empty where an epoch has no such value."""
         if self.history:
-            names = list(self.history[0])
-            rows = [["" if row[name] != row[name] else repr(row[name]) for name in names] for row in self.history]
-            files.write_csv(self.folder / "metrics.csv", names, rows)
+            rows = (["" if value != value else repr(value) for value in row.values()] for row in self.history)
+            files.write_csv(self.folder / "metrics.csv", self.history.names, rows)
 
     def write_status(self, status: str, *, error: str | None = None) -> None:
         """Write trial.json."""
@@ -82,12 +82,14 @@ class Record:
         content = outline(job, status, error) | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
-            "seconds": round(self.seconds + time.monotonic() - self._started, 3),
+            "seconds": round(self.seconds_so_far(), 3),
             "warnings": self.warnings,
             "device": str(parts.device.device),
             "hardware": hardware(parts.device.device),
             "precision": parts.device.precision,
-            "threads": job.threads,
+            "threads": self.recipe.train.threads,
+            "compile": self.recipe.train.compile,
+            "plugins": plugin_hashes(self.recipe),
             "versions": versions(),
             "data": {
                 "name": dataset.name,
@@ -114,6 +116,7 @@ class Record:
         used = plugins.used_by(self.recipe.components())
         return {
             "kind": kind,
+            "training_number": TRAINING_NUMBER,
             "identity": self.job.identity,
             "variant": self.job.variant,
             "recipe": self.recipe.dump(),
@@ -127,7 +130,8 @@ class Record:
             "fingerprint": parts.fingerprint,
             "precision": parts.device.precision,
             "device": str(parts.device.device),
-            "threads": self.job.threads,
+            "threads": self.recipe.train.threads,
+            "compile": self.recipe.train.compile,
             "plugins": [
                 {"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used
             ],
@@ -135,7 +139,12 @@ class Record:
         }
 
     def _last_row(self) -> dict[str, Any]:
-        return {name: None if value != value else value for name, value in (self.history[-1:] or [{}])[0].items()}
+        last = self.history[-1] if self.history else {}
+        return {name: None if value != value else value for name, value in last.items()}
+
+    def seconds_so_far(self) -> float:
+        """Return how long the trial has been trained, in all its parts."""
+        return self.seconds + time.monotonic() - self._started
 
     def save_batch(self, error: NonFiniteError) -> str:
         """Save the batch on which a loss was not finite; return the file's name."""
@@ -166,25 +175,25 @@ class Record:
         checkpoint.load_into(model, found.weights, str(self.folder / "best.safetensors"))
         drawn: list[str] = []
 
-        def draw(case: Any, probability: Any) -> None:
+        def draw(case: Any, masks: Any) -> None:
             if len(drawn) < MAX_OVERLAYS:
                 drawn.append(case.name)
                 number = parts.evaluator.cases.index(case)
-                write_overlay(self.folder, case, parts.evaluator.images[number], probability)
+                write_overlay(self.folder, case, parts.evaluator.images[number], masks)
 
         rows, _ = parts.evaluator.run(model, parts.metrics, on_case=draw)
         model.load_state_dict(kept)
         return rows
 
 
-def write_overlay(folder: Any, case: Any, image: Any, probability: Any) -> None:
+def write_overlay(folder: Any, case: Any, image: Any, masks: Any) -> None:
     """Write a case's picture with truth and prediction outlined to `overlays/`."""
     import cv2
 
     from segkit.training.batches import to_uint8
 
     shown = image if image.shape == case.image.shape else to_uint8(case.image)
-    picture = draw_overlay(shown, case.masks, probability >= 0.5)
+    picture = draw_overlay(shown, case.masks, masks)
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     assert done, "a PNG of 8-bit RGB can always be encoded"
     target = folder / "overlays"
@@ -195,71 +204,3 @@ def write_overlay(folder: Any, case: Any, image: Any, probability: Any) -> None:
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
     return {"segkit": segkit.__version__, "python": platform.python_version()} | {n: version(n) for n in VERSIONS}
-
-
-def save_best(record: Record) -> None:
-    """Write the weights of now as best.safetensors."""
-    checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), record.meta("best"))
-
-
-def save_last(record: Record) -> None:
-    """Write everything that training changes as last.safetensors."""
-    state, device = record.parts.state, record.parts.device
-    extra = {
-        "optimizer": state.optimizer.state_dict(),
-        "schedule": state.schedule.state_dict(),
-        "scaler": state.scaler.state_dict(),
-        "rng": {"cpu": torch.get_rng_state()}
-        | ({"cuda": torch.cuda.get_rng_state(device.device)} if device.is_cuda else {}),
-        "epoch": state.epoch,
-        "batch": state.batch,
-        "step": state.step,
-        "rate": state.rate,
-        "sums": state.sums,
-        "first_batch": state.first_batch,
-        "history": record.history,
-        "best": list(record.best) if record.best else None,
-        "warnings": record.warnings,
-        "seconds": record.seconds + time.monotonic() - record._started,
-    }
-    checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
-
-
-def restore(record: Record) -> str:
-    """Go on from last.safetensors where there is one; return what to tell, "" for a new start.
-
-    Raises:
-        UserError: the checkpoint is damaged, of another trial, or the data is not what it was trained on.
-    """
-    path = record.folder / "last.safetensors"
-    if not path.exists():
-        return ""
-    found = checkpoint.load(path, with_state=True)
-    changed = in_the_way(differences(found.meta["recipe"], record.recipe.dump()))
-    if changed:
-        what = "; ".join(f"{key} {text}" for key, text in changed.items())
-        raise UserError(f"{path}: belongs to another trial: {what}. Train anew with --fresh.")
-    if found.meta["fingerprint"] != record.parts.fingerprint:
-        raise UserError(
-            f"{path}: the data has changed since this trial began (its fingerprint differs). "
-            "Restore the data, or train anew with --fresh."
-        )
-    state, kept = record.parts.state, found.state
-    if kept is None:
-        raise UserError(f"{path}: holds no training state. Train anew with --fresh.")
-    checkpoint.load_into(state.model, found.weights, str(path))
-    load_optimizer(state.optimizer, kept["optimizer"])
-    state.schedule.load_state_dict(kept["schedule"])
-    state.scaler.load_state_dict(kept["scaler"])
-    torch.set_rng_state(kept["rng"]["cpu"])
-    device = record.parts.device
-    if device.is_cuda and "cuda" in kept["rng"]:
-        torch.cuda.set_rng_state(kept["rng"]["cuda"], device.device)
-    state.epoch, state.batch, state.step = kept["epoch"], kept["batch"], kept["step"]
-    state.rate = kept["rate"]
-    state.sums = kept["sums"].to(device.device) if kept["sums"] is not None else None
-    state.first_batch, record.history = kept["first_batch"], kept["history"]
-    record.best = (kept["best"][0], kept["best"][1]) if kept["best"] else None
-    record.warnings, record.seconds = kept["warnings"], kept["seconds"]
-    torch.set_num_threads(found.meta["threads"] or record.job.threads)
-    return f"goes on in epoch {state.epoch}, after step {state.step}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -14,14 +15,18 @@ from typing import Any
 import torch
 
 from segkit import files, plugins
+from segkit.blame import ComponentError, blame
 from segkit.errors import UserError
 from segkit.evaluation import HEADER, Row, cells, means
+from segkit.identity import training_identity
 from segkit.recipe import Recipe
 from segkit.training import guards
 from segkit.training.assembly import assemble
+from segkit.training.device import process_state
 from segkit.training.events import Event, Job
 from segkit.training.loop import Report, train
-from segkit.training.record import Record, outline, restore, save_best, save_last
+from segkit.training.record import Record, outline
+from segkit.training.resume import restore, save_best, save_last
 
 FLUSH_SECONDS = 0.5
 
@@ -36,17 +41,23 @@ def run_trial(job: Job, *, stop: Callable[[], bool]) -> Iterator[Event]:
         job: the trial.
         stop: asked after every step; once true, the state is saved and the trial ends as "interrupted".
     """
+    threads = job.recipe["train"]["threads"]
+    with process_state(threads if isinstance(threads, int) else 1):
+        yield from _run(job, stop)
+
+
+def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     name, folder = str(job.folder), job.run / job.folder
     record: Record | None = None
     yield Event(name, "start")
     try:
         if job.fresh:
             _clear(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        if job.threads:
-            torch.set_num_threads(job.threads)
+        files.make_folder(folder)
         plugins.load(job.plugins)
         recipe = Recipe.from_dict(job.recipe, f"{folder / 'recipe.toml'}")
+        if training_identity(recipe) != job.identity:
+            raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
         _note(job, "running")
         files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
         parts = assemble(recipe, job.limit)
@@ -55,22 +66,40 @@ def run_trial(job: Job, *, stop: Callable[[], bool]) -> Iterator[Event]:
         told = restore(record)
         if told:
             yield Event(name, "log", f"[{name}] {told}")
+        yield from (record.warn(name, text) for text in parts.warnings)
         try:
             yield from _train(record, name, stop)
         finally:
             parts.close()
     except guards.NonFiniteError as error:
         where = record.save_batch(error) if record else ""
-        yield _failed(job, record, f"{error} The batch is in {where}.")
+        yield failed(job, f"{error} The batch is in {where}.", record)
     except torch.OutOfMemoryError:
         assert record is not None, "memory ran out before anything was built"
-        yield _failed(job, record, record.out_of_memory())
+        yield failed(job, record.out_of_memory(), record)
+    except ComponentError as error:
+        kept = ""
+        if error.__cause__ is not None:
+            with contextlib.suppress(UserError):
+                files.write_text(folder / "error.txt", traceback.format_exc())
+                kept = f" The traceback is in {folder / 'error.txt'}."
+        yield failed(job, f"{error}{kept}", record)
     except (UserError, OSError) as error:
-        yield _failed(job, record, str(error))
+        yield failed(job, str(error), record)
+    except SystemExit as error:
+        yield failed(job, f"a component ended the process: {_where(error)}sys.exit({error.code!r})", record)
     except Exception as error:
-        files.write_text(folder / "error.txt", traceback.format_exc())
-        text = f"{type(error).__name__}: {error} (traceback in {folder / 'error.txt'})"
-        yield _failed(job, record, text)
+        text = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(UserError):
+            files.write_text(folder / "error.txt", traceback.format_exc())
+            text += f" (traceback in {folder / 'error.txt'})"
+        yield failed(job, text, record)
+
+
+def _where(error: BaseException) -> str:
+    """Return "file:line: " of where an exception was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
 
 
 def _clear(folder: Path) -> None:
@@ -85,14 +114,15 @@ def _note(job: Job, status: str, error: str | None = None) -> None:
     path = job.run / job.folder / "trial.json"
     told = outline(job, status, error)
     try:
-        known = json.loads(files.read_text(path))
+        known = files.read_json(path)
         told |= {name: value for name, value in known.items() if name not in told or name == "epochs_done"}
-    except (UserError, ValueError, AttributeError):
+    except (UserError, AttributeError):
         pass  # none, or a damaged one
     files.write_text(path, json.dumps(told, indent=1))
 
 
-def _failed(job: Job, record: Record | None, text: str) -> Event:
+def failed(job: Job, text: str, record: Record | None = None) -> Event:
+    """Note that a trial failed, and return the event that says so."""
     try:
         if record is not None:
             record.write_status("failed", error=text)
@@ -164,8 +194,11 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
             yield record.warn(name, warning)
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
-        raise UserError(guards.EXPLODED.format(epoch=report.epoch, value=val_loss))
-    state.schedule.step_epoch(val_loss)
+        raise UserError(guards.exploded(state, report.epoch, val_loss))
+    try:
+        state.schedule.step_epoch(val_loss)
+    except Exception as error:
+        blame([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
     found = means(rows)
     for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
@@ -192,7 +225,7 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
 
 def _score(found: dict[str, float], val_loss: float) -> float:
     """Return what the best checkpoint has most of: mean Dice, or where that is undefined the negative loss."""
-    dice = found.get("dice", math.nan)
+    dice = found["dice"]
     score = dice if not math.isnan(dice) else -val_loss
     return score if not math.isnan(score) else -math.inf
 

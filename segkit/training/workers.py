@@ -25,7 +25,7 @@ import numpy as np
 
 from segkit import plugins
 from segkit.errors import UserError
-from segkit.pipeline import Pair
+from segkit.pipeline import Pair, Pipeline
 from segkit.training.samples import Samples, assemble, new_arrays
 
 T = TypeVar("T")
@@ -122,6 +122,21 @@ def _answer(samples: Samples, seed: int, slot: _Slot, chosen: list[tuple[int, in
         return "broken", traceback.format_exc()
 
 
+def _pickled(pipeline: Pipeline) -> bytes:
+    """Return the transforms for a worker process.
+
+    Raises:
+        UserError: one cannot be sent there; it is named.
+    """
+    try:
+        return pickle.dumps(pipeline)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"transforms.train: one of {', '.join(pipeline.names)} cannot be sent to a worker process ({error}). Its "
+            "class should stand at the top of its file and hold plain values; or set train.workers = 0."
+        ) from error
+
+
 class Workers:
     """Batches by number, made ahead by processes.
 
@@ -151,7 +166,7 @@ class Workers:
         data = _Block.of(context, [*samples.images, *samples.bits])
         likely = assemble(samples, seed, plan(0)[:1])
         shape = [np.empty((len(plan(0)), *array.shape[1:]), array.dtype) for array in likely]
-        pipeline = pickle.dumps(samples.pipeline)
+        pipeline = _pickled(samples.pipeline)
         folders = list(plugin_folders) if samples.pipeline.custom else []
         self._slots = [[_Block.of(context, shape) for _ in range(DEPTH)] for _ in range(count)]
         self._views = [[block.views() for block in slots] for slots in self._slots]

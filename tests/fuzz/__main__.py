@@ -1,4 +1,4 @@
-"""Fuzz the readers: `python -m tests.fuzz --seconds 600 [checkpoint contours dicom recipes]`.
+"""Fuzz the readers: `python -m tests.fuzz --seconds 600 [checkpoint contours dicom images recipes]`.
 
 Prints for each: inputs tried, how many were refused with a message, the slowest, and how much memory the process came
 to hold at most. Anything but a message stops it with the traceback and the seed that leads there.
@@ -14,7 +14,7 @@ import time
 
 import torch
 
-READERS = ("checkpoint", "contours", "dicom", "recipes")
+READERS = ("checkpoint", "contours", "dicom", "images", "recipes")
 SLOWEST = 10.0  # seconds; more is a hang
 MOST_MIB = 512  # that reading may add to what the process held
 

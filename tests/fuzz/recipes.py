@@ -11,10 +11,11 @@ from typing import Any
 
 import segkit
 from segkit import UserError, toml
-from segkit.identity import identity
+from segkit.identity import evaluation_identity, training_identity
 from segkit.recipe import Recipe
 from segkit.registry import Registry
 from segkit.testing.values import filled
+from segkit.training.device import settled
 from segkit.training.events import Job, Limit
 from segkit.training.trial import run_trial
 from tests.small import BASE
@@ -110,9 +111,10 @@ def run_one_batch(tree: dict[str, Any]) -> None:
         path = Path(name) / "recipe.toml"
         path.write_text(toml.dumps(tree), encoding="utf-8")
         recipe = Recipe.load(path)
+        recipe = recipe.model_copy(update={"train": settled(recipe.train, 1)})
         job = Job(
             recipe=recipe.dump(), run=Path(name), folder=Path("a/seed-1"), variant="a", seed=1, fold=None,
-            identity=identity(recipe), limit=Limit(batches=1),
+            identity=training_identity(recipe), evaluation=evaluation_identity(recipe), limit=Limit(batches=1),
         )  # fmt: skip
         last = list(run_trial(job, stop=lambda: False))[-1]
         assert last.kind == "finished" or "is not finite" in last.text, last.text

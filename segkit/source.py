@@ -7,13 +7,14 @@ import functools
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from segkit.plugins import PACKAGE
 from segkit.signatures import where
 
+PACKAGE = "segkit_plugins"  # the parent of all plugin modules
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 CHANGING = {"add", "append", "clear", "extend", "insert", "pop", "popleft", "remove", "setdefault", "update"}
 
@@ -44,8 +45,16 @@ class Source:
         """Return the last line of the author that an exception went through."""
         while error.__traceback__ is None and error.__cause__ is not None:
             error = error.__cause__
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if self.owns(frame.filename)]
-        return shown(frames[-1].filename, frames[-1].lineno) if frames else None
+        own = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if self._owns(frame)]
+        return shown(own[-1][0].f_code.co_filename, own[-1][1]) if own else None
+
+    def _owns(self, frame: FrameType) -> bool:
+        """Return whether a frame runs the author's code: this file or package, or one beside it that it uses."""
+        if self.owns(frame.f_code.co_filename):
+            return True
+        parts = getattr(self.factory, "__module__", "").split(".")
+        used = str(frame.f_globals.get("__name__")).split(".")
+        return parts[0] == used[0] == PACKAGE and used[-1].startswith("_")
 
     def running(self) -> str | None:
         """Return the innermost line of the author that is being run."""
@@ -86,6 +95,14 @@ class Source:
                 if isinstance(node, (ast.Call, ast.Constant)) and id(node) not in asked and _names_cuda(node):
                     return self._at(node)
         return None
+
+    def mentioning(self, names: Collection[str]) -> str | None:
+        """Return the first line of the component that uses one of the names, alone or after a dot."""
+        nodes = [node for definition in self.definitions for node in ast.walk(definition)]
+        used = [node for node in nodes if isinstance(node, ast.Attribute) and node.attr in names]
+        alone = [node for node in nodes if isinstance(node, ast.Name) and node.id in names]
+        found: list[ast.expr] = [*used, *alone]
+        return self._at(min(found, key=lambda node: node.lineno)) if found else None
 
     def state_line(self) -> str | None:
         """Return the first line that changes something which outlives a call."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from segkit.testing.source import Source
+from segkit.source import Source
 
 Happened = Callable[[str, list[Tensor], Any], bool]
 CONSTANT = (
@@ -97,21 +96,3 @@ def draws() -> Happened:
     """Return what tells that an operation drew from torch's global generator."""
     before = torch.get_rng_state()
     return lambda name, tensors, result: not torch.equal(torch.get_rng_state(), before)
-
-
-def randomness() -> tuple[Any, ...]:
-    """Return the global random states of torch, numpy and Python, to be compared."""
-    numpys = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), numpys[1].tobytes(), numpys[2], random.getstate()  # type: ignore[index]
-
-
-@contextlib.contextmanager
-def unmoved() -> Iterator[None]:
-    """Give the global random generators back as they were."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])

@@ -1,0 +1,143 @@
+"""How a folder is laid out, by the names of its files: pairs of images and masks, or nothing that is read here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from segkit.datasets.headers import VOLUMES, volume
+from segkit.datasets.images import DICOM_SUFFIXES, KINDS
+from segkit.datasets.reading import files_below, is_folder, shortened
+
+MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
+MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
+SUNNYBROOK = re.compile(r"(^|/)(SCD[0-9]{7}|SCD_ManualContours|SCD_IMAGES_[0-9]+|contours-manual/IRCCI-expert)/", re.I)
+ACDC = re.compile(r"(^|/)patient[0-9]{3}/patient[0-9]{3}_(frame[0-9]+(_gt)?|4d)\.nii(\.gz)?$")
+NNUNET = re.compile(r"(^|/)(imagesTr|labelsTr)/")
+PAIR_DEPTH = 2  # folders below the root in which images' and masks' folders are looked for
+SCAN_DEPTH = 7
+MOST_FOLDERS = 60  # side by side that are compared with each other
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A folder of images beside one of masks, relative to the root, and how many names they share."""
+
+    images: str
+    masks: str
+    common: int
+
+
+def scan(root: Path, faults: list[str]) -> list[str]:
+    """Return the files below a folder, relative to it; what cannot be looked at is added to `faults`."""
+    return [path.relative_to(root).as_posix() for path in files_below(root, root, SCAN_DEPTH, faults)]
+
+
+def stem(file: str) -> str | None:
+    """Return the path of an image file without its ending; None for other files."""
+    head, dot, ending = file.rpartition(".")
+    return head if dot and f".{ending.lower()}" in KINDS else None
+
+
+def pairs(files: Iterable[str]) -> list[Pair]:
+    """Return the folders of images that lie beside one of masks with the same names, those with most first."""
+    stems: dict[str, set[str]] = defaultdict(set)
+    for file in files:
+        name = stem(file)
+        parts = name.split("/") if name else []
+        for depth in range(1, min(PAIR_DEPTH, len(parts) - 1) + 1):
+            stems["/".join(parts[:depth])].add("/".join(parts[depth:]))
+    beside: dict[str, list[str]] = defaultdict(list)
+    for folder in stems:
+        beside[folder.rpartition("/")[0]].append(folder)
+    found = []
+    for folders in beside.values():
+        masks = [folder for folder in folders if _is_mask(folder)][:MOST_FOLDERS]
+        images = [folder for folder in folders if not _is_mask(folder)][:MOST_FOLDERS]
+        shared = [Pair(one, other, len(stems[one] & stems[other])) for one, other in product(images, masks)]
+        found += [max(shared, key=lambda pair: pair.common)] if shared else []
+    return sorted((pair for pair in found if pair.common), key=lambda pair: (-pair.common, pair.images.count("/")))
+
+
+def _is_mask(folder: str) -> bool:
+    return any(word in folder.rpartition("/")[2].lower() for word in MASK_WORDS)
+
+
+def kinds(files: Iterable[str]) -> str:
+    """Return how many files of which ending there are."""
+    counts = Counter(_ending(file) for file in files)
+    shown = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(6))
+    return shown + (f" and {len(counts) - 6} more kinds" if len(counts) > 6 else "")
+
+
+def _ending(file: str) -> str:
+    name = file.rpartition("/")[2].lower()
+    double = next((ending for ending in (".nii.gz", ".tar.gz") if name.endswith(ending)), None)
+    return double or (f".{name.rpartition('.')[2]}" if "." in name else "without ending")
+
+
+def is_sunnybrook(files: Iterable[str]) -> bool:
+    """Return whether files lie as in the Sunnybrook Cardiac Data as published."""
+    return any(SUNNYBROOK.search(file) for file in files)
+
+
+def why_none(root: Path, files: list[str]) -> str:
+    """Return why no reader fits a folder, and what to do."""
+    if not files:
+        hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
+        folders = sum(1 for path in root.iterdir() if is_folder(path) and not path.name.startswith("."))
+        said = f", but for {hidden} hidden file(s)" if hidden else ""
+        return f"holds {folders} folder(s), but no files{said}." if folders else f"is empty{said}."
+    volumes = Counter(kind for file in files if (kind := volume(file)))
+    images = [name for file in files if (name := stem(file))]
+    advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "
+    advice += "reader: segkit new data NAME."
+    if volumes:
+        return f"{_published(files)}{sum(volumes.values())} {volumes.most_common(1)[0][0]} volumes; {VOLUMES}."
+    if not images:
+        return f"no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but {kinds(files)}."
+    if any(NNUNET.search(file) for file in files):
+        return f"{_published(files)}its images' names should be those of their masks: take _0000 off. {advice}"
+    known = set(images)
+    twins = [name for name in images if (match := MASK_SUFFIX.fullmatch(name)) and match[1] in known][:1]
+    if twins:
+        return f"images and masks lie in one folder ({twins[0]} is a mask): put the masks into another. {advice}"
+    if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
+        return f"{len(images)} DICOM images, but no masks and no contours (PXXcontours-manual). {advice}"
+    alike = _alike(files)
+    if alike:
+        listed = " and ".join(alike)
+        return f"{listed} hold files of the same names. Which are masks? Call that folder masks. {advice}"
+    return f"no known layout: {len(images)} images ({kinds(files)}), but no masks of the same names. {advice}"
+
+
+def _published(files: list[str]) -> str:
+    """Return the name of a published layout that files have, for the beginning of a sentence."""
+    if any(ACDC.search(file) for file in files):
+        return "the layout of ACDC (patient001/patient001_frame01.nii.gz): "
+    if any(NNUNET.search(file) for file in files):
+        return "the layout of nnU-Net and the Medical Segmentation Decathlon (imagesTr, labelsTr): "
+    return ""
+
+
+def _alike(files: list[str]) -> list[str]:
+    """Return two folders in the root that share names of images."""
+    seen: dict[str, str] = {}
+    for file in files:
+        folder, _, name = (stem(file) or "").partition("/")
+        if name and seen.setdefault(name, folder) != folder:
+            return [seen[name], folder]
+    return []
+
+
+def several(found: list[Pair]) -> str:
+    """Return what to say where more than one pair is there."""
+    listed = shortened((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
+    return (
+        f"{len(found) - 1} more pair(s) of folders, which the lines below leave out: {listed}. One pair is read: put "
+        "all images below one folder, one for each patient, and the masks below another in the same way."
+    )

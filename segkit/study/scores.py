@@ -1,0 +1,159 @@
+"""All values of the trials that are compared, as arrays; what a structure counts that was rightly left empty.
+
+A metric is undefined where a structure is neither there nor predicted. If such a structure just dropped out, a variant
+that marks something in a healthy patient would be compared on other patients than the one that rightly marks nothing,
+and lose nothing by it. So, where any of the compared trials marks a structure whose truth is empty, a trial that leaves
+it empty gets the metric's best value there; where none does, and for metrics that declare no best value, it stays
+undefined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.study.reading import TrialRecord
+from segkit.study.rows import Codes, Flags
+from segkit.study.statistics import Table
+
+Training = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The values of a study. Arrays are (trainings, cases, channels); the folds of a seed are one training.
+
+    Attributes:
+        trainings: variant and seed of each.
+        cases, channels, metrics, patients: names; a case without patient is one of its own.
+        owners: (cases,) the number of each case's patient, ascending.
+        nameless: (cases,) whether the case names no patient.
+        held: what was validated.
+        truth, predicted: whether the mask has any pixel.
+        values: by metric, NaN where it is undefined or was not computed.
+        undefined: by metric, whether it was computed and is not defined.
+        granted: by metric, where a structure rightly left empty got the best value.
+    """
+
+    trainings: list[Training]
+    cases: list[str]
+    channels: list[str]
+    metrics: list[str]
+    patients: list[str]
+    owners: Codes
+    nameless: Flags
+    held: Flags
+    truth: Flags
+    predicted: Flags
+    values: dict[str, Table]
+    undefined: dict[str, Flags]
+    granted: dict[str, Flags]
+
+    def rows(self, variant: str) -> list[int]:
+        """Return the trainings of a variant."""
+        return [row for row, (name, _) in enumerate(self.trainings) if name == variant]
+
+    def columns(self, channel: str | None) -> slice:
+        """Return a channel, or all for None."""
+        if channel is None:
+            return slice(None)
+        number = self.channels.index(channel)
+        return slice(number, number + 1)
+
+    def by_patient(self, metric: str, channel: str | None) -> Table:
+        """Return the (trainings, patients) means over each patient's defined values, NaN where none is."""
+        total, count = _sums(self.values[metric][..., self.columns(channel)])
+        if not self.cases:
+            return np.full((len(self.trainings), 0), np.nan)
+        starts = np.searchsorted(self.owners, np.arange(len(self.patients)))
+        return _mean(np.add.reduceat(total, starts, axis=1), np.add.reduceat(count, starts, axis=1))
+
+    def by_case(self, metric: str, rows: Sequence[int]) -> Table:
+        """Return the (cases,) means over channels and some trainings, NaN where nothing is defined."""
+        total, count = _sums(self.values[metric][list(rows)])
+        return _mean(total.sum(axis=0), count.sum(axis=0))
+
+    def holders(self, channel: str | None) -> Flags:
+        """Return (trainings, patients): whether a training validated any case of the patient."""
+        found = np.zeros((len(self.trainings), len(self.patients)), bool)
+        held = np.any(self.held[..., self.columns(channel)], axis=-1)
+        for row, cases in enumerate(held):
+            found[row, self.owners[cases]] = True
+        return found
+
+
+def _sums(values: Table) -> tuple[Table, NDArray[np.int64]]:
+    defined = ~np.isnan(values)
+    return np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1)
+
+
+def _mean(total: Table, count: NDArray[np.int64]) -> Table:
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def rightly_empty(held: Flags, truth: Flags, predicted: Flags) -> Flags:
+    """Return where a training rightly left a structure empty that another marked, from arrays of (trainings, ...)."""
+    empty = held & ~truth
+    return empty & ~predicted & (empty & predicted).any(axis=0)
+
+
+def gather(trials: Sequence[TrialRecord], best: Callable[[str], float | None]) -> Scores:
+    """Return the values of the trials that are compared.
+
+    Args:
+        trials: finished, with the rows of their cases.csv.
+        best: a metric's best value, None where it declares none.
+    """
+    trainings = list(dict.fromkeys((trial.variant, trial.seed) for trial in trials))
+    cases, owners, nameless, patients = _cases(trials)
+    channels, metrics = (list(dict.fromkeys(n for t in trials if t.rows for n in t.rows.keys.names[k])) for k in (2, 3))
+    shape = len(trainings), len(cases), len(channels)
+    held, truth, predicted = (np.zeros(shape, bool) for _ in range(3))
+    computed = np.zeros((len(metrics), *shape), bool)
+    values = np.full((len(metrics), *shape), np.nan)
+    places = {name: number for number, name in enumerate(cases)}
+    for trial in trials:
+        if trial.rows is None:
+            continue
+        keys = trial.rows.keys
+        case = np.array([places[name] for name in keys.names[0]], np.int32)[keys.codes[0]]
+        channel = np.array([channels.index(name) for name in keys.names[2]], np.int32)[keys.codes[2]]
+        metric = np.array([metrics.index(name) for name in keys.names[3]], np.int32)[keys.codes[3]]
+        at = (trainings.index((trial.variant, trial.seed)), case, channel)
+        held[at], truth[at], predicted[at] = True, trial.rows.truth, trial.rows.predicted
+        computed[(metric, *at)], values[(metric, *at)] = True, trial.rows.values
+    values[~np.isfinite(values)] = np.nan
+    right = rightly_empty(held, truth, predicted)
+    granted = np.zeros_like(computed)
+    for number, name in enumerate(metrics):
+        value = best(name)
+        if value is not None:
+            granted[number] = right & computed[number] & np.isnan(values[number])
+            values[number][granted[number]] = value
+    undefined = computed & np.isnan(values)
+    by_name = [dict(zip(metrics, part, strict=True)) for part in (values, undefined, granted)]
+    return Scores(
+        trainings, cases, channels, metrics, patients, owners, nameless, held, truth, predicted, *by_name
+    )  # fmt: skip
+
+
+def _cases(trials: Sequence[TrialRecord]) -> tuple[list[str], Codes, Flags, list[str]]:
+    """Return the cases by patient, each case's patient, whether it names none, and the patients."""
+    patient_of: dict[str, str] = {}
+    seen: set[int] = set()
+    for trial in trials:
+        if trial.rows is None or id(trial.rows.keys) in seen:  # trials share their keys
+            continue
+        seen.add(id(trial.rows.keys))
+        (cases, names, _, _), codes = trial.rows.keys.names, trial.rows.keys.codes
+        for case, row in zip(*np.unique(codes[0], return_index=True), strict=True):
+            patient_of.setdefault(cases[case], names[codes[1, row]])
+    patients = list(dict.fromkeys(patient or case for case, patient in patient_of.items()))
+    numbers = {name: number for number, name in enumerate(patients)}
+    owner = {case: numbers[patient or case] for case, patient in patient_of.items()}
+    ordered = sorted(owner, key=owner.__getitem__)
+    owners = np.array([owner[case] for case in ordered], np.int32)
+    return ordered, owners, np.array([not patient_of[case] for case in ordered], bool), patients

@@ -1,0 +1,115 @@
+"""How a trial is saved, and how it goes on from what was saved."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+import torch
+
+from segkit import files
+from segkit.blame import blame
+from segkit.errors import UserError
+from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
+from segkit.training import checkpoint
+from segkit.training.history import History
+from segkit.training.record import Record
+from segkit.training.state import load_optimizer
+
+
+def save_best(record: Record) -> None:
+    """Write the weights of now as best.safetensors."""
+    checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), record.meta("best"))
+
+
+def save_last(record: Record) -> None:
+    """Write everything that training changes as last.safetensors."""
+    state, device = record.parts.state, record.parts.device
+    extra = {
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "rng": {"cpu": torch.get_rng_state()}
+        | ({"cuda": torch.cuda.get_rng_state(device.device)} if device.is_cuda else {}),
+        "epoch": state.epoch,
+        "batch": state.batch,
+        "step": state.step,
+        "rate": state.rate,
+        "sums": state.sums,
+        "first_batch": state.first_batch,
+        "history": record.history.state(),
+        "best": list(record.best) if record.best else None,
+        "warnings": record.warnings,
+        "seconds": record.seconds_so_far(),
+    }
+    try:
+        checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
+    except TypeError as error:  # it says which part of the state cannot be saved
+        slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
+        blame([state.parts[slot]] if slot in state.parts else [], error)
+
+
+def restore(record: Record) -> str:
+    """Go on from last.safetensors where there is one; return what to tell, "" for a new start.
+
+    Raises:
+        UserError: the checkpoint is damaged, of another trial, or the data is not what it was trained on.
+    """
+    path = record.folder / "last.safetensors"
+    if not path.exists():
+        return _restore_finished(record)
+    found = checkpoint.load(path, with_state=True)
+    if found.meta["training_number"] != TRAINING_NUMBER:
+        raise UserError(f"{path}: {older(found.meta['training_number'])}. Train anew with --fresh.")
+    changed = not_resumable(differences(refilled(found.meta["recipe"], str(path)), record.recipe.dump()))
+    if changed:
+        what = "; ".join(f"{key} {text}" for key, text in changed.items())
+        raise UserError(f"{path}: belongs to another trial: {what}. Train anew with --fresh.")
+    if found.meta["fingerprint"] != record.parts.fingerprint:
+        raise UserError(
+            f"{path}: the data has changed since this trial began (its fingerprint differs). "
+            "Restore the data, or train anew with --fresh."
+        )
+    state, kept = record.parts.state, found.state
+    if kept is None:
+        raise UserError(f"{path}: holds no training state. Train anew with --fresh.")
+    checkpoint.load_into(state.model, found.weights, str(path))
+    load_optimizer(state.optimizer, kept["optimizer"])
+    state.schedule.load_state_dict(kept["schedule"])
+    state.scaler.load_state_dict(kept["scaler"])
+    torch.set_rng_state(kept["rng"]["cpu"])
+    device = record.parts.device
+    if device.is_cuda and "cuda" in kept["rng"]:
+        torch.cuda.set_rng_state(kept["rng"]["cuda"], device.device)
+    state.epoch, state.batch, state.step = kept["epoch"], kept["batch"], kept["step"]
+    state.rate = kept["rate"]
+    state.sums = kept["sums"].to(device.device) if kept["sums"] is not None else None
+    state.first_batch, record.history = kept["first_batch"], History.of(kept["history"])
+    record.best = (kept["best"][0], kept["best"][1]) if kept["best"] else None
+    record.warnings, record.seconds = kept["warnings"], kept["seconds"]
+    if state.epoch > record.recipe.train.epochs:
+        return "trained already: evaluated again"
+    return f"goes on in epoch {state.epoch}, after step {state.step}"
+
+
+def _restore_finished(record: Record) -> str:
+    """Take over a finished trial without last.safetensors, which can be evaluated again; return what to tell."""
+    try:
+        status = files.read_json(record.folder / "trial.json")
+        rows = list(csv.DictReader(io.StringIO(files.read_text(record.folder / "metrics.csv"), newline="")))
+        history = History()
+        for row in rows:
+            history.append({name: float(cell) if cell else math.nan for name, cell in row.items()})
+        best = int(status["best_epoch"])
+        if not len(history) == status["epochs_done"] == record.recipe.train.epochs or status["limited"]:
+            return ""
+        if not (record.folder / "best.safetensors").is_file():
+            return ""
+        record.history, record.best = history, (math.nan, best)
+        record.warnings, record.seconds = status["warnings"], status["seconds"]
+        record.parts.state.first_batch = status["first_batch"]
+    except (UserError, ValueError, KeyError, TypeError):
+        return ""
+    record.parts.state.epoch = record.recipe.train.epochs + 1
+    return "trained already: evaluated again"

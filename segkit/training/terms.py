@@ -1,0 +1,185 @@
+"""The summands of what is minimised; a fault in one is told with its name, file and line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segkit.blame import blame, fault, misfit
+from segkit.component import Component
+from segkit.errors import UserError
+from segkit.source import Source
+from segkit.watch import Happened, breaks_graph, changes, place_where, turns_infinite
+
+Parameters = Sequence[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One summand: the component of a recipe, and what it built.
+
+    Attributes:
+        component: a loss or a regularizer.
+        compute: a loss of logits and target, or a penalty of named parameters.
+    """
+
+    component: Component
+    compute: Callable[..., Any]
+
+    @classmethod
+    def of(cls, component: Component) -> Term:
+        """Build a component.
+
+        Raises:
+            ComponentError: it cannot be built; the message names it.
+        """
+        try:
+            term = cls(component, component.build())
+            _ = term.names
+        except (Exception, SystemExit) as error:
+            blame(component, error)
+        return term
+
+    @functools.cached_property
+    def name(self) -> str:
+        """The name as in the recipe, e.g. "loss.dice"."""
+        return f"{self.component.entry.registry.slot}.{self.component.name}"
+
+    @functools.cached_property
+    def weight(self) -> float:
+        """The factor."""
+        return self.component.weight
+
+    @functools.cached_property
+    def foreign(self) -> bool:
+        """Whether it is a plugin's, whose values are looked at."""
+        return self.component.entry.foreign
+
+    @functools.cached_property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the summands of a loss that is a sum (see `segkit.losses`), none otherwise."""
+        return () if inspect.isfunction(self.compute) else tuple(getattr(self.compute, "parts", ()))
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The name, or one a part."""
+        return [f"{self.name}.{part}" for part in self.parts] or [self.name]
+
+    @functools.cached_property
+    def proximal(self) -> bool:
+        """Whether it is a regularizer that steps after the optimizer rather than a penalty."""
+        return not inspect.isfunction(self.compute) and bool(getattr(self.compute, "proximal", False))
+
+    def __call__(self, *handed: Any) -> Sequence[Tensor]:
+        """Return the values: of logits and target for a loss, of the named parameters for a regularizer.
+
+        Raises:
+            ComponentError: it raised, or gave no scalar tensor.
+        """
+        try:
+            found = tuple(self.compute.terms(*handed)) if self.parts else (self.compute(*handed),)  # type: ignore[attr-defined]
+        except (Exception, SystemExit) as error:
+            blame(self.component, error)
+        if self.foreign:
+            for value in found:
+                if not (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
+                    raise fault(self.component, _not_a_scalar(value))
+            if len(found) != len(self.names):
+                raise fault(self.component, f"it names {len(self.parts)} parts, but gives {len(found)} terms.")
+        return found
+
+    def closely(self, *handed: Any) -> Sequence[Tensor]:
+        """Call it, and see to it that it leaves alone what it is handed, and computes where that lies.
+
+        Raises:
+            ComponentError: it does not.
+        """
+        if not self.foreign:
+            return self(*handed)
+        tensors = _named(handed)
+        before = [tensor.detach().clone() for _, tensor in tensors]
+        found = self(*handed)
+        for (name, now), then in zip(tensors, before, strict=True):
+            if not _same_bits(now.detach(), then):
+                raise self.damage(name, *handed)
+        if any(value.device != tensors[0][1].device for value in found if tensors):
+            raise fault(self.component, f"its value lies on {found[0].device}, its inputs on {tensors[0][1].device}.")
+        if not torch.is_grad_enabled():
+            torch.set_grad_enabled(True)
+            raise fault(self.component, "it switches gradients off for all that follows. Use `with torch.no_grad():`.")
+        return found
+
+    def damage(self, name: str, *handed: Any) -> UserError:
+        """Return the error of a loss or penalty that wrote to what it was handed."""
+        if isinstance(handed[0], Tensor):
+            advice = "which validation and other losses need. Use operations without a trailing underscore, or a clone."
+            return fault(self.component, f"it writes to its {name}, {advice}", self._line(changes, *handed))
+        advice = "A step belongs in `step`, with `proximal = True`."
+        return fault(self.component, f"it changes the weights when called (first {name}). {advice}")
+
+    def not_finite(self, values: Sequence[float], scores: Tensor, *handed: Any) -> UserError:
+        """Return the error of a term that is not finite although the model's scores are."""
+        low, high = scores.detach().aminmax()
+        bad = next(value for value in values if not math.isfinite(value))
+        text = (
+            f"it gives {bad} by itself: the model's scores are finite ({float(low):.4g} to {float(high):.4g}). "
+            "Keep quotients, logarithms, powers and roots finite, with empty masks and large scores too."
+        )
+        return fault(self.component, text, self._line(lambda *tensors: turns_infinite, *handed))
+
+    def detached(self, *handed: Any) -> UserError:
+        """Return the error of a loss without a gradient."""
+        text = (
+            "its value has no gradient, so that nothing is learnt: the graph is cut (by detach, item, numpy, no_grad, "
+            "rounding or a comparison). Compute with differentiable operations on the logits."
+        )
+        return fault(self.component, text, self._line(lambda *tensors: breaks_graph, *handed, last=True))
+
+    def _line(self, happened: Callable[..., Happened], *handed: Any, last: bool = False) -> str | None:
+        """Return the author's line at which something happens to a loss's tensors, found out by calling it again."""
+        if not isinstance(handed[0], Tensor):
+            return None
+        cut = happened is changes
+        copies = [
+            tensor.detach().clone().requires_grad_(not cut and number == 0) for number, tensor in enumerate(handed)
+        ]
+        return place_where(Source(self.component.entry.factory), lambda: self(*copies), happened(*copies), last=last)
+
+    def step(self, parameters: Parameters, size: float) -> None:
+        """Apply a proximal regularizer.
+
+        Raises:
+            ComponentError: it raised.
+        """
+        try:
+            self.compute.step(parameters, size)  # type: ignore[attr-defined]
+        except (Exception, SystemExit) as error:
+            blame(self.component, error)
+
+
+def _not_a_scalar(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return f"{misfit(value, Tensor, 'tensor')} End with `.mean()` or `.sum()` of tensors."
+    if value.ndim:
+        return f"it gives shape {tuple(value.shape)}, no scalar: end with `.mean()` or `.sum()`."
+    return f"it gives {value.dtype}, no floating-point number."
+
+
+def _named(handed: Sequence[Any]) -> list[tuple[str, Tensor]]:
+    """Return the tensors that a loss (logits and target) or a regularizer (named parameters) is handed."""
+    if isinstance(handed[0], Tensor):
+        return list(zip(("logits", "target"), handed, strict=True))
+    found: Iterable[tuple[str, Tensor]] = handed[0]
+    return list(found)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal, a NaN being equal to itself."""
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)

@@ -1,0 +1,53 @@
+"""The image readers, fed with damaged PNG, TIFF, JPEG and BMP files, as images and as masks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from segkit import UserError
+from segkit.datasets.images import read_levels, read_picture
+from tests.fuzz.mutation import mutated
+
+ENDINGS = (".png", ".tif", ".jpg", ".bmp")
+FILE = Path(tempfile.gettempdir()) / f"segkit-fuzz-{os.getpid()}.png"  # the content counts, not the name
+
+
+@functools.cache
+def seed(ending: str, channels: int) -> bytes:
+    """Return a small valid file."""
+    pixels = np.arange(9 * 7 * channels, dtype=np.uint8).reshape(9, 7, channels)
+    return cv2.imencode(ending, pixels[..., 0] if channels == 1 else pixels)[1].tobytes()
+
+
+def mutate(chance: random.Random) -> bytes:
+    """Return a file that is nearly right."""
+    return mutated(seed(chance.choice(ENDINGS), chance.choice([1, 3])), chance)
+
+
+def one(data: bytes) -> bool:
+    """Read it both ways; return whether both were refused. Anything but a message is a crash."""
+    FILE.write_bytes(data)
+    refused = 0
+    try:
+        image = read_picture(FILE).pixels
+        assert image.ndim == 2
+        assert image.dtype in (np.uint8, np.uint16, np.float32)
+        assert np.isfinite(image).all()
+    except UserError as error:
+        assert FILE.name in str(error)
+        refused += 1
+    try:
+        assert read_levels(FILE).ndim == 2
+    except UserError as error:
+        assert FILE.name in str(error)
+        refused += 1
+    finally:
+        FILE.unlink()
+    return refused == 2

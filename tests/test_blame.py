@@ -1,0 +1,343 @@
+"""Wrong plugins of every slot, and unusual right ones: `check` and `run` name the former with file and line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import segkit
+from segkit import plugins
+from segkit.testing.plugin import PluginReport, check_plugin
+from segkit.testing.surroundings import unmoved
+from segkit.training.events import Event
+from tests.fresh_plugins import fresh as fresh
+from tests.small import discs, kinds, train
+from tests.wrong_plugins import BLOCKS
+
+HEAD = """from __future__ import annotations
+
+import random
+
+import albumentations
+import numpy as np
+import torch
+from torch import nn
+
+import segkit
+from segkit import datasets, initializers, losses, metrics, models, optimizers, regularizers, schedulers, transforms
+from segkit import upsamplers
+from segkit.datasets import Case, Dataset
+from segkit.types import Array, Count, Fraction, Positive, Tensor
+
+"""
+FIRST = HEAD.count("\n") + 1  # the line of the decorator
+SMALL = (
+    "data={ discs = { patients = 3, size = 24 } }", "transforms={ train = [], eval = [] }", "model.unet.widths=[2, 4]",
+    "train.epochs=1", "train.batch_size=2",
+)  # fmt: skip
+USED = {
+    "loss": "loss={ bad = {} }",
+    "regularizer": "regularizer={ bad = {} }",
+    "model": "model={ bad = {} }",
+    "upsampler": "model.unet.upsampler=bad",
+    "initializer": "model.unet.initializer=bad",
+    "optimizer": "optimizer={ bad = {} }",
+    "scheduler": "scheduler={ bad = {} }",
+    "transform": "transforms.train=['bad']",
+    "data": "data={ bad = {} }",
+    "metric": "metrics={ bad = {}, dice = {} }",
+}
+HANDED = {
+    "loss": "logits: Tensor, target: Tensor",
+    "regularizer": "named_parameters: object",
+    "model": "in_channels: int, out_channels: int",
+    "upsampler": "in_channels: int, out_channels: int",
+    "initializer": "module: nn.Module",
+    "optimizer": "parameters: object",
+    "scheduler": "optimizer: object, epochs: int, steps_per_epoch: int",
+    "transform": "",
+    "data": "",
+    "metric": "prediction: Array, truth: Array, spacing_mm: object",
+}
+PLURALS = {"loss": "losses", "data": "datasets"}
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong plugin.
+
+    Attributes:
+        slot: its slot.
+        body: the function's body; `@` begins the line that is to be named, else it is the definition.
+        checked: words of `check`'s fault, None where `check` cannot know.
+        run: words of the failed trial's message, None where the trial is none the worse.
+        doc: its docstring.
+    """
+
+    slot: str
+    body: str
+    checked: str | None
+    run: str | None
+
+    def source(self) -> str:
+        plural = PLURALS.get(self.slot, f"{self.slot}s")
+        head = f'{HEAD}@{plural}.register("bad")\ndef bad({HANDED[self.slot]}) -> object:\n    """Is wrong."""\n'
+        return head + "".join(f"    {line.removeprefix('@')}\n" for line in self.body.splitlines())
+
+    def lines(self) -> set[int]:
+        """Return the lines that may be named."""
+        marked = {FIRST + 3 + n for n, line in enumerate(self.body.splitlines()) if line.startswith("@")}
+        return marked or ({FIRST, FIRST + 3, FIRST + 4} if self.slot == "transform" else {FIRST})
+
+
+CASES = """cases = []
+for number in range(8):
+    image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
+    masks = np.zeros((1, 16, 16), bool)
+    masks[:, 4:10, 4:9] = True
+    cases.append(Case(f"c{number}", f"p{number // 2}", image, masks, (1.0, 1.0)))
+"""
+
+
+def _read(block: str) -> tuple[str, Wrong]:
+    name, slot, checked, run, body = block.strip("\n").split("\n", 4)
+    words = [line.partition(": ")[2] for line in (checked, run)]
+    return name, Wrong(slot, body, *(None if text == "-" else text for text in words))
+
+
+WRONG = dict(_read(block) for block in BLOCKS.split("=== ")[1:])
+
+
+@pytest.fixture(autouse=True)
+def _alone(fresh: Path) -> Iterator[None]:
+    if "discs" not in segkit.datasets:
+        segkit.datasets.register("discs")(discs)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with unmoved():
+        yield
+    torch.set_num_threads(threads)
+
+
+def checked(folder: Path, source: str, *sets: str) -> PluginReport:
+    (folder / "mine.py").write_text(source, encoding="utf-8")
+    return check_plugin(Path("mine.py"), sets)
+
+
+def trained(folder: Path, source: str, *sets: str) -> list[Event]:
+    (folder / "mine.py").write_text(source, encoding="utf-8")
+    plugins.load([folder], entry_points=False)
+    assert plugins.failures() == []
+    return train(folder / "run", *SMALL, *sets)
+
+
+@pytest.mark.parametrize("what", [what for what, wrong in WRONG.items() if wrong.checked is not None])
+def test_check_names_a_wrong_plugin(what: str, tmp_path: Path) -> None:
+    wrong = WRONG[what]
+    report = checked(tmp_path, wrong.source())
+    found = [
+        finding for finding in report.findings if finding.kind == "fault" and (wrong.checked or "") in finding.text
+    ]
+    assert found, [str(finding) for finding in report.findings]
+    places = {finding.place for finding in found}
+    assert places & {f"mine.py:{line}" for line in (*wrong.lines(), FIRST)}, places
+
+
+@pytest.mark.parametrize("what", [what for what, wrong in WRONG.items() if wrong.run is not None])
+def test_run_names_a_wrong_plugin(what: str, tmp_path: Path) -> None:
+    wrong = WRONG[what]
+    events = trained(tmp_path, wrong.source(), USED[wrong.slot])
+    assert kinds(events)[-1] == "failed", events[-1]
+    text = events[-1].text
+    assert (wrong.run or "") in text
+    assert re.search(rf"(?:{wrong.slot}\.|transform )bad \(mine\.py:([0-9]+)\): ", text), text
+    assert any(f"(mine.py:{line})" in text for line in wrong.lines()), text
+    assert "`segkit check mine.py`" in text
+    assert "Traceback" not in text
+    assert "\n" not in text
+
+
+# Right, if unusual: slot, what stands above the function, the function's body, what it is registered with.
+METRIC_COUNTS = """p, t = np.asarray(prediction) >= 0.5, truth
+tp, fp, fn, tn = int((p & t).sum()), int((p & ~t).sum()), int((~p & t).sum()), int((~p & ~t).sum())
+"""
+RIGHT: dict[str, tuple[str, str, str]] = {
+    "specificity": ("metric", METRIC_COUNTS + "return tn / (tn + fp) if tn + fp else float('nan')", ""),
+    "negative predictive value": ("metric", METRIC_COUNTS + "return tn / (tn + fn) if tn + fn else float('nan')", ""),
+    "accuracy": ("metric", "return float((prediction == truth).mean())", ""),
+    "error rate": ("metric", "return float((prediction != truth).mean())", ", lower_is_better=True, best=0.0"),
+    "volume difference": (
+        "metric",
+        "return float(abs(int(prediction.sum()) - int(truth.sum())))",
+        ", lower_is_better=True, best=0.0",
+    ),
+    "Brier score": (
+        "metric",
+        "return float(np.square(prediction - truth).mean())",
+        ', uses="probability", lower_is_better=True, best=0.0',
+    ),
+    "cross-entropy in torch": (
+        "metric",
+        "p = torch.from_numpy(prediction).double().clamp(1e-6, 1 - 1e-6)\n"
+        "return nn.functional.binary_cross_entropy(p, torch.from_numpy(truth).double())",
+        ', uses="probability", lower_is_better=True',
+    ),
+    "kappa": (
+        "metric",
+        METRIC_COUNTS
+        + "n = tp + fp + fn + tn\n"
+        + "chance = ((tp + fp) * (tp + fn) + (tn + fn) * (tn + fp)) / n**2\n"
+        + "return ((tp + tn) / n - chance) / (1 - chance) if chance < 1 else float('nan')",
+        "",
+    ),
+    "Matthews' correlation": (
+        "metric",
+        METRIC_COUNTS
+        + "whole = float(tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)\n"
+        + "return (tp * tn - fp * fn) / whole**0.5 if whole else 0.0",
+        "",
+    ),
+    "number of components": (
+        "metric",
+        "from scipy import ndimage\nreturn abs(ndimage.label(prediction)[1] - ndimage.label(truth)[1])",
+        ", lower_is_better=True, best=0.0",
+    ),
+    "boundary IoU": (
+        "metric",
+        "from scipy import ndimage\n"
+        "if not prediction.any() and not truth.any():\n    return float('nan')\n"
+        "p, t = (mask & ~ndimage.binary_erosion(mask, iterations=2) for mask in (prediction, truth))\n"
+        "return float((p & t).sum() / max((p | t).sum(), 1))",
+        "",
+    ),
+    "Hausdorff in a box": (
+        "metric",
+        "from scipy.spatial.distance import directed_hausdorff\n"
+        "if not prediction.any() or not truth.any():\n"
+        "    return float('nan') if prediction.any() == truth.any() else float(np.hypot(*truth.shape))\n"
+        "p, t = (np.argwhere(mask) * np.array(spacing_mm or (1.0, 1.0)) for mask in (prediction, truth))\n"
+        "return max(directed_hausdorff(p, t)[0], directed_hausdorff(t, p)[0])",
+        ", lower_is_better=True, best=0.0",
+    ),
+    "a threshold of its own": ("metric", METRIC_COUNTS + "return 2 * tp / max(2 * tp + fp + fn, 1)", ""),
+    "a loss of torch's": ("loss", "return nn.functional.binary_cross_entropy_with_logits(logits, target)", ""),
+    "a loss that works on a copy": (
+        "loss",
+        "p = logits.clone().sigmoid_()\nt = target.clone()\nt[t > 2] = 2\nreturn (p - t).square().mean()",
+        "",
+    ),
+    "a loss in float64": ("loss", "return (logits.double().sigmoid() - target).square().mean()", ""),
+    "a loss with a generator of its own": (
+        "loss",
+        "generator = torch.Generator(logits.device).manual_seed(0)\n"
+        "chosen = torch.rand(logits.shape[2:], generator=generator, device=logits.device) > -1\n"
+        "return (chosen * (logits.sigmoid() - target).square()).mean()",
+        "",
+    ),
+    "an optimizer of noise": (
+        "optimizer",
+        "class Odd(torch.optim.SGD):\n"
+        "    @torch.no_grad()\n"
+        "    def step(self, closure=None):\n"
+        "        super().step()\n"
+        "        for group in self.param_groups:\n"
+        "            for weight in group['params']:\n"
+        "                weight.add_(1e-6 * torch.randn_like(weight))\n"
+        "return Odd(parameters, lr=0.01)",
+        "",
+    ),
+    "a scheduler by step": (
+        "scheduler",
+        "return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step)), 'step'",
+        "",
+    ),
+    "a model with frozen weights": (
+        "model",
+        "made = nn.Sequential(nn.Conv2d(in_channels, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, out_channels, 1))\n"
+        "made[0].requires_grad_(False)\nreturn made",
+        "",
+    ),
+    "an upsampler of two steps": (
+        "upsampler",
+        "return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels),"
+        " nn.Upsample(scale_factor=2))",
+        "",
+    ),
+    "a data set of lists": ("data", CASES + 'return Dataset("bad", ["blob"], cases)', ""),
+}
+
+
+@pytest.mark.parametrize("what", RIGHT)
+def test_an_unusual_plugin_is_right(what: str, tmp_path: Path) -> None:
+    slot, body, traits = RIGHT[what]
+    source = Wrong(slot, body, None, None).source().replace('register("bad")', f'register("bad"{traits})')
+    events = trained(tmp_path, source.replace("Is wrong.", "Undefined where the quotient is."), USED[slot])
+    assert kinds(events)[-1] == "finished", events[-1].text
+    report = check_plugin(Path("mine.py"))
+    assert [str(finding) for finding in report.findings if finding.kind == "fault"] == []
+
+
+NEEDY = (
+    HEAD
+    + '''
+@datasets.register("needy")
+def needy(*, root: Path, count: Count = 1) -> Dataset:
+    """Reads a folder of one array."""
+    image = np.load(root / "image.npy")
+    cases = [Case(f"c{n}", f"p{n}", image.copy(), image[None] > 9, (1.0, 1.0)) for n in range(count)]
+    return Dataset("needy", ("blob",), tuple(cases))
+
+
+@losses.register("scaled")
+def scaled(logits: Tensor, target: Tensor, *, scale: Positive) -> Tensor:
+    """A squared error."""
+    return (logits.sigmoid() - target).square().mean() * scale
+'''
+)
+
+
+def test_check_is_given_what_a_component_needs(tmp_path: Path) -> None:
+    source = NEEDY.replace("import random\n", "import random\nfrom pathlib import Path\n")
+    np.save(tmp_path / "image.npy", np.arange(64, dtype=np.uint8).reshape(8, 8))
+    (found,) = checked(tmp_path, source).findings
+    assert found.text == "not tried: needs root. Give root: `segkit check mine.py --set root=...`."
+    for flags in ([f"root={tmp_path}"], [f"needy.root={tmp_path}", "needy.count=2"], [f"data.needy.root={tmp_path}"]):
+        assert check_plugin(Path("mine.py"), flags).findings == ()
+    with pytest.raises(
+        segkit.UserError, match=r"--set roof=x: no component has this parameter in mine\.py \(needy: root"
+    ):
+        check_plugin(Path("mine.py"), ["roof=x"])
+    with pytest.raises(segkit.UserError, match=r"loss\.scaled\.scale: .*greater than 0"):
+        check_plugin(Path("mine.py"), ["scaled.scale=-1"])
+    assert [item.component for item in check_plugin(Path("mine.py"), ["scale=2.5"]).checked] == [
+        "data.needy", "loss.scaled",
+    ]  # fmt: skip
+
+
+def test_a_setting_changed_by_an_import_is_said(tmp_path: Path) -> None:
+    report = checked(tmp_path, HEAD + "torch.set_default_dtype(torch.float64)\n")
+    said = "when imported it changes a global setting (torch.set_default_dtype) for all that follows."
+    assert said in [finding.text for finding in report.findings if finding.kind == "fault"]
+
+
+def test_a_wrong_plugin_that_is_installed_or_in_a_notebook_is_tried_from_python(tmp_path: Path) -> None:
+    @segkit.losses.register("of_a_notebook")
+    def of_a_notebook(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        raise LookupError("nothing here")
+
+    events = train(tmp_path / "run", *SMALL, "loss={ of_a_notebook = {} }")
+    assert 'itself: `segkit.testing.check(segkit.losses["of_a_notebook"])`' in events[-1].text
+
+
+def test_a_batch_that_is_not_finite_is_saved_for_a_plugin_s_loss_too(tmp_path: Path) -> None:
+    events = trained(tmp_path, WRONG["loss NaN"].source(), USED["loss"])
+    assert "loss.bad is not finite at epoch 1, step 1 (loss.bad = nan). loss.bad (mine.py:" in events[-1].text
+    assert "learning rate" not in events[-1].text
+    assert (tmp_path / "run/only/seed-1/nonfinite.safetensors").is_file()
+    assert "The batch is in " in events[-1].text

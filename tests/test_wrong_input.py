@@ -1,0 +1,239 @@
+"""What people type by mistake: each is answered with one message that names it and says what to do, and status 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from segkit import toml
+from segkit.cli import main
+from tests.small import BASE, train
+
+VARIED = {"compare_with": "a", "variants": [{"label": "a"}, {"label": "b", "train": {"seed": 2}}]}
+BEST = "runs/tiny/only/seed-1/best.safetensors"
+FILES = {
+    "tiny.toml": toml.dumps(BASE | {"loss": {"dice_mix": {}}, "study": VARIED}),
+    "one.toml": toml.dumps(BASE | {"loss": {"dice_mix": {}}}),
+    "empty.toml": "",
+    "blank.toml": " \n# only this\n",
+    "pyproject.toml": "[build-system]\nrequires = []\n[project]\nname = 'x'\n[tool.ruff]\n",
+    "broken.toml": "[train]\nepochs = = 3\n",
+    "deep.toml": "a = " + "[" * 600 + "]" * 600,
+    "tables.toml": f"[{'.'.join('a' * 600)}]\nb = 1\n",
+    "dots.toml": "a." * 100_000 + "b = 1",
+    "digits.toml": "[train]\nseed = " + "9" * 4500,
+    "hex.toml": "[train]\nseed = 0x" + "f" * 4000,
+    "float.toml": "[optimizer.Adam]\nlr = 1e999999\n",
+    "many.toml": "\n".join(f"k{number} = 1" for number in range(20_000)),
+    "big.toml": f"title = '{'x' * 1_000_000}'",
+    "grid.toml": "[study.grid]\n" + "".join(f"'optimizer.Adam.{k}' = {list(range(1, 31))}\n" for k in "abcd"),
+    "gridempty.toml": "[study.grid]\n'train.epochs' = []\n",
+    "gridtwice.toml": "[study.grid]\n'train.epochs' = [1, 1]\n",
+    "lr.toml": "[study.grid]\n'optimizer.adam.lr' = [0.1, 0.2]\n",
+    "own.toml": "[[study.variants]]\nlabel = 'a'\nloss.dice = {}\n[[study.variants]]\nlabel = 'b'\nloss.bce = {}\n"
+    "drop = ['loss']\n[loss.dice]\n",
+    "seeded.toml": "[study]\nseeds = [1, 2]\n",
+    "twice.toml": "[[study.variants]]\nlabel = 'a'\n[[study.variants]]\nlabel = 'a'\ntrain.seed = 2\n",
+    "long.toml": f"[[study.variants]]\nlabel = '{'x' * 100_000}'\n",
+    "lines.toml": '[[study.variants]]\nlabel = "a\\nb"\n',
+    "escape.toml": '[train]\n"epo\\u001b[31mchs" = 3\n',
+    "seeds.toml": "[study]\nseeds = [1, 1]\n",
+    "zero.toml": "[loss.dice]\nweight = 0\n",
+    "folds.toml": "[split]\nfolds = 2\nfold = 3\n",
+    "manyfolds.toml": "[split]\nfolds = 1000000000\n",
+    "studies.toml": "studies = ['gone.toml']\n",
+    "circle.toml": "studies = ['circle.toml']\n",
+    "drop.toml": "drop = ['loss']\n",
+    "reference.toml": "[study]\ncompare_with = 'x'\n",
+    "exclusive.toml": "[loss.cross_entropy]\n",
+    "zerobyte.toml": 'extends = "a\\u0000b"\n',
+    "text.txt": "hello\n",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a trained trial, recipes that are wrong, and things that are no files."""
+    folder = tmp_path_factory.mktemp("wrong")
+    train(folder / "runs/tiny", "train.epochs=1", "model.unet.widths=[2]")
+    for name, text in FILES.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    for number in range(3000):
+        (folder / f"c{number}.toml").write_text(f'extends = "c{number + 1}.toml"\n')
+    (folder / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    (folder / "short.safetensors").write_bytes(b"x")
+    (folder / "garbage.safetensors").write_bytes(b"x" * 100)
+    for name in ("pipe.toml", "pipe.safetensors"):
+        os.mkfifo(folder / name)
+    (folder / "dir").mkdir()
+    (folder / "dead").symlink_to("nowhere")
+    (folder / "loop.toml").symlink_to("loop.toml")
+    return folder
+
+
+WRONG = [
+    ("run", "Missing argument 'RECIPE...'. See `segkit run --help`"),
+    ("run gone.toml", "gone.toml: no such recipe"),
+    ("run empty.toml", "empty.toml: holds nothing: an empty file is no recipe"),
+    ("run blank.toml", "blank.toml: holds nothing"),
+    ("run pyproject.toml", "pyproject.toml: no recipe: it holds build-system, project, tool"),
+    ("run broken.toml", "broken.toml:2: not valid TOML"),
+    ("run binary.toml", "binary.toml: not a text file in UTF-8"),
+    ("run deep.toml", "deep.toml: nested too deeply"),
+    ("run tables.toml", "tables.toml:1: nested too deeply"),
+    ("run dots.toml", "dots.toml:1: nested too deeply"),
+    ("run digits.toml", "digits.toml:2: an integer of thousands of digits"),
+    ("run hex.toml", "hex.toml: an integer that takes more than 64 bits"),
+    ("run float.toml", "float.toml:2: optimizer.Adam.lr: must be a finite number, got inf"),
+    ("run many.toml", "many.toml: no recipe"),
+    ("run big.toml", "big.toml: larger than 1,000,000 bytes"),
+    ("run grid.toml", "grid.toml:1: study: 810,000 trials"),
+    ("run gridempty.toml", 'gridempty.toml:2: study.grid."train.epochs": must be a list of at least 1 value'),
+    ("run gridtwice.toml", 'gridtwice.toml:2: study.grid."train.epochs": epochs=1 is there twice'),
+    ("run twice.toml", 'twice.toml:4: study.variants.1.label: "a" is the label of the variant at twice.toml:2'),
+    ("run long.toml", "long.toml:1: study.variants.0.label: has 100,000 characters"),
+    ("run lines.toml", "lines.toml:1: study.variants.0.label: must be one line"),
+    ("run escape.toml", "Did you mean 'epochs'?"),
+    ("run seeds.toml", "seeds.toml:2: study.seeds: 1 is there twice"),
+    ("run zero.toml", "zero.toml:1: loss: every loss has weight 0"),
+    ("run folds.toml", "folds.toml:1: split: fold = 3, but there are only 2 folds"),
+    ("run manyfolds.toml", "manyfolds.toml:2: split.folds: must be 1000 or less"),
+    ("run studies.toml", "gone.toml: no such recipe"),
+    ("run circle.toml", "circle.toml: its studies hold no recipe"),
+    ("run drop.toml", "drop.toml:1: drop: nothing called 'loss' is inherited"),
+    ("run reference.toml", "reference.toml:2: study.compare_with: there is only one variant"),
+    ("run exclusive.toml", 'channels = "exclusive"'),
+    ("run zerobyte.toml", "zerobyte.toml:1: extends: must be the name of one file"),
+    ("run c0.toml", "extends: a chain of more than 32 files, from c0.toml to c32.toml"),
+    ("run pipe.toml", "pipe.toml: a pipe, no file"),
+    ("run dir", "dir: a folder, no file"),
+    ("run dead", "dead: cannot be read"),
+    ("run loop.toml", "loop.toml: cannot be read"),
+    ("run /dev/null", "/dev/null: a device, no file"),
+    ("run text.txt", "text.txt:1: not valid TOML"),
+    (f"run {BEST}", "best.safetensors: not a text file"),
+    ("run one.toml --with gone.toml", "gone.toml: no such recipe"),
+    ("run one.toml --with pipe.toml", "pipe.toml: a pipe, no file"),
+    ("run one.toml --with empty.toml", "empty.toml: holds nothing"),
+    ("run one.toml --with pyproject.toml", "pyproject.toml: no recipe"),
+    ("run one.toml --set", "Option '--set' requires an argument"),
+    ("run one.toml --set x", "--set x: should be path=value"),
+    ("run one.toml --set =3", "--set =3: should be path=value"),
+    ("run one.toml --set train.epochs=", "--set train.epochs=: has no value"),
+    ("run one.toml --set train.epochs=x", '--set train.epochs=x: train.epochs: must be a whole number, got "x"'),
+    ("run one.toml --set train.epochs=-1", "train.epochs: must be 1 or more, got -1"),
+    ("run one.toml --set train.epochs=1e3", "train.epochs: must be a whole number, got 1000.0"),
+    ("run one.toml --set train.epochs=nan", "train.epochs: must be a whole number, got nan"),
+    ("run one.toml --set train=3", "train: must be a table, got 3"),
+    ("run one.toml --set train.epochs.x=3", "train.epochs: must be a whole number, got the table { x = 3 }"),
+    ("run one.toml --set train..epochs=3", "'train..epochs' is no path"),
+    ("run one.toml --set train.epochs=[1", "the value is not valid TOML: [1"),
+    ("run one.toml --set train.epochs=99999999999999999999", "more than 64 bits"),
+    ("run one.toml --set train.device=gpu", 'must be "auto", "cpu", "mps", "cuda" or "cuda:N", got "gpu"'),
+    ("run one.toml --set train.device=cuda:99", "train.device: 'cuda:99' is not here"),
+    ("run one.toml --set train.precision=fp16", 'train.precision: "fp16" needs a GPU'),
+    ("run one.toml --set train.workers=100000000", 'must be 1024 or less, or "auto"'),
+    ("run one.toml --set optimizer.Adan.lr=1", "Did you mean 'Adam'?"),
+    ("run one.toml --set model=[]", "model: must be one model"),
+    ("run one.toml --set loss=3", "loss: must be a table of losses by name, got 3"),
+    ("run one.toml --set channels=both", 'channels: must be "independent" or "exclusive", got "both"'),
+    ("run one.toml --set split.validation=1", "split.validation: must be below 1, got 1"),
+    ("run one.toml --set split.train_fraction=0", "split.train_fraction: must be above 0, got 0"),
+    ("run one.toml --set data.discs.patients=1", "cannot be split"),
+    ("run one.toml --set data.rvsc.root=gone", "gone: no such folder"),
+    ("run one.toml --set drop=['scheduler']", "drop: nothing called 'scheduler' is inherited"),
+    ("run tiny.toml --set study.variants.7.label=x", "the list has 2 items, counted from 0"),
+    ("run tiny.toml --set study.compare_with=nobody", "no variant is labelled 'nobody'"),
+    ("run lr.toml --set optimizer.Adam.lr=0.3", "--set optimizer.Adam.lr=0.3: has no effect: lr.toml:2 varies"),
+    ("run own.toml --set loss.dice.epsilon=2 --set loss.bce.weight=2", "loss.bce.weight=2: has no effect in"),
+    ("run seeded.toml --set train.seed=5", "--set train.seed=5: has no effect: seeded.toml:2 gives the seeds"),
+    ("run one.toml --fold 0", "--fold 0: split.fold: must be 1 or more, got 0"),
+    ("run one.toml --fold 2", "--fold 2: split: fold = 2, but there are no folds"),
+    ("run one.toml --fold x", "'--fold': must be a whole number"),
+    ("run one.toml --jobs 0", "--jobs 0: must be a number from 1 to 1,024, or auto"),
+    ("run one.toml --jobs -1", "--jobs -1: must be a number"),
+    ("run one.toml --jobs abc", "--jobs abc: must be a number"),
+    ("run one.toml --jobs ٣", "--jobs ٣: must be a number"),
+    ("run one.toml --overfit 0", "'--overfit': must be 1 or more"),
+    ("run one.toml --overfit x", "'--overfit': must be a whole number"),
+    ("run one.toml --dry-run --overfit 2", "--dry-run --overfit: a dry run keeps nothing"),
+    ("run one.toml --name ../x", "--name '../x': must be the name of one folder. Use --out for another place"),
+    ("run one.toml --name ..", "--name '..': must be the name of one folder"),
+    ("run one.toml tiny.toml --name x", "--name x: names one run folder, but 2 recipes are given"),
+    ("run one.toml --out text.txt", "text.txt is a file and no folder"),
+    ("run one.toml --out /dev/null", "/dev/null is a device and no folder"),
+    ("run one.toml --out dead", "dead is a link to nothing"),
+    ("run one.toml --out text.txt/x", "text.txt is a file and no folder"),
+    ("run one.toml --plugins gone", "gone: no such plugin folder or file"),
+    ("run one.toml --nonsense", "No such option: --nonsense"),
+    ("eval", "Missing argument 'CHECKPOINT'"),
+    ("eval gone.safetensors", "gone.safetensors: no such checkpoint"),
+    ("eval one.toml", "one.toml: damaged or no checkpoint"),
+    ("eval dir", "dir: no file"),
+    ("eval garbage.safetensors", "garbage.safetensors: damaged or no checkpoint"),
+    ("eval short.safetensors", "short.safetensors: damaged: too short"),
+    ("eval pipe.safetensors", "pipe.safetensors: no file"),
+    (f"eval {BEST} --csv dir", "dir: cannot be written: a folder is there already"),
+    (f"eval {BEST} --csv text.txt/x.csv", "text.txt is a file and no folder"),
+    (f"eval {BEST} --csv /dev/null", "/dev/null: cannot be written: a device is there already"),
+    (f"eval {BEST} --device gpu", 'train.device: must be "auto", "cpu", "mps", "cuda" or "cuda:N", got "gpu"'),
+    (f"eval {BEST} --set x", "--set x: should be path=value"),
+    (f"eval {BEST} --set data.rvsc.root=gone", "gone: no such folder"),
+    (f"eval {BEST} --set data.discs.patient=3", "Did you mean 'patients'?"),
+    (f"predict {BEST}", "Missing argument 'IMAGE...'"),
+    (f"predict {BEST} gone.png", "gone.png"),
+    (f"predict {BEST} text.txt", "text.txt"),
+    (f"predict {BEST} text.txt --out text.txt", "text.txt: cannot be written: a file is there already"),
+    (f"predict {BEST} a/x.png b/x.png", "two images are called x"),
+    ("report", "Missing argument 'RUN'"),
+    ("report gone", "gone: no run folder"),
+    ("report dir", "dir: no run folder (it has no recipe.toml)"),
+    ("report text.txt", "text.txt: a file, no run folder"),
+    ("list nothing", "no slot is called 'nothing'"),
+    ("list losses metrics", "unexpected extra argument"),
+    ("show dise", "Did you mean 'dice'?"),
+    ("show los.dice", "no slot is called 'los'. Did you mean 'losses'?"),
+    ("show pipe.toml", "pipe.toml: a pipe, no file"),
+    ("show dice --set x=1", "dice: --set and --with are for recipes"),
+    ("info one.toml", "one.toml: damaged or no checkpoint"),
+    ("info pipe.safetensors", "pipe.safetensors: no file"),
+    ("check gone", "gone: no such file or folder"),
+    ("check text.txt", "text.txt: neither a recipe"),
+    ("check empty.toml", "empty.toml: holds nothing"),
+    ("check pipe.toml", "pipe.toml: a pipe, no file"),
+    (f"check {BEST}", "a checkpoint"),
+    ("new loss", "Missing argument 'NAME'"),
+    ("new loss ../x", "'../x' is no name for a plugin"),
+    ("new loss dice", "the loss 'dice' is there already"),
+    ("new loss abcd --folder text.txt", "text.txt is a file and no folder"),
+    ("schema --out dir", "dir: cannot be written: a folder is there already"),
+    ("schema --out text.txt/x", "text.txt is a file and no folder"),
+    ("fly", "No such command 'fly'"),
+]
+
+
+def call(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Return exit status, stdout and stderr of a command."""
+    monkeypatch.setattr(sys, "argv", ["segkit", *words])
+    with pytest.raises(SystemExit, match=r"^\d+$") as ended:
+        main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.mark.parametrize(("line", "message"), WRONG, ids=[line for line, _ in WRONG])
+def test_wrong_input_is_answered_with_one_message(
+    line: str, message: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    words = line.split()
+    status, out, err = call([*words, "--jobs", "1"] if "one.toml" in words[1:2] else words, monkeypatch, capsys)
+    assert status == 2, out + err
+    assert message in err
+    assert out == ""
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 3
+    assert all(char.isprintable() or char == "\n" for char in err)
