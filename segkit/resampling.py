@@ -20,6 +20,7 @@ distortions stay nearest neighbour: they do not scale, and there it rounds to bo
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 Plane = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
+Matrix = tuple[float, float, float, float, float, float]  # from old to new (x, y), row by row
 
 FULL = 254  # an even number: half of it can be told from more and less
 HALF = FULL // 2
@@ -86,14 +88,13 @@ class _ByArea:
 
     def _decided(self, bits: Bits, move: Callable[[Plane], Plane]) -> Bits:
         """Move the coverage of each label and decide; see the module."""
-        labels = [int(label) for label in np.flatnonzero(np.bincount(bits.ravel())) if label]
-        planes = [move((bits == label) * np.uint8(FULL)) for label in labels]
-        if not planes:
+        labels = _labels(bits)
+        if not labels:
             return np.zeros(move(np.zeros(bits.shape, np.uint8)).shape, bits.dtype)
-        rows, columns = planes[0].shape
-        board = _chessboard(-(-rows // 64) * 64, -(-columns // 64) * 64)[:rows, :columns]
+        planes = [move((bits == label).view(np.uint8) * np.uint8(FULL)) for label in labels]
+        board = _chessboard(*planes[0].shape)
         if len(labels) == 1:
-            return np.where(planes[0] + board > HALF, bits.dtype.type(labels[0]), bits.dtype.type(0))
+            return (planes[0] + board > HALF) * bits.dtype.type(labels[0])  # type: ignore[no-any-return]
         winner, most = _winner(planes, labels, board, bits.dtype)
         if self._exclusive:
             return winner
@@ -101,21 +102,26 @@ class _ByArea:
             return winner * (most >= HALF)
         return _by_channel(planes, labels, winner)
 
-    def _mapped(self, bits: Bits, matrix: NDArray[np.float64], size: tuple[int, ...], border: int) -> Bits:
-        """Map the part that holds anything, by a matrix (2 or 3, 3) from old to new (x, y)."""
+    def _mapped(self, bits: Bits, matrix: Matrix, size: tuple[int, ...], border: int) -> Bits:
+        """Map the part that holds anything, into pictures of a size (rows, columns)."""
         found = np.zeros(size, bits.dtype)
-        soft, reach = _softener(matrix)
-        old = _grown(_box(bits), reach + 1, bits.shape)
-        corners = matrix[:2] @ np.array([[x, y, 1] for x in (old[0] - 1, old[2]) for y in (old[1] - 1, old[3])]).T
-        low = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
-        high = np.minimum(np.ceil(corners.max(axis=1)).astype(int) + 1, size[::-1])
-        if old[0] >= old[2] or (low >= high).any():
+        x, y, width, height = _box(bits)
+        if not width:
             return found
-        part = np.array(matrix[:2], np.float64)
-        part[:, 2] = part @ (old[0], old[1], 1) - low
-        window = (int(high[0] - low[0]), int(high[1] - low[1]))
+        soft, reach = _softener(matrix)
+        left, top = max(x - reach - 1, 0), max(y - reach - 1, 0)
+        right, bottom = min(x + width + reach + 1, bits.shape[1]), min(y + height + reach + 1, bits.shape[0])
+        a, b, c, d, e, f = matrix
+        columns = [a * x + b * y + c for x in (left - 1, right) for y in (top - 1, bottom)]
+        rows = [d * x + e * y + f for x in (left - 1, right) for y in (top - 1, bottom)]
+        low = max(math.floor(min(columns)), 0), max(math.floor(min(rows)), 0)
+        high = min(math.ceil(max(columns)) + 1, size[1]), min(math.ceil(max(rows)) + 1, size[0])
+        if low[0] >= high[0] or low[1] >= high[1]:
+            return found
+        window = high[0] - low[0], high[1] - low[1]
+        part = np.array([[a, b, a * left + b * top + c - low[0]], [d, e, d * left + e * top + f - low[1]]])
         found[low[1] : high[1], low[0] : high[0]] = self._decided(
-            bits[old[1] : old[3], old[0] : old[2]],
+            bits[top:bottom, left:right],
             lambda plane: cv2.warpAffine(soft(plane), part, window, flags=cv2.INTER_LINEAR, borderMode=border),  # type: ignore
         )
         return found
@@ -161,10 +167,10 @@ class _Resized(_ByArea):
             return cv2.resize(bits, size[::-1], interpolation=flag)  # type: ignore[return-value]
         if all(float(side).is_integer() for side in shrink):
             return self._averaged(bits, size, int(shrink[0]), int(shrink[1]))
-        matrix = _centred(shrink)
+        a, b, x, c, d, y = _centred(shrink)
         if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):
-            matrix[:, 2] -= [_skew(new, step) for new, step in zip(size[::-1], shrink[::-1], strict=True)]
-        return self._mapped(bits, matrix, size, cv2.BORDER_REPLICATE)
+            x, y = x - _skew(size[1], shrink[1]), y - _skew(size[0], shrink[0])
+        return self._mapped(bits, (a, b, x, c, d, y), size, cv2.BORDER_REPLICATE)
 
     def _averaged(self, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
         """Average over blocks of pixels."""
@@ -184,9 +190,11 @@ class _Warped(_ByArea):
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
-        matrix, flag = params["matrix"], self._transform.interpolation
-        linear = matrix[:2, :2]
-        if flag in NEAREST or np.abs(linear @ linear.T - np.eye(2)).max() < 1e-6 or abs(np.linalg.det(linear)) < 1e-6:
+        flag = self._transform.interpolation
+        matrix: Matrix = tuple(params["matrix"][:2].ravel().tolist())
+        a, b, _, c, d, _ = matrix
+        turned = max(abs(a * a + b * b - 1), abs(c * c + d * d - 1), abs(a * c + b * d)) < 1e-6
+        if flag in NEAREST or turned or abs(a * d - b * c) < 1e-6:
             nearest = flag if flag in NEAREST else cv2.INTER_NEAREST
             return self._own(bits, params, mask_interpolation=nearest)  # type: ignore[no-any-return]
         size = tuple(int(np.round(side)) for side in params["output_shape"])
@@ -201,18 +209,20 @@ def _box(bits: Bits) -> tuple[int, int, int, int]:
     return tuple(cv2.boundingRect(bits if bits.dtype == np.uint8 else (bits > 0).astype(np.uint8)))  # type: ignore
 
 
-def _grown(box: tuple[int, int, int, int], by: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a box that is `by` larger on each side, as far as there are pixels."""
-    x, y, width, height = box
-    if not width:
-        return 0, 0, 0, 0
-    return max(x - by, 0), max(y - by, 0), min(x + width + by, shape[1]), min(y + height + by, shape[0])
+def _labels(bits: Bits) -> list[int]:
+    """Return the distinct values of a bit map beside 0, in order."""
+    top = int(bits.max())
+    if top <= 1:
+        return [1] * top
+    if top <= 8:
+        return [label for label in range(1, top) if (bits == label).any()] + [top]
+    return [int(label) for label in np.flatnonzero(np.bincount(bits.ravel())) if label]
 
 
-def _centred(shrink: list[float]) -> NDArray[np.float64]:
+def _centred(shrink: list[float]) -> Matrix:
     """Return the matrix of a resizing, (x, y) of pixel centres, from old pixels in a new one along (rows, columns)."""
     tall, wide = shrink
-    return np.array([[1 / wide, 0, (1 / wide - 1) / 2], [0, 1 / tall, (1 / tall - 1) / 2]])
+    return 1 / wide, 0.0, (1 / wide - 1) / 2, 0.0, 1 / tall, (1 / tall - 1) / 2
 
 
 def _skew(new: int, step: float) -> float:
@@ -225,14 +235,15 @@ def _skew(new: int, step: float) -> float:
     return float(np.mean(sampled - (at + 0.5) * step + 0.5)) / step
 
 
-def _softener(matrix: NDArray[np.float64]) -> tuple[Callable[[Plane], Plane], int]:
+def _softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
     """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
-    (a, b), (c, d) = matrix[:2, :2].tolist()
+    a, b, _, c, d, _ = matrix
     twelve = 12 * (a * d - b * c) ** 2
-    x, y = _kernel((b * b + d * d) / twelve - TENT), _kernel((a * a + c * c) / twelve - TENT)
-    reach = max(len(x), len(y)) // 2
-    if not reach:
+    wide, tall = (b * b + d * d) / twelve - TENT, (a * a + c * c) / twelve - TENT
+    if max(wide, tall) < TENT / 10:
         return lambda plane: plane, 0
+    x, y = _kernel(wide), _kernel(tall)
+    reach = max(len(x), len(y)) // 2
     return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
 
 
@@ -262,9 +273,13 @@ def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
     return np.where(np.isin(found, [0, *labels]), found, winner)
 
 
-@functools.lru_cache(maxsize=64)
 def _chessboard(rows: int, columns: int) -> Plane:
-    return (np.add.outer(np.arange(rows), np.arange(columns)) & 1).astype(np.uint8)
+    return _large_chessboard(-(-max(rows, columns) // 512) * 512)[:rows, :columns]
+
+
+@functools.lru_cache(maxsize=4)
+def _large_chessboard(side: int) -> Plane:
+    return (np.add.outer(np.arange(side), np.arange(side)) & 1).astype(np.uint8)
 
 
 def _kernel(variance: float) -> NDArray[np.float64]:
@@ -274,8 +289,8 @@ def _kernel(variance: float) -> NDArray[np.float64]:
     reach = 1
     while variance > reach * (reach + 1) / 3 and reach < 32:
         reach += 1
-    inner = np.arange(1 - reach, reach)
-    end = min((variance * len(inner) - (inner**2).sum()) / (2 * (reach**2 - variance)), 1.0)
-    weights: NDArray[np.float64] = np.array([end, *np.ones(len(inner)), end])
-    weights /= weights.sum()
-    return weights
+    inner = 2 * reach - 1
+    squares = (reach - 1) * reach * inner / 3
+    end = min((variance * inner - squares) / (2 * (reach**2 - variance)), 1.0)
+    one = 1 / (inner + 2 * end)
+    return np.array([end * one, *[one] * inner, end * one])
