@@ -1,20 +1,14 @@
 """Resampling of masks: by area, with the geometry of their image.
 
 Nearest neighbour moves masks against their image where both are scaled, by up to half a pixel, and loses thin
-structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, 0 to 254, which is
-averaged over the area of the new pixel where it shrinks (over blocks of pixels for whole factors, else by linear
-interpolation after a blur that together vary as that area does), and interpolated linearly where it grows. What a new
-pixel holds is then decided once:
+structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, which is averaged over
+the area of the new pixel where it shrinks (over blocks of pixels for whole factors, else by linear interpolation after
+a blur that together vary as that area does), and interpolated linearly where it grows. What a new pixel holds is then
+decided once (`segkit.coverage`).
 
-- Exclusive classes: the label that covers most of it, background included, so that no gaps open between neighbours.
-- Independent channels: each channel that covers more than half of it. Channels that do not overlap before do not
-  overlap after, nested ones stay nested, and no combination arises that was not there: where one would, the pixel
-  takes the label that covers most of it.
-- Ties, as the half-covered pixels of straight edges are when a size is halved: the lower label on one colour of a
-  chessboard, the higher on the other, so that edges keep their place and structures their area.
-
-Where the image itself is sampled by nearest neighbour, masks take the very pixels that the image takes. Rotations and
-distortions stay nearest neighbour: they do not scale, and there it rounds to both sides alike.
+Distortions, and rotations by so little that whole structures lie at one fraction of a pixel, interpolate coverage
+without a blur; other rotations stay nearest neighbour, which rounds to all sides alike there. Where the image itself is
+sampled by nearest neighbour, masks take the very pixels that the image takes.
 """
 
 from __future__ import annotations
@@ -28,12 +22,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.uint8]
-Bits = NDArray[np.uint8] | NDArray[np.uint16]
+from segkit.coverage import FULL, Bits, Plane, decided, labels_in
+
 Matrix = tuple[float, float, float, float, float, float]  # from old to new (x, y), row by row
 
-FULL = 254  # an even number: half of it can be told from more and less
-HALF = FULL // 2
 NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
 TENT = 1 / 6  # the variance of linear interpolation, square pixels
 
@@ -47,25 +39,24 @@ def follow_images(transform: Any, exclusive: bool) -> None:
         transform: of Albumentations.
         exclusive: whether channels are exclusive classes.
     """
-    import albumentations as a
+    import albumentations
 
     for inner in getattr(transform, "transforms", ()):
         follow_images(inner, exclusive)
-    if isinstance(transform, a.Downscale):
-        _replace(transform, _Lowered(transform, exclusive))
+    follower = next((by for kinds, by in _followers() if isinstance(transform, kinds)), None)
+    if follower is None:
         return
-    scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
-    kind = _Resized if isinstance(transform, (*scaling, a.CropAndPad)) else _Warped
-    if kind is _Warped and not isinstance(transform, a.Affine):
-        return
-    own = not type(transform).apply_to_mask.__module__.startswith("albumentations.")
+    is_dual = isinstance(transform, albumentations.DualTransform)
+    own = is_dual and not type(transform).apply_to_mask.__module__.startswith("albumentations.")
     fills = getattr(transform, "fill_mask", None) not in (0, None)  # with a label of its own; only code can say so
     if not own and not fills:
-        _replace(transform, kind(transform, exclusive))
+        transform._key2func["mask"] = follower(transform, exclusive)  # is called with the mask and what was drawn
 
 
-def _replace(transform: Any, by: _ByArea) -> None:
-    transform._key2func["mask"] = by  # what Albumentations calls with the mask and what the transform drew
+def displaces(transform: Any) -> bool:
+    """Return whether a resizing, or a lowering of resolution, samples images by nearest neighbour."""
+    pair = getattr(transform, "interpolation_pair", {"": getattr(transform, "interpolation", None)})
+    return not set(pair.values()).isdisjoint(NEAREST)
 
 
 class _ByArea:
@@ -86,21 +77,9 @@ class _ByArea:
         finally:
             vars(self._transform).update(kept)
 
-    def _decided(self, bits: Bits, move: Callable[[Plane], Plane]) -> Bits:
-        """Move the coverage of each label and decide; see the module."""
-        labels = _labels(bits)
-        if not labels:
-            return np.zeros(move(np.zeros(bits.shape, np.uint8)).shape, bits.dtype)
-        planes = [move((bits == label).view(np.uint8) * np.uint8(FULL)) for label in labels]
-        board = _chessboard(*planes[0].shape)
-        if len(labels) == 1:
-            return (planes[0] + board > HALF) * bits.dtype.type(labels[0])  # type: ignore[no-any-return]
-        winner, most = _winner(planes, labels, board, bits.dtype)
-        if self._exclusive:
-            return winner
-        if all(label & (label - 1) == 0 for label in labels):  # no channels overlap
-            return winner * (most >= HALF)
-        return _by_channel(planes, labels, winner)
+    def _linear(self, plane: Plane, params: dict[str, Any]) -> Plane:
+        """Return what Albumentations makes of a plane of coverage."""
+        return self._own(plane, params, mask_interpolation=cv2.INTER_LINEAR)  # type: ignore[no-any-return]
 
     def _mapped(self, bits: Bits, matrix: Matrix, size: tuple[int, ...], border: int) -> Bits:
         """Map the part that holds anything, into pictures of a size (rows, columns)."""
@@ -120,9 +99,10 @@ class _ByArea:
             return found
         window = high[0] - low[0], high[1] - low[1]
         part = np.array([[a, b, a * left + b * top + c - low[0]], [d, e, d * left + e * top + f - low[1]]])
-        found[low[1] : high[1], low[0] : high[0]] = self._decided(
+        found[low[1] : high[1], low[0] : high[0]] = decided(
             bits[top:bottom, left:right],
             lambda plane: cv2.warpAffine(soft(plane), part, window, flags=cv2.INTER_LINEAR, borderMode=border),  # type: ignore
+            self._exclusive,
         )
         return found
 
@@ -132,8 +112,10 @@ class _Lowered(_ByArea):
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
-        if not set(self._transform.interpolation_pair.values()).isdisjoint(NEAREST):
-            return self._decided(bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL))
+        if displaces(self._transform):
+            return decided(
+                bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL), self._exclusive
+            )
         # The way down is by the factor, the way back from a whole number of pixels: together, they may scale a little.
         scale = params["scale"]
         shrink = [max(round(side * scale), 1) / (side * scale) for side in bits.shape]
@@ -178,9 +160,10 @@ class _Resized(_ByArea):
         x, y, width, height = _box(bits)
         left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)
         if width:
-            found[top:bottom, left:right] = self._decided(
+            found[top:bottom, left:right] = decided(
                 bits[top * tall : bottom * tall, left * wide : right * wide],
                 lambda plane: cv2.resize(plane, (right - left, bottom - top), interpolation=cv2.INTER_AREA),  # type: ignore
+                self._exclusive,
             )
         return found
 
@@ -194,29 +177,89 @@ class _Warped(_ByArea):
         matrix: Matrix = tuple(params["matrix"][:2].ravel().tolist())
         a, b, _, c, d, _ = matrix
         turned = max(abs(a * a + b * b - 1), abs(c * c + d * d - 1), abs(a * c + b * d)) < 1e-6
-        if flag in NEAREST or turned or abs(a * d - b * c) < 1e-6:
+        if flag in NEAREST or (turned and not _slight(params["matrix"])) or abs(a * d - b * c) < 1e-6:
             nearest = flag if flag in NEAREST else cv2.INTER_NEAREST
             return self._own(bits, params, mask_interpolation=nearest)  # type: ignore[no-any-return]
         size = tuple(int(np.round(side)) for side in params["output_shape"])
         if self._transform.border_mode == cv2.BORDER_CONSTANT:
             return self._mapped(bits, matrix, size, cv2.BORDER_CONSTANT)
         soft = _softener(matrix)[0]  # what lies beyond the borders may be anywhere, so all is mapped
-        return self._decided(bits, lambda plane: self._own(soft(plane), params, mask_interpolation=cv2.INTER_LINEAR))
+        return decided(bits, lambda plane: self._linear(soft(plane), params), self._exclusive)
+
+
+class _Distorted(_ByArea):
+    """Maps that scale little, if at all."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the moved bit map (H, W)."""
+        flag = self._transform.interpolation
+        if flag in NEAREST:
+            return self._own(bits, params, mask_interpolation=flag)  # type: ignore[no-any-return]
+        return decided(bits, lambda plane: self._linear(plane, params), self._exclusive)
+
+
+class _Rotated(_Distorted):
+    """Rotations, which stay nearest neighbour but for the slightest."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the moved bit map (H, W)."""
+        if _slight(params["matrix"]):
+            return super().__call__(bits, **params)
+        flag = self._transform.interpolation
+        return self._own(bits, params, mask_interpolation=flag if flag in NEAREST else cv2.INTER_NEAREST)  # type: ignore
+
+
+class _Grown(_ByArea):
+    """Dilation and erosion: of each channel, not of the numbers that stand for their combinations."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the bit map (H, W) of the grown or shrunken channels.
+
+        Where they would meet in a combination that was not there, a pixel keeps its label, or takes the lowest that
+        grows into it.
+        """
+        labels, kind = labels_in(bits), bits.dtype.type
+        found, kept = np.zeros_like(bits), np.zeros_like(bits)
+        for channel in range(max(labels, default=0).bit_length()):
+            found |= self._transform.apply(((bits >> channel) & 1).astype(np.uint8), **params) * kind(1 << channel)
+        new = ~np.isin(found, [0, *labels])
+        if new.any():
+            for label in reversed(labels):
+                grown = self._transform.apply((bits == label).astype(np.uint8), **params) > 0
+                kept[grown] = label
+            found[new] = np.where(bits > 0, bits, kept)[new]
+        return found
+
+
+@functools.cache
+def _followers() -> tuple[tuple[Any, type[_ByArea]], ...]:
+    """Return which of Albumentations' transforms are followed, and how."""
+    import albumentations as a
+
+    scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
+    distorting = (
+        *(a.ElasticTransform, a.GridDistortion, a.OpticalDistortion, a.PiecewiseAffine, a.ThinPlateSpline),
+        *(a.GridElasticDeform, a.Perspective),
+    )
+    return (
+        (a.Downscale, _Lowered),
+        ((*scaling, a.CropAndPad), _Resized),
+        (a.Affine, _Warped),
+        (distorting, _Distorted),
+        (a.Rotate, _Rotated),
+        (a.Morphological, _Grown),
+    )
+
+
+def _slight(matrix: NDArray[np.float64]) -> bool:
+    """Return whether a rotation is by less than 5.7 degrees, about none or a quarter turn, and no mere relabelling."""
+    turned = np.abs(matrix[:2, :2])
+    return bool(turned.max() > 0.995 and np.abs(matrix[:2] - np.round(matrix[:2])).max() > 1e-6)
 
 
 def _box(bits: Bits) -> tuple[int, int, int, int]:
     """Return x, y, width and height of the part of a bit map that holds anything; zeros for an empty one."""
     return tuple(cv2.boundingRect(bits if bits.dtype == np.uint8 else (bits > 0).astype(np.uint8)))  # type: ignore
-
-
-def _labels(bits: Bits) -> list[int]:
-    """Return the distinct values of a bit map beside 0, in order."""
-    top = int(bits.max())
-    if top <= 1:
-        return [1] * top
-    if top <= 8:
-        return [label for label in range(1, top) if (bits == label).any()] + [top]
-    return [int(label) for label in np.flatnonzero(np.bincount(bits.ravel())) if label]
 
 
 def _centred(shrink: list[float]) -> Matrix:
@@ -245,41 +288,6 @@ def _softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
     x, y = _kernel(wide), _kernel(tall)
     reach = max(len(x), len(y)) // 2
     return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
-
-
-def _winner(planes: list[Plane], labels: list[int], board: Plane, kind: Any) -> tuple[Bits, Plane]:
-    """Return the label that covers most of each pixel, and how much it covers; see the module for ties."""
-    most = np.full_like(planes[0], FULL)
-    for plane in planes:
-        cv2.subtract(most, plane, most)  # not below 0, where rounding would lead
-    winner = np.zeros(most.shape, kind)
-    for plane, label in zip(planes, labels, strict=True):
-        np.copyto(winner, kind.type(label), where=plane + board > most)
-        np.maximum(most, plane, out=most)
-    return winner, most
-
-
-def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
-    """Return the channels that cover more than half of each pixel, as far as their combinations are known."""
-    whole = np.sum(planes, axis=0, dtype=np.int32).clip(min=FULL)
-    found = np.zeros_like(winner)
-    for channel in range(max(labels).bit_length()):
-        bit = winner.dtype.type(1 << channel)
-        covered = np.zeros_like(whole)
-        for plane, label in zip(planes, labels, strict=True):
-            if label & int(bit):
-                covered += plane
-        found |= ((2 * covered > whole) | ((2 * covered == whole) & (winner & bit > 0))) * bit
-    return np.where(np.isin(found, [0, *labels]), found, winner)
-
-
-def _chessboard(rows: int, columns: int) -> Plane:
-    return _large_chessboard(-(-max(rows, columns) // 512) * 512)[:rows, :columns]
-
-
-@functools.lru_cache(maxsize=4)
-def _large_chessboard(side: int) -> Plane:
-    return (np.add.outer(np.arange(side), np.arange(side)) & 1).astype(np.uint8)
 
 
 def _kernel(variance: float) -> NDArray[np.float64]:
