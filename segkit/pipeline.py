@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from segkit.blame import explained, signed
 from segkit.component import Component
 from segkit.errors import UserError
-from segkit.resampling import follow_images
+from segkit.resampling import displaces, follow_images
 
 Image = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
 Pair = tuple[Image, Bits]
 Key = tuple[int, int, int]
+LINEAR = ("interpolation = 1", "interpolation_pair = { downscale = 3, upscale = 1 }")  # where Downscale, the latter
 
 
 class TransformError(UserError):
@@ -162,6 +163,11 @@ class Pipeline:
                 raise UserError(
                     f"transforms.eval: {name} moves pixels, but whole images are evaluated. "
                     "It belongs in transforms.train."
+                )
+            if displaces(transform):
+                raise UserError(
+                    f"transforms.eval: {name} samples the image by nearest neighbour, which moves all of it by up to "
+                    f"half a pixel against the truth. Set {LINEAR[isinstance(transform, a.Downscale)]}."
                 )
             if _without_luck(name, transform, [(probe, np.zeros_like(probe))], ["transforms.eval"]) is None:
                 raise UserError(

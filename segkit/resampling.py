@@ -1,25 +1,20 @@
 """Resampling of masks: by area, with the geometry of their image.
 
 Nearest neighbour moves masks against their image where both are scaled, by up to half a pixel, and loses thin
-structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, 0 to 254, which is
-averaged over the area of the new pixel where it shrinks (over blocks of pixels for whole factors, else by linear
-interpolation after a blur that together vary as that area does), and interpolated linearly where it grows. What a new
-pixel holds is then decided once:
+structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, which is averaged over
+the area of the new pixel where it shrinks (over blocks of pixels for whole factors, else by linear interpolation after
+a blur that together vary as that area does), and interpolated linearly where it grows. What a new pixel holds is then
+decided once (`segkit.coverage`).
 
-- Exclusive classes: the label that covers most of it, background included, so that no gaps open between neighbours.
-- Independent channels: each channel that covers more than half of it. Channels that do not overlap before do not
-  overlap after, nested ones stay nested, and no combination arises that was not there: where one would, the pixel
-  takes the label that covers most of it.
-- Ties, as the half-covered pixels of straight edges are when a size is halved: the lower label on one colour of a
-  chessboard, the higher on the other, so that edges keep their place and structures their area.
-
-Where the image itself is sampled by nearest neighbour, masks take the very pixels that the image takes. Rotations and
-distortions stay nearest neighbour: they do not scale, and there it rounds to both sides alike.
+Distortions, and rotations by so little that whole structures lie at one fraction of a pixel, interpolate coverage
+without a blur; other rotations stay nearest neighbour, which rounds to all sides alike there. Where the image itself is
+sampled by nearest neighbour, masks take the very pixels that the image takes.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +22,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.uint8]
-Bits = NDArray[np.uint8] | NDArray[np.uint16]
+from segkit.coverage import FULL, Bits, Plane, decided, labels_in
 
-FULL = 254  # an even number: half of it can be told from more and less
-HALF = FULL // 2
+Matrix = tuple[float, float, float, float, float, float]  # from old to new (x, y), row by row
+
 NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
 TENT = 1 / 6  # the variance of linear interpolation, square pixels
 
@@ -45,26 +39,24 @@ def follow_images(transform: Any, exclusive: bool) -> None:
         transform: of Albumentations.
         exclusive: whether channels are exclusive classes.
     """
-    import albumentations as a
+    import albumentations
 
     for inner in getattr(transform, "transforms", ()):
         follow_images(inner, exclusive)
-    if isinstance(transform, a.Downscale):
-        if not set(transform.interpolation_pair.values()).isdisjoint(NEAREST):  # moves the image by whole pixels
-            _replace(transform, _Lowered(transform, exclusive))
+    follower = next((by for kinds, by in _followers() if isinstance(transform, kinds)), None)
+    if follower is None:
         return
-    scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
-    kind = _Resized if isinstance(transform, (*scaling, a.CropAndPad)) else _Warped
-    if kind is _Warped and not isinstance(transform, a.Affine):
-        return
-    own = not type(transform).apply_to_mask.__module__.startswith("albumentations.")
+    is_dual = isinstance(transform, albumentations.DualTransform)
+    own = is_dual and not type(transform).apply_to_mask.__module__.startswith("albumentations.")
     fills = getattr(transform, "fill_mask", None) not in (0, None)  # with a label of its own; only code can say so
     if not own and not fills:
-        _replace(transform, kind(transform, exclusive))
+        transform._key2func["mask"] = follower(transform, exclusive)  # is called with the mask and what was drawn
 
 
-def _replace(transform: Any, by: _ByArea) -> None:
-    transform._key2func["mask"] = by  # what Albumentations calls with the mask and what the transform drew
+def displaces(transform: Any) -> bool:
+    """Return whether a resizing, or a lowering of resolution, samples images by nearest neighbour."""
+    pair = getattr(transform, "interpolation_pair", {"": getattr(transform, "interpolation", None)})
+    return not set(pair.values()).isdisjoint(NEAREST)
 
 
 class _ByArea:
@@ -85,49 +77,51 @@ class _ByArea:
         finally:
             vars(self._transform).update(kept)
 
-    def _decided(self, bits: Bits, move: Callable[[Plane], Plane]) -> Bits:
-        """Move the coverage of each label and decide; see the module."""
-        labels = [int(label) for label in np.flatnonzero(np.bincount(bits.ravel())) if label]
-        planes = [move((bits == label) * np.uint8(FULL)) for label in labels]
-        if not planes:
-            return np.zeros(move(np.zeros(bits.shape, np.uint8)).shape, bits.dtype)
-        rows, columns = planes[0].shape
-        board = _chessboard(-(-rows // 64) * 64, -(-columns // 64) * 64)[:rows, :columns]
-        if len(labels) == 1:
-            return (planes[0] + board > HALF) * bits.dtype.type(labels[0])
-        winner, most = _winner(planes, labels, board, bits.dtype)
-        if self._exclusive:
-            return winner
-        if all(label & (label - 1) == 0 for label in labels):  # no channels overlap
-            return winner * (most >= HALF)
-        return _by_channel(planes, labels, winner)
+    def _linear(self, plane: Plane, params: dict[str, Any]) -> Plane:
+        """Return what Albumentations makes of a plane of coverage."""
+        return self._own(plane, params, mask_interpolation=cv2.INTER_LINEAR)  # type: ignore[no-any-return]
 
-    def _mapped(self, bits: Bits, matrix: NDArray[np.float64], size: tuple[int, ...], border: int) -> Bits:
-        """Map the part that holds anything, by a matrix (2 or 3, 3) from old to new (x, y)."""
+    def _mapped(self, bits: Bits, matrix: Matrix, size: tuple[int, ...], border: int) -> Bits:
+        """Map the part that holds anything, into pictures of a size (rows, columns)."""
         found = np.zeros(size, bits.dtype)
-        soft, reach = _softener(matrix)
-        old = _grown(_box(bits), reach + 1, bits.shape)
-        corners = matrix[:2] @ np.array([[x, y, 1] for x in (old[0] - 1, old[2]) for y in (old[1] - 1, old[3])]).T
-        low = np.maximum(np.floor(corners.min(axis=1)).astype(int), 0)
-        high = np.minimum(np.ceil(corners.max(axis=1)).astype(int) + 1, size[::-1])
-        if old[0] >= old[2] or (low >= high).any():
+        x, y, width, height = _box(bits)
+        if not width:
             return found
-        part = np.array(matrix[:2], np.float64)
-        part[:, 2] = part @ (old[0], old[1], 1) - low
-        window = (int(high[0] - low[0]), int(high[1] - low[1]))
-        found[low[1] : high[1], low[0] : high[0]] = self._decided(
-            bits[old[1] : old[3], old[0] : old[2]],
+        soft, reach = _softener(matrix)
+        left, top = max(x - reach - 1, 0), max(y - reach - 1, 0)
+        right, bottom = min(x + width + reach + 1, bits.shape[1]), min(y + height + reach + 1, bits.shape[0])
+        a, b, c, d, e, f = matrix
+        columns = [a * x + b * y + c for x in (left - 1, right) for y in (top - 1, bottom)]
+        rows = [d * x + e * y + f for x in (left - 1, right) for y in (top - 1, bottom)]
+        low = max(math.floor(min(columns)), 0), max(math.floor(min(rows)), 0)
+        high = min(math.ceil(max(columns)) + 1, size[1]), min(math.ceil(max(rows)) + 1, size[0])
+        if low[0] >= high[0] or low[1] >= high[1]:
+            return found
+        window = high[0] - low[0], high[1] - low[1]
+        part = np.array([[a, b, a * left + b * top + c - low[0]], [d, e, d * left + e * top + f - low[1]]])
+        found[low[1] : high[1], low[0] : high[0]] = decided(
+            bits[top:bottom, left:right],
             lambda plane: cv2.warpAffine(soft(plane), part, window, flags=cv2.INTER_LINEAR, borderMode=border),  # type: ignore
+            self._exclusive,
         )
         return found
 
 
 class _Lowered(_ByArea):
-    """Downscale: masks stay sharp, but go where nearest neighbour takes the image."""
+    """Downscale: masks stay sharp, but go where the image goes."""
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
-        return self._decided(bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL))
+        if displaces(self._transform):
+            return decided(
+                bits, lambda plane: np.minimum(self._transform.apply(plane, **params), FULL), self._exclusive
+            )
+        # The way down is by the factor, the way back from a whole number of pixels: together, they may scale a little.
+        scale = params["scale"]
+        shrink = [max(round(side * scale), 1) / (side * scale) for side in bits.shape]
+        if shrink == [1, 1]:
+            return bits
+        return self._mapped(bits, _centred(shrink), bits.shape, cv2.BORDER_REPLICATE)
 
 
 class _Resized(_ByArea):
@@ -153,11 +147,12 @@ class _Resized(_ByArea):
             flag = cv2.INTER_AREA
         if flag in NEAREST:
             return cv2.resize(bits, size[::-1], interpolation=flag)  # type: ignore[return-value]
-        if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):  # OpenCV moves such an image a little
-            return self._decided(bits, lambda plane: cv2.resize(plane, size[::-1], interpolation=flag))  # type: ignore
         if all(float(side).is_integer() for side in shrink):
             return self._averaged(bits, size, int(shrink[0]), int(shrink[1]))
-        return self._mapped(bits, _centred(shrink), size, cv2.BORDER_REPLICATE)
+        a, b, x, c, d, y = _centred(shrink)
+        if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):
+            x, y = x - _skew(size[1], shrink[1]), y - _skew(size[0], shrink[0])
+        return self._mapped(bits, (a, b, x, c, d, y), size, cv2.BORDER_REPLICATE)
 
     def _averaged(self, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
         """Average over blocks of pixels."""
@@ -165,9 +160,10 @@ class _Resized(_ByArea):
         x, y, width, height = _box(bits)
         left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)
         if width:
-            found[top:bottom, left:right] = self._decided(
+            found[top:bottom, left:right] = decided(
                 bits[top * tall : bottom * tall, left * wide : right * wide],
                 lambda plane: cv2.resize(plane, (right - left, bottom - top), interpolation=cv2.INTER_AREA),  # type: ignore
+                self._exclusive,
             )
         return found
 
@@ -177,16 +173,88 @@ class _Warped(_ByArea):
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
-        matrix, flag = params["matrix"], self._transform.interpolation
-        linear = matrix[:2, :2]
-        if flag in NEAREST or np.abs(linear @ linear.T - np.eye(2)).max() < 1e-6 or abs(np.linalg.det(linear)) < 1e-6:
+        flag = self._transform.interpolation
+        matrix: Matrix = tuple(params["matrix"][:2].ravel().tolist())
+        a, b, _, c, d, _ = matrix
+        turned = max(abs(a * a + b * b - 1), abs(c * c + d * d - 1), abs(a * c + b * d)) < 1e-6
+        if flag in NEAREST or (turned and not _slight(params["matrix"])) or abs(a * d - b * c) < 1e-6:
             nearest = flag if flag in NEAREST else cv2.INTER_NEAREST
             return self._own(bits, params, mask_interpolation=nearest)  # type: ignore[no-any-return]
         size = tuple(int(np.round(side)) for side in params["output_shape"])
         if self._transform.border_mode == cv2.BORDER_CONSTANT:
             return self._mapped(bits, matrix, size, cv2.BORDER_CONSTANT)
         soft = _softener(matrix)[0]  # what lies beyond the borders may be anywhere, so all is mapped
-        return self._decided(bits, lambda plane: self._own(soft(plane), params, mask_interpolation=cv2.INTER_LINEAR))
+        return decided(bits, lambda plane: self._linear(soft(plane), params), self._exclusive)
+
+
+class _Distorted(_ByArea):
+    """Maps that scale little, if at all."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the moved bit map (H, W)."""
+        flag = self._transform.interpolation
+        if flag in NEAREST:
+            return self._own(bits, params, mask_interpolation=flag)  # type: ignore[no-any-return]
+        return decided(bits, lambda plane: self._linear(plane, params), self._exclusive)
+
+
+class _Rotated(_Distorted):
+    """Rotations, which stay nearest neighbour but for the slightest."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the moved bit map (H, W)."""
+        if _slight(params["matrix"]):
+            return super().__call__(bits, **params)
+        flag = self._transform.interpolation
+        return self._own(bits, params, mask_interpolation=flag if flag in NEAREST else cv2.INTER_NEAREST)  # type: ignore
+
+
+class _Grown(_ByArea):
+    """Dilation and erosion: of each channel, not of the numbers that stand for their combinations."""
+
+    def __call__(self, bits: Bits, **params: Any) -> Bits:
+        """Return the bit map (H, W) of the grown or shrunken channels.
+
+        Where they would meet in a combination that was not there, a pixel keeps its label, or takes the lowest that
+        grows into it.
+        """
+        labels, kind = labels_in(bits), bits.dtype.type
+        found, kept = np.zeros_like(bits), np.zeros_like(bits)
+        for channel in range(max(labels, default=0).bit_length()):
+            found |= self._transform.apply(((bits >> channel) & 1).astype(np.uint8), **params) * kind(1 << channel)
+        new = ~np.isin(found, [0, *labels])
+        if new.any():
+            for label in reversed(labels):
+                grown = self._transform.apply((bits == label).astype(np.uint8), **params) > 0
+                kept[grown] = label
+            found[new] = np.where(bits > 0, bits, kept)[new]
+        return found
+
+
+@functools.cache
+def _followers() -> tuple[tuple[Any, type[_ByArea]], ...]:
+    """Return which of Albumentations' transforms are followed, and how."""
+    import albumentations as a
+
+    scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
+    distorting = (
+        *(a.ElasticTransform, a.GridDistortion, a.OpticalDistortion, a.PiecewiseAffine, a.ThinPlateSpline),
+        *(a.GridElasticDeform, a.Perspective),
+    )
+    return (
+        (a.Downscale, _Lowered),
+        ((*scaling, a.CropAndPad), _Resized),
+        (a.Affine, _Warped),
+        (distorting, _Distorted),
+        (a.Rotate, _Rotated),
+        (a.Morphological, _Grown),
+    )
+
+
+def _slight(matrix: NDArray[np.float64]) -> bool:
+    """Return whether a rotation is by less than 5.7 degrees, about none or a quarter turn, and no mere relabelling."""
+    turned = np.abs(matrix[:2, :2])
+    return bool(turned.max() > 0.995 and np.abs(matrix[:2] - np.round(matrix[:2])).max() > 1e-6)
 
 
 def _box(bits: Bits) -> tuple[int, int, int, int]:
@@ -194,60 +262,32 @@ def _box(bits: Bits) -> tuple[int, int, int, int]:
     return tuple(cv2.boundingRect(bits if bits.dtype == np.uint8 else (bits > 0).astype(np.uint8)))  # type: ignore
 
 
-def _grown(box: tuple[int, int, int, int], by: int, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a box that is `by` larger on each side, as far as there are pixels."""
-    x, y, width, height = box
-    if not width:
-        return 0, 0, 0, 0
-    return max(x - by, 0), max(y - by, 0), min(x + width + by, shape[1]), min(y + height + by, shape[0])
-
-
-def _centred(shrink: list[float]) -> NDArray[np.float64]:
+def _centred(shrink: list[float]) -> Matrix:
     """Return the matrix of a resizing, (x, y) of pixel centres, from old pixels in a new one along (rows, columns)."""
     tall, wide = shrink
-    return np.array([[1 / wide, 0, (1 / wide - 1) / 2], [0, 1 / tall, (1 / tall - 1) / 2]])
+    return 1 / wide, 0.0, (1 / wide - 1) / 2, 0.0, 1 / tall, (1 / tall - 1) / 2
 
 
-def _softener(matrix: NDArray[np.float64]) -> tuple[Callable[[Plane], Plane], int]:
+def _skew(new: int, step: float) -> float:
+    """Return by how many new pixels OpenCV's INTER_AREA misplaces an axis that shrinks while the other one grows."""
+    if step <= 1:
+        return 0.0
+    at = np.arange(new)
+    first = np.floor(at * step)
+    sampled = first + at + 1 - (first + 1) / step  # between two old pixels: OpenCV takes no more
+    return float(np.mean(sampled - (at + 0.5) * step + 0.5)) / step
+
+
+def _softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
     """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
-    (a, b), (c, d) = matrix[:2, :2].tolist()
+    a, b, _, c, d, _ = matrix
     twelve = 12 * (a * d - b * c) ** 2
-    x, y = _kernel((b * b + d * d) / twelve - TENT), _kernel((a * a + c * c) / twelve - TENT)
-    reach = max(len(x), len(y)) // 2
-    if not reach:
+    wide, tall = (b * b + d * d) / twelve - TENT, (a * a + c * c) / twelve - TENT
+    if max(wide, tall) < TENT / 10:
         return lambda plane: plane, 0
+    x, y = _kernel(wide), _kernel(tall)
+    reach = max(len(x), len(y)) // 2
     return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
-
-
-def _winner(planes: list[Plane], labels: list[int], board: Plane, kind: Any) -> tuple[Bits, Plane]:
-    """Return the label that covers most of each pixel, and how much it covers; see the module for ties."""
-    most = np.full_like(planes[0], FULL)
-    for plane in planes:
-        cv2.subtract(most, plane, most)  # not below 0, where rounding would lead
-    winner = np.zeros(most.shape, kind)
-    for plane, label in zip(planes, labels, strict=True):
-        np.copyto(winner, kind.type(label), where=plane + board > most)
-        np.maximum(most, plane, out=most)
-    return winner, most
-
-
-def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
-    """Return the channels that cover more than half of each pixel, as far as their combinations are known."""
-    whole = np.sum(planes, axis=0, dtype=np.int32).clip(min=FULL)
-    found = np.zeros_like(winner)
-    for channel in range(max(labels).bit_length()):
-        bit = winner.dtype.type(1 << channel)
-        covered = np.zeros_like(whole)
-        for plane, label in zip(planes, labels, strict=True):
-            if label & int(bit):
-                covered += plane
-        found |= ((2 * covered > whole) | ((2 * covered == whole) & (winner & bit > 0))) * bit
-    return np.where(np.isin(found, [0, *labels]), found, winner)
-
-
-@functools.lru_cache(maxsize=64)
-def _chessboard(rows: int, columns: int) -> Plane:
-    return (np.add.outer(np.arange(rows), np.arange(columns)) & 1).astype(np.uint8)
 
 
 def _kernel(variance: float) -> NDArray[np.float64]:
@@ -257,7 +297,8 @@ def _kernel(variance: float) -> NDArray[np.float64]:
     reach = 1
     while variance > reach * (reach + 1) / 3 and reach < 32:
         reach += 1
-    inner = np.arange(1 - reach, reach)
-    end = min((variance * len(inner) - (inner**2).sum()) / (2 * (reach**2 - variance)), 1.0)
-    weights = np.array([end, *np.ones(len(inner)), end])
-    return weights / weights.sum()
+    inner = 2 * reach - 1
+    squares = (reach - 1) * reach * inner / 3
+    end = min((variance * inner - squares) / (2 * (reach**2 - variance)), 1.0)
+    one = 1 / (inner + 2 * end)
+    return np.array([end * one, *[one] * inner, end * one])

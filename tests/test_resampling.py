@@ -108,6 +108,8 @@ def displacements(image: NDArray[Any], mask: NDArray[Any]) -> list[tuple[float, 
         if x and y and x + width < mask.shape[1] and y + height < mask.shape[0]:
             here = (slice(y, y + height), slice(x, x + width))
             only = parts[here] == part
+            if (mask[here] * only).sum() < 40:  # a remnant at the picture's old border
+                continue
             both = [centre(weights[here] * only) for weights in (mask, grey)]
             found.append((both[0][0] - both[1][0], both[0][1] - both[1][1]))
     return found
@@ -169,7 +171,7 @@ def regions(size: tuple[int, int]) -> NDArray[Any]:
     """Return three classes that fill all: sectors around a point off the middle."""
     y, x = np.mgrid[: size[0], : size[1]]
     angle = np.arctan2(y - size[0] * 0.45, x - size[1] * 0.55)
-    return np.digitize(angle, [-1.2, 1.1])
+    return np.asarray(np.digitize(angle, [-1.2, 1.1]))
 
 
 SHRINKING = [step for step in SCALINGS if step[0] in ("Resize", "RandomScale", "RandomResizedCrop", "RandomSizedCrop")]
@@ -236,10 +238,10 @@ def test_a_perfect_prediction_at_lower_resolution_keeps_thin_walls() -> None:
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 def test_what_does_not_resample_moves_bits_exactly(kind: Any) -> None:
     bits = np.random.default_rng(0).integers(0, 200, (50, 64)).astype(kind)
-    image = (bits % 256).astype(np.uint8)
+    image = bits.astype(np.uint8)
     for step in (("D4", {}), ("RandomCrop", {"height": 30, "width": 20}), ("Transpose", {}), ("RandomRotate90", {})):
         for draw in range(4):
             moved, done = pipeline(step)(image, bits, (draw, 0, 0))
-            assert np.array_equal(moved, done % 256)
+            assert np.array_equal(moved, done)
     same = ("Resize", {"height": 50, "width": 64})
     assert np.array_equal(pipeline(same)(image, bits)[1], bits)

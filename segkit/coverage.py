@@ -1,0 +1,93 @@
+"""Coverage: how much of a pixel each label of a bit map covers, and what the pixel holds then.
+
+- Exclusive classes: the label that covers most of it, background included, so that no gaps open between neighbours.
+- Independent channels: each channel that covers more than half of it. Channels that do not overlap before do not
+  overlap after, nested ones stay nested, and no combination arises that was not there: where one would, the pixel
+  takes the label that covers most of it.
+- Ties, as the half-covered pixels of straight edges are when a size is halved: the lower label on one colour of a
+  chessboard, the higher on the other, so that edges keep their place and structures their area.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.uint8]
+Bits = NDArray[np.uint8] | NDArray[np.uint16]
+
+FULL = 254  # an even number: half of it can be told from more and less
+HALF = FULL // 2
+
+
+def decided(bits: Bits, move: Callable[[Plane], Plane], exclusive: bool) -> Bits:
+    """Return what a bit map becomes when the coverage of each label is moved.
+
+    Args:
+        bits: (H, W).
+        move: takes a plane of coverage, (H, W) of 0 to `FULL`, and gives one, (H', W').
+        exclusive: whether channels are exclusive classes.
+    """
+    labels = labels_in(bits)
+    if not labels:
+        return np.zeros(move(np.zeros(bits.shape, np.uint8)).shape, bits.dtype)
+    planes = [move((bits == label).view(np.uint8) * np.uint8(FULL)) for label in labels]
+    board = _chessboard(*planes[0].shape)
+    if len(labels) == 1:
+        return (planes[0] + board > HALF).astype(bits.dtype) * bits.dtype.type(labels[0])
+    winner, most = _winner(planes, labels, board, bits.dtype)
+    if exclusive:
+        return winner
+    if all(label & (label - 1) == 0 for label in labels):  # no channels overlap
+        return winner * (most >= HALF)
+    return _by_channel(planes, labels, winner)
+
+
+def labels_in(bits: Bits) -> list[int]:
+    """Return the distinct values of a bit map beside 0, in order; 1 may be missing where 2 is the greatest."""
+    top = int(bits.max())
+    if top <= 2:
+        return list(range(1, top + 1))
+    if top <= 8:
+        return [label for label in range(1, top) if (bits == label).any()] + [top]
+    return [int(label) for label in np.flatnonzero(np.bincount(bits.ravel())) if label]
+
+
+def _winner(planes: list[Plane], labels: list[int], board: Plane, kind: Any) -> tuple[Bits, Plane]:
+    """Return the label that covers most of each pixel, and how much it covers; see the module for ties."""
+    most = np.full_like(planes[0], FULL)
+    for plane in planes:
+        cv2.subtract(most, plane, most)  # not below 0, where rounding would lead
+    winner = np.zeros(most.shape, kind)
+    for plane, label in zip(planes, labels, strict=True):
+        np.copyto(winner, kind.type(label), where=plane + board > most)
+        np.maximum(most, plane, out=most)
+    return winner, most
+
+
+def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
+    """Return the channels that cover more than half of each pixel, as far as their combinations are known."""
+    whole = np.sum(planes, axis=0, dtype=np.int32).clip(min=FULL)
+    found = np.zeros_like(winner)
+    for channel in range(max(labels).bit_length()):
+        bit = winner.dtype.type(1 << channel)
+        covered = np.zeros_like(whole)
+        for plane, label in zip(planes, labels, strict=True):
+            if label & int(bit):
+                covered += plane
+        found |= ((2 * covered > whole) | ((2 * covered == whole) & (winner & bit > 0))) * bit
+    return np.where(np.isin(found, [0, *labels]), found, winner)
+
+
+def _chessboard(rows: int, columns: int) -> Plane:
+    return _large_chessboard(-(-max(rows, columns) // 512) * 512)[:rows, :columns]
+
+
+@functools.lru_cache(maxsize=4)
+def _large_chessboard(side: int) -> Plane:
+    return (np.add.outer(np.arange(side), np.arange(side)) & 1).astype(np.uint8)
