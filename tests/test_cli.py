@@ -234,7 +234,9 @@ def test_a_plugin_from_file_to_checkpoint_and_away(run: Run, monkeypatch: pytest
         assert words in missing.stderr
     assert "Traceback" not in missing.stderr
     picture = next(Path("runs/own").rglob("overlays/*.png"))
-    assert cv2.imwrite("grey.png", cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE))
+    grey = cv2.imread(str(picture), cv2.IMREAD_GRAYSCALE)
+    assert grey is not None
+    assert cv2.imwrite("grey.png", grey)
     assert alone("predict", str(best), "grey.png").returncode == 0
     assert alone("eval", str(best), "--set", "metrics=dice").returncode == 0
     assert "def pluggedin" in alone("info", str(best), "--sources").stdout
