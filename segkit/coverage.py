@@ -23,6 +23,9 @@ Bits = NDArray[np.uint8] | NDArray[np.uint16]
 
 FULL = 254  # an even number: half of it can be told from more and less
 HALF = FULL // 2
+SMOOTH = np.array([0.2, 0.6, 0.2])
+TENT = 1 / 6  # the variance of linear interpolation, square pixels
+Matrix = tuple[float, float, float, float, float, float]  # from old to new (x, y), row by row
 
 
 def decided(bits: Bits, move: Callable[[Plane], Plane], exclusive: bool) -> Bits:
@@ -39,7 +42,7 @@ def decided(bits: Bits, move: Callable[[Plane], Plane], exclusive: bool) -> Bits
     planes = [move((bits == label).view(np.uint8) * np.uint8(FULL)) for label in labels]
     board = _chessboard(*planes[0].shape)
     if len(labels) == 1:
-        return (planes[0] + board > HALF).astype(bits.dtype) * bits.dtype.type(labels[0])
+        return np.where(planes[0] + board > HALF, bits.dtype.type(labels[0]), bits.dtype.type(0))
     winner, most = _winner(planes, labels, board, bits.dtype)
     if exclusive:
         return winner
@@ -91,3 +94,43 @@ def _chessboard(rows: int, columns: int) -> Plane:
 @functools.lru_cache(maxsize=4)
 def _large_chessboard(side: int) -> Plane:
     return (np.add.outer(np.arange(side), np.arange(side)) & 1).astype(np.uint8)
+
+
+def smoothed(plane: Plane) -> Plane:
+    """Let coverage tell where an edge lies between pixels; lines of one pixel stay more than half covered."""
+    return cv2.sepFilter2D(plane, -1, SMOOTH, SMOOTH, borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
+
+
+def slight(matrix: Matrix) -> bool:
+    """Return whether a matrix shifts, or turns by less than 2.6 degrees about none or a quarter turn."""
+    a, b, _, d, e, _ = matrix
+    turned = max(abs(a * a + b * b - 1), abs(d * d + e * e - 1), abs(a * d + b * e)) < 1e-6
+    return turned and max(abs(a), abs(b)) > 0.999 and max(abs(value - round(value)) for value in matrix) > 1e-6
+
+
+def softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
+    """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
+    if slight(matrix):
+        return smoothed, 1
+    a, b, _, c, d, _ = matrix
+    twelve = 12 * (a * d - b * c) ** 2
+    wide, tall = (b * b + d * d) / twelve - TENT, (a * a + c * c) / twelve - TENT
+    if max(wide, tall) < TENT / 10:
+        return lambda plane: plane, 0
+    x, y = _kernel(wide), _kernel(tall)
+    reach = max(len(x), len(y)) // 2
+    return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
+
+
+def _kernel(variance: float) -> NDArray[np.float64]:
+    """Return a box with lower ends: symmetric weights of a variance, in square pixels; [1] for hardly any."""
+    if variance < TENT / 10:
+        return np.ones(1)
+    reach = 1
+    while variance > reach * (reach + 1) / 3 and reach < 32:
+        reach += 1
+    inner = 2 * reach - 1
+    squares = (reach - 1) * reach * inner / 3
+    end = min((variance * inner - squares) / (2 * (reach**2 - variance)), 1.0)
+    one = 1 / (inner + 2 * end)
+    return np.array([end * one, *[one] * inner, end * one])

@@ -6,28 +6,23 @@ the area of the new pixel where it shrinks (over blocks of pixels for whole fact
 a blur that together vary as that area does), and interpolated linearly where it grows. What a new pixel holds is then
 decided once (`segkit.coverage`).
 
-Distortions, and rotations by so little that whole structures lie at one fraction of a pixel, interpolate coverage
-without a blur; other rotations stay nearest neighbour, which rounds to all sides alike there. Where the image itself is
-sampled by nearest neighbour, masks take the very pixels that the image takes.
+Distortions by maps, and rotations by so little that whole structures lie at one fraction of a pixel, interpolate
+slightly smoothed coverage; other rotations and perspectives stay nearest neighbour, which rounds to all sides alike.
+Where the image itself is sampled by nearest neighbour, masks take the very pixels that the image takes.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from segkit.coverage import FULL, Bits, Plane, decided, labels_in
-
-Matrix = tuple[float, float, float, float, float, float]  # from old to new (x, y), row by row
+from segkit.coverage import FULL, Bits, Matrix, Plane, decided, labels_in, slight, smoothed, softener
 
 NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
-TENT = 1 / 6  # the variance of linear interpolation, square pixels
 
 
 def follow_images(transform: Any, exclusive: bool) -> None:
@@ -87,7 +82,7 @@ class _ByArea:
         x, y, width, height = _box(bits)
         if not width:
             return found
-        soft, reach = _softener(matrix)
+        soft, reach = softener(matrix)
         left, top = max(x - reach - 1, 0), max(y - reach - 1, 0)
         right, bottom = min(x + width + reach + 1, bits.shape[1]), min(y + height + reach + 1, bits.shape[0])
         a, b, c, d, e, f = matrix
@@ -177,35 +172,54 @@ class _Warped(_ByArea):
         matrix: Matrix = tuple(params["matrix"][:2].ravel().tolist())
         a, b, _, c, d, _ = matrix
         turned = max(abs(a * a + b * b - 1), abs(c * c + d * d - 1), abs(a * c + b * d)) < 1e-6
-        if flag in NEAREST or (turned and not _slight(params["matrix"])) or abs(a * d - b * c) < 1e-6:
+        if flag in NEAREST or (turned and not slight(matrix)) or abs(a * d - b * c) < 1e-6:
             nearest = flag if flag in NEAREST else cv2.INTER_NEAREST
             return self._own(bits, params, mask_interpolation=nearest)  # type: ignore[no-any-return]
         size = tuple(int(np.round(side)) for side in params["output_shape"])
         if self._transform.border_mode == cv2.BORDER_CONSTANT:
             return self._mapped(bits, matrix, size, cv2.BORDER_CONSTANT)
-        soft = _softener(matrix)[0]  # what lies beyond the borders may be anywhere, so all is mapped
+        soft = softener(matrix)[0]  # what lies beyond the borders may be anywhere, so all is mapped
         return decided(bits, lambda plane: self._linear(soft(plane), params), self._exclusive)
 
 
 class _Distorted(_ByArea):
-    """Maps that scale little, if at all."""
+    """Maps of coordinates that scale little, if at all."""
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
         flag = self._transform.interpolation
         if flag in NEAREST:
             return self._own(bits, params, mask_interpolation=flag)  # type: ignore[no-any-return]
-        return decided(bits, lambda plane: self._linear(plane, params), self._exclusive)
+        if self._transform.border_mode != cv2.BORDER_CONSTANT:
+            return decided(bits, lambda plane: self._linear(smoothed(plane), params), self._exclusive)
+        from_x, from_y = params["map_x"], params["map_y"]
+        found = np.zeros(from_x.shape, bits.dtype)
+        x, y, width, height = _box(bits)
+        near = cv2.bitwise_and(cv2.inRange(from_x, x - 2, x + width + 1), cv2.inRange(from_y, y - 2, y + height + 1))
+        left, top, wide, tall = cv2.boundingRect(near)
+        if width and wide:
+            window = np.s_[top : top + tall, left : left + wide]
+            x, y, right, bottom = max(x - 2, 0), max(y - 2, 0), x + width + 2, y + height + 2
+            maps = (from_x[window] - x).astype(np.float32), (from_y[window] - y).astype(np.float32)
+            found[window] = decided(
+                bits[y:bottom, x:right],
+                lambda plane: cv2.remap(smoothed(plane), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT),  # type: ignore
+                self._exclusive,
+            )
+        return found
 
 
-class _Rotated(_Distorted):
+class _Rotated(_ByArea):
     """Rotations, which stay nearest neighbour but for the slightest."""
 
     def __call__(self, bits: Bits, **params: Any) -> Bits:
         """Return the moved bit map (H, W)."""
-        if _slight(params["matrix"]):
-            return super().__call__(bits, **params)
         flag = self._transform.interpolation
+        matrix: Matrix = tuple(np.asarray(params["matrix"])[:2].ravel().tolist())
+        if flag not in NEAREST and slight(matrix):
+            if self._transform.border_mode == cv2.BORDER_CONSTANT and not self._transform.crop_border:
+                return self._mapped(bits, matrix, bits.shape, cv2.BORDER_CONSTANT)
+            return decided(bits, lambda plane: self._linear(smoothed(plane), params), self._exclusive)
         return self._own(bits, params, mask_interpolation=flag if flag in NEAREST else cv2.INTER_NEAREST)  # type: ignore
 
 
@@ -237,10 +251,7 @@ def _followers() -> tuple[tuple[Any, type[_ByArea]], ...]:
     import albumentations as a
 
     scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
-    distorting = (
-        *(a.ElasticTransform, a.GridDistortion, a.OpticalDistortion, a.PiecewiseAffine, a.ThinPlateSpline),
-        *(a.GridElasticDeform, a.Perspective),
-    )
+    distorting = (a.ElasticTransform, a.GridDistortion, a.OpticalDistortion, a.PiecewiseAffine, a.ThinPlateSpline)
     return (
         (a.Downscale, _Lowered),
         ((*scaling, a.CropAndPad), _Resized),
@@ -249,12 +260,6 @@ def _followers() -> tuple[tuple[Any, type[_ByArea]], ...]:
         (a.Rotate, _Rotated),
         (a.Morphological, _Grown),
     )
-
-
-def _slight(matrix: NDArray[np.float64]) -> bool:
-    """Return whether a rotation is by less than 5.7 degrees, about none or a quarter turn, and no mere relabelling."""
-    turned = np.abs(matrix[:2, :2])
-    return bool(turned.max() > 0.995 and np.abs(matrix[:2] - np.round(matrix[:2])).max() > 1e-6)
 
 
 def _box(bits: Bits) -> tuple[int, int, int, int]:
@@ -276,29 +281,3 @@ def _skew(new: int, step: float) -> float:
     first = np.floor(at * step)
     sampled = first + at + 1 - (first + 1) / step  # between two old pixels: OpenCV takes no more
     return float(np.mean(sampled - (at + 0.5) * step + 0.5)) / step
-
-
-def _softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
-    """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
-    a, b, _, c, d, _ = matrix
-    twelve = 12 * (a * d - b * c) ** 2
-    wide, tall = (b * b + d * d) / twelve - TENT, (a * a + c * c) / twelve - TENT
-    if max(wide, tall) < TENT / 10:
-        return lambda plane: plane, 0
-    x, y = _kernel(wide), _kernel(tall)
-    reach = max(len(x), len(y)) // 2
-    return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
-
-
-def _kernel(variance: float) -> NDArray[np.float64]:
-    """Return a box with lower ends: symmetric weights of a variance, in square pixels; [1] for hardly any."""
-    if variance < TENT / 10:
-        return np.ones(1)
-    reach = 1
-    while variance > reach * (reach + 1) / 3 and reach < 32:
-        reach += 1
-    inner = 2 * reach - 1
-    squares = (reach - 1) * reach * inner / 3
-    end = min((variance * inner - squares) / (2 * (reach**2 - variance)), 1.0)
-    one = 1 / (inner + 2 * end)
-    return np.array([end * one, *[one] * inner, end * one])

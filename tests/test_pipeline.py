@@ -263,6 +263,9 @@ def test_other_labels_are_seen(kind: Any, labels: tuple[int, ...]) -> None:
         (("CLAHE", {}), "CLAHE is random.*Set p = 1"),
         (("CLAHE", {"clip_limit": [1.0, 2.0], "p": 1}), "CLAHE is random"),
         (("GaussNoise", {"p": 1}), "GaussNoise is random"),
+        (("Resize", {"height": 24, "width": 24, "interpolation": 0}), "Resize samples.*nearest.*Set interpolation = 1"),
+        (("LongestMaxSize", {"max_size": 24, "interpolation": 6}), "LongestMaxSize samples.*nearest"),
+        (("Downscale", {"scale_range": [0.5, 0.5], "p": 1}), "Downscale samples.*nearest.*Set interpolation_pair"),
     ],
 )
 def test_what_does_not_suit_evaluation_is_refused(named: tuple[str, dict[str, Any]], message: str) -> None:

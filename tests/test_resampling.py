@@ -245,3 +245,35 @@ def test_what_does_not_resample_moves_bits_exactly(kind: Any) -> None:
             assert np.array_equal(moved, done)
     same = ("Resize", {"height": 50, "width": 64})
     assert np.array_equal(pipeline(same)(image, bits)[1], bits)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("OpticalDistortion", {}), ("GridDistortion", {}), ("Rotate", {"limit": 1}), ("Affine", {"rotate": [-1, 1]})],
+    ids=str,
+)
+def test_single_structures_stay_with_their_image(name: str, values: dict[str, Any], pictures: Any) -> None:
+    steps, found = pipeline((name, {**values, "fill": DARK})), []
+    for number, (image, mask) in enumerate(pictures):
+        found += displacements(*steps(image, mask, (1, 0, number)))
+    assert np.hypot(*np.transpose(found)).mean() < 0.15 + 0.05  # what a disc of whole pixels has of itself
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("operation", ["dilation", "erosion"])
+def test_morphology_acts_on_each_channel(operation: str, kind: Any) -> None:
+    last = 4 if kind == np.uint8 else 256
+    bits = np.zeros((60, 70), kind)
+    bits[10:40, 10:40] = 1
+    bits[20:30, 20:30] = 3  # inside the first
+    bits[10:40, 40:60] = last  # beside it
+    step = ("Morphological", {"scale": [3, 3], "operation": operation})
+    done = pipeline(step)(np.zeros(bits.shape, np.uint8), bits)[1]
+    change = getattr(cv2, {"dilation": "dilate", "erosion": "erode"}[operation])
+    assert set(np.unique(done)) == {0, 1, 3, last}
+    for bit in (1, 2, last):
+        expected = change((bits & bit > 0).astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
+        wrong = (done & bit > 0) != (expected > 0)
+        assert not wrong[:, :38].any()
+        assert not wrong[:, 42:].any()
+    assert (done[12:38, 39] != last).all()  # neighbours do not eat each other
