@@ -145,7 +145,7 @@ total = sum(p.square().sum() for _, p in named_parameters)
 regularizer
 check: it gives a float, no
 run: it gives a float, no tensor
-return float(sum(p.square().sum() for _, p in named_parameters))
+return float(sum(p.detach().square().sum() for _, p in named_parameters))
 
 === regularizer changes weights
 regularizer
