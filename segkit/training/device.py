@@ -79,10 +79,10 @@ def _device(name: str) -> tuple[torch.device, str]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UserError(f"train.device: '{name}' is not here: torch sees {count} CUDA devices. Use \"auto\".")
-        return torch.device("cuda", device.index or 0), f"device {name}: as the recipe says"
+        return torch.device("cuda", device.index or 0), f"device {name}: as set"
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("train.device: 'mps' is not here. Use \"auto\".")
-    return device, f"device {name}: as the recipe says"
+    return device, f"device {name}: as set"
 
 
 def _precision(device: torch.device, name: str, why: str) -> tuple[str, str]:
@@ -94,7 +94,7 @@ def _precision(device: torch.device, name: str, why: str) -> tuple[str, str]:
         raise UserError('train.precision: this CUDA device does not compute in bf16. Use "fp16" or "float32".')
     if name == "fp16" and device.type == "cpu":
         raise UserError('train.precision: "fp16" needs a GPU, and the device is cpu. Use "auto", "bf16" or "float32".')
-    return name, f"{why}; precision {name}: as the recipe says"
+    return name, f"{why}; precision {name}: as set"
 
 
 def settled(train: Train, threads: int) -> Train:
