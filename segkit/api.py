@@ -195,9 +195,10 @@ def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[st
         except UserError as error:
             missing[part] = str(error)
             kept.pop(part)
-    transforms = kept.get("transforms", {})
+    transforms: Any = kept.get("transforms")
     try:
-        Recipe.from_dict({"transforms": {"train": transforms.get("train", [])}}, name)
+        if isinstance(transforms, dict):  # else the validation of the whole refuses it
+            Recipe.from_dict({"transforms": {"train": transforms.get("train", [])}}, name)
     except UserError as error:
         missing["transforms.train"] = str(error)
         kept["transforms"] = {**transforms, "train": []}
