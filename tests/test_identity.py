@@ -187,8 +187,11 @@ def test_lost_files_of_a_finished_trial_are_made_again() -> None:
         assert any(said in event.text for event in events)
         assert epochs_trained(iter(events)) == epochs
         assert {name: (FOLDER / name).read_bytes() for name in kept} == kept
-    (FOLDER / "cases.csv").write_text("")
-    assert run(ONE) == {"one/seed-1": "finished"}
+    for damaged in ("cases.csv", "best.safetensors"):
+        for length in (0, 200):
+            (FOLDER / damaged).write_bytes((FOLDER / damaged).read_bytes()[:length])
+            assert run(ONE) == {"one/seed-1": "finished"}
+            assert {name: (FOLDER / name).read_bytes() for name in kept} == kept
 
 
 def test_a_run_folder_that_goes_away_is_not_made_again() -> None:

@@ -72,6 +72,8 @@ def look(run: Path, trial: Trial, *, mix: bool) -> Found:
     if status.get("status") != "finished":
         return Found(trial, "failed" if status.get("status") == "failed" else "open", _ended(status))
     missing = lost_files(folder)
+    if "best.safetensors" not in missing and not _is_sound(folder):
+        return Found(trial, "lost", "best.safetensors of this finished trial is damaged: trained anew")
     if "best.safetensors" in missing:
         return Found(trial, "lost", "best.safetensors of this finished trial is gone: trained anew")
     if missing:
@@ -116,8 +118,16 @@ def _without_hardware(changed: dict[str, str]) -> dict[str, str]:
 
 
 def lost_files(folder: Path) -> list[str]:
-    """Return the results that are not there, or empty, of a trial that is finished."""
-    return [name for name in RESULTS if not (folder / name).is_file() or not (folder / name).stat().st_size]
+    """Return the results that are not there, or end within a line, of a trial that is finished."""
+    return [name for name in RESULTS if not (folder / name).is_file() or not _is_whole(folder / name)]
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a table ends with a whole line; of another file, whether it holds anything."""
+    with open(path, "rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        return file.read() == b"\n" if path.suffix == ".csv" else size > 0
 
 
 def finished_elsewhere(run: Path, wanted: Container[str]) -> dict[str, Path]:
