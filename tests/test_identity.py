@@ -295,12 +295,13 @@ def test_nothing_of_the_process_is_changed_for_good() -> None:
 # how processes end
 
 
-def test_a_component_that_ends_the_process_fails_its_trial() -> None:
+@pytest.mark.parametrize("what", ["SystemExit(0)", "type('Own', (BaseException,), {})('gone')"])
+def test_a_component_that_ends_the_process_fails_its_trial(what: str) -> None:
     Path("plugins").mkdir()
     Path("leaves.py").write_text(
         "from segkit import losses\nfrom segkit.types import Tensor\n\n\n"
         "@losses.register('leaves')\ndef leaves(logits: Tensor, target: Tensor) -> Tensor:\n"
-        "    'Leaves.'\n    raise SystemExit(0)\n"
+        f"    'Leaves.'\n    raise {what}\n"
     )
     script = (
         "import tests.small, sys\nfrom segkit.cli import main\n"

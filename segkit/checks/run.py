@@ -123,7 +123,7 @@ def _against_metrics(path: Path, meta: dict[str, Any], rows: list[dict[str, str]
     for name, value in meta["metrics"].items():
         cell = rows[epoch - 1].get(name, "")
         number = math.nan if cell == "" else float(cell)
-        if not (number == value or (value is None and math.isnan(number))):
+        if not (number == value or (value is None and not math.isfinite(number))):
             yield Finding("fault", f"says {name} = {value}, metrics.csv says {cell} for epoch {epoch}.", str(path))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from importlib.metadata import version
@@ -140,7 +141,7 @@ class Record:
 
     def _last_row(self) -> dict[str, Any]:
         last = self.history[-1] if self.history else {}
-        return {name: None if value != value else value for name, value in last.items()}
+        return {name: value if math.isfinite(value) else None for name, value in last.items()}
 
     def seconds_so_far(self) -> float:
         """Return how long the trial has been trained, in all its parts."""

@@ -86,14 +86,17 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
         yield failed(job, f"{error}{kept}", record)
     except (UserError, OSError) as error:
         yield failed(job, str(error), record)
-    except SystemExit as error:
-        yield failed(job, f"a component ended the process: {_where(error)}sys.exit({error.code!r})", record)
     except Exception as error:
         text = f"{type(error).__name__}: {error}"
         with contextlib.suppress(UserError):
             files.write_text(folder / "error.txt", traceback.format_exc())
             text += f" (traceback in {folder / 'error.txt'})"
         yield failed(job, text, record)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # sys.exit, or an author's own that is no Exception
+        what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
+        yield failed(job, f"a component ended the process: {_where(error)}{what}", record)
 
 
 def _where(error: BaseException) -> str:
