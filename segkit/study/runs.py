@@ -212,10 +212,10 @@ class StudyRun:
             elif found.why and found in work and found.state != "other":
                 yield Event(str(found.trial.folder), "log", f"[{found.trial.folder}] {found.why}")
         anew = ("failed", "lost", "other") if fresh else ("lost",)
-        todo = [self._job(found.trial, fresh=found.state in anew) for found in work]
+        jobs_left = [self._job(found.trial, fresh=found.state in anew) for found in work]
         for trial in copied:
-            yield from self._reuse(trial, index[trial.identity], todo)
-        yield from executor.execute(todo, side_by_side=side_by_side, fail_fast=fail_fast)
+            yield from self._reuse(trial, index[trial.identity], jobs_left)
+        yield from executor.execute(jobs_left, side_by_side=side_by_side, fail_fast=fail_fast)
         again: list[Job] = []
         for trial in twins:
             yield from self._twin(trial, first[trial.identity], again)
