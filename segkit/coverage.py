@@ -68,7 +68,9 @@ def _winner(planes: list[Plane], labels: list[int], board: Plane, kind: Any) -> 
         cv2.subtract(most, plane, most)  # not below 0, where rounding would lead
     winner = np.zeros(most.shape, kind)
     for plane, label in zip(planes, labels, strict=True):
-        np.copyto(winner, kind.type(label), where=plane + board > most)
+        better = (plane + board > most).astype(kind)
+        better *= kind.type(label)
+        np.maximum(winner, better, out=winner)  # labels are in order
         np.maximum(most, plane, out=most)
     return winner, most
 
