@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import toml
+from segkit import interrupts, toml
 from segkit.cli import main
 from segkit.recipe import Recipe
 from tests.small import BASE
@@ -304,3 +306,39 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
     assert "fault, 7 times: the mask has (5, 5) pixels, its image (9, 9). At " in out
     found = json.loads(run("check", "data", "--json")[1])["findings"]
     assert [finding["kind"] for finding in found] == ["fault"] * 7 + ["warning"] * 2
+
+
+@pytest.fixture
+def stops() -> Iterator[None]:
+    """What Ctrl-C and SIGTERM do to this process, put back afterwards."""
+    before = {name: signal.getsignal(name) for name in interrupts.STOPS}
+    yield
+    for name, handler in before.items():
+        signal.signal(name, handler)
+
+
+@pytest.mark.parametrize(("name", "delay"), [("SIGTERM", 0.2), ("SIGINT", 0.5), ("SIGTERM", 0.9)])
+def test_a_signal_while_libraries_are_imported_ends_a_command_calmly(run: Run, name: str, delay: float) -> None:
+    command = [sys.executable, "-m", "segkit", "run", "tiny.toml"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(delay)
+    process.send_signal(getattr(signal, name))
+    assert (*process.communicate(timeout=60), process.returncode) == ("", "interrupted\n", 130)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_the_report_is_written_says_what_is_left(
+    run: Run, stops: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(interrupts, "_say", lambda: sys.stderr.write("interrupted\n"))
+    with monkeypatch.context() as patch:
+        patch.setattr("segkit.study.figures.draw", lambda summary: os.kill(os.getpid(), getattr(signal, name)))
+        status, out, err = run("run", "tiny.toml", "--jobs", "1")
+    assert status == 130
+    assert "[b/seed-1] finished" in out
+    assert err == "interrupted\nevery trial is finished; the same command writes the report\n"
+    assert not Path("runs/tiny/report.html").exists()
+    assert run("run", "tiny.toml", "--jobs", "1")[0] == 0
+    assert Path("runs/tiny/report.html").is_file()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from segkit.study import figures
-from segkit.study.report import write_report
+from segkit.study.report import read_table, write_report
 from tests.fake_runs import make_run
 
 REFERENCE, ODD, BROKEN = "dice | mix", "a <b> & `c`", "summed"
@@ -272,3 +272,21 @@ def test_a_figure_without_data_any_more_is_removed(tmp_path: Path, monkeypatch: 
         (folder / "figures" / name).write_text("of before", encoding="utf-8")
     write_report(folder)
     assert [path.name for path in (folder / "figures").iterdir()] == ["own.svg"]
+
+
+def test_a_report_whose_writing_was_interrupted_does_not_pass_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {})
+    folder = make_run(tmp_path / "study", {"a": 0.0}, recipe={"title": "x", "compare_with": "a"}, cases=2, epochs=2)
+    write_report(folder)
+    assert read_table(folder)
+    (folder / "summary.csv").write_text("of an earlier day\n", encoding="utf-8")
+
+    def stopped(*blocks: Any) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"^$"):
+        patch.setattr("segkit.study.html.render", stopped)
+        write_report(folder)
+    assert read_table(folder) is None

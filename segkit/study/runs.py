@@ -266,6 +266,13 @@ class StudyRun:
             yield Event(str(trial.folder), "log", f"[{trial.folder}] {text}; evaluated again with its own metrics")
             again.append(self._job(trial, fresh=False))
 
+    def after_interrupt(self) -> str:
+        """Return what is left of the study where it was interrupted outside of its trials."""
+        kinds = {end.kind for end in self._ends.values()}
+        if len(self._ends) == len(self.planned) and kinds <= {"finished", "skipped", "reused"}:
+            return "every trial is finished; the same command writes the report"
+        return "what was trained is saved; the same command goes on from there"
+
     def finish(self) -> Outcome:
         """Write the report of what is on disk and say how the study ended."""
         from segkit.study.report import read_table, write_report
