@@ -21,9 +21,10 @@ def unwind() -> None:
     _set(_unwind)
 
 
-def ignore() -> None:
-    """Let them do nothing: the work is done and the process about to end."""
+def leave() -> None:
+    """Let them do nothing: the work is done and the process about to end, with the status that it has."""
     _set(signal.SIG_IGN)
+    exec("")  # after a KeyboardInterrupt out of an exec or eval, CPython would end itself by SIGINT, unless one follows
 
 
 def _set(handler: Any) -> None:

@@ -342,3 +342,15 @@ def test_a_signal_while_the_report_is_written_says_what_is_left(
     assert not Path("runs/tiny/report.html").exists()
     assert run("run", "tiny.toml", "--jobs", "1")[0] == 0
     assert Path("runs/tiny/report.html").is_file()
+
+
+def test_a_signal_out_of_evaluated_code_ends_with_the_same_status(run: Run) -> None:
+    code = (
+        "import os, signal, sys\nfrom segkit import cli\nfrom segkit.cli import inspect\n"
+        "inspect.load_plugins = lambda extra: eval('os.kill(os.getpid(), signal.SIGTERM)')\n"
+        "sys.argv = ['segkit', 'list']\ncli.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
+    Path("script.py").write_text(code, encoding="utf-8")
+    found = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, env=environment)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "interrupted\n")

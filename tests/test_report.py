@@ -14,9 +14,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from segkit.study import figures
 from segkit.study.report import read_table, write_report
+from segkit.study.summary import summarize
 from tests.fake_runs import make_run
 
 REFERENCE, ODD, BROKEN = "dice | mix", "a <b> & `c`", "summed"
@@ -262,6 +264,14 @@ def test_report_from_disk_has_the_same_bytes(
         assert path.read_bytes() == (copy / path.relative_to(run)).read_bytes(), path.name
 
 
+def test_a_figure_is_drawn_once_for_each_format(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws, whole = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: (draws.append(figure), whole(figure, renderer)))
+    drawn = figures.draw(summarize(run))
+    assert len(drawn) == len(FIGURES)
+    assert len(draws) == 2 * len(FIGURES), "drawing is what takes the time of a report"
+
+
 def test_a_figure_without_data_any_more_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(
         tmp_path / "study", {"only": 0.0}, recipe={"title": "x", "compare_with": "only"}, cases=2, epochs=2
@@ -286,7 +296,7 @@ def test_a_report_whose_writing_was_interrupted_does_not_pass_for_one(
     def stopped(*blocks: Any) -> str:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=r"^$"):
-        patch.setattr("segkit.study.html.render", stopped)
+    monkeypatch.setattr("segkit.study.html.render", stopped)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
         write_report(folder)
     assert read_table(folder) is None

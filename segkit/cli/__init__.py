@@ -46,8 +46,8 @@ def main() -> None:
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no letters for what is to be said
-    interrupts.unwind()
     try:
+        interrupts.unwind()
         status: Any = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
@@ -68,7 +68,7 @@ def main() -> None:
             raise
         fail(_usage(error))
     finally:
-        atexit.register(interrupts.ignore)  # the first of what is done at the end
+        atexit.register(interrupts.leave)  # the first of what is done at the end
     sys.exit(status if isinstance(status, int) else DONE)
 
 
