@@ -265,8 +265,13 @@ def test_report_from_disk_has_the_same_bytes(
 
 
 def test_a_figure_is_drawn_once_for_each_format(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    draws, whole = [], Figure.draw
-    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: (draws.append(figure), whole(figure, renderer)))
+    draws, whole = list[Figure](), Figure.draw
+
+    def draw(figure: Figure, renderer: Any) -> None:
+        draws.append(figure)
+        whole(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", draw)
     drawn = figures.draw(summarize(run))
     assert len(drawn) == len(FIGURES)
     assert len(draws) == 2 * len(FIGURES), "drawing is what takes the time of a report"
