@@ -135,6 +135,14 @@ def png(rows: int, columns: int, data: bytes, *, bits: int = 8, colours: int = 0
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
+def test_what_a_png_says_beside_its_pixels_is_no_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write(tmp_path / "x.png", GREY).read_bytes()
+    extra = chunk(b"iCCP", b"a\0\0" + zlib.compress(b"no profile")) + chunk(b"tEXt", b"no zero byte")
+    (tmp_path / "x.png").write_bytes(data[:33] + extra + data[33:])
+    assert np.array_equal(read_image(tmp_path / "x.png"), GREY)
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segkit.datasets.dicom import parse_dicom
-from segkit.datasets.headers import VOLUMES, NotReadError, read_header, volume
+from segkit.datasets.headers import VOLUMES, NotReadError, chunks, read_header, to_png, volume
 from segkit.datasets.reading import entries, is_folder, read_bytes, shortened
 from segkit.errors import UserError
 from segkit.types import Array
@@ -20,6 +19,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 DICOM_SUFFIXES = (".dcm", ".dicom")
 KINDS = SUFFIXES + DICOM_SUFFIXES
 LUMA = (114, 587, 299)  # thousandths of blue, green and red (ITU-R BT.601)
+PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks of a PNG that say what is in its pixels
 PALETTE = 3  # a PNG's kind of colour
 BLACK = (0, 0, 0)
 Colours = dict[int, tuple[int, int, int]]  # red, green, blue by level
@@ -111,22 +111,13 @@ def _indexed(data: bytes, name: str) -> tuple[Array, Colours] | None:
 
     if not _has_palette(data):
         return None
-    kept, at, palette = [data[:8]], 8, b""
-    while at < len(data):  # the same file without its palette: a grey one, whose grey levels are the indices
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        body = data[at + 8 : at + 8 + length]
-        if kind == b"PLTE":
-            palette = body
-        if kind == b"IHDR":
-            body = body[:9] + b"\0" + body[10:]
-        if kind in (b"IHDR", b"IDAT", b"IEND"):
-            check = zlib.crc32(kind + body)
-            kept.append(struct.pack(">I4s", length, kind) + body + struct.pack(">I", check))
-        at += 12 + length
+    palette = dict(chunks(data)).get(b"PLTE", b"")
     colours = list(zip(palette[::3], palette[1::3], palette[2::3], strict=False))
     if all(red == green == blue for red, green, blue in colours) or colours[0] != BLACK or BLACK in colours[1:2]:
         return None
-    levels: Any = decode_image(b"".join(kept), name)
+    # the same file without its palette is a grey one, whose grey levels are the indices
+    grey = ((kind, body[:9] + b"\0" + body[10:] if kind == b"IHDR" else body) for kind, body in chunks(data))
+    levels: Any = decode_image(to_png((kind, body) for kind, body in grey if kind not in (b"PLTE", b"tRNS")), name)
     levels = levels // (255 // ((1 << min(8, data[24])) - 1))  # less than 8 bits are spread over all 256 grey levels
     found = np.unique(levels).tolist()
     if found[-1] >= len(colours):
@@ -238,6 +229,8 @@ def decode_image(data: bytes, name: str) -> Array:
         raise UserError(f"{name}: a damaged image: cut off.") from None
     except (IndexError, ValueError) as error:
         raise UserError(f"{name}: a damaged image: {error}.") from None
+    if data[:4] == b"\x89PNG":  # of other chunks libpng complains by itself, file by file
+        data = to_png((kind, body) for kind, body in chunks(data) if kind in PIXELS)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message below says it
     try:
