@@ -11,9 +11,21 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 STATUS = 130
 
 
-def end_at_once() -> None:
-    """Let them end the process without a further step: while libraries are imported, which are no good half-way."""
-    _set(_end)
+def end_at_once(said: str = "") -> None:
+    """Let them end the process without a further step.
+
+    This is for times of foreign code that is no good half-way, or that swallows exceptions: libraries that are being
+    imported, callbacks while figures are drawn. Files appear whole or not at all, so that nothing is lost.
+
+    Args:
+        said: what to say then.
+    """
+
+    def end(number: int, frame: Any) -> NoReturn:
+        _say(said)
+        os._exit(STATUS)
+
+    _set(end)
 
 
 def unwind() -> None:
@@ -32,17 +44,12 @@ def _set(handler: Any) -> None:
         signal.signal(name, handler)
 
 
-def _end(number: int, frame: Any) -> NoReturn:
-    _say()
-    os._exit(STATUS)
-
-
 def _unwind(number: int, frame: Any) -> NoReturn:
     end_at_once()
     _say()
     raise KeyboardInterrupt
 
 
-def _say() -> None:
-    with contextlib.suppress(OSError):
-        os.write(2, b"interrupted\n")  # a handler may not use a file that what it interrupts is writing to
+def _say(text: str = "") -> None:
+    with contextlib.suppress(OSError):  # a handler may not use a file that what it interrupts is writing to
+        os.write(2, f"interrupted\n{text}{chr(10) if text else ''}".encode())

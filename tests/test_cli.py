@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import interrupts, toml
+from segkit import toml
 from segkit.cli import main
 from segkit.recipe import Recipe
 from tests.small import BASE
@@ -308,15 +308,6 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
     assert [finding["kind"] for finding in found] == ["fault"] * 7 + ["warning"] * 2
 
 
-@pytest.fixture
-def stops() -> Iterator[None]:
-    """What Ctrl-C and SIGTERM do to this process, put back afterwards."""
-    before = {name: signal.getsignal(name) for name in interrupts.STOPS}
-    yield
-    for name, handler in before.items():
-        signal.signal(name, handler)
-
-
 @pytest.mark.parametrize(("name", "delay"), [("SIGTERM", 0.2), ("SIGINT", 0.5), ("SIGTERM", 0.9)])
 def test_a_signal_while_libraries_are_imported_ends_a_command_calmly(run: Run, name: str, delay: float) -> None:
     command = [sys.executable, "-m", "segkit", "run", "tiny.toml"]
@@ -329,19 +320,23 @@ def test_a_signal_while_libraries_are_imported_ends_a_command_calmly(run: Run, n
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_while_the_report_is_written_says_what_is_left(
-    run: Run, stops: None, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(interrupts, "_say", lambda: sys.stderr.write("interrupted\n"))
-    with monkeypatch.context() as patch:
-        patch.setattr("segkit.study.figures.draw", lambda summary: os.kill(os.getpid(), getattr(signal, name)))
-        status, out, err = run("run", "tiny.toml", "--jobs", "1")
-    assert status == 130
-    assert "[b/seed-1] finished" in out
-    assert err == "interrupted\nevery trial is finished; the same command writes the report\n"
+def test_a_signal_while_the_report_is_written_says_what_is_left(run: Run, name: str) -> None:
+    code = (
+        "import os, signal, sys, weakref\nimport tests.small\nfrom segkit.cli import main\n"
+        "from segkit.study import figures\n"
+        f"figures.draw = lambda summary: weakref.finalize(set(), os.kill, os.getpid(), signal.{name})\n"
+        "sys.argv = ['segkit', 'run', 'tiny.toml', '--jobs', '1']\nmain()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert found.stderr == "interrupted\nevery trial is finished; the same command writes the report\n"
+    assert found.returncode == 130
+    assert "[b/seed-1] finished" in found.stdout
     assert not Path("runs/tiny/report.html").exists()
+    Path("runs/tiny/.report.html.1.tmp").touch()
     assert run("run", "tiny.toml", "--jobs", "1")[0] == 0
     assert Path("runs/tiny/report.html").is_file()
+    assert not Path("runs/tiny/.report.html.1.tmp").exists()
 
 
 def test_a_signal_out_of_evaluated_code_ends_with_the_same_status(run: Run) -> None:

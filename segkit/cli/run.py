@@ -74,8 +74,11 @@ def run(
             with watching(study, quiet=json_) as watch:
                 for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
                     watch.show(event)
+            if not dry_run:
+                interrupts.end_at_once(study.after_interrupt())
             outcome = study.finish()
             watch.conclude(outcome)
+            interrupts.unwind()
         except KeyboardInterrupt:
             say(study.after_interrupt(), err=True)
             status = INTERRUPTED
@@ -118,6 +121,7 @@ def report(
     plugins: Plugins = None,
 ) -> int:
     """Make the tables and figures of RUN again from what is on disk."""
+    from segkit import interrupts
     from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.study.report import write_report
@@ -130,6 +134,7 @@ def report(
         raise UserError(
             f"{folder}: no run folder (it has no recipe.toml). Give the folder of a study, such as runs/l1l2."
         )
+    interrupts.end_at_once()
     write_report(folder)
     say(folder / "report.html")
     return DONE

@@ -12,6 +12,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -116,7 +117,10 @@ def _worker(connection: Connection, stop: Flag) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     faulthandler.enable()
     while True:
-        job = connection.recv()
+        try:
+            job = connection.recv()
+        except EOFError:  # a second Ctrl-C ended the parent in the middle
+            return
         if job is None:
             return
         for event in run_trial(job, stop=lambda: stop.value):
@@ -131,6 +135,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop))
+        resource_tracker.ensure_running()  # the process would start it, which unblocks them
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the process can answer; it inherits this
         try:
             self.process.start()
@@ -157,8 +162,8 @@ def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[
     context = multiprocessing.get_context("spawn")
     stop, waiting = context.RawValue(ctypes.c_bool, False), deque(jobs)
     workers: list[_Worker] = []
-    try:
-        with _signals(stop):
+    with _signals(stop):
+        try:
             while len(workers) < min(count, len(jobs)) and not stop.value:
                 workers.append(_Worker(stop))
                 workers[-1].start(waiting.popleft())
@@ -178,10 +183,10 @@ def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[
                             worker.start(waiting.popleft())
             for job in waiting:
                 yield Event(str(job.folder), "interrupted", "not started")
-    finally:
-        stop.value = True
-        for worker in workers:
-            worker.close()
+        finally:
+            stop.value = True
+            for worker in workers:
+                worker.close()
 
 
 def _receive(worker: _Worker) -> Event | None:

@@ -179,8 +179,8 @@ class StudyRun:
     def _sweep(self) -> None:
         for copy in self.folder.glob("*/.copy-*"):
             shutil.rmtree(copy, ignore_errors=True)
-        for trial in self.folder.glob("*/*/trial.json"):
-            files.sweep(trial.parent)
+        for folder in (self.folder, self.folder / "figures", *(p.parent for p in self.folder.glob("*/*/trial.json"))):
+            files.sweep(folder)
 
     def _write_recipe(self) -> None:
         path, text = self.folder / "recipe.toml", self.recipe.to_toml()
