@@ -6,7 +6,14 @@ library's front door. Nothing here imports torch: that happens when something is
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.orig_argv[1:3] == ["-m", "segkit"] or os.path.basename("".join(sys.orig_argv[1:2])) == "segkit":
+    from segkit import interrupts  # this process is the command: what follows takes a while
+
+    interrupts.end_at_once()
 
 from segkit.datasets import datasets
 from segkit.errors import UserError

@@ -256,3 +256,18 @@ def test_frames_whose_inner_contour_leaves_the_outer_one(tmp_path: Path) -> None
     astray, _ = report.findings  # and one patient only
     assert (astray.kind, astray.place, astray.detail) == ("warning", "patient01/P01-0040", "32 pixels")
     assert "its inner contour leaves the outer one" in astray.text
+
+
+def test_empty_pictures_of_several_patients_are_one_line(folder: Path) -> None:
+    for name in ("p0/0", "p1/2", "p1/3"):
+        cv2.imwrite(str(folder / f"pictures/{name}.png"), np.full((20, 30), 9, np.uint8))
+    report = check_data(folder)
+    (line,) = told(report.findings)
+    assert line.startswith("warning, 3 times: an empty picture: one grey level throughout.")
+
+
+def test_the_same_picture_under_two_patients_names_is_a_fault(folder: Path) -> None:
+    (folder / "pictures/p1/2.png").write_bytes((folder / "pictures/p0/0.png").read_bytes())
+    (finding,) = check_data(folder).findings
+    assert finding.kind == "fault"
+    assert finding.text.startswith("the same image 2 times")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -304,3 +306,46 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
     assert "fault, 7 times: the mask has (5, 5) pixels, its image (9, 9). At " in out
     found = json.loads(run("check", "data", "--json")[1])["findings"]
     assert [finding["kind"] for finding in found] == ["fault"] * 7 + ["warning"] * 2
+
+
+@pytest.mark.parametrize(("name", "delay"), [("SIGTERM", 0.2), ("SIGINT", 0.5), ("SIGTERM", 0.9)])
+def test_a_signal_while_libraries_are_imported_ends_a_command_calmly(run: Run, name: str, delay: float) -> None:
+    command = [sys.executable, "-m", "segkit", "run", "tiny.toml"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    time.sleep(delay)
+    process.send_signal(getattr(signal, name))
+    assert (*process.communicate(timeout=60), process.returncode) == ("", "interrupted\n", 130)
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_the_report_is_written_says_what_is_left(run: Run, name: str) -> None:
+    code = (
+        "import os, signal, sys, weakref\nimport tests.small\nfrom segkit.cli import main\n"
+        "from segkit.study import figures\n"
+        f"figures.draw = lambda summary: weakref.finalize(set(), os.kill, os.getpid(), signal.{name})\n"
+        "sys.argv = ['segkit', 'run', 'tiny.toml', '--jobs', '1']\nmain()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert found.stderr == "interrupted\nevery trial is finished; the same command writes the report\n"
+    assert found.returncode == 130
+    assert "[b/seed-1] finished" in found.stdout
+    assert not Path("runs/tiny/report.html").exists()
+    Path("runs/tiny/.report.html.1.tmp").touch()
+    assert run("run", "tiny.toml", "--jobs", "1")[0] == 0
+    assert Path("runs/tiny/report.html").is_file()
+    assert not Path("runs/tiny/.report.html.1.tmp").exists()
+
+
+def test_a_signal_out_of_evaluated_code_ends_with_the_same_status(run: Run) -> None:
+    code = (
+        "import os, signal, sys\nfrom segkit import cli\nfrom segkit.cli import inspect\n"
+        "inspect.load_plugins = lambda extra: eval('os.kill(os.getpid(), signal.SIGTERM)')\n"
+        "sys.argv = ['segkit', 'list']\ncli.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}
+    Path("script.py").write_text(code, encoding="utf-8")
+    found = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, env=environment)
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "interrupted\n")

@@ -35,6 +35,10 @@ def write(path: Path, pixels: Any) -> Path:
     return path
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for name in ("ann/a", "ann/b", "bob/c"):
@@ -127,11 +131,16 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
 def png(rows: int, columns: int, data: bytes, *, bits: int = 8, colours: int = 0) -> bytes:
     """Return a PNG that states a size, whatever its data hold."""
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
     header = struct.pack(">IIBBBBB", columns, rows, bits, colours, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def test_what_a_png_says_beside_its_pixels_is_no_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    data = write(tmp_path / "x.png", GREY).read_bytes()
+    extra = chunk(b"iCCP", b"a\0\0" + zlib.compress(b"no profile")) + chunk(b"tEXt", b"no zero byte")
+    (tmp_path / "x.png").write_bytes(data[:33] + extra + data[33:])
+    assert np.array_equal(read_image(tmp_path / "x.png"), GREY)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -238,6 +247,65 @@ def test_masks_in_which_colours_or_transparency_count(root: Path, pixels: Any, m
     write(root / "masks/ann/a.png", pixels)
     with pytest.raises(UserError, match=rf"masks/ann/a\.png: {message}"):
         read(root)
+
+
+VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+
+
+def indexed(path: Path, indices: Any, palette: list[int], **more: Any) -> None:
+    picture = Image.fromarray(indices, "L")
+    picture.putpalette(palette)
+    picture.save(path, **more)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("more", [{}, {"transparency": 0}], ids=["opaque", "clear background"])
+def test_indices_of_a_palette_of_colours_are_a_masks_levels(root: Path, bits: int, more: dict[str, Any]) -> None:
+    before = read(root).cases[0].masks
+    for name in ("ann/a", "ann/b", "bob/c"):
+        indexed(root / f"masks/{name}.png", MASK, VOC[: 3 * 2**bits], bits=bits, **more)
+    assert np.array_equal(read(root).cases[0].masks, before)
+    if bits == 8:
+        indexed(root / "masks/ann/a.png", MASK + (GREY > 200), VOC)
+        masks = read(root, labels={"one": 1, "two": 2}).cases[0].masks
+        assert np.array_equal(masks, [(GREY > 100) & (GREY <= 200), GREY > 200])
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("indices", "palette", "message"),
+    [
+        (MASK, [255, 0, 0, 0, 0, 0], "a coloured mask, of 2 colours, in a palette that is not of labels"),
+        (MASK, [0, 0, 0, 0, 128, 0], r"its palette gives index 1 another colour than that of .*masks/ann/a\.png"),
+    ],
+)
+def test_palettes_that_are_not_of_the_same_labels(root: Path, indices: Any, palette: list[int], message: str) -> None:
+    indexed(root / "masks/ann/a.png", MASK, VOC)
+    indexed(root / "masks/ann/b.png", indices, palette)
+    with pytest.raises(UserError, match=rf"masks/ann/b\.png: {message}"):
+        read(root)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+def test_an_index_beyond_the_palette_is_damage(root: Path) -> None:
+    path = root / "masks/ann/a.png"
+    indexed(path, MASK + 6, [*VOC, *VOC])
+    data = path.read_bytes()
+    at = data.index(b"PLTE") - 4
+    path.write_bytes(data[:at] + chunk(b"PLTE", bytes(VOC)) + data[at + 12 + 24 :])
+    with pytest.raises(UserError, match=r"a\.png: a damaged image: index 7 of a palette of 4 colours"):
+        read(root)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
+def test_palettes_of_grey_levels_are_grey_pictures(root: Path) -> None:
+    indexed(root / "masks/ann/a.png", MASK, [0, 0, 0, 255, 255, 255])
+    Image.fromarray(np.dstack([MASK * 255] * 3)).convert("P").save(root / "masks/ann/b.png")  # of a web palette
+    Image.fromarray(GREY).convert("P").save(root / "images/ann/a.png")
+    found = read(root).cases
+    assert all(np.array_equal(case.masks, found[2].masks) for case in found)
+    assert np.array_equal(found[0].image, GREY)
 
 
 def test_coloured_images_are_turned_into_grey_with_a_note(root: Path) -> None:

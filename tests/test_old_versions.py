@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import UserError
+from segkit import UserError, plugins
+from segkit.checks.run import check_run
 from segkit.study import figures, runs
 from segkit.study.report import write_report
 from segkit.training import checkpoint
@@ -89,3 +90,14 @@ def test_a_study_of_then_is_shown(here: Path) -> None:
     table = write_report(Path("runs/old"))
     assert any("plugin loss" in line for line in table)
     assert "cannot be told apart" in Path("runs/old/report.md").read_text(encoding="utf-8")
+
+
+def test_check_does_not_call_it_a_fault_that_they_are_of_then(here: Path) -> None:
+    plugins.load()
+    for name in ("report.md", "report.html"):
+        Path("runs/old", name).touch()
+    told = {(finding.kind, finding.where): finding.text for finding in check_run(Path("runs/old"))}
+    assert {kind for kind, _ in told} == {"note"}, told
+    assert told["note", "runs/old/summary.csv"].startswith("has the columns of another version of segkit.")
+    write_report(Path("runs/old"))
+    assert not [finding for finding in check_run(Path("runs/old")) if "summary.csv" in finding.where]

@@ -14,9 +14,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from segkit.study import figures
-from segkit.study.report import write_report
+from segkit.study.report import read_table, write_report
+from segkit.study.summary import summarize
 from tests.fake_runs import make_run
 
 REFERENCE, ODD, BROKEN = "dice | mix", "a <b> & `c`", "summed"
@@ -262,6 +264,19 @@ def test_report_from_disk_has_the_same_bytes(
         assert path.read_bytes() == (copy / path.relative_to(run)).read_bytes(), path.name
 
 
+def test_a_figure_is_drawn_once_for_each_format(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws, whole = list[Figure](), Figure.draw
+
+    def draw(figure: Figure, renderer: Any) -> None:
+        draws.append(figure)
+        whole(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", draw)
+    drawn = figures.draw(summarize(run))
+    assert len(drawn) == len(FIGURES)
+    assert len(draws) == 2 * len(FIGURES), "drawing is what takes the time of a report"
+
+
 def test_a_figure_without_data_any_more_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(
         tmp_path / "study", {"only": 0.0}, recipe={"title": "x", "compare_with": "only"}, cases=2, epochs=2
@@ -272,3 +287,21 @@ def test_a_figure_without_data_any_more_is_removed(tmp_path: Path, monkeypatch: 
         (folder / "figures" / name).write_text("of before", encoding="utf-8")
     write_report(folder)
     assert [path.name for path in (folder / "figures").iterdir()] == ["own.svg"]
+
+
+def test_a_report_whose_writing_was_interrupted_does_not_pass_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {})
+    folder = make_run(tmp_path / "study", {"a": 0.0}, recipe={"title": "x", "compare_with": "a"}, cases=2, epochs=2)
+    write_report(folder)
+    assert read_table(folder)
+    (folder / "summary.csv").write_text("of an earlier day\n", encoding="utf-8")
+
+    def stopped(*blocks: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segkit.study.html.render", stopped)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        write_report(folder)
+    assert read_table(folder) is None

@@ -14,7 +14,7 @@ from segkit import toml
 from segkit.checks import layouts
 from segkit.datasets import datasets
 from segkit.datasets.image_folder import COLOURED
-from segkit.datasets.images import read_levels, read_picture
+from segkit.datasets.images import agree, read_levels, read_picture
 from segkit.datasets.reading import inside, open_root, shortened
 from segkit.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, patient_folders, read_case, read_patient
 from segkit.datasets.splits import patient_warnings
@@ -60,8 +60,10 @@ class _Seen:
     kinds: Counter[str] = field(default_factory=Counter)
     spacings: Counter[str] = field(default_factory=Counter)
     patients: Counter[str | None] = field(default_factory=Counter)
-    contents: dict[bytes, list[str]] = field(default_factory=dict)
+    contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = field(default_factory=dict)
     levels: Counter[float] = field(default_factory=Counter)
+    constant: list[str] = field(default_factory=list)
+    colours: dict[int, tuple[tuple[int, int, int], Path]] = field(default_factory=dict)
     one_structure: bool = True
     count: int = 0
     empty: int = 0
@@ -79,9 +81,11 @@ class _Seen:
         self.spacings[f"{spacing[0]:g} x {spacing[1]:g} mm" if spacing else "not stated"] += 1
         self.low, self.high = min(self.low, float(pixels.min())), max(self.high, float(pixels.max()))
         self.patients[patient or None] += 1
-        if pixels.min() != pixels.max():
-            digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
-            self.contents.setdefault(digest, []).append(name)
+        if pixels.min() == pixels.max():
+            self.constant.append(name)
+            return
+        digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
+        self.contents.setdefault((pixels.shape, pixels.dtype.name, digest), []).append(name)
 
     def facts(self) -> list[tuple[str, str]]:
         """Return it in words; nothing where no image could be read."""
@@ -98,7 +102,9 @@ class _Seen:
         ]
 
     def findings(self) -> Iterator[Finding]:
-        """Yield images of the same content, and patients that are none."""
+        """Yield images without content or of the same one, and patients that are none."""
+        for name in self.constant:
+            yield Finding("warning", "an empty picture: one grey level throughout. Is it damaged, or of no use?", name)
         for names in self.contents.values():
             if len(names) > 1:
                 yield Finding("fault", f"the same image {len(names)} times. Keep one.", shortened(names))
@@ -249,7 +255,8 @@ def _mask(path: Path, root: Path, size: tuple[int, ...] | None, seen: _Seen, rep
     import numpy as np
 
     try:
-        pixels = read_levels(inside(root, path))
+        pixels, colours = read_levels(inside(root, path))
+        agree(seen.colours, colours, path)
     except UserError as error:
         report.add(error)
         return

@@ -67,6 +67,8 @@ def _trial(folder: Path, evaluate: bool) -> Iterator[Finding]:
             continue
         meta = checkpoint.load(path).meta  # raises where the file is damaged
         changed = not_resumable(differences(refilled(meta["recipe"], str(path)), recipe.dump()))
+        if number != TRAINING_NUMBER:
+            changed.pop("train.threads", None)  # which the recipes of then did not state, and the checkpoints did
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
@@ -156,12 +158,17 @@ def _again(folder: Path, recipe: Recipe, status: dict[str, Any]) -> Iterator[Fin
 
 def _report(run: Path) -> Iterator[Finding]:
     """Compare summary.csv with what the trials say."""
-    from segkit.study.summary import summarize, to_csv
+    from segkit.study.summary import COLUMNS, summarize, to_csv
 
     missing = [name for name in ("summary.csv", "report.md", "report.html") if not (run / name).is_file()]
     if missing:
         yield Finding("note", f"{', '.join(missing)} is not there: `segkit report {run}` makes it.", str(run))
-    elif to_csv(summarize(run)) != files.read_text(run / "summary.csv"):
+        return
+    written, place = files.read_text(run / "summary.csv"), str(run / "summary.csv")
+    columns = written.partition("\n")[0].split(",")
+    if columns != list(COLUMNS) and {"variant", "metric", "channel", "verdict", "mean"} <= set(columns):
         yield Finding(
-            "fault", f"does not agree with the trials. `segkit report {run}` makes it anew.", str(run / "summary.csv")
+            "note", f"has the columns of another version of segkit. `segkit report {run}` makes it anew.", place
         )
+    elif written != to_csv(summarize(run)):
+        yield Finding("fault", f"does not agree with the trials. `segkit report {run}` makes it anew.", place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib
 import io
@@ -11,6 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import typer
+
+from segkit import interrupts
 
 app = typer.Typer(
     name="segkit",
@@ -22,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, interrupts.STATUS
 
 
 # what the parser of options says of a number, and what is said in its place
@@ -36,6 +39,7 @@ PLAINER = {
 
 def main() -> None:
     """Run the command line; a mistake of the user is one message and exit status 2, never a traceback."""
+    interrupts.end_at_once()
     for module in ("run", "checkpoint", "inspect", "check", "new"):
         importlib.import_module(f"segkit.cli.{module}")
     from segkit.errors import UserError
@@ -43,12 +47,12 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no letters for what is to be said
     try:
+        interrupts.unwind()
         status: Any = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        say("interrupted", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # the reader of our output has gone (`segkit list | head`); nothing is left to be told
@@ -63,6 +67,8 @@ def main() -> None:
         if not hasattr(error, "format_message"):
             raise
         fail(_usage(error))
+    finally:
+        atexit.register(interrupts.leave)  # the first of what is done at the end
     sys.exit(status if isinstance(status, int) else DONE)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,13 +38,16 @@ def run(
     json_: Json = False,
 ) -> int:
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
+    from segkit import interrupts
+
+    interrupts.end_at_once()  # nothing has begun
+
     from segkit import files
     from segkit.cli.progress import watching
     from segkit.errors import UserError
     from segkit.study import runs
     from segkit.training.events import Limit
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until trials save their state at it
     if not faulthandler.is_enabled():
         faulthandler.enable(2)  # a crash in native code names the line that called it
     _check_words(recipes, out, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
@@ -66,12 +68,21 @@ def run(
     warn(text for study in studies for text in study.warnings)
     status = DONE
     summary: list[dict[str, Any]] = []
+    interrupts.unwind()  # except where trials save their state
     for study in studies:
-        with watching(study, quiet=json_) as watch:
-            for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
-                watch.show(event)
-        outcome = study.finish()
-        watch.conclude(outcome)
+        try:
+            with watching(study, quiet=json_) as watch:
+                for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
+                    watch.show(event)
+            if not dry_run:
+                interrupts.end_at_once(study.after_interrupt())
+            outcome = study.finish()
+            watch.conclude(outcome)
+            interrupts.unwind()
+        except KeyboardInterrupt:
+            say(study.after_interrupt(), err=True)
+            status = INTERRUPTED
+            break
         summary.append(outcome.as_dict())
         if outcome.interrupted:
             status = INTERRUPTED
@@ -110,6 +121,7 @@ def report(
     plugins: Plugins = None,
 ) -> int:
     """Make the tables and figures of RUN again from what is on disk."""
+    from segkit import interrupts
     from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.study.report import write_report
@@ -122,6 +134,7 @@ def report(
         raise UserError(
             f"{folder}: no run folder (it has no recipe.toml). Give the folder of a study, such as runs/l1l2."
         )
+    interrupts.end_at_once()
     write_report(folder)
     say(folder / "report.html")
     return DONE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from segkit.datasets.reading import SIDE
@@ -25,6 +25,7 @@ MARKS = (
     (0, b"%PDF", "a PDF document"), (0, b"\x93NUMPY", "a NumPy array"), (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (0, b"MATLAB ", "a MATLAB file"), (0, b"PK\3\4", "a ZIP archive"), (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"7z\xbc\xaf", "a 7z archive"), (0, b"Rar!", "a RAR archive"), (257, b"ustar", "a TAR archive"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS in the place of the file (`git lfs pull` gets it)"),
     (0, b"\x80\x02", "a pickle"), (0, b"\x7fELF", "a program"), (0, b"<", "an HTML, SVG or XML file"),
 )  # fmt: skip
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
@@ -80,6 +81,23 @@ def read_header(data: bytes) -> Header:
     if decoded > MOST_DECODED:
         raise NotReadError(f"{decoded >> 20} MiB of pixels; images are read up to {MOST_DECODED >> 20} MiB.")
     return found
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield the kind and the body of each chunk of a PNG that `read_header` found whole."""
+    at, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        yield kind, data[at + 8 : at + 8 + length]
+        at += 12 + length
+
+
+def to_png(parts: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the PNG of some chunks."""
+    packed = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    )
+    return b"".join([b"\x89PNG\r\n\x1a\n", *packed])
 
 
 def kind_of(data: bytes) -> str:

@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 
 from segkit.datasets.case import Case, Dataset
 from segkit.datasets.headers import VOLUMES, volume
-from segkit.datasets.images import KINDS, read_levels, read_picture
+from segkit.datasets.images import KINDS, Colours, agree, read_levels, read_picture
 from segkit.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
 from segkit.errors import UserError
 from segkit.types import Positive
@@ -38,7 +38,8 @@ def image_folder(
 
     `root/images/patient01/a.png` has the mask `root/masks/patient01/a.png`; the kinds of file may differ. Images are
     PNG, TIFF, JPEG, BMP or DICOM of 8 to 16 bits or float; colour becomes grey, alpha is dropped. Masks hold one grey
-    level a structure, 0 for none; saved as RGB, their three channels are equal.
+    level a structure, 0 for none; saved as RGB, their three channels are equal. Of a PNG with a palette of colours
+    that begins with black, as in Pascal VOC, the indices are the levels.
 
     Args:
         root: the folder that holds both.
@@ -63,9 +64,11 @@ def image_folder(
         raise UserError(f"{top / images}: {_what_instead(top / images)}")
     _check_pairs(top, pictures, truths, images, masks)
     cases, coloured = [], []
+    colours: dict[int, tuple[tuple[int, int, int], Path]] = {}
     for stem, path in pictures.items():
         picture = read_picture(path)
-        mask = _read_mask(truths[stem], path, picture.pixels.shape, labels)
+        mask, found = _read_mask(truths[stem], path, picture.pixels.shape, labels)
+        agree(colours, found, truths[stem])
         cases.append(Case(stem, _patient(stem, pattern, path), picture.pixels, mask, spacing_mm or picture.spacing_mm))
         coloured += [stem] if picture.coloured else []
     notes = [f"{len(skipped)} file(s) that are no images left out: {shortened(skipped)}."] if skipped else []
@@ -153,8 +156,10 @@ def _same_name(wanted: Path) -> str:
     return ""
 
 
-def _read_mask(path: Path, image: Path, shape: tuple[int, ...], labels: dict[str, int] | None) -> NDArray[np.bool_]:
-    """Return the masks (C, H, W) of a file, checked against its image and the labels.
+def _read_mask(
+    path: Path, image: Path, shape: tuple[int, ...], labels: dict[str, int] | None
+) -> tuple[NDArray[np.bool_], Colours]:
+    """Return the masks (C, H, W) of a file, checked against its image and the labels, and the colours of a palette.
 
     Args:
         path: the file.
@@ -167,7 +172,7 @@ def _read_mask(path: Path, image: Path, shape: tuple[int, ...], labels: dict[str
     """
     import numpy as np
 
-    levels = read_levels(path)
+    levels, colours = read_levels(path)
     if levels.shape != shape:
         raise UserError(
             f"{path}: the mask has {levels.shape[0]} x {levels.shape[1]} pixels, "
@@ -181,12 +186,12 @@ def _read_mask(path: Path, image: Path, shape: tuple[int, ...], labels: dict[str
                 "For several, name their levels: labels = { wall = 1, cavity = 2 }."
             )
         one: NDArray[np.bool_] = np.asarray(levels != 0)[np.newaxis]
-        return one
+        return one, colours
     unexpected = found - {0, *labels.values()}
     if unexpected:
         known = ", ".join(f"{level} ({name})" for name, level in labels.items())
         raise UserError(f"{path}: holds the unexpected level(s) {_listed(unexpected)}; known are 0 (none), {known}.")
-    return np.stack([levels == level for level in labels.values()])
+    return np.stack([levels == level for level in labels.values()]), colours
 
 
 def _listed(levels: set[float]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.datasets.dicom import parse_dicom
-from segkit.datasets.headers import VOLUMES, NotReadError, read_header, volume
+from segkit.datasets.headers import VOLUMES, NotReadError, chunks, read_header, to_png, volume
 from segkit.datasets.reading import entries, is_folder, read_bytes, shortened
 from segkit.errors import UserError
 from segkit.types import Array
@@ -19,6 +19,10 @@ SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 DICOM_SUFFIXES = (".dcm", ".dicom")
 KINDS = SUFFIXES + DICOM_SUFFIXES
 LUMA = (114, 587, 299)  # thousandths of blue, green and red (ITU-R BT.601)
+PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks of a PNG that say what is in its pixels
+PALETTE = 3  # a PNG's kind of colour
+BLACK = (0, 0, 0)
+Colours = dict[int, tuple[int, int, int]]  # red, green, blue by level
 ROWS = 512  # converted at a time, which bounds the memory
 
 
@@ -60,8 +64,11 @@ def read_picture(path: Path) -> Picture:
     return Picture(_plain(_luma(pixels) if grey is None else grey, str(path)), coloured=grey is None)
 
 
-def read_levels(path: Path) -> Array:
-    """Return a mask's grey levels (H, W); colour with equal channels and alpha that is opaque everywhere are grey.
+def read_levels(path: Path) -> tuple[Array, Colours]:
+    """Return a mask's levels (H, W), and the colours of those levels where they are the indices of a PNG's palette.
+
+    Colour with equal channels and alpha that is opaque everywhere are grey. A palette of colours that begins with one
+    black is of labels, as other tools write them: its indices are the levels. One of grey levels is a grey image.
 
     Raises:
         UserError: as for `read_image`; or the mask holds colours, or transparency, in which a mask may hide.
@@ -70,17 +77,72 @@ def read_levels(path: Path) -> Array:
 
     data = read_bytes(path)
     if _is_dicom(path, data):
-        return parse_dicom(data, str(path))[0]
+        return parse_dicom(data, str(path))[0], {}
     pixels: Any = decode_image(data, str(path))
+    indexed = _indexed(data, str(path))
+    if indexed is not None:
+        return indexed
     if _alpha_differs(pixels):
         raise UserError(f"{path}: a mask with a transparent part. Save it without alpha: one grey level a structure.")
     grey = _equal(pixels)
     if grey is None:
         colours = len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
+        palette = ", in a palette that is not of labels: black, then others" if _has_palette(data) else ""
         raise UserError(
-            f"{path}: a coloured mask, of {colours} colours. Save it with one grey level a structure, 0 for none."
+            f"{path}: a coloured mask, of {colours} colours{palette}. Save it with one grey level a structure, 0 for "
+            "none."
         )
-    return _plain(grey, str(path))
+    return _plain(grey, str(path)), {}
+
+
+def _has_palette(data: bytes) -> bool:
+    return data[:4] == b"\x89PNG" and data[25] == PALETTE
+
+
+def _indexed(data: bytes, name: str) -> tuple[Array, Colours] | None:
+    """Return the indices (H, W) of a PNG with a palette of labels, and the colours of 0 and those that occur.
+
+    None for other files, and for palettes of grey levels or of the colours of any picture.
+
+    Raises:
+        UserError: an index beyond the palette.
+    """
+    import numpy as np
+
+    if not _has_palette(data):
+        return None
+    palette = dict(chunks(data)).get(b"PLTE", b"")
+    colours = list(zip(palette[::3], palette[1::3], palette[2::3], strict=False))
+    if all(red == green == blue for red, green, blue in colours) or colours[0] != BLACK or BLACK in colours[1:2]:
+        return None
+    # the same file without its palette is a grey one, whose grey levels are the indices
+    grey = ((kind, body[:9] + b"\0" + body[10:] if kind == b"IHDR" else body) for kind, body in chunks(data))
+    levels: Any = decode_image(to_png((kind, body) for kind, body in grey if kind not in (b"PLTE", b"tRNS")), name)
+    levels = levels // (255 // ((1 << min(8, data[24])) - 1))  # less than 8 bits are spread over all 256 grey levels
+    found = np.unique(levels).tolist()
+    if found[-1] >= len(colours):
+        raise UserError(f"{name}: a damaged image: index {found[-1]} of a palette of {len(colours)} colours.")
+    return levels, {level: colours[level] for level in (0, *found)}
+
+
+def agree(known: dict[int, tuple[tuple[int, int, int], Path]], colours: Colours, path: Path) -> None:
+    """Raise if a mask's palette gives a level another colour than one before it: then it may be another structure.
+
+    Args:
+        known: the colours of the masks before, which this one's are added to.
+        colours: those of this mask.
+        path: its file.
+
+    Raises:
+        UserError: the message names both files.
+    """
+    for level, colour in colours.items():
+        before, other = known.setdefault(level, (colour, path))
+        if before != colour:
+            raise UserError(
+                f"{path}: its palette gives index {level} another colour than that of {other}: is it the same "
+                "structure? Save all masks with one palette, or with one grey level a structure."
+            )
 
 
 def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -167,6 +229,8 @@ def decode_image(data: bytes, name: str) -> Array:
         raise UserError(f"{name}: a damaged image: cut off.") from None
     except (IndexError, ValueError) as error:
         raise UserError(f"{name}: a damaged image: {error}.") from None
+    if data[:4] == b"\x89PNG":  # of other chunks libpng complains by itself, file by file
+        data = to_png((kind, body) for kind, body in chunks(data) if kind in PIXELS)
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message below says it
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import multiprocessing
 import multiprocessing.connection
@@ -10,18 +11,20 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from segkit.interrupts import STOPS
 from segkit.training.events import Event, Job
 
-if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event as Flag
 
+class Flag(Protocol):
+    """A bool in memory that processes share; without a lock, which a handler of signals could wait for forever."""
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+    value: bool
 
 
 def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
@@ -60,8 +63,8 @@ def execute(jobs: Sequence[Job], *, side_by_side: int, fail_fast: bool = False) 
 
 
 @contextlib.contextmanager
-def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
-    """Call `on_stop` at the first SIGINT or SIGTERM; the second does what it always did."""
+def _signals(stop: Flag) -> Iterator[None]:
+    """Raise the flag at the first SIGINT or SIGTERM; the second does what it did before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -70,7 +73,7 @@ def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         for name in STOPS:
             signal.signal(name, before[name])
-        on_stop()
+        stop.value = True
 
     for name in STOPS:
         signal.signal(name, handle)
@@ -84,16 +87,16 @@ def _signals(on_stop: Callable[[], None]) -> Iterator[None]:
 def _one_by_one(jobs: Sequence[Job], fail_fast: bool) -> Iterator[Event]:
     from segkit.training.trial import run_trial
 
-    stop = threading.Event()
-    with _signals(stop.set):
+    stop = ctypes.c_bool(False)
+    with _signals(stop):
         for job in jobs:
-            if stop.is_set():
+            if stop.value:
                 yield Event(str(job.folder), "interrupted", "not started")
                 continue
-            for event in run_trial(job, stop=stop.is_set):
+            for event in run_trial(job, stop=lambda: stop.value):
                 yield event
                 if event.kind == "failed" and fail_fast:
-                    stop.set()
+                    stop.value = True
 
 
 def _worker(connection: Connection, stop: Flag) -> None:
@@ -110,14 +113,17 @@ def _worker(connection: Connection, stop: Flag) -> None:
 
     threading.Thread(target=follow, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    signal.signal(signal.SIGTERM, lambda number, frame: setattr(stop, "value", True))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     faulthandler.enable()
     while True:
-        job = connection.recv()
+        try:
+            job = connection.recv()
+        except EOFError:  # a second Ctrl-C ended the parent in the middle
+            return
         if job is None:
             return
-        for event in run_trial(job, stop=stop.is_set):
+        for event in run_trial(job, stop=lambda: stop.value):
             connection.send(event)
         connection.send(None)
 
@@ -129,6 +135,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop))
+        resource_tracker.ensure_running()  # the process would start it, which unblocks them
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the process can answer; it inherits this
         try:
             self.process.start()
@@ -153,11 +160,11 @@ class _Worker:
 
 def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")
-    stop, waiting = context.Event(), deque(jobs)
+    stop, waiting = context.RawValue(ctypes.c_bool, False), deque(jobs)
     workers: list[_Worker] = []
-    try:
-        with _signals(stop.set):
-            while len(workers) < min(count, len(jobs)) and not stop.is_set():
+    with _signals(stop):
+        try:
+            while len(workers) < min(count, len(jobs)) and not stop.value:
                 workers.append(_Worker(stop))
                 workers[-1].start(waiting.popleft())
             while any(worker.job for worker in workers):
@@ -168,18 +175,18 @@ def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[
                     if event is not None:
                         yield event
                         if event.kind == "failed" and fail_fast:
-                            stop.set()
+                            stop.value = True
                     if worker.job is None:
                         if not worker.process.is_alive():
                             workers[workers.index(worker)] = worker = _Worker(stop)
-                        if waiting and not stop.is_set():
+                        if waiting and not stop.value:
                             worker.start(waiting.popleft())
             for job in waiting:
                 yield Event(str(job.folder), "interrupted", "not started")
-    finally:
-        stop.set()
-        for worker in workers:
-            worker.close()
+        finally:
+            stop.value = True
+            for worker in workers:
+                worker.close()
 
 
 def _receive(worker: _Worker) -> Event | None:

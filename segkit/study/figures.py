@@ -10,7 +10,7 @@ import numpy as np
 
 from segkit.study import cases, prose
 from segkit.study.statistics import Table
-from segkit.study.style import COLOURS, legend_below, look, new_figure, style, wrapped
+from segkit.study.style import COLOURS, lay_out, legend_below, look, new_figure, style, to_bytes, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -224,14 +224,11 @@ FIGURES: dict[str, Callable[[Summary], Figure | None]] = {
 
 def draw(summary: Summary) -> dict[str, tuple[bytes, bytes]]:
     """Return (PNG, SVG) of every figure there is data for, by file name."""
-    from segkit.study.style import to_bytes
-
     drawn = {}
     with style():
         for name, function in FIGURES.items():
             figure = function(summary)
             if figure is not None:
-                figure.draw_without_rendering()
-                figure.set_layout_engine("none")  # laid out once, not for each format
+                lay_out(figure)
                 drawn[name] = to_bytes(figure, "png"), to_bytes(figure, "svg")
     return drawn

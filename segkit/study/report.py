@@ -21,7 +21,6 @@ def write_report(run: Path) -> list[str]:
     summary = summarize(run)
     drawn = figures.draw(summary)
     blocks = document.build(summary, drawn)
-    files.write_text(run / "summary.csv", to_csv(summary))
     if drawn:
         (run / "figures").mkdir(exist_ok=True)
     for name, (png, svg) in drawn.items():
@@ -33,6 +32,7 @@ def write_report(run: Path) -> list[str]:
     svgs = {name: svg for name, (_, svg) in drawn.items()}
     files.write_text(run / "report.md", markdown.render(summary.title, blocks))
     files.write_text(run / "report.html", html.render(summary.title, blocks, svgs))
+    files.write_text(run / "summary.csv", to_csv(summary))  # last: it is what tells that all are up to date
     return _table(summary)
 
 

@@ -17,6 +17,7 @@ from segkit.files import from_cell
 
 HEADER = ("case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels")
 NAMES = 4  # so many columns hold names, the others numbers
+_NUMBERS = np.dtype([("value", np.float64), ("truth", np.int64), ("predicted", np.int64)])  # whole ones are read faster
 
 Numbers = NDArray[np.float64]
 Codes = NDArray[np.int32]
@@ -102,16 +103,13 @@ def _read_plain(data: bytes, known: dict[bytes, Keys]) -> Rows | None:
     starts = np.concatenate([np.zeros(1, np.int64), ends + 1])[:-1]
     if (places[:, -1] > ends).any() or (places[:, 0] < starts).any():
         return None
-    border = np.zeros(len(raw) + 1, np.int8)
-    border[starts] += 1
-    border[places[:, NAMES - 1] + 1] -= 1
-    named = np.cumsum(border[:-1], dtype=np.int8).astype(bool)
+    borders = np.stack([places[:, NAMES - 1], ends], axis=1).ravel() + 1  # ends of a row's names and of its numbers
+    named = np.repeat(np.tile([True, False], len(ends)), np.diff(borders, prepend=0))
     try:
         keys = _keys(raw[named].tobytes(), known)
-        numbers = _numbers(raw[~named].tobytes(), len(ends))
+        return Rows(keys, *_numbers(raw[~named].tobytes(), len(ends)))
     except ValueError:  # also of bytes that are no UTF-8
         return None
-    return Rows(keys, numbers[:, 0], numbers[:, 1] > 0, numbers[:, 2] > 0)
 
 
 def _keys(text: bytes, known: dict[bytes, Keys]) -> Keys:
@@ -132,15 +130,15 @@ def _coded(columns: Sequence[Sequence[str]]) -> Keys:
     return Keys((names[0], names[1], names[2], names[3]), codes)
 
 
-def _numbers(text: bytes, rows: int) -> Numbers:
-    """Return (rows, 3) numbers of lines "value,truth,predicted"; an empty value is NaN."""
+def _numbers(text: bytes, rows: int) -> tuple[Numbers, Flags, Flags]:
+    """Return the values, and whether truth and prediction have pixels, of lines "value,truth,predicted"."""
     if not rows:
-        return np.zeros((0, len(HEADER) - NAMES))
-    filled = (b"\n" + text).replace(b"\n,", b"\nnan,")[1:]
-    numbers = np.loadtxt(io.BytesIO(filled), delimiter=",", comments=None, ndmin=2)
-    if numbers.shape != (rows, len(HEADER) - NAMES) or not np.isfinite(numbers[:, 1:]).all():
+        return np.zeros(0), np.zeros(0, bool), np.zeros(0, bool)
+    filled = (b"\n" + text).replace(b"\n,", b"\nnan,")[1:]  # an empty value is NaN
+    found = np.loadtxt(io.BytesIO(filled), _NUMBERS, comments=None, delimiter=",", ndmin=1)
+    if found.shape != (rows,):
         raise ValueError("these are not values and numbers of pixels")
-    return numbers
+    return found["value"].copy(), found["truth"] > 0, found["predicted"] > 0
 
 
 def _read_any(name: str, data: bytes) -> Rows:

@@ -179,8 +179,8 @@ class StudyRun:
     def _sweep(self) -> None:
         for copy in self.folder.glob("*/.copy-*"):
             shutil.rmtree(copy, ignore_errors=True)
-        for trial in self.folder.glob("*/*/trial.json"):
-            files.sweep(trial.parent)
+        for folder in (self.folder, self.folder / "figures", *(p.parent for p in self.folder.glob("*/*/trial.json"))):
+            files.sweep(folder)
 
     def _write_recipe(self) -> None:
         path, text = self.folder / "recipe.toml", self.recipe.to_toml()
@@ -265,6 +265,13 @@ class StudyRun:
         else:
             yield Event(str(trial.folder), "log", f"[{trial.folder}] {text}; evaluated again with its own metrics")
             again.append(self._job(trial, fresh=False))
+
+    def after_interrupt(self) -> str:
+        """Return what is left of the study where it was interrupted outside of its trials."""
+        kinds = {end.kind for end in self._ends.values()}
+        if len(self._ends) == len(self.planned) and kinds <= {"finished", "skipped", "reused"}:
+            return "every trial is finished; the same command writes the report"
+        return "what was trained is saved; the same command goes on from there"
 
     def finish(self) -> Outcome:
         """Write the report of what is on disk and say how the study ended."""

@@ -97,8 +97,28 @@ def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
     figure.legend(handles=handles, loc="outside lower left", ncols=columns)
 
 
+def lay_out(figure: Figure) -> None:
+    """Give every part of a figure its place, once for all formats."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
+
+
 def to_bytes(figure: Figure, kind: str) -> bytes:
-    """Return the figure as "png" (300 dpi) or "svg", the same bytes for the same figure."""
+    """Return a figure that is laid out as "png" (300 dpi) or "svg", the same bytes for the same figure.
+
+    `Figure.savefig` would draw it twice, the first time for a layout.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     out = io.BytesIO()
-    figure.savefig(out, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+    if kind == "svg":
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(out, metadata={"Date": None})
+    else:
+        figure.set_dpi(DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.print_png(out)
     return out.getvalue()
