@@ -40,6 +40,11 @@ def printable(text: str) -> str:
     return "".join(_spelled(char) if _is_unseen(char) else char for char in text)
 
 
+def unprintable(name: str) -> str:
+    """Return the first character that no name on one line may hold, as an escape such as `\\x1b`; "" for none."""
+    return next((_spelled(char) for char in name if char in "\n\t" or _is_unseen(char)), "")
+
+
 def _is_unseen(char: str) -> bool:
     return char not in KEPT and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
