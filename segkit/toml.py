@@ -13,7 +13,7 @@ from typing import Any
 
 from segkit import files
 from segkit.component import fold
-from segkit.errors import UserError
+from segkit.errors import UserError, ended
 from segkit.files import MAX_DEPTH, UnreadableError, check_values
 
 _TOKEN = re.compile(
@@ -78,7 +78,7 @@ def load(path: Path) -> dict[str, Any]:
         return read(files.read_text(path))
     except UnreadableError as error:
         place = f"{path}:{error.line}" if error.line else str(path)
-        raise UserError(f"{place}: damaged: {error}.") from None
+        raise UserError(f"{place}: damaged: {ended(error)}") from None
 
 
 def read(source: str) -> dict[str, Any]:

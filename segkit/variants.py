@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from segkit import layers, toml
 from segkit.doubts import Doubts
-from segkit.errors import UserError, printable, several, shortened, suggest, unprintable
+from segkit.errors import UserError, ended, printable, several, shortened, suggest, unprintable
 from segkit.recipe import Recipe, validate
 
 MAX_TRIALS = 10_000
@@ -197,7 +197,7 @@ def axes(recipe: Recipe, document: layers.Document) -> list[Axis]:
         try:
             paths[name] = layers.dotted(name)
         except ValueError as error:
-            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {error}.") from None
+            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {ended(error)}") from None
     last = [path[-1] for path in paths.values()]
     for name, values in recipe.study.grid.items():
         source, path = document.origin(("study", "grid", name)), paths[name]

@@ -269,7 +269,7 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     assert status == 2
     assert [line.partition(":")[0] for line in out.splitlines()] == ["some/1.png", "some/2.png"]
     assert err.splitlines() == [
-        "note: some: 1 file(s) that are no images left out: notes.txt.",
+        "note: some: 1 other file left out, no image: notes.txt.",
         "error: 1 of 3 images could not be read; the others are done:",
         "  some/3.png: a damaged image: cut off.",
     ]
@@ -295,7 +295,7 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
     status, out, _ = run("check", "data")
     assert status == 0
     assert "warning: 7 of 7 cases name no patient: they are split case by case." in out
-    assert out.splitlines()[-1] == "0 fault(s), 1 warning(s), 0 note(s)"
+    assert out.splitlines()[-1] == "0 faults, 1 warning, 0 notes"
     for number in range(7):
         cv2.imwrite(f"data/masks/{number}.png", np.zeros((5, 5), np.uint8))
     status, out, _ = run("check", "data")

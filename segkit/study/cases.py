@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segkit.study.reading import TrialRecord
-from segkit.study.style import shorten, wrapped
+from segkit.study.style import wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,5 +118,5 @@ def figure(summary: Summary) -> Figure | None:
             axis.set_xlabel(shown.caption, fontsize=7)
         row[0].set_ylabel(wrapped(variant), fontsize=8)
     for axis, case in zip(axes[0], chosen, strict=True):
-        axis.set_title(f"{case.percentile}th percentile\n{shorten(case.case, 22)}", fontsize=8, loc="center")
+        axis.set_title(f"{case.percentile}th percentile\n{wrapped(case.case, 22, 1)}", fontsize=8, loc="center")
     return drawing
