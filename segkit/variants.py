@@ -147,21 +147,21 @@ def _listed(recipe: Recipe, document: layers.Document, base: layers.Document) ->
     """Return (label, merged layers) of each variant that the recipe lists."""
     mistakes: list[str] = []
     listed: list[tuple[str, layers.Document]] = []
-    places: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for number, variant in enumerate(recipe.study.variants):
         patch, path = dict(variant), ("study", "variants", str(number))
         label, place = patch.pop("label", None), f"{document.place(path)}: {'.'.join(path)}"
         wrong = _wrong_label(label)
         label = label_of(str(label))
         nested = sorted(name for name in patch if name in ("study", "studies", "overlay", "title"))
-        same = places.setdefault(label, document.place((*path, "label")))
+        first = numbers.setdefault(label, number)
         if wrong:
             mistakes.append(f"{place}.label: {wrong}.")
-        elif same != document.place((*path, "label")):
-            shown = toml.value(shortened(label))
+        elif first != number:
+            same = document.place(("study", "variants", str(first), "label"))
             mistakes.append(
-                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {shown} is the label of the variant at "
-                f"{same} already. Give each its own."
+                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {toml.value(shortened(label))} is the "
+                f"label of the variant at {same} already. Give each its own."
             )
         elif nested:
             mistakes.append(f"{place}: a variant cannot set {', '.join(nested)}.")
@@ -182,8 +182,10 @@ def _wrong_label(label: Any) -> str:
     """Return what is wrong with a label; "" where nothing is."""
     if not isinstance(label, str) or not label.strip():
         return 'a variant needs a label, a text, as in label = "dropout 0.5"'
+    if "\n" in label.strip():
+        return "must be one line"
     if unprintable(label.strip()):
-        return f"holds the character {unprintable(label.strip())}, which no table can show. A label is one line of text"
+        return f"holds the character {unprintable(label.strip())}, which no table can show. Leave it out"
     if len(label) > MAX_LABEL:
         return f"has {len(label):,} characters; at most {MAX_LABEL} are read by anybody"
     return ""

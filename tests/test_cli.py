@@ -304,3 +304,23 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
     assert "fault, 7 times: the mask has (5, 5) pixels, its image (9, 9). At " in out
     found = json.loads(run("check", "data", "--json")[1])["findings"]
     assert [finding["kind"] for finding in found] == ["fault"] * 7 + ["warning"] * 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "r.toml", "--out", ""], ["run", "r.toml", "--out", " "], ["run", ""], ["run", "r.toml", "--with", ""],
+        ["list", "--plugins", ""], ["report", ""], ["check", ""], ["eval", ""], ["eval", "x", "--csv", ""],
+        ["predict", "x", ""], ["predict", "x", "y", "--out", ""], ["info", ""], ["schema", "--out", ""],
+        ["new", "loss", "x", "--folder", ""],
+    ],
+)  # fmt: skip
+def test_an_empty_path_is_not_the_working_directory(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["segkit", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "must be a path, got nothing. The working directory is '.'. See `segkit " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -119,7 +119,7 @@ def test_labels_that_look_the_same_are_the_same(tmp_path: Path, twin: str) -> No
     assert '"a b" is the label of the variant at ' in refusal(tmp_path, "a b", twin)
 
 
-@pytest.mark.parametrize("unseen", ["\x1b", "\n", "\x00", "\u202e", "\u200b", "\u2028", "\x7f"])
+@pytest.mark.parametrize("unseen", ["\x1b", "\t", "\x00", "\u202e", "\u200b", "\u2028", "\x7f"])
 def test_labels_hold_no_character_that_moves_a_terminal(tmp_path: Path, unseen: str) -> None:
     assert re.search(r"label: holds the character \\[xu][0-9a-f]+|label: holds the character \\n",
                      refusal(tmp_path, f"a{unseen}b"))  # fmt: skip

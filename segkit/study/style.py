@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import logging
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -60,8 +61,14 @@ def style(texts: Iterable[str] = ()) -> Iterator[None]:
     letters = set().union(*map(_drawn, texts))
     _look_up(letters)
     fonts = {name for letter in letters if (name := _FONT_OF[letter]) not in (None, FONT)}
-    with matplotlib.rc_context(_SETTINGS | {"font.family": [FONT, *sorted(map(str, fonts))]}):
-        yield
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)  # that a font has no bold face is nobody's concern
+    try:
+        with matplotlib.rc_context(_SETTINGS | {"font.family": [FONT, *sorted(map(str, fonts))]}):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def legible(text: str) -> str:
@@ -107,7 +114,8 @@ def _letters_of(path: str) -> set[str]:
 
     try:
         font = FT2Font(path)
-        return set(map(chr, font.get_charmap())) if font.scalable else set()
+        boxes = "lastresort" in font.family_name.replace(" ", "").lower()  # for every letter, which tell nothing
+        return set(map(chr, font.get_charmap())) if font.scalable and not boxes else set()
     except (OSError, RuntimeError):
         return set()
 

@@ -64,7 +64,7 @@ def told(findings: Iterable[Finding]) -> Iterator[str]:
 
 def counted(findings: Iterable[Finding]) -> str:
     """Return how many there are of each kind."""
-    kinds = [finding.kind for finding in findings]
+    kinds: list[str] = [finding.kind for finding in findings]
     shown = [kind for kind in KINDS if kind != "warning" or kind in kinds]
     return ", ".join(number_of(kinds.count(kind), kind) for kind in shown)
 
