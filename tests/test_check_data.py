@@ -184,7 +184,7 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
         (["imagesTr/c_0000.png", "labelsTr/c.png"], "its images' names should be those of their masks: take _0000 off"),
         (
             ["training/patient001/Info.cfg", "training/patient001/patient001_frame01.nii.gz"],
-            "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volumes; this version reads 2-D images",
+            "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volume; this version reads 2-D images",
         ),
         (["1.png", "1_mask.png"], "images and masks lie in one folder (1_mask is a mask): put the masks into another."),
         (["a/1.png", "b/1.png"], "a and b hold files of the same names. Which are masks? Call that folder masks."),

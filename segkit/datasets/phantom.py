@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le, Lt
 
 from segkit.datasets.case import Case, Dataset
-from segkit.errors import UserError, counted
+from segkit.errors import UserError
 from segkit.types import Count
 
 CHANNELS = ("wall", "cavity")
@@ -44,7 +44,7 @@ def phantom(
         UserError: fewer slices than patients, or more than 2^30 pixels in all.
     """
     if slices < patients:
-        raise UserError(f"phantom: {counted(slices, 'slice')} for {patients} patients; each needs one at least.")
+        raise UserError(f"phantom: too few slices, {slices} for {patients} patients: each needs one at least.")
     if slices * height * width > MOST_PIXELS:
         raise UserError(f"phantom: {slices} slices of {height} x {width} are more than {MOST_PIXELS:,} pixels.")
     from segkit.datasets.phantom_anatomy import Patient, draw
