@@ -23,6 +23,7 @@ from segkit.datasets.reading import (
     read_bytes,
     shortened,
 )
+from segkit.errors import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -86,10 +87,14 @@ def sunnybrook(
                 astray[case.name] = beyond
             else:
                 partial.append(f"{patient}/{number:04d}")
-    notes = [f"{len(absent)} patient(s) with contours, but without images here: {shortened(absent)}."] if absent else []
+    notes = (
+        [f"{counted(len(absent), 'patient')} with contours, but without images here: {shortened(absent)}."]
+        if absent
+        else []
+    )
     if partial:
         notes.append(
-            f"{len(partial)} frame(s) left out, which lack an inner or an outer contour: {shortened(partial)}."
+            f"{counted(len(partial), 'frame')} left out, which lack an inner or an outer contour: {shortened(partial)}."
         )
     if not cases:
         raise UserError(f"{root}: no frame has an image and the contours of {', '.join(structures)}. {' '.join(notes)}")
@@ -217,7 +222,9 @@ def _fitted(series: _Series, contours: Contours) -> dict[int, tuple[Path, Image]
     missing = [f"{number:04d}" for number in contours if number not in series.files]
     double = [f"{number:04d}" for number in contours if number in series.twice]
     if missing or double:
-        fault = f"{len(missing)} frame(s) are not there" if missing else f"{len(double)} frame(s) are there twice"
+        fault = (
+            f"{counted(len(missing), 'frame')} not there" if missing else f"{counted(len(double), 'frame')} there twice"
+        )
         raise UserError(f"{fault}: {shortened(missing or double)}.")
     found = {number: (series.files[number], read_dicom(series.files[number])) for number in contours}
     for number, lines in contours.items():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkit import layers, plugins
 from segkit.blame import ComponentError, suspects
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 from segkit.plugins import changed_plugins as changed_plugins
 from segkit.recipe import Recipe, Train, validate
 
@@ -253,7 +253,7 @@ def _how_to_get(offered: Sequence[dict[str, Any]]) -> str:
     lines = ["", "  The checkpoint was trained with plugins that are not installed here:"]
     for plugin in offered:
         size = sum(len(text.splitlines()) for text in plugin["sources"].values())
-        lines.append(f"    {plugin['origin']} ({size} lines, sha256 {plugin['sha256'][:12]})")
+        lines.append(f"    {plugin['origin']} ({counted(size, 'line')}, sha256 {plugin['sha256'][:12]})")
     lines.append("  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;")
     lines.append("  `segkit info CHECKPOINT --sources` prints what would run.")
     return "\n".join(lines)
@@ -292,7 +292,7 @@ def evaluate(
         wanted = predictor.meta["split"]["validation"]
         missing = [name for name in wanted if name not in by_name]
         if missing:
-            raise UserError(f"{path}: {len(missing)} of its validation cases are not in the data, e.g. {missing[0]}.")
+            raise UserError(f"{path}: not in the data: {len(missing)} of its validation cases, e.g. {missing[0]}.")
         cases = [by_name[name] for name in wanted]
     with predictor.threads():
         rows, _ = predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)

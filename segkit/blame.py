@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from segkit.errors import ContractError, UserError
+from segkit.errors import ContractError, UserError, ended
 from segkit.source import PACKAGE, Source, shown
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def signed(
     where = place or (source.of_error(error) if error is not None else None) or source.definition
     path = _plugin_file(factory)
     how = how or (f"`segkit check {path}`" if path else None)
-    return f"{name} ({where}): {text.rstrip('.')}." + (f" To try it by itself: {how}" if how else "")
+    return f"{name} ({where}): {ended(text)}" + (f" To try it by itself: {how}" if how else "")
 
 
 def key(entry: Entry) -> str:

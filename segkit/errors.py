@@ -6,6 +6,8 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
+
 MOST = 20  # mistakes that are told at once
 KEPT = "\n\t\u200c\u200d"  # lines, columns, and the joiners that some scripts are written with
 
@@ -25,7 +27,7 @@ class ContractError(UserError):
 def several(mistakes: Sequence[str]) -> UserError:
     """Return mistakes, one a line, as one error; of very many the first and their number."""
     lines = list(dict.fromkeys(mistakes))
-    more = [f"... and {len(lines) - MOST:,} more mistakes"] if len(lines) > MOST else []
+    more = [f"... and {counted(len(lines) - MOST, 'more mistake')}"] if len(lines) > MOST else []
     return UserError("\n".join([*lines[:MOST], *more]))
 
 
@@ -40,6 +42,11 @@ def printable(text: str) -> str:
     return "".join(_spelled(char) if _is_unseen(char) else char for char in text)
 
 
+def unprintable(name: str) -> str:
+    """Return the first character that no name on one line may hold, as an escape such as `\\x1b`; "" for none."""
+    return next((_spelled(char) for char in name if char in "\n\t" or _is_unseen(char)), "")
+
+
 def _is_unseen(char: str) -> bool:
     return char not in KEPT and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
@@ -47,6 +54,23 @@ def _is_unseen(char: str) -> bool:
 def _spelled(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 128 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: "1 trial", "2 trials"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def ended(text: object) -> str:
+    """Return a text as a sentence, with a full stop where it has no mark of its own."""
+    line = str(text).rstrip()
+    return line if line.endswith(("?", "!", "...")) else f"{line.rstrip('.')}."
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """Return a text with spaces to so many cells of a terminal, after it or, to the `right`, before it."""
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space
 
 
 def shortened(text: str, limit: int = 60) -> str:

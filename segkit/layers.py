@@ -11,7 +11,7 @@ from typing import Any
 
 from segkit import files, toml
 from segkit.component import fold
-from segkit.errors import UserError, shortened, suggest
+from segkit.errors import UserError, ended, shortened, suggest
 from segkit.registry import Registry
 from segkit.slots import is_file_path, slot_of
 
@@ -279,7 +279,7 @@ def assigned(assignment: str) -> tuple[str, Path_, Any]:
     try:
         path = dotted(name.strip())
     except ValueError as error:
-        raise UserError(f"{flag}: {error}.") from None
+        raise UserError(f"{flag}: {ended(error)}") from None
     return flag, path, _value(flag, text.strip())
 
 
@@ -293,7 +293,7 @@ def _value(flag: str, text: str) -> Any:
             return tree["value"]
     except files.UnreadableError as error:
         if "TOML" not in str(error):
-            raise UserError(f"{flag}: {error}.") from None
+            raise UserError(f"{flag}: {ended(error)}") from None
     if text[0] in "[{\"'" or "\n" in text:
         raise UserError(f"{flag}: the value is not valid TOML: {shortened(text)}")
     return text

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from segkit import toml
-from segkit.errors import MOST, shortened, suggest
+from segkit.errors import MOST, counted, shortened, suggest
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, InitErrorDetails, ValidationError
@@ -203,7 +203,7 @@ def _must_be(kinds: list[ErrorDetails], tree: Any, path: Place) -> str:
 
 def _wanted(found: ErrorDetails) -> str:
     if _misses(found):
-        return f"a list of at least {int(found['loc'][-1]) + 1} values"
+        return f"a list of at least {counted(int(found['loc'][-1]) + 1, 'value')}"
     context = dict(found.get("ctx") or {})
     if "expected" in context:  # 'a', 'b' or True, as Python writes them
         text = re.sub(r"'([^']*)'", r'"\1"', str(context["expected"]))
@@ -213,7 +213,7 @@ def _wanted(found: ErrorDetails) -> str:
         what = "table" if isinstance(found["input"], Mapping) else "list"
         count = context.get("min_length", context.get("max_length"))
         text = f"{text.replace('list', what)} {'value' if count == 1 else 'values'}"
-    return re.sub(r"(?<=\d)\.0(?!\d)", "", text)
+    return re.sub(r"(?<=\d)\.0(?!\d)", "", text).replace(" 1 characters", " 1 character")
 
 
 def shown(value: Any) -> str:

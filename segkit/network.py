@@ -9,6 +9,7 @@ from torch import Tensor
 
 from segkit.blame import blame, fault
 from segkit.component import Component
+from segkit.errors import counted
 
 
 def guarded(model: Callable[[Tensor], Tensor], named: Component | None, outputs: int) -> Callable[[Tensor], Tensor]:
@@ -36,7 +37,7 @@ def guarded(model: Callable[[Tensor], Tensor], named: Component | None, outputs:
             raise fault(named, f"it gives a {type(scores).__name__}, no tensor of scores.")
         if scores.shape != expected:
             given = f"given an image {tuple(size)} it gives {tuple(scores.shape)}"
-            raise fault(named, f"{given}; for {outputs} channels of scores that should be {expected}.")
+            raise fault(named, f"{given}; for {counted(outputs, 'channel')} of scores that should be {expected}.")
         if not scores.is_floating_point():
             raise fault(named, f"its scores are {scores.dtype}: give the numbers before any rounding or arg max.")
         if not scores.requires_grad and torch.is_grad_enabled():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 SCALE = 2
 DASH = 4
+MAX_NAME = 200  # bytes; file systems take 255, and a file that is being written has a longer name
 TRUTH_RGB = (86, 180, 233)
 PREDICTION_RGB = (230, 159, 0)
 
@@ -53,3 +55,11 @@ def _outlines(mask: Masks) -> list[NDArray[np.int32]]:
     large = np.repeat(np.repeat(mask.astype(np.uint8), SCALE, axis=0), SCALE, axis=1)
     found, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return [np.asarray(outline[:, 0], dtype=np.int32) for outline in found]
+
+
+def picture_name(case: str) -> str:
+    """Return the name of a case's picture; a long one is cut, with the first digits of its hash."""
+    name = case.replace("/", "__")
+    if len(name.encode()) > MAX_NAME:
+        name = f"{name.encode()[:MAX_NAME].decode(errors='ignore')}-{hashlib.sha256(case.encode()).hexdigest()[:12]}"
+    return f"{name}.png"

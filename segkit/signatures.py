@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from segkit.errors import RegistrationError
+from segkit.errors import RegistrationError, counted, ended
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -56,7 +56,7 @@ def settable(factory: Callable[..., Any], signature: inspect.Signature, handed: 
     given, own = parameters[:handed], parameters[handed:]
     if len(given) < handed or any(p.kind is p.KEYWORD_ONLY for p in given):
         raise RegistrationError(
-            f"{where(factory)}: segkit hands in {handed} positional value(s) here, but the signature takes "
+            f"{where(factory)}: segkit hands in {counted(handed, 'positional value')} here, but the signature takes "
             f"({', '.join(str(p) for p in parameters)})."
         )
     if not inspect.isclass(factory):
@@ -64,7 +64,7 @@ def settable(factory: Callable[..., Any], signature: inspect.Signature, handed: 
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 raise RegistrationError(
                     f"{where(factory)}: parameter '{parameter.name}' must be keyword-only: put a '*' before it. "
-                    f"segkit hands in {handed} positional value(s) here."
+                    f"segkit hands in {counted(handed, 'positional value')} here."
                 )
     return own
 
@@ -107,7 +107,7 @@ def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[A
         try:
             annotation = eval(annotation, {**scope, **getattr(inner, "__globals__", {})})
         except Exception as error:
-            raise RegistrationError(f"{place}: its type '{annotation}' cannot be read: {error}.") from error
+            raise RegistrationError(f"{place}: its type '{annotation}' cannot be read: {ended(error)}") from error
     _check_type(annotation, place)
     default = parameter.default
     if isinstance(default, (list, dict, set)):
@@ -145,7 +145,7 @@ def parameter_model(
 
         broken = str(error.errors()[0]["loc"][0]).removeprefix(PREFIX)
         raise RegistrationError(
-            f"{where(factory)}: the default of parameter '{broken}' breaks its own type: it {summed(error)}."
+            f"{where(factory)}: the default of parameter '{broken}' breaks its own type: it {ended(summed(error))}"
         ) from error
     except PydanticUserError as error:
         raise RegistrationError(f"{where(factory)}: {error.message}. {ADVICE}") from error

@@ -13,7 +13,7 @@ from typing import Any
 
 from segkit import files
 from segkit.component import fold
-from segkit.errors import UserError
+from segkit.errors import UserError, ended, unprintable
 from segkit.files import MAX_DEPTH, UnreadableError, check_values
 
 _TOKEN = re.compile(
@@ -30,8 +30,11 @@ def key(name: str) -> str:
 
 
 def text(item: str) -> str:
-    """Return a basic string; DEL is the one control character that JSON leaves bare and TOML forbids."""
-    return json.dumps(item, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Return a basic string; what TOML forbids or would move or reverse a terminal's text is an escape."""
+    plain = json.dumps(item, ensure_ascii=False)
+    if not unprintable(plain):
+        return plain
+    return "".join(f"\\U{ord(char):08x}" if unprintable(char) else char for char in plain)
 
 
 def value(item: Any) -> str:
@@ -78,7 +81,7 @@ def load(path: Path) -> dict[str, Any]:
         return read(files.read_text(path))
     except UnreadableError as error:
         place = f"{path}:{error.line}" if error.line else str(path)
-        raise UserError(f"{place}: damaged: {error}.") from None
+        raise UserError(f"{place}: damaged: {ended(error)}") from None
 
 
 def read(source: str) -> dict[str, Any]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from segkit import layers, toml
 from segkit.doubts import Doubts
-from segkit.errors import UserError, several, shortened, suggest
+from segkit.errors import UserError, ended, printable, several, shortened, suggest, unprintable
 from segkit.recipe import Recipe, validate
 
 MAX_TRIALS = 10_000
@@ -32,7 +34,7 @@ def slug(label: str) -> str:
     plain = unicodedata.normalize("NFC", label)
     kept = "".join(char if char in ".=+-" or unicodedata.category(char)[0] in "LMN" else "_" for char in plain)
     name = re.sub("_+", "_", kept).strip("._")
-    while name and unicodedata.category(name[0]) == "Mn":  # an accent whose letter is gone
+    while name and (name[0] in "._" or unicodedata.category(name[0]) == "Mn"):  # an accent whose letter is gone
         name = name[1:]
     name = name or "variant"
     if TAKEN.match(name):
@@ -46,19 +48,46 @@ def _marked(name: str, label: str, digits: int = 6) -> str:
     return name.encode()[: MAX_FOLDER - len(mark)].decode(errors="ignore").rstrip("._") + mark
 
 
-def folders(labels: Iterable[str]) -> dict[str, str]:
-    """Return the folder of each label's trials: the first of a name has it plain, others with a mark of their label.
+def folders(labels: Iterable[str], holder: Callable[[str], str | None] = lambda name: None) -> dict[str, str]:
+    """Return the folder of each label's trials, whatever the order of the labels.
 
-    No two are the same for a file system that takes no notice of case or of how an accent is written.
+    A label's folder is the one that holds its trials already; else its plain name, where no other label of the study
+    has the same and no other's trials lie there; else the plain name with a mark of the label. No two are the same for
+    a file system that takes no notice of case or of how an accent is written.
+
+    Args:
+        labels: those of a study.
+        holder: tells whose trials a folder of the run holds: a label, or None.
     """
+    plain = {label: slug(label) for label in sorted(set(labels))}
+    names = {label: [name, *(_marked(name, label, digits) for digits in (6, 16, 64))] for label, name in plain.items()}
+    shared = Counter(map(_same, plain.values()))
+    held = functools.cache(lambda name: label_of(holder(name) or "") or None)
     found: dict[str, str] = {}
     taken: set[str] = set()
-    for label in labels:
-        plain = slug(label)
-        names = (plain, *(_marked(plain, label, digits) for digits in (6, 16, 64)))
-        found[label] = next(name for name in names if _same(name) not in taken)
-        taken.add(_same(found[label]))
+
+    def take(label: str, choice: Iterable[str]) -> None:
+        name = next((name for name in choice if _same(name) not in taken), None)
+        if name is not None and label not in found:
+            found[label] = name
+            taken.add(_same(name))
+
+    for label, choice in names.items():
+        take(label, (name for name in (*choice, _slug_of_0_1_0(label)) if held(name) == label_of(label)))
+    for label, (name, *_) in names.items():
+        take(label, [name] if shared[_same(name)] == 1 and held(name) is None else [])
+    for label, (_, *marked) in names.items():
+        take(label, marked)
     return found
+
+
+def _slug_of_0_1_0(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"
+
+
+def label_of(text: str) -> str:
+    """Return a label as it is compared and shown: white space that nobody sees makes no other variant of it."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def _same(name: str) -> str:
@@ -84,16 +113,17 @@ def variants(recipe: Recipe, document: layers.Document) -> Iterator[tuple[str, l
     base.tree.pop("study", None)
     listed = list(_listed(recipe, document, base)) or [("", base)]
     varied = axes(recipe, document)
-    lone = recipe.title or "baseline"
     points = list(itertools.product(*(axis.points for axis in varied)))
-    labels = [
-        ", ".join(part for part in (label, *(text for text, _, _ in point)) if part) or lone
-        for label, _ in listed
-        for point in points
-    ]
+    labels = [joined(label, [text for text, _, _ in point], recipe.title) for label, _ in listed for point in points]
     _check_labels(labels, recipe, document)
     for label, (laid, point) in zip(labels, itertools.product((laid for _, laid in listed), points), strict=True):
         yield label, _set(laid, [(patch, source) for _, patch, source in point])
+
+
+def joined(label: str, values: Iterable[str], title: str) -> str:
+    """Return a variant's label at a point of the grid; a variant without either is called as its study."""
+    parts = [part for part in (label_of(label), *values) if part]
+    return ", ".join(parts) or label_of(printable(title)) or "baseline"
 
 
 def check_size(recipe: Recipe, document: layers.Document) -> None:
@@ -117,20 +147,21 @@ def _listed(recipe: Recipe, document: layers.Document, base: layers.Document) ->
     """Return (label, merged layers) of each variant that the recipe lists."""
     mistakes: list[str] = []
     listed: list[tuple[str, layers.Document]] = []
-    places: dict[str, str] = {}
+    numbers: dict[str, int] = {}
     for number, variant in enumerate(recipe.study.variants):
         patch, path = dict(variant), ("study", "variants", str(number))
         label, place = patch.pop("label", None), f"{document.place(path)}: {'.'.join(path)}"
         wrong = _wrong_label(label)
+        label = label_of(str(label))
         nested = sorted(name for name in patch if name in ("study", "studies", "overlay", "title"))
-        same = places.setdefault(unicodedata.normalize("NFC", str(label)), document.place((*path, "label")))
+        first = numbers.setdefault(label, number)
         if wrong:
             mistakes.append(f"{place}.label: {wrong}.")
-        elif same != document.place((*path, "label")):
-            shown = toml.value(shortened(label))
+        elif first != number:
+            same = document.place(("study", "variants", str(first), "label"))
             mistakes.append(
-                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {shown} is the label of the variant at "
-                f"{same} already. Give each its own."
+                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {toml.value(shortened(label))} is the "
+                f"label of the variant at {same} already. Give each its own."
             )
         elif nested:
             mistakes.append(f"{place}: a variant cannot set {', '.join(nested)}.")
@@ -151,8 +182,10 @@ def _wrong_label(label: Any) -> str:
     """Return what is wrong with a label; "" where nothing is."""
     if not isinstance(label, str) or not label.strip():
         return 'a variant needs a label, a text, as in label = "dropout 0.5"'
-    if len(label.splitlines()) > 1 or "\0" in label:
+    if "\n" in label.strip():
         return "must be one line"
+    if unprintable(label.strip()):
+        return f"holds the character {unprintable(label.strip())}, which no table can show. Leave it out"
     if len(label) > MAX_LABEL:
         return f"has {len(label):,} characters; at most {MAX_LABEL} are read by anybody"
     return ""
@@ -166,7 +199,7 @@ def axes(recipe: Recipe, document: layers.Document) -> list[Axis]:
         try:
             paths[name] = layers.dotted(name)
         except ValueError as error:
-            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {error}.") from None
+            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {ended(error)}") from None
     last = [path[-1] for path in paths.values()]
     for name, values in recipe.study.grid.items():
         source, path = document.origin(("study", "grid", name)), paths[name]
@@ -184,7 +217,7 @@ def axes(recipe: Recipe, document: layers.Document) -> list[Axis]:
 
 def _text(value: Any) -> str:
     """Return a value of the grid as a label has it; a very long one is cut and told apart by its hash."""
-    text = " ".join((value if isinstance(value, str) else toml.value(value)).split())
+    text = label_of(printable(value if isinstance(value, str) else toml.value(value)))
     if len(text) <= MAX_TEXT:
         return text
     return f"{text[:MAX_TEXT]}... {hashlib.sha256(text.encode()).hexdigest()[:6]}"
@@ -207,8 +240,8 @@ def _check_labels(labels: list[str], recipe: Recipe, document: layers.Document) 
                 "it. Give each its own."
             )
         seen.add(label)
-    reference = recipe.study.compare_with
-    if reference is None or reference in seen:
+    reference = label_of(recipe.study.compare_with or "")
+    if recipe.study.compare_with is None or reference in seen:
         return
     place = f"{document.place(('study', 'compare_with'))}: study.compare_with"
     if len(labels) == 1:

@@ -22,7 +22,7 @@ METRICS = ("dice", "soft_dice", "iou", "precision", "recall", "hd95")
 
 
 def slug(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._")
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"
 
 
 def write_recipe(
@@ -40,7 +40,7 @@ def write_recipe(
     for number, label in enumerate(variants):
         lines += [
             "[[study.variants]]",
-            f"label = {json.dumps(label)}",
+            f"label = {json.dumps(label, ensure_ascii=False)}",
             f"loss.dice_mix = {{ lambda = 0.0{number + 1} }}",
         ]
     run.mkdir(parents=True, exist_ok=True)

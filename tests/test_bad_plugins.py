@@ -213,7 +213,7 @@ def bad(logits: Tensor, target: Tensor) -> Tensor:
     return value
 """,
         DEFINED + 6,
-        "tensor(s) a call, so that memory grows",
+        " a call, so that memory grows",
     ),
     "a view of channels-last scores": (
         """

@@ -123,7 +123,7 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     (line,) = told(report.findings)
     assert line.startswith("fault, 60 times: a coloured mask, of 2 colours. Save it with one grey level a structure")
     assert line.endswith("masks/p00/004.png and 55 more.")
-    assert counted(report.findings) == "60 fault(s), 0 note(s)"
+    assert counted(report.findings) == "60 faults, 0 notes"
 
 
 def test_findings_are_told_by_kind() -> None:
@@ -139,8 +139,8 @@ def test_findings_are_told_by_kind() -> None:
         "warning, 2 times: astray. At frame 1 (230 pixels), frame 2 (518 pixels).",
         "note: z: left out.",
     ]
-    assert counted(found) == "2 fault(s), 2 warning(s), 1 note(s)"
-    assert counted(found[:1]) == "0 fault(s), 1 note(s)"
+    assert counted(found) == "2 faults, 2 warnings, 1 note"
+    assert counted(found[:1]) == "0 faults, 1 note"
 
 
 def test_patients_that_cannot_be_told_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ([], "is empty."),
-        ([".DS_Store"], "is empty, but for 1 hidden file(s)."),
-        (["a/.keep"], "holds 1 folder(s), but no files."),
+        ([".DS_Store"], "is empty, but for 1 hidden file."),
+        (["a/.keep"], "holds 1 folder, but no files."),
         (
             ["a/1.txt", "b.csv", "c.txt"],
             "no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but 2 .txt, 1 .csv.",
@@ -176,7 +176,7 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
             ["1.nii", "2.nii.gz"],
             "2 NIfTI volumes; this version reads 2-D images (PNG, TIFF, JPEG, BMP, DICOM): convert",
         ),
-        (["scan/1.mha"], "1 MetaImage volumes; this version"),
+        (["scan/1.mha"], "1 MetaImage volume; this version"),
         (
             ["dataset.json", "imagesTr/la_003.nii.gz", "labelsTr/la_003.nii.gz"],
             "the layout of nnU-Net and the Medical Segmentation Decathlon (imagesTr, labelsTr): 2 NIfTI volumes; this",
@@ -184,14 +184,14 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
         (["imagesTr/c_0000.png", "labelsTr/c.png"], "its images' names should be those of their masks: take _0000 off"),
         (
             ["training/patient001/Info.cfg", "training/patient001/patient001_frame01.nii.gz"],
-            "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volumes; this version reads 2-D images",
+            "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volume; this version reads 2-D images",
         ),
         (["1.png", "1_mask.png"], "images and masks lie in one folder (1_mask is a mask): put the masks into another."),
         (["a/1.png", "b/1.png"], "a and b hold files of the same names. Which are masks? Call that folder masks."),
-        (["1.dcm", "notes.txt"], "1 DICOM images, but no masks and no contours (PXXcontours-manual)."),
+        (["1.dcm", "notes.txt"], "1 DICOM image, but no masks and no contours (PXXcontours-manual)."),
         (
             ["1.png"],
-            "no known layout: 1 images (1 .png), but no masks of the same names. Lay them out as images/PATIENT",
+            "no known layout: 1 image (1 .png), but no masks of the same names. Lay them out as images/PATIENT",
         ),
     ],
 )
@@ -233,10 +233,8 @@ def test_coloured_images_are_noted_and_several_pairs_are_a_warning(tmp_path: Pat
         pictures(tmp_path, f"{number}.png", f"{number}b.png", images=f"p{number}/images", masks=f"p{number}/masks")
     write(tmp_path / "p1/images/1.png", np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
     found = {finding.kind: finding for finding in check_data(tmp_path).findings}
-    assert found["note"].text.startswith("coloured image(s) turned into grey")
-    assert (
-        "1 more pair(s) of folders, which the lines below leave out: p2/images with p2/masks" in found["warning"].text
-    )
+    assert found["note"].text.startswith("a coloured image turned into grey")
+    assert "1 more pair of folders, which the lines below leave out: p2/images with p2/masks" in found["warning"].text
 
 
 def test_what_cannot_be_looked_at_is_a_fault_and_the_rest_is_read(tmp_path: Path) -> None:

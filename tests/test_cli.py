@@ -271,7 +271,7 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     assert status == 2
     assert [line.partition(":")[0] for line in out.splitlines()] == ["some/1.png", "some/2.png"]
     assert err.splitlines() == [
-        "note: some: 1 file(s) that are no images left out: notes.txt.",
+        "note: some: 1 other file left out, no image: notes.txt.",
         "error: 1 of 3 images could not be read; the others are done:",
         "  some/3.png: a damaged image: cut off.",
     ]
@@ -297,7 +297,7 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
     status, out, _ = run("check", "data")
     assert status == 0
     assert "warning: 7 of 7 cases name no patient: they are split case by case." in out
-    assert out.splitlines()[-1] == "0 fault(s), 1 warning(s), 0 note(s)"
+    assert out.splitlines()[-1] == "0 faults, 1 warning, 0 notes"
     for number in range(7):
         cv2.imwrite(f"data/masks/{number}.png", np.zeros((5, 5), np.uint8))
     status, out, _ = run("check", "data")
@@ -349,3 +349,23 @@ def test_a_signal_out_of_evaluated_code_ends_with_the_same_status(run: Run) -> N
     Path("script.py").write_text(code, encoding="utf-8")
     found = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, env=environment)
     assert (found.returncode, found.stdout, found.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "r.toml", "--out", ""], ["run", "r.toml", "--out", " "], ["run", ""], ["run", "r.toml", "--with", ""],
+        ["list", "--plugins", ""], ["report", ""], ["check", ""], ["eval", ""], ["eval", "x", "--csv", ""],
+        ["predict", "x", ""], ["predict", "x", "y", "--out", ""], ["info", ""], ["schema", "--out", ""],
+        ["new", "loss", "x", "--folder", ""],
+    ],
+)  # fmt: skip
+def test_an_empty_path_is_not_the_working_directory(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["segkit", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "must be a path, got nothing. The working directory is '.'. See `segkit " in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

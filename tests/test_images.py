@@ -18,8 +18,9 @@ from PIL import Image
 
 import segkit
 from segkit import UserError
-from segkit.datasets import Dataset, read_image
+from segkit.datasets import Case, Dataset, read_image
 from segkit.datasets.images import find_images
+from segkit.errors import ContractError
 from tests.rvsc_like import dicom
 
 GREY = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10) * 2
@@ -95,8 +96,8 @@ def test_several_structures_by_their_grey_level(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "masks/ann/a.png").unlink(), r"1 file\(s\) without mask .*: .*images/ann/a.png"),
-        (lambda root: (root / "images/ann/a.png").unlink(), r"1 file\(s\) without image .*: .*masks/ann/a.png"),
+        (lambda root: (root / "masks/ann/a.png").unlink(), r"1 file without mask .*: .*images/ann/a.png"),
+        (lambda root: (root / "images/ann/a.png").unlink(), r"1 file without image .*: .*masks/ann/a.png"),
         (
             lambda root: write(root / "masks/ann/a.png", MASK * 7),
             r"a.png: holds the levels 0, 7; a mask of one structure",
@@ -312,7 +313,7 @@ def test_coloured_images_are_turned_into_grey_with_a_note(root: Path) -> None:
     assert read(root).notes == ()
     write(root / "images/ann/a.png", np.dstack([GREY, GREY, GREY // 2]))
     assert read(root).notes == (
-        "1 coloured image(s) turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read: ann/a.",
+        "1 coloured image turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read: ann/a.",
     )
 
 
@@ -368,7 +369,7 @@ def test_a_folder_without_images(root: Path) -> None:
     with pytest.raises(UserError, match=r"empty: holds no images .* It is empty"):
         read(root, images="empty")
     (root / "empty/a.nii.gz").touch()
-    with pytest.raises(UserError, match=r"empty: 1 NIfTI volume\(s\), no images; this version reads 2-D images"):
+    with pytest.raises(UserError, match=r"empty: 1 NIfTI volume, no images; this version reads 2-D images"):
         read(root, images="empty")
 
 
@@ -380,7 +381,7 @@ def test_images_among_files_and_folders(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("hello")
     found, notes = find_images([folder])
     assert found == [folder / "IM0001", one, two]
-    assert notes == [f"{folder}: 1 file(s) that are no images left out: notes.txt."]
+    assert notes == [f"{folder}: 1 other file left out, no image: notes.txt."]
     with pytest.raises(UserError, match="two images are called 3: their masks would overwrite each other"):
         find_images([folder / "deeper/3.png", write(tmp_path / "3.tif", GREY)])
     (folder / "deeper/3.png").rename(folder / "deeper/3.nii.gz")
@@ -407,3 +408,35 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
         read(tmp_path / "nowhere")
     with pytest.raises(UserError, match="images: no such folder"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["all"], "a channel cannot be called 'all': tables call the mean over channels so"),
+        (["ALL"], "a channel cannot be called 'ALL'"),
+        (["overlay"], "a channel cannot be called 'overlay'"),
+        ([" "], "a channel has an empty name"),
+        (["wall "], r"the channel name 'wall ' holds a slash, or white space at an end"),
+        (["../x"], r"the channel name '\.\./x' holds a slash"),
+        (["a\x1b[31m"], r"the channel name 'a\\x1b\[31m' holds the character \\x1b"),
+        (["a\u202eb"], r"holds the character \\u202e"),
+        (["x" * 101], "has 101 characters; at most 100 are possible"),
+        (["wall", "Wall"], "channels are called 'wall' and 'Wall', the same but for case"),
+        (["\u00e9", "e\u0301"], "the same but for case"),
+        (["c", "c"], "2 channels are called 'c'"),
+    ],
+)
+def test_channels_have_names_that_tables_and_files_can_bear(root: Path, names: list[str], said: str) -> None:
+    case = Case("a", None, GREY, np.zeros((len(names), *GREY.shape), bool), None)
+    with pytest.raises(ContractError, match=f"^mine: .*{said}"):
+        Dataset("mine", tuple(names), (case,))
+    if len(set(names)) == len(names):
+        with pytest.raises(UserError, match=f"labels: .*{said}"):
+            read(root, labels={name: number for number, name in enumerate(names, 1)})
+
+
+@pytest.mark.parametrize("name", ["left atrium", "学習率", "a, b", "=cmd", "mean", "T2*", "val_dice", "background"])
+def test_channels_may_be_called_anything_else(name: str) -> None:
+    case = Case("a", None, GREY, np.zeros((1, *GREY.shape), bool), None)
+    assert Dataset("mine", (name,), (case,)).channels == (name,)

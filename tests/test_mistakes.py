@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core._pydantic_core import list_all_errors
 
 from segkit.component import Entry
-from segkit.errors import UserError, printable, several
+from segkit.errors import UserError, counted, ended, printable, several
 from segkit.mistakes import MUST_BE, summed
 from segkit.plugins import registries
 from segkit.recipe import Recipe
@@ -105,3 +106,18 @@ def test_very_many_mistakes_are_counted() -> None:
     lines = str(several([str(number) for number in range(1000)])).splitlines()
     assert len(lines) == 21
     assert lines[-1] == "... and 980 more mistakes"
+
+
+def test_numbers_agree_with_their_nouns_and_sentences_end_once() -> None:
+    assert [counted(number, "fault") for number in (0, 1, 2, 10_000)] == [
+        "0 faults",
+        "1 fault",
+        "2 faults",
+        "10,000 faults",
+    ]
+    assert [ended(text) for text in ("is a `return` missing?", "no.", "no", "and so on...")] == [
+        "is a `return` missing?", "no.", "no.", "and so on...",
+    ]  # fmt: skip
+    sources = [path for name in ("segkit", "plugins") for path in (Path(__file__).parents[1] / name).rglob("*.py")]
+    assert len(sources) > 100
+    assert [path.name for path in sources if re.search(r"[a-z]\(s\)", path.read_text(encoding="utf-8"))] == []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.overlay import PREDICTION_RGB, TRUTH_RGB, draw_overlay
+from segkit.overlay import PREDICTION_RGB, TRUTH_RGB, draw_overlay, picture_name
 
 
 def box(top: int, left: int, bottom: int, right: int) -> NDArray[np.bool_]:
@@ -52,3 +52,10 @@ def test_agreement_shows_both_colours() -> None:
     picture = draw_overlay(np.zeros((40, 50), np.uint8), mask, mask)
     assert where(picture, TRUTH_RGB).any()
     assert where(picture, PREDICTION_RGB).any()
+
+
+def test_a_case_of_any_name_has_a_picture_of_its_own() -> None:
+    assert picture_name("patient01/ed-01") == "patient01__ed-01.png"
+    names = [picture_name(f"{'学' * 300}/{number}") for number in range(3)]
+    assert len(set(names)) == 3
+    assert all(len(name.encode()) < 230 and name.startswith("学") for name in names)

@@ -84,5 +84,5 @@ def test_other_sizes_keep_the_field_of_view() -> None:
 
 
 def test_too_few_slices_are_refused() -> None:
-    with pytest.raises(UserError, match="3 slices are too few for 4 patients"):
+    with pytest.raises(UserError, match="too few slices, 3 for 4 patients"):
         datasets.build("phantom", {"patients": 4, "slices": 3})

@@ -112,7 +112,7 @@ def test_reads_labelled_frames_as_the_table_links_them(tree: Path) -> None:
     away = distance()
     for mask, truth in zip(case.masks, ((away < OUTER) & (away >= INNER), away < INNER), strict=True):
         assert np.count_nonzero(mask != truth) <= 24  # pixels on the line
-    assert data.notes == ("1 frame(s) left out, which lack an inner or an outer contour: SCD0000101/0060.",)
+    assert data.notes == ("1 frame left out, which lack an inner or an outer contour: SCD0000101/0060.",)
 
 
 def test_the_cavity_alone_takes_end_systole_along(tree: Path) -> None:
@@ -126,7 +126,7 @@ def test_patients_whose_images_are_not_here_are_left_out_with_a_note(tree: Path)
     (tree / "SCD_IMAGES_02").rename(tree.parent / "elsewhere")
     data = read(tree)
     assert {case.patient for case in data.cases} == {"SCD0000101"}
-    assert data.notes[0] == "1 patient(s) with contours, but without images here: SCD0000201."
+    assert data.notes[0] == "1 patient with contours, but without images here: SCD0000201."
 
 
 def test_takes_the_series_that_has_the_frames(tree: Path) -> None:
@@ -163,12 +163,12 @@ def test_says_of_each_series_why_it_does_not_fit(tree: Path) -> None:
     first, *rest = str(caught.value).splitlines()
     assert first == f"{folder.resolve()}: its contours fit none of its series."
     assert any(re.search(r"CINESAX_200: .*icontour-manual\.txt:\d+: .* lies outside the image", line) for line in rest)
-    assert "  CINESAX_300: 1 frame(s) are not there: 0060." in rest
+    assert "  CINESAX_300: 1 frame not there: 0060." in rest
 
 
 def test_a_frame_that_two_files_claim_is_refused(tree: Path) -> None:
     write_image(tree / "SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0004-0048.dcm")
-    with pytest.raises(UserError, match=r"CINESAX_300: 1 frame\(s\) are there twice: 0048"):
+    with pytest.raises(UserError, match=r"CINESAX_300: 1 frame there twice: 0048"):
         read(tree)
 
 
@@ -195,7 +195,7 @@ def test_check_knows_the_published_layout_and_reads_it_by_the_plugin(tree: Path)
     )  # fmt: skip
     assert report.recipe == f'[data.sunnybrook]\nroot = "{tree}"\n'
     assert [str(finding) for finding in report.findings if finding.kind == "note"] == [
-        "1 frame(s) left out, which lack an inner or an outer contour: SCD0000101/0060."
+        "1 frame left out, which lack an inner or an outer contour: SCD0000101/0060."
     ]
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from segkit import layers, toml
 from segkit.component import fold
 from segkit.describe import explain
-from segkit.errors import UserError
+from segkit.errors import UserError, printable
 from segkit.recipe import Recipe, compose, validate
 from segkit.study.plan import trials
 
@@ -300,3 +300,10 @@ def test_filling_twice_changes_nothing(values: dict[str, Any]) -> None:
         for part in path.split("."):
             node = node[part]
         assert node == value
+
+
+@pytest.mark.parametrize("text", ["a\u202eb\x7f\x1b\x00", "\U000e0001", '学 é\n\t"\\', "\u200c"])
+def test_texts_are_written_as_escapes_where_a_terminal_would_move(text: str) -> None:
+    written = toml.text(text)
+    assert tomllib.loads(f"a = {written}") == {"a": text}
+    assert printable(written) == written

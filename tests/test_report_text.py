@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.cells import cell_len
 
 from segkit.locks import Lock
 from segkit.study import document, html, markdown
 from segkit.study.figures import transient_end
-from segkit.study.style import shorten, wrapped
+from segkit.study.report import write_report
+from segkit.study.style import legible, shorten, wrapped
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run, write_recipe, write_trial
 
@@ -282,3 +284,26 @@ def test_second_panel_starts_where_the_transient_ends() -> None:
     assert transient_end([fast[:19]]) is None
     assert transient_end([np.ones(100)]) is None
     assert transient_end([]) is None
+
+
+def test_names_of_any_script_and_hostile_ones(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    labels = {"学習率 0.1": 0.0, "दर 🙂 0.2": 0.05, "وزن \u202eabc 0.3": -0.1, "a $x_1$ \x1b[31m 0.4": 0.02}
+    recipe = {"compare_with": "", "title": "T \x1b[31m \u202e 学習率"}
+    run = make_run(tmp_path / "r", labels, seeds=(1,), epochs=3, recipe=recipe)
+    shown = write_report(run)  # warnings are errors
+    assert not caplog.records
+    for text in ((run / name).read_text() for name in ("report.md", "report.html", "summary.csv")):
+        assert "学習率 0.1" in text
+        assert r"a $x_1$ \x1b[31m 0.4" in text.replace("\\\\", "\\")
+        assert not set(text) & {"\x1b", "\u202e", "\x00"}
+    assert len({cell_len(line[: line.index("1 of 1")]) for line in shown if "1 of 1" in line}) == 1
+    assert (
+        len({cell_len(line) for line in (run / "report.md").read_text().splitlines() if line.endswith(" 1 of 1 |")})
+        == 1
+    )
+
+
+def test_letters_that_no_font_has_are_boxes() -> None:
+    assert legible("weight \U00012000 é") == "weight □ é"
+    assert legible("a\x1b\u200db") == "a\\x1bb"
+    assert wrapped("x" * 30, 22, 1) == shorten("x" * 30, 22)

@@ -58,7 +58,7 @@ def test_the_list_says_which_contours_count(root: Path) -> None:
     path.write_text("\n".join(lines[:2]) + "\n")
     data = read(root)
     assert Counter(case.patient for case in data.cases) == {"patient01": 1, "patient02": 1}
-    assert any("2 contour file(s) left out, which their list does not name" in note for note in data.notes)
+    assert any("2 contour files left out, which their list does not name" in note for note in data.notes)
     path.unlink()
     assert len(read(root).cases) == 3  # without a list, all
 
@@ -87,8 +87,8 @@ def test_a_line_that_crosses_itself_is_filled(root: Path) -> None:
     ("text", "message"),
     [
         ("", "holds no points"),
-        ("10 10\n", r"1 different point\(s\); a contour needs three"),
-        ("10 10\n10 10\n12 12\n", r"2 different point\(s\)"),
+        ("10 10\n", r"1 different point; a contour needs three"),
+        ("10 10\n10 10\n12 12\n", r"2 different points;"),
         ("10 10\nten ten\n12 12\n", r":2: 'ten ten' is no point"),
         ("10 10\n1e999 3\n12 12\n", r":2: .*is no point"),
         ("10 10\n400 10\n10 400\n", r"outside|beyond"),
@@ -118,7 +118,7 @@ def test_an_inner_contour_that_leaves_the_outer_one_is_told_and_read_as_drawn(ro
     contour(root, frame=40).write_text(square(0, 0, 5, 6))  # 30 pixels, all of them outside
     data = read(root)
     (note,) = data.notes
-    assert note.startswith("in 2 frame(s) the inner contour leaves the outer one, by 62 pixels in all.")
+    assert note.startswith("in 2 frames the inner contour leaves the outer one, by 62 pixels in all.")
     assert "these pixels are cavity, as its area is measured, they are no wall, and the wall is open there" in note
     assert note.endswith("patient01/P01-0020 (32 pixels), patient01/P01-0040 (30 pixels).")
     wall, cavity = data.cases[0].masks

@@ -81,7 +81,7 @@ def test_cases_without_patients_are_said() -> None:
 
 
 def test_too_few_patients() -> None:
-    with pytest.raises(UserError, match=r"1 patient\(s\) cannot be split into 2 groups"):
+    with pytest.raises(UserError, match=r"1 patient cannot be split into 2 groups"):
         split(dataset(patients=1))
     with pytest.raises(UserError, match="use fewer folds"):
         split(dataset(patients=3), folds=4, fold=1)

@@ -306,7 +306,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("transform", Lucky, {}, "one key gives several results"),
     ("data", many_channels, {}, "its image is uint8 (8, 8, 3); it should be (H, W)"),
     ("data", unseeded, {}, "loaded twice a differs"),
-    ("data", rereads, {}, "1 file(s) are read more than once"),
+    ("data", rereads, {}, "1 file read more than once"),
     ("metric", raises, {}, "called with an empty prediction and an empty truth: ZeroDivisionError"),
     ("metric", not_a_number, {}, "it gives NaN for a false positive"),
     ("metric", error_rate, {}, "register it with `lower_is_better=True`"),

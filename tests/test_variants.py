@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -9,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segkit import UserError
 from segkit.recipe import compose, validate
-from segkit.study.plan import trials
-from segkit.variants import folders, slug
+from segkit.study import reading, runs
+from segkit.study.plan import holder, trials
+from segkit.variants import folders, label_of, slug
 
 
 @pytest.mark.parametrize(
@@ -43,10 +48,9 @@ def test_no_two_labels_share_a_folder() -> None:
     found = folders(labels)
     same = {unicodedata.normalize("NFKC", name.casefold()) for name in found.values()}
     assert len(same) == len(labels)
-    assert found["a, b"] == "a_b"
     assert found["a b"].startswith("a_b-")
     assert len(found["a b"]) == len("a_b-") + 6
-    assert folders(labels) == found
+    assert folders(labels[::-1]) == found
     assert max(len(name.encode()) for name in found.values()) <= 100
 
 
@@ -59,6 +63,70 @@ def test_folders_of_any_labels_are_apart_and_below_the_run(labels: list[str]) ->
         assert name[0] not in "._"
         assert name.isprintable()
         assert 0 < len(name.encode()) <= 100
+
+
+def holding(folder: Path, held: dict[str, str]) -> None:
+    for name, label in held.items():
+        (folder / name / "seed-1").mkdir(parents=True)
+        (folder / name / "seed-1/trial.json").write_text(json.dumps({"variant": label}), encoding="utf-8")
+
+
+@given(st.permutations(["a, b", "a b", "A b", "a", "A"]), st.integers(1, 5))
+def test_trials_stay_where_they_are(order: list[str], size: int) -> None:
+    first = folders(order[:size])
+    held = {name: label for label, name in first.items()}
+    now = folders(["new", *order[::-1]], held.get)
+    assert {label: now[label] for label in first} == first
+    assert len({name.casefold() for name in now.values()}) == 6
+
+
+def test_labels_are_found_where_older_versions_put_them(tmp_path: Path) -> None:
+    held = {"a_b": "a, b", "A": "A", "0.1": "学習率 0.1", "c": "c ", "figures": "figures", "x" * 200: "x" * 200}
+    holding(tmp_path, held)
+    labels = ["a b", "a", "c", *held.values()]
+    found = folders([label_of(label) for label in labels], functools.partial(holder, tmp_path))
+    for name, label in held.items():
+        assert found[label_of(label)] == name
+    assert found["a b"].startswith("a_b-")
+    assert found["a"].startswith("a-")
+
+
+def test_adding_and_reordering_variants_moves_no_trial(tmp_path: Path) -> None:
+    path, run = tmp_path / "r.toml", tmp_path / "runs/r"
+    listed = "[[study.variants]]\nlabel = '{}'\n[[study.variants]]\nlabel = '{}'\noptimizer.Adam.lr = 0.5\n"
+    path.write_text("[[study.variants]]\nlabel = 'a, b'\n")
+    (before,) = runs.plan([path], [], [], tmp_path / "runs")[0][0].planned
+    holding(run, {before.folder.parent.name: before.variant})
+    for labels in (("a b", "a, b"), ("a, b", "a b"), ("A, b", "a, b")):
+        path.write_text(listed.format(*labels))
+        planned = runs.plan([path], [], [], tmp_path / "runs")[0][0].planned
+        (run / "recipe.toml").write_bytes(path.read_bytes())
+        assert next(trial.folder for trial in planned if trial.variant == "a, b") == before.folder
+        assert {(trial[0], trial[3]) for trial in reading.planned(run).trials} == {
+            (t.variant, t.folder) for t in planned
+        }
+
+
+def refusal(folder: Path, *labels: str) -> str:
+    (folder / "r.toml").write_text("".join(f"[[study.variants]]\nlabel = {json.dumps(label)}\n" for label in labels))
+    with pytest.raises(UserError, match=r"label") as error:
+        warnings(folder, (folder / "r.toml").read_text())
+    return str(error.value)
+
+
+@pytest.mark.parametrize("twin", ["a b ", " a b", "a  b", "a\u00a0b"])
+def test_labels_that_look_the_same_are_the_same(tmp_path: Path, twin: str) -> None:
+    assert '"a b" is the label of the variant at ' in refusal(tmp_path, "a b", twin)
+
+
+@pytest.mark.parametrize("unseen", ["\x1b", "\t", "\x00", "\u202e", "\u200b", "\u2028", "\x7f"])
+def test_labels_hold_no_character_that_moves_a_terminal(tmp_path: Path, unseen: str) -> None:
+    assert re.search(r"label: holds the character \\[xu][0-9a-f]+|label: holds the character \\n",
+                     refusal(tmp_path, f"a{unseen}b"))  # fmt: skip
+
+
+def test_the_reference_is_found_as_it_is_shown(tmp_path: Path) -> None:
+    assert warnings(tmp_path, VARIED.replace("'b'", "'e\u0301'") + "[study]\ncompare_with = ' \u00e9'\n") == []
 
 
 def warnings(folder: Path, text: str, *sets: str, overlay: str = "") -> list[str]:

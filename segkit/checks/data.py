@@ -18,7 +18,7 @@ from segkit.datasets.images import agree, read_levels, read_picture
 from segkit.datasets.reading import inside, open_root, shortened
 from segkit.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, patient_folders, read_case, read_patient
 from segkit.datasets.splits import patient_warnings
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 from segkit.testing.findings import Finding
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
             seen.empty += not case.masks.any()
             if beyond:
                 text = "its inner contour leaves the outer one: one of them is misplaced, or of another frame."
-                report.findings.append(Finding("warning", text, case.name, f"{beyond} pixels"))
+                report.findings.append(Finding("warning", text, case.name, counted(beyond, "pixel")))
     listed = ", ".join(f"{LINE_KINDS[kind]} ({contours[kind]})" for kind in LINE_KINDS if contours[kind])
     report.layout = "rvsc"
     report.facts = [*seen.facts(), ("contours", listed or "none")]
@@ -228,7 +228,7 @@ def _image_folder(root: Path, files: list[str], pairs: list[layouts.Pair], repor
             size = picture.pixels.shape
             seen.image(name, name.rpartition("/")[0].split("/")[0], picture.pixels, picture.spacing_mm)
             if picture.coloured:
-                report.findings.append(Finding("note", f"{COLOURED}.", str(path)))
+                report.findings.append(Finding("note", f"a coloured image {COLOURED}.", str(path)))
         except UserError as error:
             report.add(error)
         if name in truths:

@@ -12,6 +12,7 @@ from pathlib import Path
 from segkit.datasets.headers import VOLUMES, volume
 from segkit.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.datasets.reading import files_below, is_folder, shortened
+from segkit.errors import counted
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
 MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
@@ -71,7 +72,7 @@ def kinds(files: Iterable[str]) -> str:
     """Return how many files of which ending there are."""
     counts = Counter(_ending(file) for file in files)
     shown = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(6))
-    return shown + (f" and {len(counts) - 6} more kinds" if len(counts) > 6 else "")
+    return shown + (f" and {counted(len(counts) - 6, 'more kind')}" if len(counts) > 6 else "")
 
 
 def _ending(file: str) -> str:
@@ -90,14 +91,15 @@ def why_none(root: Path, files: list[str]) -> str:
     if not files:
         hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
         folders = sum(1 for path in root.iterdir() if is_folder(path) and not path.name.startswith("."))
-        said = f", but for {hidden} hidden file(s)" if hidden else ""
-        return f"holds {folders} folder(s), but no files{said}." if folders else f"is empty{said}."
+        said = f", but for {counted(hidden, 'hidden file')}" if hidden else ""
+        return f"holds {counted(folders, 'folder')}, but no files{said}." if folders else f"is empty{said}."
     volumes = Counter(kind for file in files if (kind := volume(file)))
     images = [name for file in files if (name := stem(file))]
     advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "
     advice += "reader: segkit new data NAME."
     if volumes:
-        return f"{_published(files)}{sum(volumes.values())} {volumes.most_common(1)[0][0]} volumes; {VOLUMES}."
+        kind = f"{volumes.most_common(1)[0][0]} volume"
+        return f"{_published(files)}{counted(sum(volumes.values()), kind)}; {VOLUMES}."
     if not images:
         return f"no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but {kinds(files)}."
     if any(NNUNET.search(file) for file in files):
@@ -107,12 +109,13 @@ def why_none(root: Path, files: list[str]) -> str:
     if twins:
         return f"images and masks lie in one folder ({twins[0]} is a mask): put the masks into another. {advice}"
     if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
-        return f"{len(images)} DICOM images, but no masks and no contours (PXXcontours-manual). {advice}"
+        return f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual). {advice}"
     alike = _alike(files)
     if alike:
         listed = " and ".join(alike)
         return f"{listed} hold files of the same names. Which are masks? Call that folder masks. {advice}"
-    return f"no known layout: {len(images)} images ({kinds(files)}), but no masks of the same names. {advice}"
+    many = counted(len(images), "image")
+    return f"no known layout: {many} ({kinds(files)}), but no masks of the same names. {advice}"
 
 
 def _published(files: list[str]) -> str:
@@ -138,6 +141,6 @@ def several(found: list[Pair]) -> str:
     """Return what to say where more than one pair is there."""
     listed = shortened((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
     return (
-        f"{len(found) - 1} more pair(s) of folders, which the lines below leave out: {listed}. One pair is read: put "
-        "all images below one folder, one for each patient, and the masks below another in the same way."
+        f"{counted(len(found) - 1, 'more pair')} of folders, which the lines below leave out: {listed}. One pair is "
+        "read: put all images below one folder, one for each patient, and the masks below another in the same way."
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import segkit
 from segkit import files, toml
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
 from segkit.recipe import Recipe
 from segkit.testing.findings import Finding
@@ -106,13 +106,13 @@ def _table(path: Path) -> list[dict[str, str]]:
 
 def _metrics(folder: Path, rows: list[dict[str, str]], status: dict[str, Any]) -> Iterator[Finding]:
     place = str(folder / "metrics.csv")
-    numbers = [row.get("epoch") for row in rows]
+    numbers, epochs = [row.get("epoch") for row in rows], counted(len(rows), "epoch")
     if numbers != [str(number) for number in range(1, len(rows) + 1)]:
         yield Finding("fault", "its epochs are not 1, 2, 3, ...", place)
     if len(rows) != status.get("epochs_done"):
-        yield Finding("fault", f"has {len(rows)} epochs, trial.json says {status.get('epochs_done')}.", place)
+        yield Finding("fault", f"has {epochs}, trial.json says {status.get('epochs_done')}.", place)
     if status.get("status") == "finished" and not status.get("limited") and len(rows) != status.get("epochs"):
-        yield Finding("fault", f"has {len(rows)} epochs, the recipe asks for {status.get('epochs')}.", place)
+        yield Finding("fault", f"has {epochs}, the recipe asks for {status.get('epochs')}.", place)
 
 
 def _against_metrics(path: Path, meta: dict[str, Any], rows: list[dict[str, str]]) -> Iterator[Finding]:

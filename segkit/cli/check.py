@@ -11,7 +11,7 @@ import typer
 
 from segkit.cli import DONE, TRIAL_FAILED, app, say
 from segkit.cli.inspect import load_plugins
-from segkit.cli.options import Json, Plugins, Set, With
+from segkit.cli.options import Json, Plugins, Set, With, path_of
 
 if TYPE_CHECKING:
     from segkit.testing.findings import Finding
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A recipe, a plugin, a dataset folder, or a run.")],
+    path: Annotated[
+        Path, typer.Argument(parser=path_of, metavar="PATH", help="A recipe, a plugin, a dataset folder, or a run.")
+    ],
     overlays: With = None,
     sets: Set = None,
     plugins: Plugins = None,
@@ -127,9 +129,11 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
 
 def _standing(findings: Iterable[Finding]) -> str:
     """Return how a component stands, in a word or two."""
+    from segkit.errors import counted
+
     faults = sum(finding.kind == "fault" for finding in findings)
     if faults:
-        return f"{faults} fault(s)"
+        return counted(faults, "fault")
     return "not tried" if any(finding.text.startswith("not tried") for finding in findings) else "keeps its contract"
 
 

@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
 from segkit.cli import DONE, app, say, warn
-from segkit.cli.options import Json, Plugins, Set
+from segkit.cli.options import Json, Plugins, Set, path_of
+from segkit.errors import counted, padded, printable
 
 if TYPE_CHECKING:
     from segkit.evaluation import Row
 
-Checkpoint = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A best or last .safetensors file.")]
+Checkpoint = Annotated[
+    Path, typer.Argument(parser=path_of, metavar="CHECKPOINT", help="A best or last .safetensors file.")
+]
 Trust = Annotated[
     bool, typer.Option("--trust-plugins", help="Run the plugin code inside the checkpoint if it is not here.")
 ]
@@ -38,7 +42,9 @@ def evaluate(
     plugins: Plugins = None,
     trust_plugins: Trust = False,
     device: Device = None,
-    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write the rows here, as in cases.csv.")] = None,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", parser=path_of, metavar="FILE", help="Write the rows here, as in cases.csv.")
+    ] = None,
     json_: Json = False,
 ) -> int:
     """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
@@ -83,14 +89,16 @@ def table(rows: list[Row]) -> list[str]:
         found = [[row.value for row in rows if row.channel == channel and row.metric == name] for name in metrics]
         means = [float(np.nanmean(v)) if not np.isnan(v).all() else float("nan") for v in found]
         lines.append(["mean", channel, *(_number(mean) for mean in means)])
-    widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(cell_len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    text = ["  ".join(map(padded, line, widths)).rstrip() for line in lines]
     first = [row for row in rows if row.metric == metrics[0]] if metrics else []
     empty = [row for row in first if not row.truth_pixels]
     missed = sum(1 for row in first if row.truth_pixels and not row.predicted_pixels)
     false = sum(1 for row in empty if row.predicted_pixels)
     counts = (
-        f"{len(first)} case channels: {len(empty)} with empty truth ({false} with false positives), {missed} missed"
+        f"{counted(len(first), 'case channel')}: {len(empty)} with empty truth ({false} with a false positive), "
+        f"{missed} missed"
     )
     return [*text, counts]
 
@@ -103,11 +111,12 @@ def _number(value: float) -> str:
 def predict(
     path: Checkpoint,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files, or folders of them.")
+        list[Path],
+        typer.Argument(parser=path_of, metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files, or folders of them."),
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where masks and overlays go.")] = Path(
-        "predictions"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", parser=path_of, metavar="DIR", help="Where masks and overlays go.")
+    ] = Path("predictions"),
     plugins: Plugins = None,
     trust_plugins: Trust = False,
     device: Device = None,
@@ -143,7 +152,7 @@ def predict(
         for name, content in pictures.items():
             files.write_bytes(out / name, cv2.imencode(".png", content)[1].tobytes())
         sizes = ", ".join(
-            f"{name} {int(part.sum())} pixels" for name, part in zip(predictor.channels, mask, strict=True)
+            f"{name} {counted(int(part.sum()), 'pixel')}" for name, part in zip(predictor.channels, mask, strict=True)
         )
         say(f"{image}: {sizes} -> {out / image.stem}-*.png")
     for line in left_out:
@@ -186,7 +195,7 @@ def info(
         + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
     )
     compiled = ", compiled" if meta["compile"] else ""
-    threads = f"{meta['threads']} CPU thread{'' if meta['threads'] == 1 else 's'}"
+    threads = f"{counted(meta['threads'], 'CPU thread')}"
     say(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
     if meta["training_number"] != TRAINING_NUMBER:
         say(f"beware:     {older(meta['training_number'])}")

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
 from segkit.cli import DONE, app, say, warn
-from segkit.cli.options import Json, Plugins, Set, With
+from segkit.cli.options import Json, Plugins, Set, With, path_of
+from segkit.errors import padded, printable
 
 if TYPE_CHECKING:
     from segkit.component import Entry
@@ -132,7 +134,7 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
     from segkit import toml
     from segkit.describe import explain
     from segkit.recipe import compose, validate
-    from segkit.study.plan import trials
+    from segkit.study.plan import size_of, trials
     from segkit.variants import check_variants
 
     document = compose(path, overlays=overlays, sets=sets)
@@ -155,20 +157,20 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
         if not bare:
             name = ".".join(toml.key(part) for part in where[len(table) :])
             lines.append((f"{name} = {toml.value(value)}", origin))
-    width = min(max(len(text) for text, _ in lines), 60)
+    lines = [(printable(text), origin) for text, origin in lines]
+    width = min(max(cell_len(text) for text, _ in lines), 60)
     for text, origin in lines:
-        say(f"{text:<{width}}  # {origin}" if origin else text)
+        say(f"{padded(text, width)}  # {origin}" if origin else text)
     if not (recipe.overlay or recipe.studies):
         planned = trials(recipe, document)
-        variants = list(dict.fromkeys(trial.variant for trial in planned))
-        say(f"\n# {len(variants)} variant(s), {len(planned)} trial(s): {'; '.join(variants)}")
+        say(f"\n# {size_of(planned)}: {'; '.join(dict.fromkeys(trial.variant for trial in planned))}")
     return DONE
 
 
 @app.command()
 def schema(
     plugins: Plugins = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it here.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", parser=path_of, metavar="FILE", help="Write it here.")] = None,
 ) -> int:
     """JSON Schema of recipes, plugins included, for editors."""
     from segkit import files

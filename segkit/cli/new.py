@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from segkit.cli import DONE, app, say
+from segkit.cli.options import path_of
 
 
 @app.command()
 def new(
     slot: Annotated[str, typer.Argument(metavar="SLOT", help="E.g. loss; `segkit list` shows all ten.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What recipes will call it.")],
-    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="Where to write.")] = Path("plugins"),
+    folder: Annotated[Path, typer.Option("--folder", parser=path_of, metavar="DIR", help="Where to write.")] = Path(
+        "plugins"
+    ),
 ) -> int:
     """Write a working plugin for SLOT called NAME, and its test."""
     from segkit import plugins, scaffold

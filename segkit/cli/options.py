@@ -7,13 +7,25 @@ from typing import Annotated
 
 import typer
 
-Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipe files (TOML).")]
-With = Annotated[list[Path] | None, typer.Option("--with", metavar="OVERLAY.toml", help="Lay a file over the recipe.")]
+
+def path_of(text: str | Path) -> Path:
+    """Return a path as the command line has it; an empty one would be the working directory unawares."""
+    if not str(text).strip():
+        raise typer.BadParameter("must be a path, got nothing. The working directory is '.'")
+    return Path(text)
+
+
+Recipes = Annotated[list[Path], typer.Argument(parser=path_of, metavar="RECIPE...", help="Recipe files (TOML).")]
+With = Annotated[
+    list[Path] | None,
+    typer.Option("--with", parser=path_of, metavar="OVERLAY.toml", help="Lay a file over the recipe."),
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set one value, e.g. train.epochs=10.")
 ]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugins", metavar="DIR", help="Load plugins from here too, besides plugins/.")
+    list[Path] | None,
+    typer.Option("--plugins", parser=path_of, metavar="DIR", help="Load plugins from here too, besides plugins/."),
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="Where run folders go.")]
+Out = Annotated[Path, typer.Option("--out", parser=path_of, metavar="DIR", help="Where run folders go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -16,8 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column
 from rich.text import Text
 
-from segkit.errors import printable
-from segkit.study.prose import counted
+from segkit.errors import counted, printable
 from segkit.study.style import shorten
 from segkit.training.events import Event
 

@@ -11,7 +11,7 @@ import typer
 
 from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, say, warn
 from segkit.cli.inspect import load_plugins
-from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With
+from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With, path_of
 
 MAX_JOBS = 1024
 
@@ -117,7 +117,7 @@ def _check_words(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, e.g. runs/l1l2.")],
+    folder: Annotated[Path, typer.Argument(parser=path_of, metavar="RUN", help="A run folder, e.g. runs/l1l2.")],
     plugins: Plugins = None,
 ) -> int:
     """Make the tables and figures of RUN again from what is on disk."""

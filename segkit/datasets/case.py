@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 import numbers
+import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from segkit.datasets.reading import flaw_of_name
-from segkit.errors import ContractError
+from segkit.errors import ContractError, counted, unprintable
 from segkit.types import Array
 
 MOST_CHANNELS = 16
+LONGEST_NAME = 100  # characters of a channel's, in tables and file names
+TAKEN = {  # as names of channels
+    "all": "tables call the mean over channels so",
+    "overlay": "a picture of all masks is called so",
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +69,36 @@ class Dataset:
             raise ContractError(f"{self.name}: holds no cases.")
         if not 1 <= len(self.channels) <= MOST_CHANNELS:
             raise ContractError(f"{self.name}: {len(self.channels)} channels; from 1 to {MOST_CHANNELS} are possible.")
-        for what, names in (("channels", self.channels), ("cases", [case.name for case in self.cases])):
-            name, count = Counter(names).most_common(1)[0]
-            if count > 1:
-                raise ContractError(f"{self.name}: {count} {what} are called '{name}'. Names tell them apart.")
+        flaw = flaw_of_channels(self.channels)
+        if flaw:
+            raise ContractError(f"{self.name}: {flaw}.")
+        name, count = Counter(case.name for case in self.cases).most_common(1)[0]
+        if count > 1:
+            raise ContractError(f"{self.name}: {count} cases are called '{name}'. Names tell them apart.")
         for case in self.cases:
             _check(case, len(self.channels))
+
+
+def flaw_of_channels(names: Sequence[str]) -> str:
+    """Return what is wrong with the names of channels, which stand in tables and file names; "" where nothing is."""
+    for name in names:
+        if not name.strip():
+            return "a channel has an empty name. Call it what it shows, as in wall or cavity"
+        if name != name.strip() or unprintable(name) or set(name) & set("/\\"):
+            what = f"the character {unprintable(name)}" if unprintable(name) else "a slash, or white space at an end"
+            return f"the channel name {name!a} holds {what}, and cannot stand in tables and file names. Rename it"
+        if len(name) > LONGEST_NAME:
+            return f"the channel name {name[:20]}... has {len(name):,} characters; at most {LONGEST_NAME} are possible"
+        if name.casefold() in TAKEN:
+            return f"a channel cannot be called '{name}': {TAKEN[name.casefold()]}. Rename it"
+    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        return f"{count} channels are called '{name}'. Names tell them apart"
+    folded = Counter(unicodedata.normalize("NFKC", name).casefold() for name in names)
+    twins = [name for name in names if folded[unicodedata.normalize("NFKC", name).casefold()] > 1]
+    if twins:
+        return f"channels are called {' and '.join(map(repr, twins))}, the same but for case. Rename one"
+    return ""
 
 
 def _check_names(dataset: Dataset) -> None:
@@ -103,7 +134,7 @@ def _check(case: Case, channels: int) -> None:
     if masks.dtype != bool or masks.shape != (channels, *image.shape):
         raise ContractError(
             f"{case.name}: its masks are {masks.dtype} {masks.shape}; "
-            f"for {channels} channels of its image they should be bool {(channels, *image.shape)}."
+            f"for {counted(channels, 'channel')} of its image they should be bool {(channels, *image.shape)}."
         )
     if case.spacing_mm is not None and not _is_spacing(case.spacing_mm):
         raise ContractError(

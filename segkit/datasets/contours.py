@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segkit.datasets.reading import MOST_TEXT, decode, read_bytes, shortened
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ def parse_contour(data: bytes, name: str) -> Contour:
     if len(points) > MOST_POINTS:
         raise UserError(f"{name}: {len(points):,} points; contours are read up to {MOST_POINTS:,}.")
     if len(set(points)) < 3:
-        raise UserError(f"{name}: {len(set(points))} different point(s); a contour needs three.")
+        raise UserError(f"{name}: {counted(len(set(points)), 'different point')}; a contour needs three.")
     return Contour(name, np.array(points, dtype=np.float64), tuple(lines))
 
 
@@ -166,9 +166,10 @@ def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
     counts = {frame: count for frame, count in found.items() if count}
     if not counts:
         return ()
-    listed = shortened(f"{frame} ({count} pixels)" for frame, count in counts.items())
+    listed = shortened(f"{frame} ({counted(count, 'pixel')})" for frame, count in counts.items())
     return (
-        f"in {len(counts)} frame(s) the inner contour leaves the outer one, by {sum(counts.values())} pixels in all. "
+        f"in {counted(len(counts), 'frame')} the inner contour leaves the outer one, "
+        f"by {counted(sum(counts.values()), 'pixel')} in all. "
         "Both are taken as drawn: these pixels are cavity, as its area is measured, they are no wall, and the wall is "
         f"open there. {listed}.",
     )

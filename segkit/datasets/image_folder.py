@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from segkit.datasets.case import Case, Dataset
+from segkit.datasets.case import Case, Dataset, flaw_of_channels
 from segkit.datasets.headers import VOLUMES, volume
 from segkit.datasets.images import KINDS, Colours, agree, read_levels, read_picture
 from segkit.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
-from segkit.errors import UserError
+from segkit.errors import UserError, counted, ended
 from segkit.types import Positive
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Label = Annotated[int, Ge(1), Le(65535)]
 ONE_STRUCTURE = "foreground"
 DEPTH = 4  # folders below `images` and `masks`
-COLOURED = "coloured image(s) turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read"
+COLOURED = "turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read"
 
 
 def image_folder(
@@ -71,9 +71,9 @@ def image_folder(
         agree(colours, found, truths[stem])
         cases.append(Case(stem, _patient(stem, pattern, path), picture.pixels, mask, spacing_mm or picture.spacing_mm))
         coloured += [stem] if picture.coloured else []
-    notes = [f"{len(skipped)} file(s) that are no images left out: {shortened(skipped)}."] if skipped else []
+    notes = [f"{counted(len(skipped), 'other file')} left out, no image: {shortened(skipped)}."] if skipped else []
     if coloured:
-        notes.append(f"{len(coloured)} {COLOURED}: {shortened(coloured)}.")
+        notes.append(f"{counted(len(coloured), 'coloured image')} {COLOURED}: {shortened(coloured)}.")
     return Dataset("image_folder", names, tuple(cases), tuple(notes))
 
 
@@ -82,6 +82,9 @@ def _channels(labels: dict[str, int] | None) -> tuple[str, ...]:
         return (ONE_STRUCTURE,)
     if not labels or len(set(labels.values())) < len(labels):
         raise UserError(f"labels: {labels} should give each structure a grey level of its own, and name at least one.")
+    flaw = flaw_of_channels(tuple(labels))
+    if flaw:
+        raise UserError(f"labels: {flaw}.")
     return tuple(labels)
 
 
@@ -89,7 +92,7 @@ def _pattern(patient: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(patient) if patient is not None else None
     except re.error as error:
-        raise UserError(f"patient: {patient!r} is no regular expression: {error}.") from None
+        raise UserError(f"patient: {patient!r} is no regular expression: {ended(error)}") from None
 
 
 def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | None:
@@ -127,7 +130,7 @@ def _what_instead(folder: Path) -> str:
     paths = list(files_below(folder.resolve(), folder, DEPTH))
     kinds = [kind for path in paths if (kind := volume(path.name))]
     if kinds:
-        return f"{len(kinds)} {kinds[0]} volume(s), no images; {VOLUMES}."
+        return f"{counted(len(kinds), f'{kinds[0]} volume')}, no images; {VOLUMES}."
     listed = f"Here are: {shortened(path.name for path in paths)}." if paths else "It is empty."
     return f"holds no images (PNG, TIFF, JPEG, BMP, DICOM). {listed}"
 
@@ -140,7 +143,7 @@ def _check_pairs(root: Path, pictures: dict[str, Path], truths: dict[str, Path],
         if alone:
             listed = shortened(str(these[stem]) for stem in alone)
             hint = _same_name(root / folder / alone[0]) if those else f" {folder}: {_what_instead(root / folder)}"
-            lines.append(f"{len(alone)} file(s) without {word} of the same name in {folder}/: {listed}.{hint}")
+            lines.append(f"{counted(len(alone), 'file')} without {word} of the same name in {folder}/: {listed}.{hint}")
     if lines:
         raise UserError("\n".join(lines))
 
@@ -190,7 +193,7 @@ def _read_mask(
     unexpected = found - {0, *labels.values()}
     if unexpected:
         known = ", ".join(f"{level} ({name})" for name, level in labels.items())
-        raise UserError(f"{path}: holds the unexpected level(s) {_listed(unexpected)}; known are 0 (none), {known}.")
+        raise UserError(f"{path}: holds unexpected levels: {_listed(unexpected)}; known are 0 (none), {known}.")
     return np.stack([levels == level for level in labels.values()]), colours
 
 

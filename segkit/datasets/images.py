@@ -12,7 +12,7 @@ from typing import Any
 from segkit.datasets.dicom import parse_dicom
 from segkit.datasets.headers import VOLUMES, NotReadError, chunks, read_header, to_png, volume
 from segkit.datasets.reading import entries, is_folder, read_bytes, shortened
-from segkit.errors import UserError
+from segkit.errors import UserError, counted, ended
 from segkit.types import Array
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -166,7 +166,7 @@ def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not chosen:
             raise UserError(f"{path}: a folder without images. {_instead(path, others)}")
         if others:
-            notes.append(f"{path}: {len(others)} file(s) that are no images left out: {shortened(others)}.")
+            notes.append(f"{path}: {counted(len(others), 'other file')} left out, no image: {shortened(others)}.")
         images += chosen
     names: dict[str, Path] = {}
     for image in images:
@@ -228,7 +228,7 @@ def decode_image(data: bytes, name: str) -> Array:
     except struct.error:
         raise UserError(f"{name}: a damaged image: cut off.") from None
     except (IndexError, ValueError) as error:
-        raise UserError(f"{name}: a damaged image: {error}.") from None
+        raise UserError(f"{name}: a damaged image: {ended(error)}") from None
     if data[:4] == b"\x89PNG":  # of other chunks libpng complains by itself, file by file
         data = to_png((kind, body) for kind, body in chunks(data) if kind in PIXELS)
     level = cv2.utils.logging.getLogLevel()

@@ -44,7 +44,7 @@ def phantom(
         UserError: fewer slices than patients, or more than 2^30 pixels in all.
     """
     if slices < patients:
-        raise UserError(f"phantom: {slices} slices are too few for {patients} patients, one each at least.")
+        raise UserError(f"phantom: too few slices, {slices} for {patients} patients: each needs one at least.")
     if slices * height * width > MOST_PIXELS:
         raise UserError(f"phantom: {slices} slices of {height} x {width} are more than {MOST_PIXELS:,} pixels.")
     from segkit.datasets.phantom_anatomy import Patient, draw

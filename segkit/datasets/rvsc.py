@@ -22,7 +22,7 @@ from segkit.datasets.reading import (
     read_bytes,
     shortened,
 )
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     notes = [*_notes(patients, partial), *outside_notes(astray)]
     if not cases:
         listed = ", ".join(structures)
-        raise UserError(f"{root}: {len(patients)} patient(s), but no frame with the contours of {listed}.")
+        raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
     return Dataset("rvsc", tuple(structures), tuple(cases), tuple(notes))
 
 
@@ -193,9 +193,10 @@ def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:
     """Yield what was left out."""
     empty = [patient.folder.name for patient in patients if not patient.frames]
     if empty:
-        yield f"{len(empty)} patient(s) without contours left out: {shortened(empty)}."
+        yield f"{counted(len(empty), 'patient')} without contours left out: {shortened(empty)}."
     if partial:
-        yield f"{len(partial)} frame(s) left out, for lack of an inner or an outer contour: {shortened(partial)}."
+        frames = counted(len(partial), "frame")
+        yield f"{frames} left out, for lack of an inner or an outer contour: {shortened(partial)}."
     unlisted = []
     for patient in patients:
         used = {path for found in patient.frames.values() for path in found.values()}
@@ -204,4 +205,5 @@ def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:
             if match and match["kind"] in LINE_KINDS and not used.intersection(paths):
                 unlisted.append(paths[0].name)
     if unlisted:
-        yield f"{len(unlisted)} contour file(s) left out, which their list does not name: {shortened(unlisted)}."
+        contours = counted(len(unlisted), "contour file")
+        yield f"{contours} left out, which their list does not name: {shortened(unlisted)}."

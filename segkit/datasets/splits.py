@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from segkit.datasets.case import Case, Dataset
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def split_cases(
     needed = folds or 2
     if len(order) < needed:
         raise UserError(
-            f"{dataset.name}: {len(order)} patient(s) cannot be split into {needed} groups "
+            f"{dataset.name}: {counted(len(order), 'patient')} cannot be split into {needed} groups "
             f"({', '.join(sorted(case.patient or case.name for case in dataset.cases)[:1])}, ...): "
             + ("use fewer folds." if folds else "training and validation need a patient each.")
         )
@@ -145,8 +145,9 @@ def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:
     if not nameless:
         return ()
     return (
-        f"{nameless} of {cases} cases name no patient: they are split case by case. Images of one person may be on "
-        "both sides, and the validation is then too good to be true. Give each patient a folder of images, or where "
-        "names tell the patient and the data's reader has the parameter, say how: "
+        f"{nameless} of {counted(cases, 'case')} {'names' if nameless == 1 else 'name'} no patient: they are split "
+        "case by case. Images of one person may be on both sides, and the validation is then too good "
+        "to be true. Give each patient a folder of images, or where names tell the patient and the data's reader has "
+        "the parameter, say how: "
         'patient = "^([^_]+)_" takes what is before the first _.',
     )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from segkit.overlay import picture_name
 from segkit.study.reading import TrialRecord
-from segkit.study.style import shorten, wrapped
+from segkit.study.style import wrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,10 +43,6 @@ class Chosen:
     by_variant: dict[str, Shown]
 
 
-def _picture(case: str) -> str:
-    return f"{case.replace('/', '__')}.png"
-
-
 def drawn_by(trial: TrialRecord) -> set[str]:
     """Return the names of the pictures that a trial drew of its cases."""
     folder = trial.folder / "overlays"
@@ -64,7 +61,7 @@ def choose(summary: Summary) -> list[Chosen]:
     drawn = {
         case: float(value)
         for case, value in zip(scores.cases, means, strict=False)
-        if not math.isnan(value) and any(_picture(case) in names for names in pictures.values())
+        if not math.isnan(value) and any(picture_name(case) in names for names in pictures.values())
     }
     if not drawn:
         return []
@@ -84,7 +81,7 @@ def _show(summary: Summary, variant: str, case: str, metric: str) -> Shown:
     """Return the picture of the variant's first trial that drew the case."""
     scores = summary.scores
     for trial in summary.compared(variant):
-        path = trial.folder / "overlays" / _picture(case)
+        path = trial.folder / "overlays" / picture_name(case)
         if path.exists():
             row = scores.trainings.index((variant, trial.seed))
             value = scores.by_case(metric, [row])[scores.cases.index(case)]
@@ -118,5 +115,5 @@ def figure(summary: Summary) -> Figure | None:
             axis.set_xlabel(shown.caption, fontsize=7)
         row[0].set_ylabel(wrapped(variant), fontsize=8)
     for axis, case in zip(axes[0], chosen, strict=True):
-        axis.set_title(f"{case.percentile}th percentile\n{shorten(case.case, 22)}", fontsize=8, loc="center")
+        axis.set_title(f"{case.percentile}th percentile\n{wrapped(case.case, 22, 1)}", fontsize=8, loc="center")
     return drawing

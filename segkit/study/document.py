@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from segkit.errors import counted
 from segkit.metrics import direction
 from segkit.study import cases, prose
 from segkit.study.summary import Line, Summary
@@ -94,8 +95,8 @@ def build(summary: Summary, drawn: Iterable[str]) -> list[Block]:
 
 def _state(summary: Summary) -> list[Block]:
     finished = sum(len(summary.finished(variant)) for variant in summary.variants)
-    total = prose.counted(len(summary.trials), "trial")
-    texts = [f"{prose.counted(len(summary.variants), 'variant')}, {finished} of {total} finished."]
+    total = counted(len(summary.trials), "trial")
+    texts = [f"{counted(len(summary.variants), 'variant')}, {finished} of {total} finished."]
     texts += [prose.INCOMPLETE] if summary.missing else []
     texts += [prose.NO_TEST_SET] if summary.whole else []
     return [Paragraph(" ".join(texts)), *(Alarm(text) for text in summary.alarms)]
@@ -199,22 +200,13 @@ def _failures(summary: Summary) -> list[Block]:
         return []
     metric = summary.headline[0].result.metric
     lines = [line for line in summary.lines if line.result.metric == metric]
-    keys = (
-        "variant",
-        "channel",
-        "structures",
-        "empty_truth",
-        "missed",
-        "false_positive_on_empty",
-        "rightly_empty",
-        "undefined",
-    )
+    keys = ("variant", "channel", "structures", "empty_truth", "missed", "false_positive_on_empty", "rightly_empty")
     head = ["variant", "channel", "cases x channels x trials", "empty truth", "missed", "false positive on empty truth"]
     head += ["rightly left empty"]
     return [
         Heading("Failures"),
         Paragraph(prose.FAILURES),
-        Table([*head, f"{metric} undefined"], [_pick(line, keys) for line in lines]),
+        Table([*head, f"{metric} undefined"], [_pick(line, (*keys, "undefined")) for line in lines]),
     ]
 
 
@@ -245,7 +237,7 @@ def _everything(summary: Summary) -> list[Block]:
     texts += [prose.LESS_IS_BETTER.format(metrics=", ".join(less))] if less else []
     texts += [prose.DISTANCES] if prose.IN_MM & set(metrics) else []
     told: list[Block] = [Paragraph(" ".join(texts))] if texts else []
-    return [Heading("All metrics and channels"), *told, _filled(head, rows, prose.counted(len(rows), "row"))]
+    return [Heading("All metrics and channels"), *told, _filled(head, rows, counted(len(rows), "row"))]
 
 
 def _first_batch(summary: Summary) -> list[Block]:
@@ -297,4 +289,4 @@ def _values(values: Iterable[object]) -> str:
     counts = Counter(str(value) for value in values if value is not None)
     if len(counts) == 1:
         return next(iter(counts))
-    return "; ".join(f"{value} ({prose.counted(count, 'trial')})" for value, count in counts.most_common())
+    return "; ".join(f"{value} ({counted(count, 'trial')})" for value, count in counts.most_common())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -161,7 +162,7 @@ def effect(summary: Summary) -> Figure | None:
 
 
 def _named(line: Line) -> str:
-    return "Dice" if line.result.metric == "dice" else line.result.metric
+    return "Dice" if line.result.metric == "dice" else wrapped(line.result.metric, 60, 1)
 
 
 def _unit(line: Line) -> str:
@@ -225,7 +226,8 @@ FIGURES: dict[str, Callable[[Summary], Figure | None]] = {
 def draw(summary: Summary) -> dict[str, tuple[bytes, bytes]]:
     """Return (PNG, SVG) of every figure there is data for, by file name."""
     drawn = {}
-    with style():
+    with style([*summary.variants, *summary.scores.cases, *summary.scores.metrics]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # of a bold face, say
         for name, function in FIGURES.items():
             figure = function(summary)
             if figure is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as _escaped
 from pathlib import Path
 
+from segkit.errors import printable
 from segkit.study.document import Alarm, Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
 from segkit.study.markdown import numeric
 
@@ -68,6 +69,11 @@ pre { margin: 0; padding: .8rem; font-size: .8rem; line-height: 1.4; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; padding: 0; }
 }
 """
+
+
+def escape(text: str) -> str:
+    """Return a text as HTML shows it, control characters spelled out."""
+    return _escaped(printable(text))
 
 
 def render(title: str, blocks: Sequence[Block], svgs: Mapping[str, bytes]) -> str:

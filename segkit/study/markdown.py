@@ -7,6 +7,9 @@ import re
 import textwrap
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
+from segkit.errors import padded, printable
 from segkit.study import prose
 from segkit.study.document import Alarm, Block, Bullets, Cases, Code, Figures, Heading, Paragraph, Table
 
@@ -14,7 +17,7 @@ from segkit.study.document import Alarm, Block, Bullets, Cases, Code, Figures, H
 def render(title: str, blocks: Sequence[Block]) -> str:
     """Return the report as Markdown; figures are linked from `figures/`."""
     parts = [f"# {_plain(title)}", *(_block(block) for block in blocks)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return printable("\n\n".join(part for part in parts if part)) + "\n"
 
 
 def _block(block: Block) -> str:
@@ -40,8 +43,8 @@ def _block(block: Block) -> str:
 
 
 def _line(text: str) -> str:
-    """Return text that stays on its line."""
-    return " ".join(text.split())
+    """Return text that stays on its line, and is as wide there as it looks."""
+    return printable(" ".join(text.split()))
 
 
 def _plain(text: str) -> str:
@@ -52,12 +55,9 @@ def _plain(text: str) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Return the lines of a Markdown table, columns aligned, numbers to the right."""
     cells = [[_plain(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
+    widths = [max(3, *(cell_len(row[i]) for row in cells)) for i in range(len(head))]
     right = numeric(rows, len(head))
-    lines = [
-        "| " + " | ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) + " |"
-        for row in cells
-    ]
+    lines = ["| " + " | ".join(map(padded, row, widths, right)) + " |" for row in cells]
     rule = "| " + " | ".join("-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)) + " |"
     return [lines[0], rule, *lines[1:]]
 
@@ -82,7 +82,7 @@ def terminal(block: Table) -> list[str]:
     rows = [[_line(row[i]) for i in wanted] for row in block.rows]
     heads = ["95 %" if name == interval else name for name in names]
     right = numeric(rows, len(names))
-    widths = _fitted([max(map(len, column)) for column in zip(heads, *rows, strict=True)])
+    widths = _fitted([max(map(cell_len, column)) for column in zip(heads, *rows, strict=True)])
     lines = [line for row in (heads, *rows) for line in _spread(row, widths, right)]
     return [*lines, f"95 %: interval of the difference, from {_FROM[interval]}"] if interval else lines
 
@@ -103,9 +103,17 @@ def _fitted(widths: Sequence[int]) -> list[int]:
 
 def _spread(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[str]:
     """Return a row as lines, texts that are wider than their column on several."""
-    parts = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    parts = [_folded(cell, width) for cell, width in zip(row, widths, strict=True)]
     lines = []
     for cells in itertools.zip_longest(*parts, fillvalue=""):
-        texts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True)]
-        lines.append((" " * _GAP).join(texts).rstrip())
+        lines.append((" " * _GAP).join(map(padded, cells, widths, right)).rstrip())
     return lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Return a text on lines of so many cells of a terminal, in which Chinese letters take two."""
+    for length in range(width, 0, -1):
+        lines = textwrap.wrap(text, length)
+        if all(cell_len(line) <= width for line in lines):
+            break
+    return lines or [""]

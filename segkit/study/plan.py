@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit import layers
+from segkit import files, layers
+from segkit.errors import UserError, counted
 from segkit.identity import evaluation_identity, training_identity
 from segkit.recipe import Recipe
 from segkit.variants import check_variants, folders
@@ -43,11 +44,30 @@ class Trial:
         return evaluation_identity(self.recipe)
 
 
-def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
-    """Return the trials of a study: each variant, each fold, each seed."""
+def holder(run: Path, name: str) -> str | None:
+    """Return the label whose trials lie in a folder of a run; None where there are none."""
+    for path in sorted((run / name).glob("*/trial.json")):
+        try:
+            found = files.read_json(path)
+        except UserError:
+            continue
+        if isinstance(found, dict) and isinstance(found.get("variant"), str):
+            return str(found["variant"])
+    return None
+
+
+def trials(recipe: Recipe, document: layers.Document, run: Path | None = None) -> list[Trial]:
+    """Return the trials of a study: each variant, each fold, each seed.
+
+    Args:
+        recipe: the study's.
+        document: the layers it is made of.
+        run: the run folder, whose trials stay where they are.
+    """
     planned = []
     checked = check_variants(recipe, document)
-    names = folders(label for label, _ in checked)
+    labels = [label for label, _ in checked]
+    names = folders(labels, functools.partial(holder, run)) if run else folders(labels)
     for label, variant in checked:
         seeds = recipe.study.seeds or (variant.train.seed,)
         split = variant.split
@@ -67,4 +87,4 @@ def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
 def size_of(planned: Sequence[Trial]) -> str:
     """Return how much a study is: "2 variants, 6 trials"."""
     counts = {"variant": len({trial.variant for trial in planned}), "trial": len(planned)}
-    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
+    return ", ".join(counted(count, name) for name, count in counts.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -16,8 +17,9 @@ from pydantic import BaseModel, ValidationError
 from segkit import files, layers, toml
 from segkit.errors import UserError
 from segkit.recipe import Recipe, Split, Study
+from segkit.study.plan import holder
 from segkit.study.rows import Keys, Rows, read_cases, read_curves
-from segkit.variants import axes, check_size, folders
+from segkit.variants import axes, check_size, folders, joined, label_of
 
 FINISHED, MISSING = "finished", "missing"
 DAMAGED = "damaged"
@@ -82,11 +84,12 @@ def planned(run: Path) -> Planned:
         if unknown:
             raise UserError(f"{source.place((unknown[0],))}: {unknown[0]}: no recipe has such a key.")
         study = _section(Study, tree, source)
-        found = list(_trials(tree, source, study))
+        found = list(_trials(run, tree, source, study))
     except UserError as error:
         problem = f"The recipe of this run cannot be read now, so that missing trials are not seen: {error}"
         return _unplanned(run, problem)
-    return Planned(_title(tree, run), study.compare_with, found)
+    reference = None if study.compare_with is None else label_of(study.compare_with)
+    return Planned(_title(tree, run), reference, found)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -102,7 +105,7 @@ def _section(model: type[Model], tree: Mapping[str, Any], source: layers.Source)
 
 
 def _trials(
-    tree: Mapping[str, Any], source: layers.Source, study: Study
+    run: Path, tree: Mapping[str, Any], source: layers.Source, study: Study
 ) -> Iterator[tuple[str, int, int | None, Path]]:
     """Yield the trials as `plan.trials` plans them, from what decides their number and names alone."""
     deciding = ("study", "split", "train")
@@ -111,7 +114,6 @@ def _trials(
     recipe = Recipe.model_construct(study=study, split=_section(Split, tree, source))
     check_size(recipe, base)
     points = list(itertools.product(*(axis.points for axis in axes(recipe, base))))
-    lone = str(tree.get("title") or "") or "baseline"
     found = []
     for variant in study.variants or ({"label": ""},):
         laid = base.copy()
@@ -121,9 +123,9 @@ def _trials(
             point = laid.copy()
             for _, patch, _ in values:
                 point.merge({name: patch[name] for name in deciding if name in patch}, source)
-            label = ", ".join(part for part in (variant.get("label", ""), *(text for text, _, _ in values)) if part)
-            found.append((label or lone, point.tree))
-    names = folders([label for label, _ in found])
+            texts = [text for text, _, _ in values]
+            found.append((joined(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
+    names = folders([label for label, _ in found], functools.partial(holder, run))
     for label, own in found:
         split = _section(Split, own, source)
         for fold in [split.fold] if split.folds is None or split.fold else range(1, split.folds + 1):
@@ -145,17 +147,17 @@ def _unplanned(run: Path, problem: str) -> Planned:
     study: Any = tree.get("study")
     study = study if _is_table(study) else {}
     listed = study.get("variants")
-    labels = [v.get("label") for v in listed if _is_table(v)] if isinstance(listed, list) else []
+    labels = [label_of(str(v.get("label"))) for v in listed if _is_table(v)] if isinstance(listed, list) else []
     reference = study.get("compare_with")
     found = []
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
         if match:
-            label = str(_info(path)[0].get("variant", path.parent.parent.name))
+            label = label_of(str(_info(path)[0].get("variant", path.parent.parent.name)))
             fold = int(match[1]) if match[1] else None
             found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
     found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
-    return Planned(_title(tree, run), reference if isinstance(reference, str) else None, found, problem)
+    return Planned(_title(tree, run), label_of(reference) if isinstance(reference, str) else None, found, problem)
 
 
 def _number(text: str) -> list[tuple[int, str]]:

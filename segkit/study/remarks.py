@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from segkit.errors import counted
 from segkit.identity import HARDWARE, TRAINING_NUMBER
 from segkit.metrics import best_value, metrics
-from segkit.study.prose import counted, listed
+from segkit.study.prose import listed
 from segkit.study.reading import DAMAGED, FINISHED, Planned, TrialRecord
 from segkit.study.scores import Scores
 from segkit.study.verdicts import Measure, Result
@@ -23,16 +24,20 @@ def unfinished(trial: TrialRecord, live: bool) -> str:
     done, epochs = trial.info.get("epochs_done", 0), trial.info.get("epochs", "?")
     if trial.status == "failed":
         return (
-            f"{trial.name}: failed after {done} of {epochs} epochs: {trial.info.get('error') or 'no reason recorded'}"
+            f"{trial.name}: failed after {done} of {_epochs(epochs)}: {trial.info.get('error') or 'no reason recorded'}"
         )
     if trial.status == "missing":
         return f"{trial.name}: not started"
     if trial.status == "running" and not live:
         return (
             f"{trial.name}: ended without a word (killed, out of memory, or a crash inside native code), {done} of "
-            f"{epochs} epochs done; `segkit run` goes on with it"
+            f"{_epochs(epochs)} done; `segkit run` goes on with it"
         )
-    return f"{trial.name}: {trial.status}, {done} of {epochs} epochs done"
+    return f"{trial.name}: {trial.status}, {done} of {_epochs(epochs)} done"
+
+
+def _epochs(number: object) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def compared(trials: Sequence[TrialRecord]) -> tuple[list[TrialRecord], list[str]]:

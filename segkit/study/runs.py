@@ -100,12 +100,12 @@ def plan(
             if recipe.studies:
                 waiting.extend(path.parent / other for other in recipe.studies)
                 continue
-            planned = trials(recipe, document)
+            suffix = f"-overfit-{limit.overfit}" if limit.overfit else ""
+            folder = out / f"{slug(name or path.stem)}{suffix}"
+            planned = trials(recipe, document, folder)
         except UserError as error:
             mistakes += [line for line in str(error).splitlines() if line not in mistakes]
             continue
-        suffix = f"-overfit-{limit.overfit}" if limit.overfit else ""
-        folder = out / f"{slug(name or path.stem)}{suffix}"
         if folder in studies:
             mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
         studies[folder] = StudyRun(path, recipe, planned, folder, limit, tuple(document.warnings))

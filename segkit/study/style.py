@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
+import logging
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+
+from segkit.errors import KEPT, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,9 +27,10 @@ WIDTH = 5.2
 LEGEND_LINE, LEGEND_PAD = 0.165, 0.1
 DPI = 300
 
+FONT, BOX = "DejaVu Sans", "\u25a1"
+
 _SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "segkit",
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.labelsize": 9,
     "axes.titlesize": 9,
@@ -43,13 +50,74 @@ _SETTINGS: dict[Any, Any] = {
 }
 
 
+_FONT_OF: dict[str, str | None] = {}  # of each letter that was looked for: a font of this system that has it
+
+
 @contextmanager
-def style() -> Iterator[None]:
-    """Use the figures' settings for a while."""
+def style(texts: Iterable[str] = ()) -> Iterator[None]:
+    """Use the figures' settings for a while, with fonts for the letters of these texts where this system has them."""
     import matplotlib
 
-    with matplotlib.rc_context(_SETTINGS):
-        yield
+    letters = set().union(*map(_drawn, texts))
+    _look_up(letters)
+    fonts = {name for letter in letters if (name := _FONT_OF[letter]) not in (None, FONT)}
+    log = logging.getLogger("matplotlib.font_manager")
+    level = log.level
+    log.setLevel(logging.ERROR)  # that a font has no bold face is nobody's concern
+    try:
+        with matplotlib.rc_context(_SETTINGS | {"font.family": [FONT, *sorted(map(str, fonts))]}):
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def legible(text: str) -> str:
+    """Return a text as a figure can show it: control characters spelled out, a box for what no font here has."""
+    plain = _drawn(text)
+    _look_up(set(plain))
+    return "".join(letter if letter.isspace() or _FONT_OF[letter] else BOX for letter in plain)
+
+
+def _drawn(text: str) -> str:
+    return "".join(letter for letter in printable(text) if letter.isspace() or letter not in KEPT)
+
+
+def _look_up(letters: set[str]) -> None:
+    """Find a font for each letter: matplotlib's own, or another of this system, upright and of normal weight first."""
+    left = letters - _FONT_OF.keys()
+    if not left:
+        return
+    from matplotlib.font_manager import findfont, fontManager
+
+    def rank(font: Any) -> tuple[Any, ...]:
+        return (
+            font.style != "normal",
+            font.weight not in (400, "normal"),
+            "Sans" not in font.name,
+            font.name,
+            font.fname,
+        )
+
+    own = [(FONT, str(findfont(FONT)))]
+    for name, path in itertools.chain(own, ((font.name, font.fname) for font in sorted(fontManager.ttflist, key=rank))):
+        has = left & _letters_of(path)
+        _FONT_OF.update(dict.fromkeys(has, name))
+        left -= has
+        if not left:
+            break
+    _FONT_OF.update(dict.fromkeys(left))
+
+
+def _letters_of(path: str) -> set[str]:
+    """Return the letters that a font draws in any size; none of a font that cannot be read."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(path)
+        boxes = "lastresort" in font.family_name.replace(" ", "").lower()  # for every letter, which tell nothing
+        return set(map(chr, font.get_charmap())) if font.scalable and not boxes else set()
+    except (OSError, RuntimeError):
+        return set()
 
 
 def look(number: int) -> dict[str, Any]:
@@ -80,10 +148,10 @@ def shorten(label: str, length: int) -> str:
 
 def wrapped(label: str, width: int = 22, lines: int = 2) -> str:
     """Return a label on as many lines as it needs, shortened where these are too few; dollars are no mathematics."""
-    parts = [label]
+    parts = [label := legible(label)]
     for length in range(max(len(label), 1), 0, -1):
         parts = textwrap.wrap(shorten(label, length), width, break_on_hyphens=False)
-        if len(parts) <= lines:
+        if len(parts) <= lines and max(map(cell_len, parts), default=0) <= width:
             break
     return "\n".join(parts).replace("$", r"\$")
 

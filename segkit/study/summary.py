@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit import files, locks, plugins
+from segkit.errors import printable
 from segkit.metrics import best_value, direction, metrics
 from segkit.study import remarks
 from segkit.study.reading import FINISHED, TrialRecord, planned, read_trial
@@ -221,4 +222,4 @@ def _columns(scores: Scores, channel: str) -> slice:
 def to_csv(summary: Summary) -> str:
     """Return summary.csv: a line for each variant, metric and channel."""
     rows = [line.cells() for line in summary.lines]
-    return files.to_csv(COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+    return files.to_csv(COLUMNS, [[printable(row[name]) for name in COLUMNS] for row in rows])

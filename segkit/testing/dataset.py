@@ -13,6 +13,7 @@ import numpy as np
 
 from segkit.component import Component
 from segkit.datasets.case import Dataset
+from segkit.errors import counted
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
 
@@ -39,7 +40,8 @@ def examine_data(report: Report, component: Component) -> None:
     again = [name for name, count in files.items() if count > 1 and _is_data(name)]
     if again:
         report.fault(
-            f"{len(again)} file(s) are read more than once, e.g. {again[0]} ({files[again[0]]} times). Read each once."
+            f"{counted(len(again), 'file')} read more than once, e.g. {again[0]} ({files[again[0]]} times). Read each "
+            "once."
         )
     _describes_cases(report, dataset)
     _repeats_itself(report, dataset, made[1])
@@ -55,8 +57,8 @@ def _describes_cases(report: Report, dataset: Dataset) -> None:
     unknown = sum(case.patient is None for case in dataset.cases)
     if unknown:
         report.note(
-            f"{unknown} of {len(dataset.cases)} cases name no patient: images of one patient may then be in training "
-            "and validation."
+            f"{unknown} of {counted(len(dataset.cases), 'case')} {'names' if unknown == 1 else 'name'} no patient: "
+            "images of one patient may then be in training and validation."
         )
     if any(case.spacing_mm is None for case in dataset.cases):
         report.note("cases without `spacing_mm`: their distances are measured in pixels.")
@@ -68,7 +70,7 @@ def _describes_cases(report: Report, dataset: Dataset) -> None:
             report.note(f"the channel '{channel}' fills every image.")
     flat = [case.name for case in dataset.cases if case.image.size > 1 and case.image.min() == case.image.max()]
     if flat:
-        report.note(f"{len(flat)} image(s) are of one grey level, e.g. {flat[0]}.")
+        report.note(f"{counted(len(flat), 'image')} of one grey level, e.g. {flat[0]}.")
     if len({id(case.image) for case in dataset.cases}) < len(dataset.cases):
         report.fault("cases share one image array: each should have its own.")
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from segkit.errors import counted as number_of
+
 KINDS = ("fault", "warning", "note")
 FEW, MANY = 5, 12  # places that are listed of findings of one kind: without and with a detail each
 
@@ -62,9 +64,9 @@ def told(findings: Iterable[Finding]) -> Iterator[str]:
 
 def counted(findings: Iterable[Finding]) -> str:
     """Return how many there are of each kind."""
-    kinds = [finding.kind for finding in findings]
-    warnings = f", {kinds.count('warning')} warning(s)" if "warning" in kinds else ""
-    return f"{kinds.count('fault')} fault(s){warnings}, {kinds.count('note')} note(s)"
+    kinds: list[str] = [finding.kind for finding in findings]
+    shown = [kind for kind in KINDS if kind != "warning" or kind in kinds]
+    return ", ".join(number_of(kinds.count(kind), kind) for kind in shown)
 
 
 def _listed(places: list[str], group: list[Finding]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from segkit.blame import described
+from segkit.errors import counted
 from segkit.source import shown
 from segkit.testing.device import follows_the_device
 from segkit.testing.report import Report
@@ -70,8 +71,8 @@ def _frees_memory(report: Report, loss: Loss, example: Example) -> None:
     if counts[1] >= counts[0] + 4:
         kept = (counts[1] - counts[0]) // 4
         report.fault(
-            f"it keeps {kept} tensor(s) a call, so that memory grows until it runs out. Keep numbers (`.item()`), "
-            "or nothing.",
+            f"it keeps {counted(kept, 'tensor')} a call, so that memory grows until it runs out. Keep numbers "
+            "(`.item()`), or nothing.",
             report.source.state_line(),
         )
 

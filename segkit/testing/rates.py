@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from segkit.component import Component
+from segkit.errors import ended
 from segkit.schedulers import Schedule
 from segkit.testing.examples import network
 from segkit.testing.report import Report
@@ -80,7 +81,7 @@ def _optimizer_goes_on(report: Report, component: Component) -> None:
     try:
         tensors, skeleton = flatten(optimizer.state_dict())
     except TypeError as error:
-        report.fault(f"its state cannot be saved: {error}. Keep tensors, numbers, strings, lists and dicts.")
+        report.fault(f"its state cannot be saved: {ended(error)} Keep tensors, numbers, strings, lists and dicts.")
         return
     saved = {key: tensor.clone() for key, tensor in tensors.items()}
     twin.load_state_dict(module.state_dict())
@@ -157,7 +158,7 @@ def _schedule_goes_on(report: Report, make: Callable[[], tuple[Optimizer, Any]])
     try:
         tensors, skeleton = flatten([optimizer.state_dict(), schedule.state_dict()])
     except TypeError as error:
-        report.fault(f"its state cannot be saved: {error}. Keep numbers, strings, lists and dicts.")
+        report.fault(f"its state cannot be saved: {ended(error)} Keep numbers, strings, lists and dicts.")
         return
     own, state = unflatten(json.loads(json.dumps(skeleton)), {key: tensor.clone() for key, tensor in tensors.items()})
     other, resumed = make()

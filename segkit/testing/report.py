@@ -8,7 +8,7 @@ from typing import Any
 
 from segkit.blame import explained, how_to_check
 from segkit.component import Component, Entry
-from segkit.errors import UserError
+from segkit.errors import UserError, ended
 from segkit.source import Source
 from segkit.testing.findings import Finding
 from segkit.testing.surroundings import library_settings, restored
@@ -59,7 +59,7 @@ class Report:
         try:
             yield
         except (Exception, SystemExit) as error:
-            self.fault(f"{what}: {explained(error)}.", self.source.of_error(error))
+            self.fault(f"{what}: {ended(explained(error))}", self.source.of_error(error))
         finally:
             restored(self, kept)
 
@@ -90,5 +90,5 @@ class Report:
                     f"not tried: it refuses the values made up for it ({guesses}): {error}. {self.give(self.guessed)}"
                 )
             else:
-                self.fault(f"it cannot be built: {explained(error)}.", self.source.of_error(error))
+                self.fault(f"it cannot be built: {ended(explained(error))}", self.source.of_error(error))
             return None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.component import Component
-from segkit.errors import UserError
+from segkit.errors import UserError, ended
 from segkit.pipeline import Bits, Pipeline
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
@@ -77,9 +77,9 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
         while cause is not None and cause.__cause__ is not None:
             cause = cause.__cause__
         text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
-        text = re.sub(r" To try it by itself: .*", "", text).rstrip(".")
+        text = re.sub(r" To try it by itself: .*", "", text)
         say = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
-        say(f"{what}: {text}.", report.source.of_error(cause) if cause else None)
+        say(f"{what}: {ended(text)}", report.source.of_error(cause) if cause else None)
         return False
     return True
 

@@ -17,7 +17,7 @@ from segkit.component import Component
 from segkit.datasets.case import Dataset
 from segkit.datasets.fingerprint import fingerprint
 from segkit.datasets.splits import Split, split_cases
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 from segkit.evaluation import Evaluator, Normalization
 from segkit.network import guarded
 from segkit.recipe import Recipe
@@ -220,10 +220,10 @@ def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequenc
 
 
 def _counts(dataset: Dataset, split: Split) -> str:
-    def people(numbers: Sequence[int]) -> int:
-        return len({dataset.cases[n].patient or dataset.cases[n].name for n in numbers})
+    def people(numbers: Sequence[int]) -> str:
+        return counted(len({dataset.cases[n].patient or dataset.cases[n].name for n in numbers}), "patient")
 
     return (
-        f"data {dataset.name}: {len(split.train)} cases of {people(split.train)} patients for training, "
+        f"data {dataset.name}: {counted(len(split.train), 'case')} of {people(split.train)} for training, "
         f"{len(split.validation)} of {people(split.validation)} for validation; channels {', '.join(dataset.channels)}"
     )

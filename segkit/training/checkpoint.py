@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from segkit import files
-from segkit.errors import UserError
+from segkit.errors import UserError, ended
 from segkit.mistakes import plain
 from segkit.training.state import flatten, torch_device_free, unflatten
 
@@ -160,7 +160,7 @@ def _header(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             start = file.read(8)
             if len(start) < 8:
-                raise UserError(f"{path}: damaged: too short for a checkpoint ({size} bytes). Use another copy.")
+                raise UserError(f"{path}: damaged: too short for a checkpoint. Use another copy.")
             (length,) = struct.unpack("<Q", start)
             if start[:2] in (b"PK", b"\x80\x02"):
                 raise UserError(f"{path}: a pickle (.pt, .pth), which segkit never reads. Use a .safetensors file.")
@@ -223,11 +223,11 @@ def _meta(path: Path, metadata: Any) -> dict[str, Any]:
     except ValidationError as error:
         place, why, _ = plain(error, _tree(text), lambda path: [], "name")[0]
         where = ".".join(str(part) for part in place)
-        raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {why}.") from None
+        raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {ended(why)}") from None
     except RecursionError:
         raise UserError(f"{path}: its metadata is nested too deeply.") from None
     except ValueError as error:
-        raise UserError(f"{path}: cannot be read: {error}. Use a newer version.") from None
+        raise UserError(f"{path}: cannot be read: {ended(error)} Use a newer version.") from None
 
 
 def _tree(text: str) -> Any:
@@ -254,7 +254,7 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
     try:
         tensors = decode(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, OSError) as error:
-        raise UserError(f"{path}: damaged: {error}. Use another copy, or train again.") from None
+        raise UserError(f"{path}: damaged: {ended(error)} Use another copy, or train again.") from None
     digest, text = _parts(path, header.get("__metadata__"))
     if digest != _digest(tensors, text):
         raise UserError(f"{path}: damaged: its content does not match its hash. Use another copy, or train again.")
@@ -264,7 +264,7 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
         try:
             state = unflatten(skeleton, {name: t for name, t in tensors.items() if name.startswith("state")})
         except ValueError as error:
-            raise UserError(f"{path}: damaged: {error}.") from None
+            raise UserError(f"{path}: damaged: {ended(error)}") from None
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     return Checkpoint(weights, meta, state)
 

@@ -16,7 +16,7 @@ from segkit import files, plugins
 from segkit.evaluation import Row
 from segkit.identity import TRAINING_NUMBER, plugin_hashes
 from segkit.locks import Folder
-from segkit.overlay import draw_overlay
+from segkit.overlay import draw_overlay, picture_name
 from segkit.recipe import Recipe
 from segkit.training import checkpoint
 from segkit.training.assembly import Assembly
@@ -199,7 +199,7 @@ def write_overlay(folder: Any, case: Any, image: Any, masks: Any) -> None:
     assert done, "a PNG of 8-bit RGB can always be encoded"
     target = folder / "overlays"
     target.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(target / f"{case.name.replace('/', '__')}.png", encoded.tobytes())
+    files.write_bytes(target / picture_name(case.name), encoded.tobytes())
 
 
 def versions() -> dict[str, str]:
