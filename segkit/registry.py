@@ -10,6 +10,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +43,7 @@ class Registry:
         traits: what `register` may say of a component of this slot: `bool` (false by default), `float` (None by
             default), or the words to choose from, the default first.
         judge: of what a factory made, and what it was handed: says what is wrong with it, or None.
+        around: what a call of a plugin's component runs in, given what it is handed; raises ContractError.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Registry:
         source: Callable[[Registry], None] | None = None,
         traits: Mapping[str, Trait] = MappingProxyType({}),
         judge: Callable[..., str | None] = lambda made, *handed: None,
+        around: Callable[..., AbstractContextManager[None]] = lambda *handed: nullcontext(),
     ) -> None:
-        self.judge = judge
+        self.judge, self.around = judge, around
         self.slot, self.plural, self.handed, self.called = slot, plural, handed, called
         self._source = source
         self._traits = dict(traits)

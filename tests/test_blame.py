@@ -163,6 +163,23 @@ def test_run_names_a_wrong_plugin(what: str, tmp_path: Path) -> None:
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("what", [what for what in WRONG if " seeds" in what and not what.startswith("data")])
+def test_run_warns_of_a_plugin_that_seeds(what: str, tmp_path: Path) -> None:
+    wrong = WRONG[what]
+    events = trained(tmp_path, wrong.source(), USED[wrong.slot])
+    assert kinds(events)[-1] == "finished", events[-1]
+    said = [event.text for event in events if event.kind == "warning" and " global random generator" in event.text]
+    assert len(said) == 1
+    assert any(f"{wrong.slot}.bad (mine.py:{line}): it seeds " in said[0] for line in wrong.lines()), said
+
+
+def test_run_warns_of_an_optimizer_that_leaves_weights_out(tmp_path: Path) -> None:
+    source = Wrong("optimizer", "return torch.optim.SGD(list(parameters)[:1], lr=0.1)", None, None).source()
+    events = trained(tmp_path, source, USED["optimizer"])
+    said = next(event.text for event in events if event.kind == "warning")
+    assert re.search(r"optimizer\.bad \(mine\.py:\d+\): it leaves out \d+ of \d+ parameters, which are not tr", said)
+
+
 # Right, if unusual: slot, what stands above the function, the function's body, what it is registered with.
 METRIC_COUNTS = """p, t = np.asarray(prediction) >= 0.5, truth
 tp, fp, fn, tn = int((p & t).sum()), int((p & ~t).sum()), int((~p & t).sum()), int((~p & ~t).sum())
@@ -263,6 +280,64 @@ RIGHT: dict[str, tuple[str, str, str]] = {
         "made[0].requires_grad_(False)\nreturn made",
         "",
     ),
+    "a lazy model": (
+        "model",
+        "return nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU(), nn.LazyConv2d("
+        "out_channels, 1))",
+        "",
+    ),
+    "a lazy upsampler": (
+        "upsampler",
+        "return nn.Sequential(nn.LazyConv2d(out_channels, 1), nn.Upsample(scale_factor=2))",
+        "",
+    ),
+    "a scheduler that ends below zero": (
+        "scheduler",
+        "return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch / (epochs - 0.5))",
+        "",
+    ),
+    "a warmup from zero": (
+        "scheduler",
+        "return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 3)",
+        "",
+    ),
+    "an optimizer that goes through its parameters twice": (
+        "optimizer",
+        "matrices = [weight for weight in parameters if weight.ndim > 1]\n"
+        "vectors = [weight for weight in parameters if weight.ndim <= 1]\n"
+        "return torch.optim.SGD([{'params': matrices, 'weight_decay': 1e-4}, {'params': vectors}], lr=0.01)",
+        "",
+    ),
+    "an optimizer that gathers": (
+        "optimizer",
+        "class Odd(torch.optim.SGD):\n"
+        "    @torch.no_grad()\n"
+        "    def step(self, closure=None):\n"
+        "        for weight in self.param_groups[0]['params']:\n"
+        "            if weight.grad is not None:\n"
+        "                kept = self.state[weight]\n"
+        "                kept['count'] = kept.get('count', 0) + 1\n"
+        "                kept['sum'] = kept.get('sum', torch.zeros_like(weight)) + weight.grad\n"
+        "                if kept['count'] % 4 == 0:\n"
+        "                    weight.sub_(0.1 * kept['sum'] / 4)\n"
+        "                    kept['sum'] = torch.zeros_like(weight)\n"
+        "return Odd(parameters, lr=0.1)",
+        "",
+    ),
+    "a penalty of layers that are not there": (
+        "regularizer",
+        "chosen = [weight for name, weight in named_parameters if 'attention' in name]\n"
+        "nothing = torch.zeros((), device=named_parameters[0][1].device)\n"
+        "return sum((weight.square().sum() for weight in chosen), nothing)",
+        "",
+    ),
+    "a metric of a bool": ("metric", "return bool(prediction.any() == truth.any())", ""),
+    "a metric of a fraction": (
+        "metric",
+        "from fractions import Fraction as F\n"
+        "return F(2 * int((prediction & truth).sum()), max(int(prediction.sum() + truth.sum()), 1))",
+        "",
+    ),
     "an upsampler of two steps": (
         "upsampler",
         "return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels),"
@@ -273,6 +348,7 @@ RIGHT: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 @pytest.mark.parametrize("what", RIGHT)
 def test_an_unusual_plugin_is_right(what: str, tmp_path: Path) -> None:
     slot, body, traits = RIGHT[what]

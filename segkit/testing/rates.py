@@ -26,7 +26,7 @@ VAL_LOSSES = (1.0, 0.8, 0.9, 0.9, 0.7, 0.9)
 def examine_optimizer(report: Report, component: Component) -> None:
     """Try an optimizer: it goes downhill, and goes on from a saved state to the bit."""
     module = network()
-    optimizer = report.build(component, module.parameters())
+    optimizer = report.build(component, list(module.parameters()))
     if optimizer is None:
         return
     before = report.faults
@@ -44,7 +44,7 @@ def examine_optimizer(report: Report, component: Component) -> None:
 
 def _moved(component: Component) -> None:
     module = network()
-    _pull(module, component.build(module.parameters()))
+    _pull(module, component.build(list(module.parameters())))
 
 
 def _pull(module: nn.Module, optimizer: Optimizer) -> float:
@@ -74,7 +74,7 @@ def _goes_down(report: Report, module: nn.Module, optimizer: Optimizer) -> None:
 def _optimizer_goes_on(report: Report, component: Component) -> None:
     """Save after 3 steps, as a checkpoint does, load, and compare the next 3."""
     module, twin = network(), network()
-    optimizer = component.build(module.parameters())
+    optimizer = component.build(list(module.parameters()))
     for _ in range(3):
         _pull(module, optimizer)
     try:
@@ -84,7 +84,7 @@ def _optimizer_goes_on(report: Report, component: Component) -> None:
         return
     saved = {key: tensor.clone() for key, tensor in tensors.items()}
     twin.load_state_dict(module.state_dict())
-    other = component.build(twin.parameters())
+    other = component.build(list(twin.parameters()))
     other.load_state_dict(unflatten(json.loads(json.dumps(skeleton)), saved))
     generator = torch.get_rng_state()  # a checkpoint holds it too
     for weights, stepping in ((module, optimizer), (twin, other)):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from segkit import files, plugins
-from segkit.blame import ComponentError, blame
+from segkit.blame import ComponentError, blame, described
 from segkit.errors import UserError
 from segkit.evaluation import HEADER, Row, cells, means
 from segkit.identity import training_identity
@@ -87,7 +87,7 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     except (UserError, OSError) as error:
         yield failed(job, str(error), record)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = described(error)
         with contextlib.suppress(UserError):
             files.write_text(folder / "error.txt", traceback.format_exc())
             text += f" (traceback in {folder / 'error.txt'})"
@@ -95,8 +95,7 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # sys.exit, or an author's own that is no Exception
-        what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        yield failed(job, f"a component ended the process: {_where(error)}{what}", record)
+        yield failed(job, f"a component ended the process: {_where(error)}{described(error)}", record)
 
 
 def _where(error: BaseException) -> str:
@@ -193,8 +192,8 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
     state = parts.state
     if report.epoch == 1:
         warning = guards.dominant_term(state.first_batch)
-        if warning:
-            yield record.warn(name, warning)
+        for text in (*state.objective.doubts, *state.moves.doubts, *([warning] if warning else [])):
+            yield record.warn(name, text)
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
         raise UserError(guards.exploded(state, report.epoch, val_loss))
