@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from segkit.component import Component, Entry
 
 LONGEST = 300
+STOPS = (KeyboardInterrupt, GeneratorExit)  # nobody's fault
 MEANINGS = {  # of torch's and numpy's own words, what to look for
     "Sizes of tensors must match except in dimension": "two tensors that are joined differ in height or width",
     "shapes cannot be multiplied": "a linear layer is made for one size of image, and is handed another",
@@ -150,7 +151,7 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
     Raises:
         ComponentError: with the place in the author's file.
     """
-    if isinstance(error, UserError) and not isinstance(error, ContractError):
+    if isinstance(error, STOPS) or (isinstance(error, UserError) and not isinstance(error, ContractError)):
         raise error
     if type(error).__name__ in ("OutOfMemoryError", "NonFiniteError"):
         raise error

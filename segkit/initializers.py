@@ -25,6 +25,9 @@ def _in_place(module: nn.Module) -> Iterator[None]:
 
     before = {name: (p.shape, p.dtype, p.requires_grad) for name, p in module.named_parameters() if not is_lazy(p)}
     yield
+    missing = [name for name in before if name not in dict(module.named_parameters())]
+    if missing:
+        raise ContractError(f"it takes {missing[0]} away from the module. Fill in place.")
     for name, p in module.named_parameters():
         if name in before and before[name] != (p.shape, p.dtype, p.requires_grad):
             now = f"{p.dtype} {tuple(p.shape)}" if p.requires_grad else "a weight that is not trained"

@@ -123,6 +123,8 @@ def _judge(made: Any, parameters: Iterable[Tensor]) -> str | None:
         return wrong
     if not all("lr" in group for group in made.param_groups):
         return "its parameter groups have no 'lr', which schedulers and the log read."
+    if any(group.get("maximize") for group in made.param_groups):
+        return "it is set to maximize, so that it would train backwards."
     given = {id(weight) for weight in parameters if weight.requires_grad}  # none of a generator that is used up
     if given and given.isdisjoint(held(made)):
         return (

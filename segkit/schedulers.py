@@ -66,7 +66,9 @@ class Schedule:
             return made
         scheduler, unit = made if isinstance(made, tuple) and len(made) == 2 else (made, _unit(""))
         if not isinstance(scheduler, LRScheduler) or unit not in typing.get_args(Unit):
-            wrong = "None: is a `return` missing?" if made is None else f"{made!r}."
+            parts = made if isinstance(made, tuple) else [made]
+            listed = ", ".join(repr(part) if isinstance(part, str) else f"a {type(part).__name__}" for part in parts)
+            wrong = "None: is a `return` missing?" if made is None else f"{listed}."
             raise ValueError(
                 "a scheduler component should give a torch LRScheduler, alone or with its unit 'epoch' or 'step', "
                 f"not {wrong}"

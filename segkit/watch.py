@@ -45,13 +45,16 @@ class Generators:
     def __init__(self) -> None:
         self.seed, self.states = torch.initial_seed(), generator_states()
 
-    def doubts(self, component: Component) -> list[str]:
-        """Return the warning about a plugin that has since seeded torch's, or moved one that no checkpoint keeps."""
-        for part in suspects(component):
-            source = Source(part.entry.factory)
-            found = self._moved(source)
-            return [str(fault(part, *found))] if found is not None else []
-        return []
+    def doubts(self, *components: Component) -> list[str]:
+        """Return the warning about a plugin that has since seeded torch's, or moved one that no checkpoint keeps.
+
+        Args:
+            components: those that ran; of several plugins the first that names what seeds or draws is warned of.
+        """
+        parts = [part for component in components for part in suspects(component)]
+        found = [(part, told) for part in parts if (told := self._moved(Source(part.entry.factory))) is not None]
+        chosen = next((pair for pair in found if pair[1][1]), found[0] if len(found) == 1 else None)
+        return [str(fault(chosen[0], *chosen[1]))] if chosen is not None else []
 
     def _moved(self, source: Source) -> tuple[str, str | None] | None:
         now, seed = generator_states(), torch.initial_seed()

@@ -48,6 +48,8 @@ def examine_loss(report: Report, component: Component) -> None:
     if loss is None:
         return
     tried = Tried(report, loss, bool(report.entry.traits.get("exclusive_only")))
+    if isinstance(loss, torch.nn.Module) and (own := [name for name, _ in loss.named_parameters()]):
+        report.note(f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are.")
     if not _gives_a_scalar(tried):
         return
     if _has_a_gradient(tried):

@@ -32,6 +32,8 @@ def examine_optimizer(report: Report, component: Component) -> None:
     before = report.faults
     with report.trying(f"asked for {STEPS} steps down a quadratic"):
         _goes_down(report, module, optimizer)
+        if report.faults == before:
+            _follows(report, component)
     if report.faults == before:
         with report.trying("saved and loaded"):
             _optimizer_goes_on(report, component)
@@ -47,10 +49,10 @@ def _moved(component: Component) -> None:
     _pull(module, component.build(list(module.parameters())))
 
 
-def _pull(module: nn.Module, optimizer: Optimizer) -> float:
-    """Make a step towards weights of 0.3; return the squared distance before it."""
+def _pull(module: nn.Module, optimizer: Optimizer, target: float = 0.3) -> float:
+    """Make a step towards weights of `target`; return the squared distance before it."""
     optimizer.zero_grad()
-    distance = sum((parameter - 0.3).square().sum() for parameter in module.parameters())
+    distance = sum((parameter - target).square().sum() for parameter in module.parameters())
     torch.autograd.backward(distance)  # type: ignore[arg-type]
     optimizer.step()
     return float(distance)
@@ -69,6 +71,20 @@ def _goes_down(report: Report, module: nn.Module, optimizer: Optimizer) -> None:
             f"it does not go downhill: after {STEPS} steps the squared distance from the minimum is {values[-1]:.4g}, "
             f"at first {values[0]:.4g}."
         )
+
+
+def _follows(report: Report, component: Component) -> None:
+    """Pull two equal networks apart: the weights have to follow."""
+    pulled = []
+    for target in (0.3, -0.3):
+        module, state = network(), torch.get_rng_state()
+        optimizer = component.build(list(module.parameters()))
+        for _ in range(STEPS):
+            _pull(module, optimizer, target)
+        torch.set_rng_state(state)
+        pulled.append(module)
+    if all(map(torch.equal, *(module.parameters() for module in pulled))):
+        report.fault("its steps are the same whatever the gradients are: use `weight.grad`.")
 
 
 def _optimizer_goes_on(report: Report, component: Component) -> None:

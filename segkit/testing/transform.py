@@ -20,6 +20,7 @@ SIZES = ((80, 96), (63, 50))
 SQUARE = (80, 80)
 LABELS = (4, 5, 12)  # with gaps, which a blend of two labels would fall into
 SEEDS = 6
+CONTRAST = 75  # of a shape that is bright by 150
 TOGETHER, APART = 0.85, 0.5  # overlaps that say: in its place, not in its place
 
 
@@ -129,7 +130,10 @@ def _stays_together(report: Report, component: Component) -> None:
 
 def _overlap(image: Image, mask: Mask) -> float:
     """Return the intersection over union of a mask with the image's bright or dark part, whichever is more."""
-    if image.max() == image.min() or mask.all() or not mask.any():
+    contrast = int(image.max()) - int(image.min())
+    if not mask.any() and contrast > CONTRAST:
+        return 0.0  # the bright shape is there, and its mask is gone
+    if contrast == 0 or mask.all() or not mask.any():
         return 1.0  # nothing can be told
     bright = image > (int(image.max()) + int(image.min())) / 2
     return max(float((part & mask).sum() / (part | mask).sum()) for part in (bright, ~bright))

@@ -62,6 +62,9 @@ def _gives_a_scalar(report: Report, penalty: Penalty) -> None:
             place = place_where(report.source, lambda: penalty(_named(module)), breaks_graph, last=True)  # noqa: B023
             report.fault("its value has no gradient, so that it does nothing: do not detach, and keep tensors.", place)
             return
+        if not all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters()):
+            report.fault("it changes the gradients of what it is handed, or whether there are any.")
+            return
         if value.dtype != dtype:
             report.fault(f"for {dtype} weights it gives {value.dtype}. Make tensors with `dtype=` of the weights.")
             return

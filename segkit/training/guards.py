@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkit.blame import fault, suspects
 
@@ -114,36 +114,64 @@ class Watch:
         wrong = self.ruined(step)
         if wrong is not None:
             return str(wrong)
+        rate = float(self.state.optimizer.param_groups[0]["lr"])
         return (
-            "Likely a learning rate that is too high or a loss that overflows: lower optimizer lr, set "
+            f"Likely a learning rate that is too high ({rate:g} now) or a loss that overflows: lower optimizer lr, set "
             'train.clip_norm, or train.precision = "float32".'
         )
 
 
-def no_way_back(state: State, scores: Tensor, target: Tensor) -> None:
-    """Raise the error of the plugin through which no finite gradient comes on a first batch, if it is one's.
+def look_back(state: State, scores: Tensor, target: Tensor, *, finite: bool) -> None:
+    """Look on a first batch at the way that gradients take back, where it leads through plugins.
 
     Args:
         state: before any step.
         scores: of the batch.
         target: of the batch.
+        finite: whether the gradients of all summands are.
 
     Raises:
-        ComponentError: values and scores are finite, and the gradient of a loss, a penalty or the model is not.
+        ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores are,
+            or the model has weights that it does not tell of.
     """
+    model = state.parts.get("model")
+    own = next(suspects(model), None) if model is not None else None
+    hidden = _unregistered(scores, state.model) if own is not None else None
+    if own is not None and hidden is not None:
+        text = (
+            f"it computes with a weight of shape {tuple(hidden.shape)} that is not among its parameters, so that it is "
+            "neither trained nor saved: keep layers as attributes, or in `nn.ModuleList`."
+        )
+        raise fault(own, text, within=model)
+    if finite:
+        return
     values = state.objective.terms(scores, target)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (scores, *values)):
         return  # what is worse, and said by `Watch`
     wrong = state.objective.infinite_gradient(scores, target, penalties=True)
     if wrong is not None:
         raise wrong
-    model = state.parts.get("model")
-    for part in suspects(model) if model is not None else ():
+    if own is not None:
         gradients = torch.autograd.grad(
             scores.sum(), [weight for _, weight in state.objective.parameters], retain_graph=True, allow_unused=True
         )
         if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None):
-            raise fault(part, "the gradient of its weights is not finite, though its scores are.", within=model)
+            raise fault(own, "the gradient of its weights is not finite, though its scores are.", within=model)
+
+
+def _unregistered(scores: Tensor, model: nn.Module) -> Tensor | None:
+    """Return a weight that scores are computed with and the model does not have among its parameters."""
+    known, seen, waiting = {id(weight) for weight in model.parameters()}, set[Any](), [scores.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        weight = getattr(node, "variable", None)
+        if isinstance(weight, nn.Parameter) and id(weight) not in known:
+            return weight
+        waiting += [before for before, _ in node.next_functions]
+    return None
 
 
 def _shown(terms: dict[str, float]) -> str:

@@ -15,7 +15,7 @@ from segkit.blame import blame
 from segkit.component import Component
 from segkit.schedulers import Schedule
 from segkit.training.device import Device
-from segkit.training.guards import Watch, no_way_back
+from segkit.training.guards import Watch, look_back
 from segkit.training.moves import Moves
 from segkit.training.objective import Objective, gradient_shares
 
@@ -128,17 +128,16 @@ def train(
 def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tensor) -> list[dict[str, Any]]:
     try:
         shares = gradient_shares(values, state.objective)
-    except Exception as error:
+    except BaseException as error:
         blame(_involved(state), error)
-    if not all(math.isfinite(row["gradient_share"]) for row in shares):
-        no_way_back(state, scores, target)
+    look_back(state, scores, target, finite=all(math.isfinite(row["gradient_share"]) for row in shares))
     return shares
 
 
 def _backward(state: State, loss: Tensor) -> None:
     try:
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    except Exception as error:
+    except BaseException as error:
         blame(_involved(state), error)
 
 
@@ -161,7 +160,7 @@ def _step(state: State) -> None:
         optimizer.zero_grad()
         slot = "scheduler"
         state.schedule.step_batch()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         blame([state.parts[slot]] if slot in state.parts else [], error)
 
 

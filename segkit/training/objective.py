@@ -43,6 +43,9 @@ class Objective:
         self.penalties = [term for term in built if not term.proximal]
         self.steps = [term for term in built if term.proximal]
         self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        for term in self.losses:
+            if isinstance(term.compute, nn.Module) and self.parameters:
+                term.compute.to(self.parameters[0][1].device)
         self._known = False  # whether the plugins among them have been looked at closely
 
     @functools.cached_property

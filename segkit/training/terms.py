@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkit.blame import blame, fault, misfit
 from segkit.component import Component
@@ -52,7 +52,7 @@ class Term:
         try:
             term = cls(component, component.build())
             _ = term.names
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(component, error)
         return term
 
@@ -99,7 +99,7 @@ class Term:
         """
         try:
             found = tuple(self.compute.terms(*handed)) if self.parts else (self.compute(*handed),)  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self.component, error)
         if self.foreign:
             for value in found:
@@ -121,11 +121,18 @@ class Term:
             return self(*handed)
         tensors, generators = _named(handed), Generators()
         before = [tensor.detach().clone() for _, tensor in tensors]
+        marks = [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]
         found = self(*handed)
         self.doubts.extend(generators.doubts(self.component))
+        own = list(self.compute.named_parameters()) if isinstance(self.compute, nn.Module) else []
+        if own:
+            text = f"its own parameters are not trained, only the model's: {', '.join(name for name, _ in own)} stay."
+            self.doubts.append(str(fault(self.component, text)))
         for (name, now), then in zip(tensors, before, strict=True):
             if not _same_bits(now.detach(), then):
                 raise self.damage(name, *handed)
+        if marks != [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]:
+            raise fault(self.component, "it changes the gradients of what it is handed, or whether there are any.")
         if not isinstance(handed[0], Tensor):
             self._penalizes(float(found[0].detach()), found[0].requires_grad, *handed)
         if any(value.device != tensors[0][1].device for value in found if tensors):
@@ -205,7 +212,7 @@ class Term:
         """
         try:
             self.compute.step(parameters, size)  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self.component, error)
 
 

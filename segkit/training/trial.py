@@ -27,6 +27,7 @@ from segkit.training.events import Event, Job
 from segkit.training.loop import Report, train
 from segkit.training.record import Record, outline
 from segkit.training.resume import restore, save_best, save_last
+from segkit.watch import Generators
 
 FLUSH_SECONDS = 0.5
 
@@ -194,14 +195,20 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
         warning = guards.dominant_term(state.first_batch)
         for text in (*state.objective.doubts, *state.moves.doubts, *([warning] if warning else [])):
             yield record.warn(name, text)
+    generators = Generators()
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
         raise UserError(guards.exploded(state, report.epoch, val_loss))
     try:
         state.schedule.step_epoch(val_loss)
-    except Exception as error:
+    except BaseException as error:
         blame([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
     found = means(rows)
+    if report.epoch == 1:
+        for text in generators.doubts(*parts.epoch_metrics):
+            yield record.warn(name, text)
+    if report.epoch == epochs and state.moves.idle and not any(row["lr"] for row in record.history):
+        yield record.warn(name, "the learning rate was 0 in every step, so that nothing was learned: see scheduler.")
     for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
             yield record.warn(name, warning)
