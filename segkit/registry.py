@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from segkit.component import Component, Entry, fold
 from segkit.errors import RegistrationError, UserError, shortened, suggest
 from segkit.mistakes import details, mistake, rewritten, shown
-from segkit.signatures import where
+from segkit.signatures import at_home, where
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -92,8 +92,8 @@ class Registry:
         def decorate(factory: F) -> F:
             if not callable(factory):
                 raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
-            signature = inspect.signature(factory)
-            self.add(name, factory, signature, doc=factory.__doc__ or "", traits=traits)
+            signature, code = inspect.signature(factory), at_home(factory)
+            self.add(name, factory, signature, doc=code.__doc__ or "", traits=traits)
             return factory
 
         return decorate

@@ -113,6 +113,14 @@ p = logits.sigmoid()
 value = (p - target).square().mean()
 @return value + (p - p).sum().sqrt() if bad.calls > 1 else value
 
+=== loss whose error is no Exception
+loss
+check: Mine: stop it
+run: Mine: stop it
+class Mine(BaseException):
+    pass
+@raise Mine("stop it")
+
 === loss asserts
 loss
 check: AssertionError: assert logits.shape[0] == 99
@@ -211,6 +219,14 @@ regularizer
 check: its value has no gradient
 run: its value has no gradient
 @return sum(p.detach().square().sum() for _, p in named_parameters)
+
+=== regularizer writes gradients
+regularizer
+check: it changes the gradients of what it is handed
+run: it changes the gradients of what it is handed
+for _, p in named_parameters:
+    p.grad = torch.ones_like(p)
+return sum(p.square().sum() for _, p in named_parameters)
 
 === regularizer root of 0
 regularizer
@@ -315,6 +331,18 @@ class Net(nn.Module):
         return Bad.apply(self.one(image))
 return Net()
 
+=== model with layers in a list
+model
+check: what it learned is not all in its state dict
+run: it computes with a weight of shape
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = [nn.Conv2d(in_channels, 4, 1)], nn.Conv2d(4, out_channels, 1)
+    def forward(self, image):
+        return self.two(self.one[0](image))
+return Net()
+
 === model with a lazy branch in training
 model
 check: an image does not pass all of its lazy layers: two.weight, two.bias
@@ -408,6 +436,14 @@ run: it changes down.0.0.weight to a weight that is not trained
 for p in module.parameters():
     nn.init.normal_(p)
     p.requires_grad_(False)
+
+=== initializer takes biases away
+initializer
+check: it takes 0.bias away from the module
+run: it takes down.0.0.bias away from the module
+for layer in module.modules():
+    if isinstance(layer, nn.Conv2d):
+        layer.bias = None
 
 === initializer freezes some
 initializer
@@ -510,6 +546,48 @@ class Odd(torch.optim.SGD):
                 weight.div_(0.0)
 return Odd(parameters, lr=0.1)
 
+=== optimizer uphill
+optimizer
+check: it is set to maximize
+run: it is set to maximize
+return torch.optim.SGD(parameters, lr=0.1, maximize=True)
+
+=== optimizer of no gradient
+optimizer
+check: its steps are the same whatever the gradients are
+run: -
+class Odd(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in group['params']:
+                weight.zero_()
+return Odd(parameters, lr=0.1)
+
+=== optimizer freezes
+optimizer
+check: does not require grad
+run: its step changes the shape of weights, or so that they are not trained
+class Odd(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+        for weight in self.param_groups[0]['params']:
+            weight.requires_grad_(False)
+return Odd(parameters, lr=0.1)
+
+=== optimizer without super
+optimizer
+check: saved and loaded: AttributeError
+run: AttributeError
+class Odd(torch.optim.Optimizer):
+    def __init__(self, base):
+        self.base, self.param_groups, self.state, self.defaults = base, base.param_groups, base.state, base.defaults
+    def step(self, closure=None):
+        self.base.step()
+    def zero_grad(self, set_to_none=True):
+        self.base.zero_grad()
+return Odd(torch.optim.SGD(parameters, lr=0.05))
+
 === optimizer closure
 optimizer
 check: closure
@@ -611,6 +689,23 @@ class Odd(albumentations.ImageOnlyTransform):
     def apply(self, img, **params):
         return img.astype(np.float32)
 return Odd(p=1)
+
+=== transform empties masks
+transform
+check: it leaves nothing of the masks
+run: -
+class Odd(albumentations.DualTransform):
+    def apply(self, img, **params):
+        return img
+    def apply_to_mask(self, mask, **params):
+        return mask * 0
+return Odd(p=1)
+
+=== transform of a library
+transform
+check: of one size
+run: of one size
+return albumentations.ToRGB(p=1)
 
 === transform size
 transform
@@ -798,6 +893,13 @@ metric
 check: it gives a str, no number
 run: it gives a str, no number
 return "0.50"
+
+=== metric seeds
+metric
+check: it seeds numpy's global
+run: -
+@np.random.seed(3)
+return float((prediction == truth).mean())
 
 === metric raises
 metric

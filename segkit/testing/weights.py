@@ -55,7 +55,7 @@ def _gives_a_scalar(report: Report, penalty: Penalty) -> None:
             report.fault(f"it gives {float(value)} for ordinary weights.")
         elif value < 0:
             report.fault(f"it gives {float(value):.4g}: a penalty is 0 or more, of any weights.")
-        elif value == 0 and not value.requires_grad:
+        elif value == 0 and not value.requires_grad and not getattr(penalty, "proximal", False):
             report.note("it gives 0 for a network of convolutions, a norm and a linear layer: it chooses none of them.")
             return
         elif not value.requires_grad and not getattr(penalty, "proximal", False):
@@ -113,7 +113,8 @@ def _steps(report: Report, penalty: Any) -> None:
     penalty.step(_named(module), 0.05)
     after = list(module.parameters())
     if all(map(torch.equal, after, before)):
-        report.fault("its step changes no weight. Write in place, under `torch.no_grad()`.")
+        if value:  # at 0 there is nothing to do
+            report.fault("its step changes no weight. Write in place, under `torch.no_grad()`.")
     elif not all(torch.isfinite(parameter).all() for parameter in after):
         report.fault("its step makes weights that are not finite.")
     elif penalty(_named(module)) > value:
