@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from segkit.errors import ContractError, UserError, ended
+from segkit.errors import ContractError, UserError, ended, said
 from segkit.source import PACKAGE, Source, shown
 
 if TYPE_CHECKING:
     from segkit.component import Component, Entry
 
 LONGEST = 300
+STOPS = (KeyboardInterrupt, GeneratorExit)  # nobody's fault
 MEANINGS = {  # of torch's and numpy's own words, what to look for
     "Sizes of tensors must match except in dimension": "two tensors that are joined differ in height or width",
+    "shapes cannot be multiplied": "a linear layer is made for one size of image, and is handed another",
     "modified by an inplace operation": "a tensor that the gradient needs was changed in place: use operations without "
     "a trailing underscore",
     "does not require grad and does not have a grad_fn": "no gradient reaches it: something detaches, or rounds",
@@ -25,6 +27,7 @@ MEANINGS = {  # of torch's and numpy's own words, what to look for
     'ability"`, for counting convert it with `prediction.astype(float)`',
     "bool tensor": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="'
     'probability"`, for counting convert it with `.float()`',
+    "uninitialized parameter": "a lazy layer has not seen an image yet: give it its number of input channels",
     "required positional argument: 'closure'": "its step needs a closure, which segkit does not hand in",
 }
 
@@ -37,7 +40,7 @@ def described(error: BaseException) -> str:
     """Return "ValueError: what it says" in one line."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-    text = " ".join(str(error).split("\n\n")[0].split()).rstrip(".")
+    text = " ".join(said(error).split("\n\n")[0].split()).rstrip(".")
     if isinstance(error, UserError):
         return text
     if not text and isinstance(error, AssertionError):
@@ -54,7 +57,7 @@ def _failing_line(error: BaseException) -> str:
 
 def explained(error: BaseException) -> str:
     """Return what an exception says, and where that is a library's own words, what it means."""
-    meaning = next((text for words, text in MEANINGS.items() if words in str(error)), "")
+    meaning = next((text for words, text in MEANINGS.items() if words in said(error)), "")
     return described(error) + (f" ({meaning})" if meaning else "")
 
 
@@ -147,7 +150,7 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
     Raises:
         ComponentError: with the place in the author's file.
     """
-    if isinstance(error, UserError) and not isinstance(error, ContractError):
+    if isinstance(error, STOPS) or (isinstance(error, UserError) and not isinstance(error, ContractError)):
         raise error
     if type(error).__name__ in ("OutOfMemoryError", "NonFiniteError"):
         raise error
@@ -165,7 +168,7 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
         also = f"; or it is {', '.join(others)}" if others else ""
         raise fault(found[0][1], text + also, within=found[0][0]) from error
     if isinstance(error, ValueError | ContractError):  # what a library or segkit has against a recipe's values
-        raise fault(chosen[0], " ".join(str(error).split())) from None
+        raise fault(chosen[0], " ".join(said(error).split()) or described(error)) from None
     raise fault(chosen[0], text) from error
 
 

@@ -112,10 +112,13 @@ class Component:
             if registry.called:
                 if not self._built:
                     self._built.append(self.build())
-                return self._built[0](*handed)
+                if not self.entry.foreign:
+                    return self._built[0](*handed)
+                with registry.around(*handed):
+                    return self._built[0](*handed)
             made = self.build(*handed)
             wrong = registry.judge(made, *handed) if self.entry.foreign else None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self, error)
         if wrong:
             raise fault(self, wrong)

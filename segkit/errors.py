@@ -24,6 +24,14 @@ class ContractError(UserError):
     """What a component made is not what its slot asks for; whoever called the component adds its name and line."""
 
 
+def said(error: BaseException) -> str:
+    """Return what an exception says; "" where it cannot even say that, since its own `__str__` raises."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def several(mistakes: Sequence[str]) -> UserError:
     """Return mistakes, one a line, as one error; of very many the first and their number."""
     lines = list(dict.fromkeys(mistakes))

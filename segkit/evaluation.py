@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from segkit.blame import ComponentError, fault
 from segkit.component import Component
 from segkit.datasets.case import Case
-from segkit.metrics import hard
+from segkit.metrics import as_number, hard
 from segkit.network import guarded
 from segkit.source import Source
 from segkit.training.batches import pack_masks, to_device_float, to_uint8
@@ -222,13 +222,9 @@ def _value(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[
             place = _writing(metric, predicted, truth, spacing_mm)
             raise fault(metric, f"it writes to its {name}, which others are handed too. Work on a copy.", place)
     try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        shape = f" of shape {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
-        given = (
-            "None: is a `return` missing?" if value is None else f"a {type(value).__name__}{shape}: use `float(...)`."
-        )
-        raise fault(metric, f"it gives no number, but {given}") from None
+        return as_number(value)
+    except ValueError as error:
+        raise fault(metric, str(error)) from None
 
 
 def _writing(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> str | None:

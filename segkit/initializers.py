@@ -6,15 +6,37 @@ norm layers keep 1 and 0. It draws from torch's global generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from segkit.errors import ContractError
 from segkit.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-initializers = Registry("initializer", "initializers", handed=("module",), called=True)
+
+@contextmanager
+def _in_place(module: nn.Module) -> Iterator[None]:
+    """See to it that a module is only filled: the same weights, still to be trained, with finite values."""
+    import torch
+    from torch.nn.parameter import is_lazy
+
+    before = {name: (p.shape, p.dtype, p.requires_grad) for name, p in module.named_parameters() if not is_lazy(p)}
+    yield
+    missing = [name for name in before if name not in dict(module.named_parameters())]
+    if missing:
+        raise ContractError(f"it takes {missing[0]} away from the module. Fill in place.")
+    for name, p in module.named_parameters():
+        if name in before and before[name] != (p.shape, p.dtype, p.requires_grad):
+            now = f"{p.dtype} {tuple(p.shape)}" if p.requires_grad else "a weight that is not trained"
+            raise ContractError(f"it changes {name} to {now}. Fill in place, under `torch.no_grad()`.")
+        if name in before and not bool(torch.isfinite(p).all()):
+            raise ContractError(f"it fills {name} with values that are not finite.")
+
+
+initializers = Registry("initializer", "initializers", handed=("module",), called=True, around=_in_place)
 
 
 def _fill(module: nn.Module, fill: Callable[[Tensor], object]) -> None:

@@ -58,6 +58,24 @@ metrics = Registry(
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def as_number(value: Any) -> float:
+    """Return what a metric gave as a float: a number of Python, numpy or torch; a text that reads like one is none.
+
+    Raises:
+        ValueError: it is no number; the message says what it is.
+    """
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+        if not isinstance(plain, str | bytes | bytearray):
+            return float(plain)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    if value is None:
+        raise ValueError("it gives None, no number: is a `return` missing?")
+    shape = f", its shape is {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
+    raise ValueError(f"it gives a {type(value).__name__}, no number{shape}: use `float(...)`.")
+
+
 def lower_is_better(metric: F) -> F:
     """Mark a metric whose smaller values are the better ones, so that a study's verdict reads it rightly."""
     metric.lower_is_better = True  # type: ignore[attr-defined]

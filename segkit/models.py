@@ -20,10 +20,15 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _judge(made: Any, *handed: Any) -> str | None:
+SIZE = (64, 64)  # of the image on which lazy layers find their sizes
+
+
+def _judge(made: Any, in_channels: int, *handed: Any) -> str | None:
     from torch import nn
 
-    return misfit(made, nn.Module, "torch.nn.Module")
+    from segkit.network import complete
+
+    return misfit(made, nn.Module, "torch.nn.Module") or complete(made, in_channels, SIZE)
 
 
 models = Registry("model", "models", handed=("in_channels", "out_channels"), called=False, judge=_judge)

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from segkit.blame import blame, fault
 from segkit.component import Component
 from segkit.errors import counted
+
+
+def complete(module: nn.Module, in_channels: int, size: tuple[int, int]) -> str | None:
+    """Give torch's lazy layers their weights, by showing the module an empty image; say which are left without.
+
+    Args:
+        module: as it was built; one without lazy layers is left alone.
+        in_channels: of the image.
+        size: its height and width.
+    """
+    if not any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
+        return None
+    training = module.training
+    with torch.no_grad():
+        module.eval()(torch.zeros(1, in_channels, *size))
+    module.train(training)
+    left = [name for name, weight in module.named_parameters() if is_lazy(weight)]
+    if not left:
+        return None
+    return f"an image does not pass all of its lazy layers: {', '.join(left)} stay without a size. Give it to them."
 
 
 def guarded(model: Callable[[Tensor], Tensor], named: Component | None, outputs: int) -> Callable[[Tensor], Tensor]:
@@ -29,7 +51,7 @@ def guarded(model: Callable[[Tensor], Tensor], named: Component | None, outputs:
     def forward(image: Tensor) -> Tensor:
         try:
             scores = model(image)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(named, error)
         size = image.shape
         expected = (size[0], outputs, size[2], size[3])

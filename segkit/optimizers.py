@@ -7,6 +7,7 @@ segkit's business, `maximize` would train backwards, and a learning rate is a nu
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,13 +110,35 @@ def _fuses(cls: Callable[..., Optimizer], weights: list[Any]) -> bool:
     return True
 
 
-def _judge(made: Any, *handed: Any) -> str | None:
+def held(optimizer: Optimizer) -> set[int]:
+    """Return the identities of the tensors that an optimizer moves."""
+    return {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+
+
+def _judge(made: Any, parameters: Iterable[Tensor]) -> str | None:
     import torch
 
     wrong = misfit(made, torch.optim.Optimizer, "torch.optim.Optimizer")
-    if wrong is None and not all("lr" in group for group in made.param_groups):
+    if wrong is not None:
+        return wrong
+    if not all("lr" in group for group in made.param_groups):
         return "its parameter groups have no 'lr', which schedulers and the log read."
-    return wrong
+    if any(group.get("maximize") for group in made.param_groups):
+        return "it is set to maximize, so that it would train backwards."
+    given = {id(weight) for weight in parameters if weight.requires_grad}  # none of a generator that is used up
+    if given and given.isdisjoint(held(made)):
+        return (
+            "it holds none of the parameters that it is handed, so that nothing is trained: give it these, no copies."
+        )
+    return wrong_rate(made)
+
+
+def wrong_rate(optimizer: Optimizer) -> str | None:
+    """Return what is wrong with an optimizer's learning rates: one is negative, not finite, or no number."""
+    for rate in (group["lr"] for group in optimizer.param_groups):
+        if not hasattr(rate, "__float__") or not 0 <= float(rate) < math.inf:
+            return f"it makes the learning rate {rate}: it must be a finite number of 0 or more."
+    return None
 
 
 optimizers = Registry(

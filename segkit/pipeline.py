@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.blame import explained, signed
+from segkit.blame import STOPS, explained, signed
 from segkit.component import Component
-from segkit.errors import UserError
+from segkit.errors import UserError, said
 from segkit.resampling import displaces, follow_images
+from segkit.transforms import transforms
 
 Image = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
@@ -219,8 +220,10 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     """Apply one transform and check what it gives back."""
     try:
         done = transform(image=image, mask=bits)
-    except (Exception, SystemExit) as error:
-        text = explained(error) if isinstance(error, SystemExit) else " ".join(str(error).split())
+    except BaseException as error:
+        if isinstance(error, STOPS):
+            raise
+        text = explained(error) if not isinstance(error, Exception) else " ".join(said(error).split())
         raise _refused(name, transform, text or type(error).__name__, error) from error
     new_image, new_bits = done["image"], done["mask"]
     for what, array in (("an image", new_image), ("masks", new_bits)):
@@ -242,9 +245,11 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
 
 def _refused(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
     """Return the error of a transform, a plugin's with its file and line."""
-    if _is_albumentations(transform):
-        return TransformError(f"transform {name}: {text}")
-    return TransformError(signed(f"transform {name}", type(transform), text, error))
+    if not _is_albumentations(transform):
+        return TransformError(signed(f"transform {name}", type(transform), text, error))
+    if name in transforms and transforms[name].foreign:
+        return TransformError(signed(f"transform {name}", transforms[name].factory, text, error))
+    return TransformError(f"transform {name}: {text}")
 
 
 class _Watched(random.Random):

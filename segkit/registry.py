@@ -10,13 +10,14 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkit.component import Component, Entry, fold
 from segkit.errors import RegistrationError, UserError, shortened, suggest
 from segkit.mistakes import details, mistake, rewritten, shown
-from segkit.signatures import where
+from segkit.signatures import at_home, where
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -42,6 +43,7 @@ class Registry:
         traits: what `register` may say of a component of this slot: `bool` (false by default), `float` (None by
             default), or the words to choose from, the default first.
         judge: of what a factory made, and what it was handed: says what is wrong with it, or None.
+        around: what a call of a plugin's component runs in, given what it is handed; raises ContractError.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class Registry:
         source: Callable[[Registry], None] | None = None,
         traits: Mapping[str, Trait] = MappingProxyType({}),
         judge: Callable[..., str | None] = lambda made, *handed: None,
+        around: Callable[..., AbstractContextManager[None]] = lambda *handed: nullcontext(),
     ) -> None:
-        self.judge = judge
+        self.judge, self.around = judge, around
         self.slot, self.plural, self.handed, self.called = slot, plural, handed, called
         self._source = source
         self._traits = dict(traits)
@@ -89,8 +92,8 @@ class Registry:
         def decorate(factory: F) -> F:
             if not callable(factory):
                 raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
-            signature = inspect.signature(factory)
-            self.add(name, factory, signature, doc=factory.__doc__ or "", traits=traits)
+            signature, code = inspect.signature(factory), at_home(factory)
+            self.add(name, factory, signature, doc=code.__doc__ or "", traits=traits)
             return factory
 
         return decorate

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from annotated_types import Ge, Len
 
 from segkit.component import Component
+from segkit.optimizers import wrong_rate
 from segkit.registry import Registry
 from segkit.types import Count, Fraction, NonNegative, Positive
 
@@ -65,7 +66,9 @@ class Schedule:
             return made
         scheduler, unit = made if isinstance(made, tuple) and len(made) == 2 else (made, _unit(""))
         if not isinstance(scheduler, LRScheduler) or unit not in typing.get_args(Unit):
-            wrong = "None: is a `return` missing?" if made is None else f"{made!r}."
+            parts = made if isinstance(made, tuple) else [made]
+            listed = ", ".join(repr(part) if isinstance(part, str) else f"a {type(part).__name__}" for part in parts)
+            wrong = "None: is a `return` missing?" if made is None else f"{listed}."
             raise ValueError(
                 "a scheduler component should give a torch LRScheduler, alone or with its unit 'epoch' or 'step', "
                 f"not {wrong}"
@@ -95,11 +98,11 @@ class Schedule:
         values = (val_loss,) if isinstance(self.scheduler, ReduceLROnPlateau) else ()
         if not self._first:
             self.scheduler.step(*values)
-            return
-        with warnings.catch_warnings():  # loss scaling may have skipped the first step; torch then suspects the order
-            warnings.simplefilter("ignore", UserWarning)
-            self.scheduler.step(*values)
-        self._first = False
+        else:
+            with warnings.catch_warnings():  # loss scaling may have skipped the first step; torch suspects the order
+                warnings.simplefilter("ignore", UserWarning)
+                self.scheduler.step(*values)
+            self._first = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as numbers, strings, lists and dicts; what the recipe fixes is left out."""
@@ -266,12 +269,15 @@ def _lengths(name: str, schedulers: list[Component], milestones: list[int], whol
     return [max(1, end - start) for start, end in zip([0, *milestones], [*milestones, whole], strict=True)]
 
 
-def _judge(made: Any, *handed: Any) -> str | None:
+def _judge(made: Any, optimizer: Optimizer, *lengths: int) -> str | None:
     try:
-        Schedule.of(made)
+        scheduler = Schedule.of(made).scheduler
     except ValueError as error:
         return str(error)
-    return None
+    groups = {id(group) for group in optimizer.param_groups}
+    if groups.isdisjoint(id(group) for group in getattr(scheduler, "optimizer", optimizer).param_groups):
+        return "its scheduler sets the learning rates of another optimizer: make it with the one that is handed in."
+    return wrong_rate(optimizer)
 
 
 schedulers = Registry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 import typing
@@ -19,8 +20,24 @@ WRITABLE = (bool, int, float, str, Path, type(None))
 ADVICE = "A recipe can write bool, int, float, str, Path, Literal[...], list, tuple, dict, `X | None` or a component."
 
 
+def code_of(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function or class whose code a component is: that of a partial, or of an object that is called."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory if hasattr(factory, "__qualname__") else type(factory)
+
+
+def at_home(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a partial say to which module it belongs, its author's and not its own type's; return `code_of` it."""
+    code = code_of(factory)
+    if isinstance(factory, functools.partial):
+        factory.__module__ = code.__module__
+    return code
+
+
 def where(factory: Callable[..., Any]) -> str:
     """Return "file:line" of a function or class, or its module where there is no source."""
+    factory = code_of(factory)
     try:
         path = inspect.getsourcefile(factory)
         line = factory.__code__.co_firstlineno if inspect.isfunction(factory) else inspect.getsourcelines(factory)[1]
@@ -102,8 +119,9 @@ def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[A
     if annotation is parameter.empty:
         raise RegistrationError(f"{place} has no type. Say what a recipe may write, as in `{parameter.name}: float`.")
     if isinstance(annotation, str):
-        inner = factory.__init__ if inspect.isclass(factory) else factory
-        scope = vars(inspect.getmodule(factory)) if inspect.isclass(factory) else {}
+        code = code_of(factory)
+        inner = inspect.unwrap(code.__init__ if inspect.isclass(code) else code)
+        scope = vars(inspect.getmodule(code)) if inspect.isclass(code) else {}
         try:
             annotation = eval(annotation, {**scope, **getattr(inner, "__globals__", {})})
         except Exception as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from segkit.signatures import where
+from segkit.signatures import code_of, where
 
 PACKAGE = "segkit_plugins"  # the parent of all plugin modules
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -27,7 +27,7 @@ class Source:
     """
 
     def __init__(self, factory: Callable[..., Any]) -> None:
-        self.factory = factory
+        self.factory = factory = code_of(factory)
         self.definition = where(factory)
         try:
             self.file = inspect.getsourcefile(factory)

@@ -21,7 +21,9 @@ def _judge(made: Any, in_channels: int, out_channels: int) -> str | None:
     import torch
     from torch import nn
 
-    wrong = misfit(made, nn.Module, "torch.nn.Module")
+    from segkit.network import complete
+
+    wrong = misfit(made, nn.Module, "torch.nn.Module") or complete(made, in_channels, TRIED)
     if wrong:
         return wrong
     training, state = made.training, torch.get_rng_state()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from segkit.blame import fault, suspects
 from segkit.source import Source
+
+if TYPE_CHECKING:
+    from segkit.component import Component
 
 Happened = Callable[[str, list[Tensor], Any], bool]
 CONSTANT = (
@@ -28,6 +33,62 @@ CONSTANT = (
     "dtype",
     "requires_grad",
 )
+
+
+SEEDING = {"manual_seed", "seed", "seed_all", "manual_seed_all", "seed_everything", "set_rng_state", "setstate"}
+DRAWING = {"random", "randint", "shuffle", "rand", "randn", "choice"}
+
+
+class Generators:
+    """The global random generators as they stand, to ask later what a component has done to them."""
+
+    def __init__(self) -> None:
+        self.seed, self.states = torch.initial_seed(), generator_states()
+
+    def doubts(self, *components: Component) -> list[str]:
+        """Return the warning about a plugin that has since seeded torch's, or moved one that no checkpoint keeps.
+
+        Args:
+            components: those that ran; of several plugins the first that names what seeds or draws is warned of.
+        """
+        parts = [part for component in components for part in suspects(component)]
+        found = [(part, told) for part in parts if (told := self._moved(Source(part.entry.factory))) is not None]
+        chosen = next((pair for pair in found if pair[1][1]), found[0] if len(found) == 1 else None)
+        return [str(fault(chosen[0], *chosen[1]))] if chosen is not None else []
+
+    def _moved(self, source: Source) -> tuple[str, str | None] | None:
+        now, seed = generator_states(), torch.initial_seed()
+        fresh = torch.Generator().manual_seed(seed).get_state().numpy().tobytes()
+        if seed != self.seed or (now["torch"] != self.states["torch"] and now["torch"] == fresh):
+            text = "it seeds torch's global random generator, so that all that is drawn later repeats itself"
+            return f"{text}: use a generator of its own.", source.mentioning(SEEDING)
+        for name in ("numpy", "Python"):
+            if now[name] != self.states[name]:
+                text = f"it seeds or draws from {name}'s global random generator, which no checkpoint keeps"
+                return f"{text}: use a generator of its own.", source.mentioning(SEEDING | DRAWING)
+        return None
+
+
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """Give the global random generators back as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the states of the global random generators."""
+    numpys = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (numpys[1].tobytes(), numpys[2]),  # type: ignore[index]
+        "Python": random.getstate(),
+    }
 
 
 class _Watch(TorchFunctionMode):
@@ -68,6 +129,35 @@ def place_where(source: Source, run: Callable[[], Any], happened: Happened, *, l
     """Run once more and return the author's first (or last) line at which it happened."""
     places = [place for place in places_where(source, run, happened) if place]
     return places[-1 if last else 0] if places else None
+
+
+def place_of_infinite_gradient(source: Source, run: Callable[[], Tensor]) -> str | None:
+    """Return the author's line of the operation whose gradient is not finite while the one that it is handed is.
+
+    Args:
+        source: the author's.
+        run: gives the value that is differentiated.
+    """
+    bad: list[int] = []
+    count = 0
+
+    def follow(name: str, tensors: list[Tensor], result: Any) -> bool:
+        nonlocal count
+        if not isinstance(result, Tensor) or not result.requires_grad or result.is_leaf:
+            return False
+        number = count
+        count += 1
+
+        def look(inputs: Any, outputs: Any) -> None:
+            given = all(bool(torch.isfinite(g).all()) for g in outputs if g is not None)
+            if given and not all(bool(torch.isfinite(g).all()) for g in inputs if g is not None):
+                bad.append(number)
+
+        result.grad_fn.register_hook(look)  # type: ignore[union-attr]
+        return True
+
+    found = places_where(source, lambda: run().backward(), follow)  # type: ignore[no-untyped-call]
+    return found[bad[0]] if bad and bad[0] < len(found) else None
 
 
 def changes(*inputs: Tensor) -> Happened:

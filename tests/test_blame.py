@@ -163,6 +163,23 @@ def test_run_names_a_wrong_plugin(what: str, tmp_path: Path) -> None:
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("what", [what for what in WRONG if " seeds" in what and not what.startswith("data")])
+def test_run_warns_of_a_plugin_that_seeds(what: str, tmp_path: Path) -> None:
+    wrong = WRONG[what]
+    events = trained(tmp_path, wrong.source(), USED[wrong.slot])
+    assert kinds(events)[-1] == "finished", events[-1]
+    said = [event.text for event in events if event.kind == "warning" and " global random generator" in event.text]
+    assert len(said) == 1
+    assert any(f"{wrong.slot}.bad (mine.py:{line}): it seeds " in said[0] for line in wrong.lines()), said
+
+
+def test_run_warns_of_an_optimizer_that_leaves_weights_out(tmp_path: Path) -> None:
+    source = Wrong("optimizer", "return torch.optim.SGD(list(parameters)[:1], lr=0.1)", None, None).source()
+    events = trained(tmp_path, source, USED["optimizer"])
+    said = next(event.text for event in events if event.kind == "warning")
+    assert re.search(r"optimizer\.bad \(mine\.py:\d+\): it leaves out \d+ of \d+ parameters, which are not tr", said)
+
+
 # Right, if unusual: slot, what stands above the function, the function's body, what it is registered with.
 METRIC_COUNTS = """p, t = np.asarray(prediction) >= 0.5, truth
 tp, fp, fn, tn = int((p & t).sum()), int((p & ~t).sum()), int((~p & t).sum()), int((~p & ~t).sum())
@@ -263,6 +280,104 @@ RIGHT: dict[str, tuple[str, str, str]] = {
         "made[0].requires_grad_(False)\nreturn made",
         "",
     ),
+    "a lazy model": (
+        "model",
+        "return nn.Sequential(nn.LazyConv2d(4, 3, padding=1), nn.LazyBatchNorm2d(), nn.ReLU(), nn.LazyConv2d("
+        "out_channels, 1))",
+        "",
+    ),
+    "a lazy upsampler": (
+        "upsampler",
+        "return nn.Sequential(nn.LazyConv2d(out_channels, 1), nn.Upsample(scale_factor=2))",
+        "",
+    ),
+    "a scheduler that ends below zero": (
+        "scheduler",
+        "return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 - epoch / (epochs - 0.5))",
+        "",
+    ),
+    "a warmup from zero": (
+        "scheduler",
+        "return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: epoch / 3)",
+        "",
+    ),
+    "an optimizer that goes through its parameters twice": (
+        "optimizer",
+        "matrices = [weight for weight in parameters if weight.ndim > 1]\n"
+        "vectors = [weight for weight in parameters if weight.ndim <= 1]\n"
+        "return torch.optim.SGD([{'params': matrices, 'weight_decay': 1e-4}, {'params': vectors}], lr=0.01)",
+        "",
+    ),
+    "an optimizer that gathers": (
+        "optimizer",
+        "class Odd(torch.optim.SGD):\n"
+        "    @torch.no_grad()\n"
+        "    def step(self, closure=None):\n"
+        "        for weight in self.param_groups[0]['params']:\n"
+        "            if weight.grad is not None:\n"
+        "                kept = self.state[weight]\n"
+        "                kept['count'] = kept.get('count', 0) + 1\n"
+        "                kept['sum'] = kept.get('sum', torch.zeros_like(weight)) + weight.grad\n"
+        "                if kept['count'] % 4 == 0:\n"
+        "                    weight.sub_(0.1 * kept['sum'] / 4)\n"
+        "                    kept['sum'] = torch.zeros_like(weight)\n"
+        "return Odd(parameters, lr=0.1)",
+        "",
+    ),
+    "a penalty of layers that are not there": (
+        "regularizer",
+        "chosen = [weight for name, weight in named_parameters if 'attention' in name]\n"
+        "nothing = torch.zeros((), device=named_parameters[0][1].device)\n"
+        "return sum((weight.square().sum() for weight in chosen), nothing)",
+        "",
+    ),
+    "a hinge": (
+        "regularizer",
+        "return torch.relu(sum(weight.square().sum() for _, weight in named_parameters) - 1e4)",
+        "",
+    ),
+    "a model that hides nothing": (
+        "model",
+        "from torch.utils.checkpoint import checkpoint\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.one = nn.utils.parametrizations.weight_norm(nn.Conv2d(in_channels, 4, 3, padding=1))\n"
+        "        self.two = nn.ModuleDict({'a': nn.Conv2d(4, 4, 1), 'b': nn.Conv2d(4, out_channels, 1)})\n"
+        "        self.scale = nn.ParameterList([nn.Parameter(torch.ones(()))])\n"
+        "        self.register_buffer('shift', torch.ones(()))\n"
+        "    def forward(self, image):\n"
+        "        found = checkpoint(lambda x: self.two['a'](x).relu(), self.one(image), use_reentrant=False)\n"
+        "        return self.scale[0] * self.two['b'](self.two['a'](found)) + self.shift\n"
+        "return Net()",
+        "",
+    ),
+    "an upsampler of a fixed kernel": (
+        "upsampler",
+        "class Up(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.mix = nn.Conv2d(in_channels, out_channels, 1)\n"
+        "        self.fixed = nn.Parameter(torch.ones(out_channels, 1, 2, 2), requires_grad=False)\n"
+        "    def forward(self, x):\n"
+        "        mixed = self.mix(x)\n"
+        "        return nn.functional.conv_transpose2d(mixed, self.fixed, stride=2, groups=mixed.shape[1])\n"
+        "return Up()",
+        "",
+    ),
+    "a crop of noise": (
+        "transform",
+        "noise = albumentations.GaussNoise(std_range=(0.3, 0.4), p=1)\n"
+        "return albumentations.Compose([albumentations.RandomCrop(12, 12), noise])",
+        "",
+    ),
+    "a metric of a bool": ("metric", "return bool(prediction.any() == truth.any())", ""),
+    "a metric of a fraction": (
+        "metric",
+        "from fractions import Fraction as F\n"
+        "return F(2 * int((prediction & truth).sum()), max(int(prediction.sum() + truth.sum()), 1))",
+        "",
+    ),
     "an upsampler of two steps": (
         "upsampler",
         "return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.BatchNorm2d(out_channels),"
@@ -273,6 +388,7 @@ RIGHT: dict[str, tuple[str, str, str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 @pytest.mark.parametrize("what", RIGHT)
 def test_an_unusual_plugin_is_right(what: str, tmp_path: Path) -> None:
     slot, body, traits = RIGHT[what]
@@ -281,6 +397,114 @@ def test_an_unusual_plugin_is_right(what: str, tmp_path: Path) -> None:
     assert kinds(events)[-1] == "finished", events[-1].text
     report = check_plugin(Path("mine.py"))
     assert [str(finding) for finding in report.findings if finding.kind == "fault"] == []
+
+
+WHOLE = """
+import functools
+
+
+@losses.register("bad")
+class Bad(nn.Module):
+    \"\"\"Squared error, of a buffer, and a parameter that is not trained.\"\"\"
+
+    def __init__(self, *, scale: Positive = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(scale))
+        self.own = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return self.own * self.scale * (logits.sigmoid() - target).square().mean()
+
+
+def overlap(prediction: Array, truth: Array, spacing_mm: object, *, eps: Positive = 1e-3) -> float:
+    \"\"\"Dice; defined as 1 where both are empty.\"\"\"
+    return float((2 * (prediction & truth).sum() + eps) / (prediction.sum() + truth.sum() + eps))
+
+
+class Accuracy:
+    \"\"\"Of pixels; defined of empty masks.\"\"\"
+
+    def __call__(self, prediction: Array, truth: Array, spacing_mm: object, *, bonus: Fraction = 0.0) -> float:
+        return float((prediction == truth).mean()) + bonus
+
+
+metrics.register("bad")(functools.partial(overlap, eps=1e-6))
+metrics.register("accuracy")(Accuracy())
+
+
+@regularizers.register("bad")
+class Box:
+    \"\"\"Pulls what is above a limit back to it.\"\"\"
+
+    proximal = True
+
+    def __init__(self, *, limit: Positive = 1.0) -> None:
+        self.limit = limit
+
+    def __call__(self, named_parameters: object) -> Tensor:
+        return sum(torch.relu(weight.detach().abs() - self.limit).sum() for _, weight in named_parameters)
+
+    @torch.no_grad()
+    def step(self, named_parameters: object, size: float) -> None:
+        for _, weight in named_parameters:
+            weight.sub_(weight.sign() * torch.relu(weight.abs() - self.limit).clamp(max=size))
+
+
+@optimizers.register("bad")
+def biases(parameters: object) -> object:
+    \"\"\"SGD of biases and norms; the other weights stay frozen.\"\"\"
+    return torch.optim.SGD([weight for weight in parameters if weight.ndim == 1], lr=0.1)
+"""
+
+
+def test_classes_partials_and_objects_are_right(tmp_path: Path) -> None:
+    metric = "metrics={ bad = {}, accuracy = { bonus = 0.5 }, dice = {} }"
+    events = trained(tmp_path, HEAD + WHOLE, USED["loss"], USED["regularizer"], USED["optimizer"], metric)
+    assert kinds(events)[-1] == "finished", events[-1].text
+    said = [event.text for event in events if event.kind == "warning"]
+    assert any("its own parameters are not trained, only the model's: own stay" in text for text in said), said
+    report = check_plugin(Path("mine.py"))
+    assert [str(finding) for finding in report.findings if finding.kind == "fault"] == []
+
+
+def test_a_wrong_partial_is_named_with_its_line(tmp_path: Path) -> None:
+    source = HEAD + WHOLE.replace("    return float((2", "    raise LookupError('gone')\n    return float((2")
+    line = source.splitlines().index("    raise LookupError('gone')") + 1
+    events = trained(tmp_path, source, USED["metric"])
+    assert events[-1].text.startswith(
+        f"metric.bad (mine.py:{line}): LookupError: gone. To try it by itself: `segkit ch"
+    )
+    assert f"mine.py:{line}" in {finding.place for finding in check_plugin(Path("mine.py")).findings}
+
+
+def test_a_step_after_the_optimizer_s_that_ruins_weights_is_named(tmp_path: Path) -> None:
+    source = HEAD + WHOLE.replace("weight.sub_(weight.sign()", "weight.div_(0 * weight.sign()")
+    events = trained(tmp_path, source, USED["regularizer"])
+    assert kinds(events)[-1] == "failed"
+    assert "regularizer.bad (mine.py:" in events[-1].text
+    assert "its step made weights that are not finite of finite gradients (step 1, " in events[-1].text
+    faults = [finding.text for finding in check_plugin(Path("mine.py")).findings if finding.kind == "fault"]
+    assert "its step makes weights that are not finite." in faults
+
+
+def test_a_rate_of_0_to_the_end_is_said(tmp_path: Path) -> None:
+    body = "return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.0)"
+    events = trained(tmp_path, Wrong("scheduler", body, None, None).source(), USED["scheduler"])
+    said = [event.text for event in events if event.kind == "warning"]
+    assert "the learning rate was 0 in every step, so that nothing was learned: see scheduler." in said
+
+
+def test_weights_that_no_gradient_reaches_are_said(tmp_path: Path) -> None:
+    body = (
+        "class Up(nn.Upsample):\n    def forward(self, x):\n"
+        "        return super().forward(x[:, :out_channels]).detach()\n"
+        "return Up(scale_factor=2)"
+    )
+    events = trained(tmp_path, Wrong("upsampler", body, None, None).source(), USED["upsampler"])
+    said = next(event.text for event in events if event.kind == "warning" and "no gradient" in event.text)
+    assert re.match(
+        r"upsampler\.bad \(mine\.py:\d+\): no gradient reaches down\.1\.0\.weight, .* on the first batch", said
+    )
 
 
 NEEDY = (

@@ -86,6 +86,41 @@ check: Sizes of tensors must match
 run: two tensors that are joined differ in height or width
 @return torch.cat([logits, target[:, :, :3]], 1).mean()
 
+=== loss whose error has no words
+loss
+check: float32: Odd.
+run: Odd.
+class Odd(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+@raise Odd("x")
+
+=== loss root of 0
+loss
+check: its gradient is not finite
+run: its gradient is not finite, though its value is
+p = logits.sigmoid()
+zero = (p - p).sum(dim=(1, 2, 3))
+@root = zero.sqrt()
+return (p - target).square().mean() + root.mean()
+
+=== loss root of 0 later
+loss
+check: its gradient is not finite
+run: its gradient is not finite, though its value is
+bad.calls = getattr(bad, "calls", 0) + 1
+p = logits.sigmoid()
+value = (p - target).square().mean()
+@return value + (p - p).sum().sqrt() if bad.calls > 1 else value
+
+=== loss whose error is no Exception
+loss
+check: Mine: stop it
+run: Mine: stop it
+class Mine(BaseException):
+    pass
+@raise Mine("stop it")
+
 === loss asserts
 loss
 check: AssertionError: assert logits.shape[0] == 99
@@ -167,6 +202,38 @@ check: AttributeError
 run: AttributeError
 @return named_parameters.missing
 
+=== regularizer negative
+regularizer
+check: a penalty is 0 or more
+run: a penalty is 0 or more
+return -sum(p.square().sum() for _, p in named_parameters)
+
+=== regularizer constant
+regularizer
+check: its value has no gradient
+run: its value has no gradient
+return torch.tensor(3.0)
+
+=== regularizer detached
+regularizer
+check: its value has no gradient
+run: its value has no gradient
+@return sum(p.detach().square().sum() for _, p in named_parameters)
+
+=== regularizer writes gradients
+regularizer
+check: it changes the gradients of what it is handed
+run: it changes the gradients of what it is handed
+for _, p in named_parameters:
+    p.grad = torch.ones_like(p)
+return sum(p.square().sum() for _, p in named_parameters)
+
+=== regularizer root of 0
+regularizer
+check: is not finite where all weights are 0 (a sqrt?)
+run: its gradient is not finite, though its value is
+@return sum(p.square().sum().sqrt() for _, p in named_parameters)
+
 === model None
 model
 check: it gives None, no torch.nn.Module
@@ -245,6 +312,49 @@ class Net(nn.Module):
         return self.one(image).long()
 return Net()
 
+=== model without a way back
+model
+check: its gradient is not finite
+run: the gradient of its weights is not finite
+class Bad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float('nan')
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(in_channels, out_channels, 1)
+    def forward(self, image):
+        return Bad.apply(self.one(image))
+return Net()
+
+=== model with layers in a list
+model
+check: what it learned is not all in its state dict
+run: it computes with a weight of shape
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = [nn.Conv2d(in_channels, 4, 1)], nn.Conv2d(4, out_channels, 1)
+    def forward(self, image):
+        return self.two(self.one[0](image))
+return Net()
+
+=== model with a lazy branch in training
+model
+check: an image does not pass all of its lazy layers: two.weight, two.bias
+run: an image does not pass all of its lazy layers: two.weight, two.bias
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(in_channels, out_channels, 1), nn.LazyConv2d(out_channels, 1)
+    def forward(self, image):
+        return self.one(image) + (self.two(image) if self.training else 0)
+return Net()
+
 === model joins sizes
 model
 check: Sizes of tensors must match
@@ -270,7 +380,7 @@ return Net()
 model
 check: it seeds torch's global
 run: -
-@torch.manual_seed(1)
+@torch.manual_seed(77)
 return nn.Conv2d(in_channels, out_channels, 1)
 
 === upsampler triples
@@ -299,17 +409,50 @@ run: AttributeError
 
 === initializer NaN
 initializer
-check: not finite
-run: the model's scores are not finite before any step
+check: it fills 0.weight with values that are not finite
+run: it fills down.0.0.weight with values that are not finite
 for p in module.parameters():
     nn.init.constant_(p, float('nan'))
 
 === initializer replaces
 initializer
 check: Fill in place
-run: model.unet with initializer.bad
+run: it changes down.0.0.weight to torch.float32 (1,). Fill in place
 for p in module.parameters():
     p.data = torch.randn(1)
+
+=== initializer inf in some
+initializer
+check: it fills 2.weight with values that are not finite
+run: it fills grow.0.weight with values that are not finite
+for layer in module.modules():
+    if isinstance(layer, nn.ConvTranspose2d):
+        nn.init.constant_(layer.weight, float('inf'))
+
+=== initializer freezes
+initializer
+check: it changes 0.weight to a weight that is not trained
+run: it changes down.0.0.weight to a weight that is not trained
+for p in module.parameters():
+    nn.init.normal_(p)
+    p.requires_grad_(False)
+
+=== initializer takes biases away
+initializer
+check: it takes 0.bias away from the module
+run: it takes down.0.0.bias away from the module
+for layer in module.modules():
+    if isinstance(layer, nn.Conv2d):
+        layer.bias = None
+
+=== initializer freezes some
+initializer
+check: it changes 0.weight to a weight that is not trained
+run: it changes down.0.0.weight to a weight that is not trained
+for p in module.parameters():
+    if p.ndim > 1:
+        nn.init.normal_(p)
+        p.requires_grad = False
 
 === optimizer None
 optimizer
@@ -338,6 +481,112 @@ class Odd(torch.optim.SGD):
     def step(self, closure=None):
 @        return self.missing
 return Odd(parameters, lr=0.1)
+
+=== optimizer of a tensor of its own
+optimizer
+check: it holds none of the parameters that it is handed
+run: it holds none of the parameters that it is handed
+return torch.optim.SGD([nn.Parameter(torch.ones(3))], lr=0.1)
+
+=== optimizer of copies
+optimizer
+check: it holds none of the parameters that it is handed
+run: it holds none of the parameters that it is handed
+return torch.optim.SGD([nn.Parameter(p.detach().clone()) for p in parameters], lr=0.1)
+
+=== optimizer idles
+optimizer
+check: it does not go downhill
+run: its step has changed no weight in 2 steps
+class Odd(torch.optim.SGD):
+    def step(self, closure=None):
+        return None
+return Odd(parameters, lr=0.1)
+
+=== optimizer of a negative rate
+optimizer
+check: it makes the learning rate -0.1
+run: it makes the learning rate -0.1
+made = torch.optim.SGD(parameters, lr=0.1)
+made.param_groups[0]['lr'] = -0.1
+return made
+
+=== optimizer without a rate
+optimizer
+check: it makes the learning rate None
+run: it makes the learning rate None
+made = torch.optim.SGD(parameters, lr=0.1)
+made.param_groups[0]['lr'] = None
+return made
+
+=== optimizer NaN
+optimizer
+check: not finite
+run: its step made weights that are not finite of finite gradients (step 1, learning rate 0.1)
+class Odd(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in group['params']:
+                weight.mul_(float('nan'))
+return Odd(parameters, lr=0.1)
+
+=== optimizer NaN at the end
+optimizer
+check: not finite
+run: its step made weights that are not finite of finite gradients (step 2, learning rate 0.1)
+class Odd(torch.optim.SGD):
+    count = 0
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step()
+        self.count += 1
+        for group in self.param_groups if self.count == 2 else ():
+            for weight in group['params']:
+                weight.div_(0.0)
+return Odd(parameters, lr=0.1)
+
+=== optimizer uphill
+optimizer
+check: it is set to maximize
+run: it is set to maximize
+return torch.optim.SGD(parameters, lr=0.1, maximize=True)
+
+=== optimizer of no gradient
+optimizer
+check: its steps are the same whatever the gradients are
+run: -
+class Odd(torch.optim.SGD):
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in group['params']:
+                weight.zero_()
+return Odd(parameters, lr=0.1)
+
+=== optimizer freezes
+optimizer
+check: does not require grad
+run: its step changes the shape of weights, or so that they are not trained
+class Odd(torch.optim.SGD):
+    def step(self, closure=None):
+        super().step()
+        for weight in self.param_groups[0]['params']:
+            weight.requires_grad_(False)
+return Odd(parameters, lr=0.1)
+
+=== optimizer without super
+optimizer
+check: saved and loaded: AttributeError
+run: AttributeError
+class Odd(torch.optim.Optimizer):
+    def __init__(self, base):
+        self.base, self.param_groups, self.state, self.defaults = base, base.param_groups, base.state, base.defaults
+    def step(self, closure=None):
+        self.base.step()
+    def zero_grad(self, set_to_none=True):
+        self.base.zero_grad()
+return Odd(torch.optim.SGD(parameters, lr=0.05))
 
 === optimizer closure
 optimizer
@@ -372,6 +621,31 @@ scheduler
 check: None: is a `return` missing?
 run: None: is a `return` missing?
 made = torch.optim.lr_scheduler.StepLR(optimizer, 3)
+
+=== scheduler below zero
+scheduler
+check: the learning rate of step 3 of 24 is -0.1
+run: it makes the learning rate -0.01
+return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 2 - epochs % 2 else -1.0), 'step'
+
+=== scheduler below zero at once
+scheduler
+check: it makes the learning rate -0.1
+run: it makes the learning rate -0.01
+return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: -1.0)
+
+=== scheduler NaN
+scheduler
+check: the learning rate of step 2 of 24 is nan
+run: it makes the learning rate nan
+return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float('nan') if step else 1.0), 'step'
+
+=== scheduler of another optimizer
+scheduler
+check: its scheduler sets the learning rates of another optimizer
+run: its scheduler sets the learning rates of another optimizer
+other = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+return torch.optim.lr_scheduler.StepLR(other, 1)
 
 === scheduler unit
 scheduler
@@ -415,6 +689,23 @@ class Odd(albumentations.ImageOnlyTransform):
     def apply(self, img, **params):
         return img.astype(np.float32)
 return Odd(p=1)
+
+=== transform empties masks
+transform
+check: it leaves nothing of the masks
+run: -
+class Odd(albumentations.DualTransform):
+    def apply(self, img, **params):
+        return img
+    def apply_to_mask(self, mask, **params):
+        return mask * 0
+return Odd(p=1)
+
+=== transform of a library
+transform
+check: of one size
+run: of one size
+return albumentations.ToRGB(p=1)
 
 === transform size
 transform
@@ -582,20 +873,33 @@ return Dataset("bad", ("blob",), tuple(cases))
 === metric None
 metric
 check: it gives None, no number
-run: it gives no number, but None: is a `return` missing?
+run: it gives None, no number: is a `return` missing?
 value = float((prediction & truth).sum())
 
 === metric array
 metric
-check: it gives a ndarray, no number
-run: a ndarray of shape (24,)
+check: it gives a ndarray, no number, its shape is (40,)
+run: it gives a ndarray, no number, its shape is (24,)
 return (prediction & truth).sum(0)
 
 === metric tensor of several
 metric
 check: it gives a Tensor
-run: a Tensor of shape (3,)
+run: it gives a Tensor, no number, its shape is (3,)
 return torch.ones(3)
+
+=== metric text
+metric
+check: it gives a str, no number
+run: it gives a str, no number
+return "0.50"
+
+=== metric seeds
+metric
+check: it seeds numpy's global
+run: -
+@np.random.seed(3)
+return float((prediction == truth).mean())
 
 === metric raises
 metric

@@ -12,7 +12,8 @@ from segkit.recipe import Recipe
 def check(recipes: Sequence[Recipe], *, keep: bool) -> None:
     """Raise what is wrong with the data of any of the recipes before one of them is trained.
 
-    An error of a dataset's own code is left to its trial, which keeps the traceback.
+    Whatever is found here is the user's input, a plugin that gives no data included: nothing begins. What only a
+    trial can tell, it tells itself, and fails.
 
     Args:
         recipes: of the trials that are to be trained.

@@ -15,7 +15,7 @@ from segkit.component import Component
 from segkit.testing.examples import masks, scores
 from segkit.testing.loss_effects import examine_effects
 from segkit.testing.report import Report
-from segkit.watch import breaks_graph, place_where, places_where, turns_infinite
+from segkit.watch import breaks_graph, place_of_infinite_gradient, place_where, turns_infinite
 
 TOLERANCE = 0.02  # what an epsilon of some pixels may make of a mean
 EXTREME = 1e4
@@ -48,6 +48,8 @@ def examine_loss(report: Report, component: Component) -> None:
     if loss is None:
         return
     tried = Tried(report, loss, bool(report.entry.traits.get("exclusive_only")))
+    if isinstance(loss, torch.nn.Module) and (own := [name for name, _ in loss.named_parameters()]):
+        report.note(f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are.")
     if not _gives_a_scalar(tried):
         return
     if _has_a_gradient(tried):
@@ -210,33 +212,9 @@ def _is_finite_on(tried: Tried, what: str, logits: Tensor, target: Tensor) -> bo
             if gradient is not None and not torch.isfinite(gradient).all():
                 report.fault(
                     f"its gradient is not finite for {what} (sqrt, log or a power at 0?), which ends a training.",
-                    _infinite_gradient(tried, logits, target),
+                    place_of_infinite_gradient(report.source, lambda: tried(logits, target)),
                 )
     return report.faults == before
-
-
-def _infinite_gradient(tried: Tried, logits: Tensor, target: Tensor) -> str | None:
-    """Return the line of the operation whose gradient is not finite while the one it is handed is."""
-    bad: list[int] = []
-    count = 0
-
-    def follow(name: str, tensors: list[Tensor], result: Any) -> bool:
-        nonlocal count
-        if not isinstance(result, Tensor) or not result.requires_grad or result.is_leaf:
-            return False
-        number = count
-        count += 1
-
-        def look(inputs: Any, outputs: Any) -> None:
-            given = all(bool(torch.isfinite(g).all()) for g in outputs if g is not None)
-            if given and not all(bool(torch.isfinite(g).all()) for g in inputs if g is not None):
-                bad.append(number)
-
-        result.grad_fn.register_hook(look)  # type: ignore[union-attr]
-        return True
-
-    found = places_where(tried.report.source, lambda: tried(logits, target).backward(), follow)
-    return found[bad[0]] if bad and bad[0] < len(found) else None
 
 
 def _parts_add_up(tried: Tried) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.component import Component
-from segkit.metrics import direction
+from segkit.metrics import as_number, direction
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
 
@@ -30,7 +30,7 @@ class Tried:
 
     def __call__(self, prediction: NDArray[Any], truth: Mask, spacing: tuple[float, float] | None = SPACING) -> float:
         """Return its value; it sees copies."""
-        return float(self.metric(self.handed(prediction), truth.copy(), spacing))
+        return as_number(self.metric(self.handed(prediction), truth.copy(), spacing))
 
     def handed(self, prediction: NDArray[Any]) -> NDArray[Any]:
         """Return a prediction as segkit hands it in."""
@@ -46,12 +46,11 @@ def examine_metric(report: Report, component: Component) -> None:
     truth = _disc(20, 16, 9)
     with report.trying("called with a prediction and a truth (48, 40)"):
         value = metric(tried.handed(truth), truth.copy(), SPACING)
-        if value is None:
-            report.fault("it gives None, no number: is a `return` missing?")
-        elif getattr(value, "shape", None) != () and (not isinstance(value, int | float) or isinstance(value, bool)):
-            report.fault(f"it gives a {type(value).__name__}, no number: use `float(...)`.")
-        elif not math.isfinite(value):
-            report.fault(f"it gives {value} for a prediction that is the truth.")
+        try:
+            if not math.isfinite(as_number(value)):
+                report.fault(f"it gives {value} for a prediction that is the truth.")
+        except ValueError as error:
+            report.fault(str(error))
     if report.faults > before:
         return
     for look in (_truth_is_best, _keeps_to_itself, _takes_odd_inputs, _says_what_it_uses):
@@ -93,7 +92,7 @@ def _truth_is_best(tried: Tried, truth: Mask) -> None:
 def _keeps_to_itself(tried: Tried, truth: Mask) -> None:
     prediction, copy = tried.handed(_disc(23, 19, 9)), truth.copy()
     kept = prediction.copy()
-    values = [float(tried.metric(prediction, copy, SPACING)) for _ in range(2)]
+    values = [as_number(tried.metric(prediction, copy, SPACING)) for _ in range(2)]
     if not np.array_equal(kept, prediction) or not np.array_equal(copy, truth):
         tried.report.fault("it writes to its inputs. Work on copies.", _writing_line(tried, kept, truth))
         return
@@ -129,7 +128,7 @@ def _takes_odd_inputs(tried: Tried, truth: Mask) -> None:
         inputs["probabilities"] = (np.where(truth, 0.8, 0.1), truth, SPACING)
     for what, (prediction, true, spacing) in inputs.items():
         with report.trying(f"called with {what}"):
-            value = float(tried.metric(tried.handed(prediction), true, spacing))
+            value = as_number(tried.metric(tried.handed(prediction), true, spacing))
             if math.isfinite(value):
                 continue
             if math.isinf(value) or what != "full masks":
@@ -144,7 +143,7 @@ def _says_what_it_uses(tried: Tried, truth: Mask) -> None:
     if tried.soft:
         return
     try:
-        soft = float(tried.metric(probability.copy(), truth.copy(), SPACING))
+        soft = as_number(tried.metric(probability.copy(), truth.copy(), SPACING))
     except Exception:
         return  # it is for masks alone
     if not abs(soft - tried(truth, truth)) <= SLIGHT:

@@ -153,7 +153,7 @@ def _doubles(report: Report, module: nn.Module, in_channels: int, out_channels: 
         report.fault(f"given (2, {in_channels}, {size[0]}, {size[1]}) it gives {tuple(found.shape)}, not {expected}.")
         return
     (found * torch.randn(expected, generator=torch.Generator().manual_seed(1))).sum().backward()
-    missed = [name for name, parameter in module.named_parameters() if parameter.grad is None]
+    missed = [name for name, weight in module.named_parameters() if weight.requires_grad and weight.grad is None]
     if image.grad is None or not image.grad.any() or not torch.isfinite(image.grad).all():
         report.fault("no finite gradient reaches its input.")
     elif missed:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from segkit.blame import explained, how_to_check
+from segkit.blame import STOPS, explained, how_to_check
 from segkit.component import Component, Entry
 from segkit.errors import UserError, ended
 from segkit.source import Source
@@ -58,7 +58,9 @@ class Report:
         kept = library_settings()
         try:
             yield
-        except (Exception, SystemExit) as error:
+        except STOPS:
+            raise
+        except BaseException as error:
             self.fault(f"{what}: {ended(explained(error))}", self.source.of_error(error))
         finally:
             restored(self, kept)
@@ -81,7 +83,9 @@ class Report:
                 return made
             self.fault(wrong)
             return None
-        except (Exception, SystemExit) as error:
+        except STOPS:
+            raise
+        except BaseException as error:
             if isinstance(error, UserError) and isinstance(error.__context__, ImportError):
                 self.note(f"not tried: {error}", self.source.of_error(error))
             elif self.guessed and isinstance(error, (ValueError, OSError)):

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from segkit.watch import draws, place_where
+from segkit.watch import DRAWING, SEEDING, draws, generator_states, generators_kept, place_where
 
 if TYPE_CHECKING:
     from segkit.testing.report import Report
 
 SEEDS = (4_021, 977_113)  # two states from which no component starts by itself
-SEEDING = {"manual_seed", "seed", "seed_all", "manual_seed_all", "seed_everything", "set_rng_state", "setstate"}
 Setting = tuple[Callable[[], Any], Callable[[Any], Any]]
 
 
@@ -64,14 +63,11 @@ WORDS = {"warnings.filters": {"filterwarnings", "simplefilter"}, "os.environ": {
 @contextlib.contextmanager
 def unmoved() -> Iterator[None]:
     """Give the global random generators and settings back as they were."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
     kept = {name: get() for name, (get, _) in SETTINGS.items()}
     try:
-        yield
+        with generators_kept():
+            yield
     finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
         changed_settings(kept)
 
 
@@ -81,15 +77,6 @@ def changed_settings(kept: dict[str, Any]) -> list[str]:
     for name in changed:
         SETTINGS[name][1](kept[name])
     return changed
-
-
-def _states() -> dict[str, Any]:
-    numpys = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": (numpys[1].tobytes(), numpys[2]),  # type: ignore[index]
-        "Python": random.getstate(),
-    }
 
 
 def leaves_alone(report: Report, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:
@@ -110,13 +97,13 @@ def leaves_alone(report: Report, run: Callable[[], Any], *, may_draw: Collection
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
-        befores.append(_states())
+        befores.append(generator_states())
         kept = {name: get() for name, (get, _) in SETTINGS.items()}
         try:
             results.append(run())
         finally:
             changed = changed_settings(kept)
-        afters.append(_states())
+        afters.append(generator_states())
     for name in befores[0]:
         if afters[0][name] == afters[1][name]:
             report.fault(
@@ -129,7 +116,7 @@ def leaves_alone(report: Report, run: Callable[[], Any], *, may_draw: Collection
             report.fault(
                 f"it draws from {name}'s global random generator, so that all that is drawn later differs: use a "
                 "generator of its own.",
-                place or report.source.mentioning({"random", "randint", "shuffle", "rand", "randn", "choice"}),
+                place or report.source.mentioning(DRAWING),
             )
     for name in changed:
         _say(report, name)

@@ -20,6 +20,7 @@ SIZES = ((80, 96), (63, 50))
 SQUARE = (80, 80)
 LABELS = (4, 5, 12)  # with gaps, which a blend of two labels would fall into
 SEEDS = 6
+CONTRAST = 75  # of a shape that is bright by 150
 TOGETHER, APART = 0.85, 0.5  # overlaps that say: in its place, not in its place
 
 
@@ -107,15 +108,20 @@ def _is_reproducible(report: Report, component: Component) -> None:
 
 def _stays_together(report: Report, component: Component) -> None:
     """On an image that is its own mask: where does the bright shape lie, and where the mask?"""
-    pipeline, poor, moved = Pipeline([component]), 0, 0
+    pipeline, poor, moved, emptied = Pipeline([component]), 0, 0, 0
     for seed in range(SEEDS):
         mask = _shape(SQUARE)
         image = np.where(mask, 200, 50).astype(np.uint8)
         after, bits = pipeline(image, mask.astype(np.uint8), (seed, 0, 0))
         overlap = _overlap(after, bits > 0)
+        emptied += not bits.any() and int(after.max()) - int(after.min()) > CONTRAST
         poor += overlap < APART
         moved += overlap < TOGETHER and any(_overlap(after, other) > TOGETHER for other in _elsewhere(mask, bits > 0))
-    if moved:
+    if emptied == SEEDS:
+        report.fault(
+            "it leaves nothing of the masks, whose shape is still in the image: hand them on in `apply_to_mask`."
+        )
+    elif moved:
         report.fault(
             f"image and masks come apart: in {moved} of {SEEDS} tries the image was moved, and its mask was not, or "
             "elsewhere. Apply one and the same geometry to both."

@@ -54,7 +54,17 @@ def _gives_a_scalar(report: Report, penalty: Penalty) -> None:
         if not torch.isfinite(value):
             report.fault(f"it gives {float(value)} for ordinary weights.")
         elif value < 0:
-            report.fault(f"it gives {float(value):.4g}: a penalty is 0 or more.")
+            report.fault(f"it gives {float(value):.4g}: a penalty is 0 or more, of any weights.")
+        elif value == 0 and not value.requires_grad and not getattr(penalty, "proximal", False):
+            report.note("it gives 0 for a network of convolutions, a norm and a linear layer: it chooses none of them.")
+            return
+        elif not value.requires_grad and not getattr(penalty, "proximal", False):
+            place = place_where(report.source, lambda: penalty(_named(module)), breaks_graph, last=True)  # noqa: B023
+            report.fault("its value has no gradient, so that it does nothing: do not detach, and keep tensors.", place)
+            return
+        if not all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters()):
+            report.fault("it changes the gradients of what it is handed, or whether there are any.")
+            return
         if value.dtype != dtype:
             report.fault(f"for {dtype} weights it gives {value.dtype}. Make tensors with `dtype=` of the weights.")
             return
@@ -75,9 +85,7 @@ def _has_a_gradient(report: Report, penalty: Penalty) -> None:
             parameter[parameter == 0] = 0.1  # an absolute value has no derivative at 0
     names, parameters = zip(*module.named_parameters(), strict=True)
     if not penalty(_named(module)).requires_grad:
-        place = place_where(report.source, lambda: penalty(_named(module)), breaks_graph, last=True)
-        report.fault("its value has no gradient, so that it does nothing: do not detach, and keep tensors.", place)
-        return
+        return  # it has chosen none of the weights
     if not torch.autograd.gradcheck(
         lambda *values: penalty(list(zip(names, values, strict=True))), parameters, raise_exception=False
     ):
@@ -105,7 +113,8 @@ def _steps(report: Report, penalty: Any) -> None:
     penalty.step(_named(module), 0.05)
     after = list(module.parameters())
     if all(map(torch.equal, after, before)):
-        report.fault("its step changes no weight. Write in place, under `torch.no_grad()`.")
+        if value:  # at 0 there is nothing to do
+            report.fault("its step changes no weight. Write in place, under `torch.no_grad()`.")
     elif not all(torch.isfinite(parameter).all() for parameter in after):
         report.fault("its step makes weights that are not finite.")
     elif penalty(_named(module)) > value:
@@ -118,9 +127,9 @@ def examine_initializer(report: Report, component: Component) -> None:
     if fill is None:
         return
     with report.trying("called with a network"):
-        before, first = report.faults, _filled(fill)
+        before, first = report.faults, _filled(report, fill)
         leaves_alone(report, lambda: component.build()(network()), may_draw=("torch",))
-        if report.faults == before and not _same(first, _filled(fill)):
+        if report.faults == before and not _same(first, _filled(report, fill)):
             report.fault("it is not reproducible: two calls from one torch seed differ. Draw from torch's generator.")
         _changes_weights(report, first)
     with report.trying("called with a module without weights"):
@@ -129,12 +138,15 @@ def examine_initializer(report: Report, component: Component) -> None:
         fill(nn.Conv2d(2, 3, 3, bias=False))
 
 
-def _filled(fill: Callable[[nn.Module], Any]) -> nn.Module:
-    """Return the network filled from torch's seed 0; the generator is as before."""
+def _filled(report: Report, fill: Callable[[nn.Module], Any]) -> nn.Module:
+    """Return the network filled from torch's seed 0, in place; the generator is as before."""
     module, state = network(), torch.get_rng_state()
     torch.manual_seed(0)
-    fill(module)
-    torch.set_rng_state(state)
+    try:
+        with report.entry.registry.around(module):
+            fill(module)
+    finally:
+        torch.set_rng_state(state)
     return module
 
 
@@ -144,14 +156,6 @@ def _same(one: nn.Module, other: nn.Module) -> bool:
 
 def _changes_weights(report: Report, module: nn.Module) -> None:
     untouched = network()
-    for (name, now), then in zip(module.named_parameters(), untouched.parameters(), strict=True):
-        if now.shape != then.shape or now.dtype != then.dtype or not now.requires_grad:
-            report.fault(
-                f"it changes {name} to {now.dtype} {tuple(now.shape)}, or so that it is not trained. Fill in place."
-            )
-            return
-        if not torch.isfinite(now).all():
-            report.fault(f"it fills {name} with values that are not finite.")
     if module.training != untouched.training:
         report.fault("it switches the module between training and evaluation.")
     if _same(module, untouched):

@@ -20,6 +20,7 @@ from segkit.datasets.splits import Split, split_cases
 from segkit.errors import UserError, counted
 from segkit.evaluation import Evaluator, Normalization
 from segkit.network import guarded
+from segkit.optimizers import held
 from segkit.recipe import Recipe
 from segkit.schedulers import Schedule
 from segkit.training.batches import Batches, Samples, to_device_float
@@ -29,6 +30,7 @@ from segkit.training.events import Limit
 from segkit.training.loop import State
 from segkit.training.objective import Objective
 from segkit.transforms import Pipeline
+from segkit.watch import Generators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -144,7 +146,9 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     doubts = [text for text in (size, loss_warning(recipe)) if text]
     torch.manual_seed(settings.seed)
     channels = len(dataset.channels)
+    generators = Generators()
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    suspicions = generators.doubts(recipe.model)
     samples = Samples([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
     full = len(split.full_train) if settings.budget == "steps" else None
     batches = Batches(
@@ -161,9 +165,13 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive)
     if not objective.parameters:
         raise fault(recipe.model, "it has no parameter to train.")
-    optimizer = recipe.optimizer(model.parameters())
+    generators = Generators()
+    optimizer = recipe.optimizer(list(model.parameters()))  # which may be gone through more than once
+    suspicions += generators.doubts(recipe.optimizer)
     steps = -(-feed.steps_per_epoch // settings.accumulate)
+    generators = Generators()
     schedule = schedule_of(recipe.scheduler, optimizer, settings.epochs, steps)
+    suspicions += generators.doubts(recipe.scheduler) if recipe.scheduler is not None else []
     evaluator = Evaluator(
         [dataset.cases[n] for n in split.validation],
         dataset.channels,
@@ -190,8 +198,19 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         split=split,
         fingerprint=printed,
         log=[device.reason, _counts(dataset, split), *dataset.notes, *split.notes],
-        warnings=[*split.warnings, *doubts],
+        warnings=[*split.warnings, *doubts, *suspicions, *_left_out(recipe.optimizer, optimizer, objective)],
     )
+
+
+def _left_out(component: Component, optimizer: torch.optim.Optimizer, objective: Objective) -> list[str]:
+    """Return the warning about weights that an optimizer is handed and does not hold."""
+    kept = held(optimizer)
+    names = [name for name, weight in objective.parameters if id(weight) not in kept]
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
+    text = f"it leaves out {len(names)} of {len(objective.parameters)} parameters, which are not trained: {shown}."
+    return [str(fault(component, text))]
 
 
 def _every_epoch(metrics: Sequence[Component]) -> list[Component]:

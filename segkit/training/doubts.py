@@ -6,6 +6,7 @@ import torch
 
 from segkit.recipe import Recipe
 from segkit.training.objective import Objective
+from segkit.watch import generators_kept
 
 SIDE = 32  # of the picture that the losses are tried on
 
@@ -41,7 +42,7 @@ def loss_warning(recipe: Recipe) -> str | None:
             torch.cat([(1 - masks.sum(1, keepdim=True)), masks], 1) for masks in (truth, everything, nothing)
         )
     try:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        with generators_kept(), torch.no_grad():
             if exclusive and _ignores_background(recipe, truth):
                 names = ", ".join(f"loss.{component.name}" for component in recipe.loss)
                 return (

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkit.blame import fault, suspects
-from segkit.component import Component
 
 if TYPE_CHECKING:
+    from segkit.errors import UserError
     from segkit.evaluation import Row
     from segkit.training.loop import State
-    from segkit.training.objective import Objective
 
 DOMINANT = 0.99
 NOTHING = 0.01
@@ -39,22 +38,21 @@ class Watch:
     """Looks for a non-finite loss without making the host wait: on CUDA a step is read when its copy has arrived.
 
     Args:
-        objective: whose summands are looked at.
-        model: the recipe's, to be named where its first scores are not finite.
+        state: whose objective is looked at, and whose components are to be named.
     """
 
-    def __init__(self, objective: Objective, model: Component | None = None) -> None:
-        self.objective, self.model = objective, model
+    def __init__(self, state: State) -> None:
+        self.state, self.objective = state, state.objective
         self._pending: deque[tuple[Tensor, Any, Batch, int, int]] = deque()
+        self._last: Batch | None = None  # on which the loss was finite
 
-    def __call__(self, values: Sequence[Tensor], loss: Tensor, batch: Batch, state: State) -> Tensor:
+    def __call__(self, values: Sequence[Tensor], loss: Tensor, batch: Batch) -> Tensor:
         """Return the summands and their total as one vector (on the device), and look at it.
 
         Args:
             values: the summands.
             loss: their weighted sum.
             batch: image, target and scores.
-            state: epoch and step.
 
         Raises:
             NonFiniteError: this step's loss, or on CUDA an earlier one's, is not finite.
@@ -63,13 +61,14 @@ class Watch:
             row = loss.detach().expand(2)  # half of what stacking costs
         else:
             row = torch.stack([value.detach().reshape(()) for value in (*values, loss)])
+        image, target, scores = batch
+        batch, state = (image, target, scores.detach()), self.state
         if row.is_cuda:
             copy = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
             copy.copy_(row, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-            image, target, scores = batch
-            self._pending.append((copy, arrived, (image, target, scores.detach()), state.epoch, state.step))
+            self._pending.append((copy, arrived, batch, state.epoch, state.step))
             while self._pending and self._pending[0][1].query():
                 self._look(*self._pending.popleft())
         else:
@@ -82,9 +81,17 @@ class Watch:
             self._pending[0][1].synchronize()
             self._look(*self._pending.popleft())
 
+    def ruined(self, step: int) -> UserError | None:
+        """Return the error of the plugin that ruined the weights in the last of so many steps, where it can be told."""
+        if self._last is None:
+            return None
+        _, target, scores = self._last
+        return self.objective.infinite_gradient(scores, target) or self.state.moves.ruined(step)
+
     def _look(self, row: Tensor, arrived: Any, batch: Batch, epoch: int, step: int) -> None:
         found = row.tolist()
         if abs(found[-1]) < float("inf"):  # false for NaN too
+            self._last = batch
             return
         image, target, _ = batch
         terms = dict(zip(self.objective.names, found, strict=False))
@@ -100,13 +107,71 @@ class Watch:
         wrong = self.objective.not_finite(terms, scores, target)
         if wrong is not None:
             return str(wrong)
-        theirs = list(suspects(self.model)) if self.model is not None and step == 0 else []
+        model = self.state.parts.get("model")
+        theirs = list(suspects(model)) if model is not None and step == 0 else []
         if theirs and not bool(torch.isfinite(scores).all()):
-            return str(fault(theirs[0], "the model's scores are not finite before any step.", within=self.model))
+            return str(fault(theirs[0], "the model's scores are not finite before any step.", within=model))
+        wrong = self.ruined(step)
+        if wrong is not None:
+            return str(wrong)
+        rate = float(self.state.optimizer.param_groups[0]["lr"])
         return (
-            "Likely a learning rate that is too high or a loss that overflows: lower optimizer lr, set "
+            f"Likely a learning rate that is too high ({rate:g} now) or a loss that overflows: lower optimizer lr, set "
             'train.clip_norm, or train.precision = "float32".'
         )
+
+
+def look_back(state: State, scores: Tensor, target: Tensor, *, finite: bool) -> None:
+    """Look on a first batch at the way that gradients take back, where it leads through plugins.
+
+    Args:
+        state: before any step.
+        scores: of the batch.
+        target: of the batch.
+        finite: whether the gradients of all summands are.
+
+    Raises:
+        ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores are,
+            or the model has weights that it does not tell of.
+    """
+    model = state.parts.get("model")
+    own = next(suspects(model), None) if model is not None else None
+    hidden = _unregistered(scores, state.model) if own is not None else None
+    if own is not None and hidden is not None:
+        text = (
+            f"it computes with a weight of shape {tuple(hidden.shape)} that is not among its parameters, so that it is "
+            "neither trained nor saved: keep layers as attributes, or in `nn.ModuleList`."
+        )
+        raise fault(own, text, within=model)
+    if finite:
+        return
+    values = state.objective.terms(scores, target)
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in (scores, *values)):
+        return  # what is worse, and said by `Watch`
+    wrong = state.objective.infinite_gradient(scores, target, penalties=True)
+    if wrong is not None:
+        raise wrong
+    if own is not None:
+        gradients = torch.autograd.grad(
+            scores.sum(), [weight for _, weight in state.objective.parameters], retain_graph=True, allow_unused=True
+        )
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None):
+            raise fault(own, "the gradient of its weights is not finite, though its scores are.", within=model)
+
+
+def _unregistered(scores: Tensor, model: nn.Module) -> Tensor | None:
+    """Return a weight that scores are computed with and the model does not have among its parameters."""
+    known, seen, waiting = {id(weight) for weight in model.parameters()}, set[Any](), [scores.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        weight = getattr(node, "variable", None)
+        if isinstance(weight, nn.Parameter) and id(weight) not in known:
+            return weight
+        waiting += [before for before, _ in node.next_functions]
+    return None
 
 
 def _shown(terms: dict[str, float]) -> str:
@@ -127,6 +192,9 @@ def exploded(state: State, epoch: int, value: float) -> str:
     if theirs and all(bool(torch.isfinite(weight).all()) for weight in weights):
         text = f"its scores in evaluation make the validation loss {value} after epoch {epoch}, with finite weights."
         return str(fault(theirs[0], text, within=model))
+    wrong = state.watch.ruined(state.step)
+    if wrong is not None:
+        return f"the validation loss is {value} after epoch {epoch}. {wrong}"
     return (
         f"the validation loss is {value} after epoch {epoch}, though every training loss was finite: the last step's "
         "gradient exploded. Lower optimizer lr or set train.clip_norm; the state before this epoch is saved."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ from segkit.blame import blame
 from segkit.component import Component
 from segkit.schedulers import Schedule
 from segkit.training.device import Device
-from segkit.training.guards import Watch
+from segkit.training.guards import Watch, look_back
+from segkit.training.moves import Moves
 from segkit.training.objective import Objective, gradient_shares
 
 
@@ -53,6 +55,9 @@ class State:
     first_batch: list[dict[str, Any]] = field(default_factory=list)
     parts: Mapping[str, Component] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.watch, self.moves = Watch(self), Moves(self)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -84,7 +89,7 @@ def train(
     """
     forward = forward or state.model
     objective, optimizer, scaler = state.objective, state.optimizer, state.scaler
-    watch = Watch(objective, state.parts.get("model"))
+    watch = state.watch
     total, autocast = batches.steps_per_epoch, device.autocast()
     while state.epoch <= epochs:
         state.model.train()
@@ -97,8 +102,8 @@ def train(
             values = objective.terms(scores, target)
             loss = objective.total(values)
             if not state.first_batch:
-                state.first_batch = _shares(state, values)
-            row = watch(values, loss, (image, target, scores), state)
+                state.first_batch = _shares(state, values, scores, target)
+            row = watch(values, loss, (image, target, scores))
             group = min(accumulate, total - state.batch // accumulate * accumulate)
             _backward(state, loss if group == 1 else loss / group)
             state.sums = row.clone() if state.sums is None else state.sums.add_(row)
@@ -114,22 +119,25 @@ def train(
                     watch.settle()
                     yield _report(state, seen, started, complete=False)
         watch.settle()
+        state.moves.settle()
         report = _report(state, seen, started, complete=True)
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, None
         yield report
 
 
-def _shares(state: State, values: Sequence[Tensor]) -> list[dict[str, Any]]:
+def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tensor) -> list[dict[str, Any]]:
     try:
-        return gradient_shares(values, state.objective)
-    except Exception as error:
+        shares = gradient_shares(values, state.objective)
+    except BaseException as error:
         blame(_involved(state), error)
+    look_back(state, scores, target, finite=all(math.isfinite(row["gradient_share"]) for row in shares))
+    return shares
 
 
 def _backward(state: State, loss: Tensor) -> None:
     try:
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    except Exception as error:
+    except BaseException as error:
         blame(_involved(state), error)
 
 
@@ -143,14 +151,16 @@ def _step(state: State) -> None:
     """Move the weights, and the learning rate of a schedule by step."""
     slot, optimizer = "optimizer", state.optimizer
     try:
+        state.moves.before()
         state.scaler.step(optimizer)
+        state.moves.after()
         state.scaler.update()
         if state.objective.steps:
             state.objective.step(optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         slot = "scheduler"
         state.schedule.step_batch()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         blame([state.parts[slot]] if slot in state.parts else [], error)
 
 

@@ -43,6 +43,9 @@ class Objective:
         self.penalties = [term for term in built if not term.proximal]
         self.steps = [term for term in built if term.proximal]
         self.parameters = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        for term in self.losses:
+            if isinstance(term.compute, nn.Module) and self.parameters:
+                term.compute.to(self.parameters[0][1].device)
         self._known = False  # whether the plugins among them have been looked at closely
 
     @functools.cached_property
@@ -84,6 +87,11 @@ class Objective:
             raise self.losses[0].detached(logits, target)
         return values
 
+    @property
+    def doubts(self) -> list[str]:
+        """What the first look at the plugins among them found, and let pass."""
+        return [text for term in (*self.losses, *self.penalties) for text in term.doubts]
+
     def _logits(self, scores: Tensor) -> Tensor:
         logits = scores if scores.dtype == torch.float32 else scores.float()
         return log_odds(logits) if self.exclusive else logits
@@ -124,6 +132,25 @@ class Objective:
             if term.foreign and not all(map(math.isfinite, found)):
                 handed = (self._logits(scores), target) if term in self.losses else (self.parameters,)
                 return term.not_finite(found, scores, *handed)
+        return None
+
+    def infinite_gradient(self, scores: Tensor, target: Tensor, *, penalties: bool = False) -> UserError | None:
+        """Return the error of a plugin's summand whose value is finite and whose gradient is not; None without one.
+
+        Args:
+            scores: the model's.
+            target: of the same batch.
+            penalties: look at those too, at the weights of now.
+        """
+        logits = self._logits(scores.detach()).requires_grad_()
+        weights = [weight for _, weight in self.parameters]
+        tried: list[tuple[Term, Sequence[Tensor], tuple[Any, ...]]] = [
+            (t, [logits], (logits, target)) for t in self.losses
+        ]
+        tried += [(term, weights, (self.parameters,)) for term in self.penalties if penalties]
+        for term, inputs, handed in tried:
+            if term.foreign and not term.has_finite_gradient(inputs, *handed):
+                return term.without_gradient(*handed)
         return None
 
     def step(self, learning_rate: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from segkit.errors import UserError
 from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
 from segkit.training import checkpoint
 from segkit.training.history import History
+from segkit.training.loop import State
 from segkit.training.record import Record
 from segkit.training.state import load_optimizer
 
@@ -27,8 +29,8 @@ def save_last(record: Record) -> None:
     """Write everything that training changes as last.safetensors."""
     state, device = record.parts.state, record.parts.device
     extra = {
-        "optimizer": state.optimizer.state_dict(),
-        "schedule": state.schedule.state_dict(),
+        "optimizer": _told(state, "optimizer"),
+        "schedule": _told(state, "scheduler"),
         "scaler": state.scaler.state_dict(),
         "rng": {"cpu": torch.get_rng_state()}
         | ({"cuda": torch.cuda.get_rng_state(device.device)} if device.is_cuda else {}),
@@ -47,6 +49,14 @@ def save_last(record: Record) -> None:
         checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
     except TypeError as error:  # it says which part of the state cannot be saved
         slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
+        blame([state.parts[slot]] if slot in state.parts else [], error)
+
+
+def _told(state: State, slot: str) -> dict[str, Any]:
+    """Return the state of the optimizer or the schedule."""
+    try:
+        return state.optimizer.state_dict() if slot == "optimizer" else state.schedule.state_dict()
+    except BaseException as error:
         blame([state.parts[slot]] if slot in state.parts else [], error)
 
 

@@ -10,15 +10,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkit.blame import blame, fault, misfit
 from segkit.component import Component
 from segkit.errors import UserError
 from segkit.source import Source
-from segkit.watch import Happened, breaks_graph, changes, place_where, turns_infinite
+from segkit.watch import (
+    Generators,
+    Happened,
+    breaks_graph,
+    changes,
+    place_of_infinite_gradient,
+    place_where,
+    turns_infinite,
+)
 
 Parameters = Sequence[tuple[str, Tensor]]
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class Term:
         try:
             term = cls(component, component.build())
             _ = term.names
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(component, error)
         return term
 
@@ -56,6 +65,11 @@ class Term:
     def weight(self) -> float:
         """The factor."""
         return self.component.weight
+
+    @functools.cached_property
+    def doubts(self) -> list[str]:
+        """What was found at a close look that does not keep it from training."""
+        return []
 
     @functools.cached_property
     def foreign(self) -> bool:
@@ -85,7 +99,7 @@ class Term:
         """
         try:
             found = tuple(self.compute.terms(*handed)) if self.parts else (self.compute(*handed),)  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self.component, error)
         if self.foreign:
             for value in found:
@@ -98,23 +112,44 @@ class Term:
     def closely(self, *handed: Any) -> Sequence[Tensor]:
         """Call it, and see to it that it leaves alone what it is handed, and computes where that lies.
 
+        A penalty has to be 0 or more, with a gradient. What is only doubtful goes to `doubts`.
+
         Raises:
             ComponentError: it does not.
         """
         if not self.foreign:
             return self(*handed)
-        tensors = _named(handed)
+        tensors, generators = _named(handed), Generators()
         before = [tensor.detach().clone() for _, tensor in tensors]
+        marks = [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]
         found = self(*handed)
+        self.doubts.extend(generators.doubts(self.component))
+        own = list(self.compute.named_parameters()) if isinstance(self.compute, nn.Module) else []
+        if own:
+            text = f"its own parameters are not trained, only the model's: {', '.join(name for name, _ in own)} stay."
+            self.doubts.append(str(fault(self.component, text)))
         for (name, now), then in zip(tensors, before, strict=True):
             if not _same_bits(now.detach(), then):
                 raise self.damage(name, *handed)
+        if marks != [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]:
+            raise fault(self.component, "it changes the gradients of what it is handed, or whether there are any.")
+        if not isinstance(handed[0], Tensor):
+            self._penalizes(float(found[0].detach()), found[0].requires_grad, *handed)
         if any(value.device != tensors[0][1].device for value in found if tensors):
             raise fault(self.component, f"its value lies on {found[0].device}, its inputs on {tensors[0][1].device}.")
         if not torch.is_grad_enabled():
             torch.set_grad_enabled(True)
             raise fault(self.component, "it switches gradients off for all that follows. Use `with torch.no_grad():`.")
         return found
+
+    def _penalizes(self, value: float, moves: bool, parameters: Parameters) -> None:
+        """Raise where a penalty rewards, or has no gradient; of no weights at all it may be a plain 0."""
+        if value < -ROUNDING:
+            raise fault(self.component, f"it gives {value:.4g}: a penalty is 0 or more, of any weights.")
+        if value and not moves:
+            source = Source(self.component.entry.factory)
+            place = place_where(source, lambda: self(parameters), breaks_graph, last=True)
+            raise fault(self.component, "its value has no gradient, so that it does nothing: keep tensors.", place)
 
     def damage(self, name: str, *handed: Any) -> UserError:
         """Return the error of a loss or penalty that wrote to what it was handed."""
@@ -133,6 +168,23 @@ class Term:
             "Keep quotients, logarithms, powers and roots finite, with empty masks and large scores too."
         )
         return fault(self.component, text, self._line(lambda *tensors: turns_infinite, *handed))
+
+    def _sum(self, *handed: Any) -> Tensor:
+        return functools.reduce(torch.add, self(*handed))
+
+    def has_finite_gradient(self, inputs: Sequence[Tensor], *handed: Any) -> bool:
+        """Return whether its gradient is finite wherever its value is."""
+        value = self._sum(*handed)
+        if not value.requires_grad or not bool(torch.isfinite(value)):
+            return True
+        gradients = torch.autograd.grad(value, inputs, allow_unused=True)
+        return all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None)
+
+    def without_gradient(self, *handed: Any) -> UserError:
+        """Return the error of a term whose gradient is not finite although its value is."""
+        text = "its gradient is not finite, though its value is: a root, logarithm, quotient or power at 0?"
+        source = Source(self.component.entry.factory)
+        return fault(self.component, text, place_of_infinite_gradient(source, lambda: self._sum(*handed)))
 
     def detached(self, *handed: Any) -> UserError:
         """Return the error of a loss without a gradient."""
@@ -160,7 +212,7 @@ class Term:
         """
         try:
             self.compute.step(parameters, size)  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self.component, error)
 
 

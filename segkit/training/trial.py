@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from segkit import files, plugins
-from segkit.blame import ComponentError, blame
+from segkit.blame import ComponentError, blame, described
 from segkit.errors import UserError
 from segkit.evaluation import HEADER, Row, cells, means
 from segkit.identity import training_identity
@@ -27,6 +27,7 @@ from segkit.training.events import Event, Job
 from segkit.training.loop import Report, train
 from segkit.training.record import Record, outline
 from segkit.training.resume import restore, save_best, save_last
+from segkit.watch import Generators
 
 FLUSH_SECONDS = 0.5
 
@@ -87,7 +88,7 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     except (UserError, OSError) as error:
         yield failed(job, str(error), record)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = described(error)
         with contextlib.suppress(UserError):
             files.write_text(folder / "error.txt", traceback.format_exc())
             text += f" (traceback in {folder / 'error.txt'})"
@@ -95,8 +96,7 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # sys.exit, or an author's own that is no Exception
-        what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        yield failed(job, f"a component ended the process: {_where(error)}{what}", record)
+        yield failed(job, f"a component ended the process: {_where(error)}{described(error)}", record)
 
 
 def _where(error: BaseException) -> str:
@@ -193,16 +193,22 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
     state = parts.state
     if report.epoch == 1:
         warning = guards.dominant_term(state.first_batch)
-        if warning:
-            yield record.warn(name, warning)
+        for text in (*state.objective.doubts, *state.moves.doubts, *([warning] if warning else [])):
+            yield record.warn(name, text)
+    generators = Generators()
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
         raise UserError(guards.exploded(state, report.epoch, val_loss))
     try:
         state.schedule.step_epoch(val_loss)
-    except Exception as error:
+    except BaseException as error:
         blame([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
     found = means(rows)
+    if report.epoch == 1:
+        for text in generators.doubts(*parts.epoch_metrics):
+            yield record.warn(name, text)
+    if report.epoch == epochs and state.moves.idle and not any(row["lr"] for row in record.history):
+        yield record.warn(name, "the learning rate was 0 in every step, so that nothing was learned: see scheduler.")
     for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
             yield record.warn(name, warning)
