@@ -22,6 +22,11 @@ class ContractError(UserError):
     """What a component made is not what its slot asks for; whoever called the component adds its name and line."""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it should be: "1 case", "2 cases"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def several(mistakes: Sequence[str]) -> UserError:
     """Return mistakes, one a line, as one error; of very many the first and their number."""
     lines = list(dict.fromkeys(mistakes))

@@ -132,7 +132,7 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
     from segkit import toml
     from segkit.describe import explain
     from segkit.recipe import compose, validate
-    from segkit.study.plan import trials
+    from segkit.study.plan import size_of, trials
     from segkit.variants import check_variants
 
     document = compose(path, overlays=overlays, sets=sets)
@@ -161,7 +161,7 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
     if not (recipe.overlay or recipe.studies):
         planned = trials(recipe, document)
         variants = list(dict.fromkeys(trial.variant for trial in planned))
-        say(f"\n# {len(variants)} variant(s), {len(planned)} trial(s): {'; '.join(variants)}")
+        say(f"\n# {size_of(planned)}: {'; '.join(variants)}")
     return DONE
 
 
@@ -175,7 +175,7 @@ def schema(
     from segkit.schema import recipe_schema
 
     if out is not None:
-        files.check_target(out)
+        files.check_target(out, begins="{")
     load_plugins(plugins)
     text = json.dumps(recipe_schema(), indent=1)
     if out is None:

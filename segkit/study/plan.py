@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit import layers
+from segkit.errors import counted
 from segkit.identity import evaluation_identity, training_identity
 from segkit.recipe import Recipe
 from segkit.variants import check_variants, folders
@@ -67,4 +68,4 @@ def trials(recipe: Recipe, document: layers.Document) -> list[Trial]:
 def size_of(planned: Sequence[Trial]) -> str:
     """Return how much a study is: "2 variants, 6 trials"."""
     counts = {"variant": len({trial.variant for trial in planned}), "trial": len(planned)}
-    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
+    return ", ".join(counted(count, name) for name, count in counts.items())
