@@ -37,7 +37,7 @@ def described(error: BaseException) -> str:
     """Return "ValueError: what it says" in one line."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-    text = " ".join(str(error).split("\n\n")[0].split()).rstrip(".")
+    text = " ".join(words(error).split("\n\n")[0].split()).rstrip(".")
     if isinstance(error, UserError):
         return text
     if not text and isinstance(error, AssertionError):
@@ -47,6 +47,14 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def words(error: BaseException) -> str:
+    """Return what an exception says; "" where even that raises."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def _failing_line(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     return linecache.getline(frames[-1].filename, frames[-1].lineno or 0).strip() if frames else ""
@@ -54,7 +62,7 @@ def _failing_line(error: BaseException) -> str:
 
 def explained(error: BaseException) -> str:
     """Return what an exception says, and where that is a library's own words, what it means."""
-    meaning = next((text for words, text in MEANINGS.items() if words in str(error)), "")
+    meaning = next((text for part, text in MEANINGS.items() if part in words(error)), "")
     return described(error) + (f" ({meaning})" if meaning else "")
 
 
@@ -137,7 +145,7 @@ def _plugin_file(factory: Callable[..., Any]) -> Path | None:
 
 
 def blame(components: Component | Iterable[Component], error: BaseException) -> NoReturn:
-    """Raise the error of a component that raised; what already says who and what, and want of memory, pass.
+    """Raise the error of a component that raised; Ctrl-C, what already says who and what, and want of memory pass.
 
     Args:
         components: the component that ran, or those that may be the cause, the likeliest first. The one whose code the
@@ -147,11 +155,13 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
     Raises:
         ComponentError: with the place in the author's file.
     """
-    if isinstance(error, UserError) and not isinstance(error, ContractError):
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    chosen = list(components) if isinstance(components, Iterable) else [components]
+    if isinstance(error, UserError) and not isinstance(error, ContractError) and not _raised_by(chosen, error):
         raise error
     if type(error).__name__ in ("OutOfMemoryError", "NonFiniteError"):
         raise error
-    chosen = list(components) if isinstance(components, Iterable) else [components]
     if not chosen:
         raise error
     found = [(whole, part) for whole in chosen for part in suspects(whole)]
@@ -165,8 +175,15 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
         also = f"; or it is {', '.join(others)}" if others else ""
         raise fault(found[0][1], text + also, within=found[0][0]) from error
     if isinstance(error, ValueError | ContractError):  # what a library or segkit has against a recipe's values
-        raise fault(chosen[0], " ".join(str(error).split())) from None
+        raise fault(chosen[0], " ".join(words(error).split())) from None
     raise fault(chosen[0], text) from error
+
+
+def _raised_by(components: Iterable[Component], error: BaseException) -> bool:
+    """Return whether a line of a plugin raised, of one that is no data set: those speak to the user themselves."""
+    *_, frame = traceback.walk_tb(error.__traceback__)
+    parts = (part for whole in components for part in suspects(whole) if part.entry.registry.slot != "data")
+    return any(Source(part.entry.factory).owns(frame[0].f_code.co_filename) for part in parts)
 
 
 def _innermost(traced: list[tuple[Component, str]], error: BaseException) -> tuple[Component, str]:

@@ -115,7 +115,7 @@ class Component:
                 return self._built[0](*handed)
             made = self.build(*handed)
             wrong = registry.judge(made, *handed) if self.entry.foreign else None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self, error)
         if wrong:
             raise fault(self, wrong)

@@ -28,7 +28,7 @@ def guarded(model: Callable[[Tensor], Tensor], named: Component | None, outputs:
     def forward(image: Tensor) -> Tensor:
         try:
             scores = model(image)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(named, error)
         size = image.shape
         expected = (size[0], outputs, size[2], size[3])

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.blame import explained, signed
+from segkit.blame import explained, signed, words
 from segkit.component import Component
 from segkit.errors import UserError
 from segkit.resampling import displaces, follow_images
@@ -219,8 +219,10 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     """Apply one transform and check what it gives back."""
     try:
         done = transform(image=image, mask=bits)
-    except (Exception, SystemExit) as error:
-        text = explained(error) if isinstance(error, SystemExit) else " ".join(str(error).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        text = " ".join(words(error).split()) if isinstance(error, Exception) else explained(error)
         raise _refused(name, transform, text or type(error).__name__, error) from error
     new_image, new_bits = done["image"], done["mask"]
     for what, array in (("an image", new_image), ("masks", new_bits)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,7 +31,7 @@ def _device(name: str) -> str:
 
 
 def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    twice = next((seed for number, seed in enumerate(seeds) if seed in seeds[:number]), None)
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"{twice} is there twice: the same training would be counted as two. Give each seed once")
     return seeds

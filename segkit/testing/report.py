@@ -58,7 +58,9 @@ class Report:
         kept = library_settings()
         try:
             yield
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             self.fault(f"{what}: {explained(error)}.", self.source.of_error(error))
         finally:
             restored(self, kept)
@@ -81,7 +83,9 @@ class Report:
                 return made
             self.fault(wrong)
             return None
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if isinstance(error, UserError) and isinstance(error.__context__, ImportError):
                 self.note(f"not tried: {error}", self.source.of_error(error))
             elif self.guessed and isinstance(error, (ValueError, OSError)):

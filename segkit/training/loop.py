@@ -122,14 +122,14 @@ def train(
 def _shares(state: State, values: Sequence[Tensor]) -> list[dict[str, Any]]:
     try:
         return gradient_shares(values, state.objective)
-    except Exception as error:
+    except BaseException as error:
         blame(_involved(state), error)
 
 
 def _backward(state: State, loss: Tensor) -> None:
     try:
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-    except Exception as error:
+    except BaseException as error:
         blame(_involved(state), error)
 
 
@@ -150,7 +150,7 @@ def _step(state: State) -> None:
         optimizer.zero_grad()
         slot = "scheduler"
         state.schedule.step_batch()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         blame([state.parts[slot]] if slot in state.parts else [], error)
 
 

@@ -43,7 +43,7 @@ class Term:
         try:
             term = cls(component, component.build())
             _ = term.names
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(component, error)
         return term
 
@@ -85,7 +85,7 @@ class Term:
         """
         try:
             found = tuple(self.compute.terms(*handed)) if self.parts else (self.compute(*handed),)  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self.component, error)
         if self.foreign:
             for value in found:
@@ -160,7 +160,7 @@ class Term:
         """
         try:
             self.compute.step(parameters, size)  # type: ignore[attr-defined]
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             blame(self.component, error)
 
 

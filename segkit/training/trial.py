@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from segkit import files, plugins
-from segkit.blame import ComponentError, blame
+from segkit.blame import ComponentError, blame, described
 from segkit.errors import UserError
 from segkit.evaluation import HEADER, Row, cells, means
 from segkit.identity import training_identity
@@ -87,16 +87,19 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     except (UserError, OSError) as error:
         yield failed(job, str(error), record)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}"
+        text = described(error)
         with contextlib.suppress(UserError):
             files.write_text(folder / "error.txt", traceback.format_exc())
             text += f" (traceback in {folder / 'error.txt'})"
         yield failed(job, text, record)
-    except (KeyboardInterrupt, GeneratorExit):
+    except GeneratorExit:
+        raise
+    except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
+        with contextlib.suppress(UserError, OSError):
+            _tell(job, "interrupted", None, record)
         raise
     except BaseException as error:  # sys.exit, or an author's own that is no Exception
-        what = f"sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
-        yield failed(job, f"a component ended the process: {_where(error)}{what}", record)
+        yield failed(job, f"a component ended the process: {_where(error)}{described(error)}", record)
 
 
 def _where(error: BaseException) -> str:
@@ -124,13 +127,18 @@ def _note(job: Job, status: str, error: str | None = None) -> None:
     files.write_text(path, json.dumps(told, indent=1))
 
 
+def _tell(job: Job, status: str, error: str | None, record: Record | None) -> None:
+    """Write the status of a trial, of which something may be built."""
+    if record is not None:
+        record.write_status(status, error=error)
+    else:
+        _note(job, status, error)
+
+
 def failed(job: Job, text: str, record: Record | None = None) -> Event:
     """Note that a trial failed, and return the event that says so."""
     try:
-        if record is not None:
-            record.write_status("failed", error=text)
-        else:
-            _note(job, "failed", text)
+        _tell(job, "failed", text, record)
     except (UserError, OSError) as error:
         text = f"{text} (and its state could not be written: {error})"
     return Event(str(job.folder), "failed", text)
@@ -200,7 +208,7 @@ def _end_of_epoch(record: Record, name: str, report: Report, started: float, epo
         raise UserError(guards.exploded(state, report.epoch, val_loss))
     try:
         state.schedule.step_epoch(val_loss)
-    except Exception as error:
+    except BaseException as error:
         blame([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
     found = means(rows)
     for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
