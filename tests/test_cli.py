@@ -92,6 +92,8 @@ def test_trying_without_training(run: Run) -> None:
     assert status == 0
     assert "nothing is kept" in out
     assert not list(Path("runs").glob("*"))
+    status, out, _ = run("run", "tiny.toml", "--dry-run", "--jobs", "1", "--set", "model.unet.widths=[100000000, 9]")
+    assert (status, "model.unet: " in out, "error.txt" in out) == (1, True, False)  # its folder goes with it
     assert run("run", "tiny.toml", "--overfit", "2", "--jobs", "1")[0] == 0
     assert Path("runs/tiny-overfit-2/a/seed-1/cases.csv").is_file()
     status, out, _ = run("check", "tiny.toml")

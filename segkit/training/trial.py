@@ -49,6 +49,7 @@ def run_trial(job: Job, *, stop: Callable[[], bool]) -> Iterator[Event]:
 def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     name, folder = str(job.folder), job.run / job.folder
     record: Record | None = None
+    dry = job.limit.batches is not None  # its folder goes with it
     yield Event(name, "start")
     try:
         if job.fresh:
@@ -72,14 +73,14 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
         finally:
             parts.close()
     except guards.NonFiniteError as error:
-        where = record.save_batch(error) if record else ""
-        yield failed(job, f"{error} The batch is in {where}.", record)
+        where = f" The batch is in {record.save_batch(error)}." if record and not dry else ""
+        yield failed(job, f"{error}{where}", record)
     except torch.OutOfMemoryError:
         assert record is not None, "memory ran out before anything was built"
         yield failed(job, record.out_of_memory(), record)
     except ComponentError as error:
         kept = ""
-        if error.__cause__ is not None:
+        if error.__cause__ is not None and not dry:
             with contextlib.suppress(UserError):
                 files.write_text(folder / "error.txt", traceback.format_exc())
                 kept = f" The traceback is in {folder / 'error.txt'}."
@@ -90,7 +91,7 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
         text = described(error)
         with contextlib.suppress(UserError):
             files.write_text(folder / "error.txt", traceback.format_exc())
-            text += f" (traceback in {folder / 'error.txt'})"
+            text += "" if dry else f" (traceback in {folder / 'error.txt'})"
         yield failed(job, text, record)
     except GeneratorExit:
         raise
