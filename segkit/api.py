@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from segkit import layers, plugins
 from segkit.blame import ComponentError, suspects
 from segkit.errors import UserError, counted
+from segkit.plugin_sources import how_to_get
 from segkit.plugins import changed_plugins as changed_plugins
-from segkit.recipe import Recipe, Train, validate
+from segkit.recipe import Recipe, validate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -125,6 +127,10 @@ class Predictor:
 
         from segkit.datasets.case import Case
 
+        if not isinstance(image, np.ndarray) or image.ndim != 2 or not image.size or image.dtype.kind not in "buif":
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UserError(f"an image is a numpy array of numbers (rows, columns), one grey channel; got {got}.")
+        image = np.asarray(image)  # of a masked one, all pixels
         masks = np.zeros((len(self.channels), *image.shape), dtype=bool)
         case = Case(name="image", patient=None, image=image, masks=masks, spacing_mm=None)
         found: Prediction
@@ -151,13 +157,15 @@ def load(
 
     from segkit.training import checkpoint
     from segkit.training.assembly import build_model
+    from segkit.training.device import here
 
+    sets = list(sets)
     found = checkpoint.load(Path(path))
     meta = found.meta
     offered = [plugin for plugin in meta["plugins"] if plugin["module"] not in _loaded_modules()]
     if trust_plugins and offered:
         _trust(offered)
-    advice = "" if trust_plugins else _how_to_get(offered)
+    advice = "" if trust_plugins else how_to_get(offered)
     tree, missing = _available(meta["recipe"], str(path))
     document = layers.Document()
     document.merge(tree, layers.Source(str(path), None, Path.cwd()))
@@ -167,8 +175,14 @@ def load(
         recipe = validate(document)
     except UserError as error:
         raise UserError(f"{error}{advice}") from None
+    for flag, where, _ in map(layers.assigned, sets):
+        if not SETTABLE.match(".".join(where)):
+            raise UserError(
+                f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, transforms.eval, "
+                "train.batch_size, train.device and train.precision."
+            )
     channels = tuple(meta["channels"])
-    chosen = _device(recipe.train, device)
+    chosen = here(recipe.train, device)
     _check_sizes(recipe, channels, found.weights, str(path))
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
         model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -178,6 +192,8 @@ def load(
     )
 
 
+# of a recipe, what says something of a model that is trained
+SETTABLE = re.compile(r"(data|metrics|model|channels|drop|transforms\.eval|train\.(batch_size|device|precision))\b")
 NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "metrics", "data")
 
 
@@ -203,18 +219,6 @@ def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[st
         missing["transforms.train"] = str(error)
         kept["transforms"] = {**transforms, "train": []}
     return kept, missing
-
-
-def _device(train: Train, asked: str | None) -> Device:
-    """Return where to compute: as asked, or else where the training did, or else on what is here."""
-    from segkit.training.device import choose
-
-    for device, precision in [(asked or train.device, train.precision), (asked or "auto", "auto")]:
-        try:
-            return choose(device, precision)
-        except UserError as error:
-            why = error
-    raise why
 
 
 def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, Any], path: str) -> None:
@@ -247,18 +251,6 @@ def _trust(offered: Sequence[dict[str, Any]]) -> None:
             raise UserError("\n".join(f"plugin of the checkpoint not loaded: {failure}" for failure in failures))
 
 
-def _how_to_get(offered: Sequence[dict[str, Any]]) -> str:
-    if not offered:
-        return ""
-    lines = ["", "  The checkpoint was trained with plugins that are not installed here:"]
-    for plugin in offered:
-        size = sum(len(text.splitlines()) for text in plugin["sources"].values())
-        lines.append(f"    {plugin['origin']} ({counted(size, 'line')}, sha256 {plugin['sha256'][:12]})")
-    lines.append("  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;")
-    lines.append("  `segkit info CHECKPOINT --sources` prints what would run.")
-    return "\n".join(lines)
-
-
 def evaluate(
     path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
 ) -> list[Row]:
@@ -266,7 +258,7 @@ def evaluate(
 
     Args:
         path: a checkpoint.
-        sets: settings laid over its recipe; one under `data.` evaluates all cases of that data.
+        sets: settings laid over its recipe; one of `data` evaluates all cases of that data.
         trust_plugins: as in `load`.
         device: as in `load`.
 
@@ -276,23 +268,24 @@ def evaluate(
     from segkit.training.assembly import load_data
 
     sets = list(sets)
+    changed = {layers.assigned(assignment)[1][0] for assignment in sets}
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     for part in ("data", "metrics"):
-        if part in predictor.missing and not any(assignment.strip().startswith(part) for assignment in sets):
+        if part in predictor.missing and part not in changed:
             raise UserError(predictor.missing[part])
     dataset, _ = load_data(predictor.recipe.data)
     if dataset.channels != predictor.channels:
         raise UserError(
             f"{path}: predicts {', '.join(predictor.channels)}, but the data has {', '.join(dataset.channels)}."
         )
-    other = any(assignment.strip().startswith("data.") for assignment in sets)
     cases: Sequence[Case] = dataset.cases
-    if not other:
+    if "data" not in changed:
         by_name = {case.name: case for case in dataset.cases}
         wanted = predictor.meta["split"]["validation"]
         missing = [name for name in wanted if name not in by_name]
         if missing:
-            raise UserError(f"{path}: not in the data: {len(missing)} of its validation cases, e.g. {missing[0]}.")
+            lacking = f"{len(missing)} of its {counted(len(wanted), 'validation case')}"
+            raise UserError(f"{path}: the data lack {lacking}, e.g. {missing[0]}.")
         cases = [by_name[name] for name in wanted]
     with predictor.threads():
         rows, _ = predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)

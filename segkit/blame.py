@@ -140,7 +140,7 @@ def _plugin_file(factory: Callable[..., Any]) -> Path | None:
 
 
 def blame(components: Component | Iterable[Component], error: BaseException) -> NoReturn:
-    """Raise the error of a component that raised; what already says who and what, and want of memory, pass.
+    """Raise the error of a component that raised; Ctrl-C, what already says who and what, and want of memory pass.
 
     Args:
         components: the component that ran, or those that may be the cause, the likeliest first. The one whose code the
@@ -150,11 +150,13 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
     Raises:
         ComponentError: with the place in the author's file.
     """
-    if isinstance(error, STOPS) or (isinstance(error, UserError) and not isinstance(error, ContractError)):
+    if isinstance(error, STOPS):
+        raise error
+    chosen = list(components) if isinstance(components, Iterable) else [components]
+    if isinstance(error, UserError) and not isinstance(error, ContractError) and not _raised_by(chosen, error):
         raise error
     if type(error).__name__ in ("OutOfMemoryError", "NonFiniteError"):
         raise error
-    chosen = list(components) if isinstance(components, Iterable) else [components]
     if not chosen:
         raise error
     found = [(whole, part) for whole in chosen for part in suspects(whole)]
@@ -170,6 +172,13 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
     if isinstance(error, ValueError | ContractError):  # what a library or segkit has against a recipe's values
         raise fault(chosen[0], " ".join(said(error).split()) or described(error)) from None
     raise fault(chosen[0], text) from error
+
+
+def _raised_by(components: Iterable[Component], error: BaseException) -> bool:
+    """Return whether a line of a plugin raised, of one that is no data set: those speak to the user themselves."""
+    *_, frame = traceback.walk_tb(error.__traceback__)
+    parts = (part for whole in components for part in suspects(whole) if part.entry.registry.slot != "data")
+    return any(Source(part.entry.factory).owns(frame[0].f_code.co_filename) for part in parts)
 
 
 def _innermost(traced: list[tuple[Component, str]], error: BaseException) -> tuple[Component, str]:

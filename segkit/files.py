@@ -93,7 +93,8 @@ def _advice(path: Path, error: OSError) -> str:
         if wrong is not None:
             return f"{wrong} is {kind_of(wrong)} and no folder: choose another place"
         if path.exists():
-            return f"{kind_of(path)} is there already: choose another place"
+            other = "another file" if path.is_file() else kind_of(path)
+            return f"{other} is there already: choose another place"
     return {
         errno.ENOSPC: "the disk is full: free some space; the same command goes on from the last save",
         errno.EDQUOT: "the disk quota is used up: free some space; the same command goes on from the last save",
@@ -144,17 +145,21 @@ def _check_access(folder: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def check_target(path: Path) -> None:
-    """Raise unless a file may be written there: a new one, or in the place of a regular one.
+def check_target(path: Path, begins: str) -> None:
+    """Raise unless a file may be written there: a new one, or in the place of an empty one or one that begins so.
 
     Raises:
-        UserError: it is a folder or a device, or its folder is none.
+        UserError: it is a folder, a device or a file of another kind, or its folder is none.
     """
     with explained(path):
         if path.exists() and not path.is_file():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         if not path.name:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists():
+            with open(path, "rb") as file:
+                if file.read(len(begins)) not in (b"", begins.encode()):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     check_folder(path.parent)
 
 

@@ -8,10 +8,24 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
+
+
+def how_to_get(offered: Sequence[Mapping[str, Any]]) -> str:
+    """Return what to do about the plugins that a checkpoint carries and that are not installed; "" without any."""
+    if not offered:
+        return ""
+    lines = ["", "  The checkpoint was trained with plugins that are not installed here:"]
+    for plugin in offered:
+        size = sum(len(text.splitlines()) for text in plugin["sources"].values())
+        lines.append(f"    {plugin['origin']} ({counted(size, 'line')}, sha256 {plugin['sha256'][:12]})")
+    lines.append("  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;")
+    lines.append("  `segkit info CHECKPOINT --sources` prints what would run.")
+    return "\n".join(lines)
 
 
 def sources_of(name: str) -> dict[str, str]:

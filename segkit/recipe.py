@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,7 +31,7 @@ def _device(name: str) -> str:
 
 
 def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    twice = next((seed for number, seed in enumerate(seeds) if seed in seeds[:number]), None)
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"{twice} is there twice: the same training would be counted as two. Give each seed once")
     return seeds
@@ -102,7 +103,7 @@ class Train(Section):
         "auto"
     )
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    threads: Annotated[int, Ge(1), Lt(4097)] | Literal["auto"] = Field(
+    threads: Annotated[int, Ge(1), Le(4096)] | Literal["auto"] = Field(
         "auto",
         description="CPU threads of torch, which change the last bits; auto is settled once a study, for all trials.",
     )
@@ -261,17 +262,20 @@ def mistakes(error: ValidationError, document: layers.Document) -> list[str]:
 
 
 def _strangers(document: layers.Document) -> dict[str, str]:
-    """Return a line for each file that is TOML, but of something else: none of its tables is one of a recipe."""
+    """Return a line for each file that is TOML, but of something else: it extends none, and has no table of one."""
     tables: dict[str, set[str]] = {}
+    texts: dict[str, str] = {}
     for path, source in document.origins.items():
         if source.text is not None:
             tables.setdefault(source.name, set()).add(path[0])
+            texts[source.name] = source.text
     known = list(Recipe.model_fields)
     return {
-        name: f"{name}: no recipe: it holds {shortened(', '.join(sorted(own)))}. A recipe has tables such as data, "
-        "model, loss, train and study."
+        name: f"{name}: no recipe: it holds {shortened(', '.join(map(toml.key, sorted(own))))}. A recipe has tables "
+        "such as data, model, loss, train and study."
         for name, own in tables.items()
         if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MOST])
+        and not toml.line_of(texts[name], ("extends",))
     }
 
 

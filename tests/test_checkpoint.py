@@ -125,7 +125,7 @@ def test_files_of_another_kind(run: Path, tmp_path: Path) -> None:
     refused(tmp_path / "foreign.safetensors", "not written by segkit")
     refused(tmp_path / "nothing.safetensors", "no such checkpoint")
     (tmp_path / "folder").mkdir()
-    refused(tmp_path / "folder", "no file")
+    refused(tmp_path / "folder", "a folder")
 
 
 @pytest.mark.parametrize("length", [2**63, 2**32, 10**6])

@@ -20,6 +20,7 @@ import pytest
 import segkit
 from segkit import toml
 from segkit.cli import main
+from segkit.errors import UserError
 from segkit.recipe import Recipe
 from tests.small import BASE
 
@@ -93,6 +94,8 @@ def test_trying_without_training(run: Run) -> None:
     assert status == 0
     assert "nothing is kept" in out
     assert not list(Path("runs").glob("*"))
+    status, out, _ = run("run", "tiny.toml", "--dry-run", "--jobs", "1", "--set", "model.unet.widths=[100000000, 9]")
+    assert (status, "model.unet: " in out, "error.txt" in out) == (1, True, False)  # its folder goes with it
     assert run("run", "tiny.toml", "--overfit", "2", "--jobs", "1")[0] == 0
     assert Path("runs/tiny-overfit-2/a/seed-1/cases.csv").is_file()
     status, out, _ = run("check", "tiny.toml")
@@ -152,7 +155,7 @@ def test_a_schema_for_editors(run: Run) -> None:
         (["fly"], "No such command 'fly'"),
         (["eval", "tiny.toml"], "tiny.toml: damaged or no checkpoint"),
         (["eval", "nowhere.safetensors"], "nowhere.safetensors: no such checkpoint"),
-        (["info", "."], ".: no file"),
+        (["info", "."], ".: a folder. A checkpoint is a file such as"),
         (["report", "."], ".: no run folder (it has no recipe.toml)"),
         (["check", "nowhere"], "nowhere: no such file or folder"),
         (["show", "dise"], "no component or recipe is called 'dise'. Did you mean 'dice'?"),
@@ -286,6 +289,46 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     status, _, err = run("predict", CHECKPOINT, "scan.nii.gz")
     assert status == 2
     assert err.startswith("error: scan.nii.gz: a NIfTI volume; this version reads 2-D images (PNG, TIFF, JPEG, BMP, DI")
+
+
+def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_no_effect(run: Run) -> None:
+    assert run("run", "tiny.toml", "--jobs", "1", "--set", "train.epochs=1")[0] == 0
+    Path("some").mkdir()
+    grey = np.random.default_rng(1).integers(0, 255, (30, 20), dtype=np.uint8)
+    cv2.imwrite("some/1.png", grey)
+    cv2.imwrite("some/2.png", np.stack([grey, grey // 2, grey // 3], axis=-1))
+    status, out, err = run("predict", CHECKPOINT, "some", "some/1.png", "./some", "--out", "found")
+    assert (status, len(out.splitlines())) == (0, 2)  # each image once, however it is named
+    assert err.startswith("note: 1 coloured image(s) turned into grey")
+    for words in (["some"], ["some/1.png"], ["some/../some/2.png"]):
+        status, _, err = run("predict", CHECKPOINT, *words, "--out", "./some")
+        assert (status, err.partition(":")[2].startswith(" --out some: the images are there")) == (2, True)
+    assert len(list(Path("some").iterdir())) == 2
+    assert run("predict", CHECKPOINT, "/dev/null", "/dev/zero")[2].splitlines()[0] == (
+        "error: 2 of 2 images could not be read:"
+    )
+    kept = Path(CHECKPOINT).read_bytes(), Path("tiny.toml").read_bytes()
+    for name in (CHECKPOINT, "tiny.toml"):
+        for command in (["eval", CHECKPOINT, "--csv", name], ["schema", "--out", name]):
+            status, _, err = run(*command)
+            assert (status, err) == (
+                2, f"error: {name}: cannot be written: another file is there already: choose another place.\n",
+            )  # fmt: skip
+    assert kept == (Path(CHECKPOINT).read_bytes(), Path("tiny.toml").read_bytes())
+    assert run("eval", "runs/tiny")[2] == f"error: runs/tiny: a folder. A checkpoint is a file such as {CHECKPOINT}.\n"
+    assert run("eval", CHECKPOINT, "--device", "cpuu")[2].startswith("error: device: must be")
+    for useless in ("train.epochs=3", "split.validation=0.5", "study.seeds=[1]", 'loss="dice"', "transforms.train=[]"):
+        status, _, err = run("eval", CHECKPOINT, "--set", useless)
+        assert (status, err.startswith(f"error: --set {useless}: has no effect, the training is over.")) == (2, True)
+    other = [
+        run("eval", CHECKPOINT, "--set", f"data{words}")[1] for words in (". discs.patients=2", "={discs={patients=2}}")
+    ]
+    assert other == [run("eval", CHECKPOINT, "--set", "data.discs.patients=2")[1]] * 2
+    for image in ([[1.0]], np.zeros((4, 4, 3)), np.zeros((0, 4)), np.zeros((4, 4), complex), np.array([["a"]])):
+        with pytest.raises(
+            UserError, match=r"an image is a numpy array of numbers \(rows, columns\), one grey channel; got"
+        ):
+            segkit.load(CHECKPOINT).predict(image)  # type: ignore[arg-type]
 
 
 def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:

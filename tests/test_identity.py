@@ -341,6 +341,16 @@ def test_a_trial_whose_process_ended_without_a_word_is_told(monkeypatch: pytest.
     assert any("its process ended without a word" in text for text in texts)
 
 
+def test_a_trial_that_was_stopped_at_once_is_told_as_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*handed: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segkit.training.trial.train", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run(ONE)
+    assert status()["status"] == "interrupted"
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.3, 1.0])
 def test_sigterm_to_the_group_while_trials_start_is_an_interruption(delay: float) -> None:
     Path("one.toml").write_text(toml.dumps(BASE | PHANTOM | TWO | {"train": BASE["train"] | {"epochs": 2000}}))

@@ -134,6 +134,36 @@ check: it calls sys.exit(0)
 run: it calls sys.exit(0)
 @raise SystemExit(0)
 
+=== loss raises what is no exception
+loss
+check: Own
+run: Own
+class Own(BaseException):
+    def __str__(self):
+        raise RuntimeError("no words")
+@raise Own
+
+=== loss raises GeneratorExit
+loss
+check: GeneratorExit
+run: GeneratorExit
+@raise GeneratorExit
+
+=== loss raises an error of the user's
+loss
+check: mine
+run: mine
+@raise segkit.UserError("mine")
+
+=== transform raises what is no exception
+transform
+check: CancelledError: stopped
+run: CancelledError: stopped
+class Bad(albumentations.ImageOnlyTransform):
+    def apply(self, image, **parameters):
+@        raise __import__("asyncio").CancelledError("stopped")
+return Bad(p=1)
+
 === loss seeds torch
 loss
 check: it seeds torch's global random generator

@@ -14,8 +14,10 @@ import segkit
 from segkit import files, toml
 from segkit.errors import UserError, counted
 from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
+from segkit.locks import is_locked
 from segkit.recipe import Recipe
 from segkit.testing.findings import Finding
+from segkit.training.events import ENDED
 
 NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.safetensors")
 
@@ -46,7 +48,10 @@ def _trial(folder: Path, evaluate: bool) -> Iterator[Finding]:
     status = _json(folder / "trial.json")
     if status.get("status") != "finished":
         said = f": {status['error']}" if status.get("error") else ""
-        yield Finding("note", f"is {status.get('status')}{said}. `segkit run` goes on with it.", str(folder))
+        state = f"is {status.get('status')}{said}"
+        if status.get("status") == "running" and not is_locked(folder.parents[1]):
+            state = ENDED
+        yield Finding("note", f"{state.rstrip('.')}. `segkit run` goes on with it.", str(folder))
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing and status.get("status") == "finished":
         yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it anew.", str(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os.path import dirname, realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -49,10 +50,11 @@ def evaluate(
 ) -> int:
     """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
     from segkit import api, files
+    from segkit.evaluation import HEADER
     from segkit.training.trial import write_cases
 
     if csv_file:
-        files.check_target(csv_file)
+        files.check_target(csv_file, begins=",".join(HEADER))
     _prepare(path, plugins)
     rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
@@ -126,42 +128,46 @@ def predict(
     import numpy as np
 
     from segkit import api, files
-    from segkit.datasets.images import find_images, read_image
-    from segkit.errors import UserError
+    from segkit.datasets.image_folder import COLOURED
+    from segkit.datasets.images import find_images, read_picture
+    from segkit.datasets.reading import shortened
+    from segkit.errors import UserError, counted
     from segkit.overlay import draw_overlay
     from segkit.training.batches import to_uint8
+    from segkit.variants import folders
 
-    found, left_out = find_images(images)
+    found, notes = find_images(images)
+    if realpath(out) in {dirname(realpath(image)) for image in found}:
+        raise UserError(f"--out {out}: the images are there, and masks would lie among them. Choose another folder.")
     _prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
     files.make_folder(out)
+    ends = folders(f"-{name}" for name in ("overlay", *predictor.channels))  # no channel takes the overlay's
     unread: list[str] = []
+    coloured: list[str] = []
     for image in found:
         try:
-            pixels = read_image(image)
+            picture = read_picture(image)
         except UserError as error:
             unread.append(str(error))
             continue
-        mask = np.asarray(predictor.segment(pixels), bool)
-        pictures = {
-            f"{image.stem}-{name}.png": part.astype(np.uint8) * 255
-            for name, part in zip(predictor.channels, mask, strict=True)
-        }
-        picture = draw_overlay(to_uint8(pixels), np.zeros_like(mask), mask)
-        pictures[f"{image.stem}-overlay.png"] = np.ascontiguousarray(picture[..., ::-1])
-        for name, content in pictures.items():
-            files.write_bytes(out / name, cv2.imencode(".png", content)[1].tobytes())
-        sizes = ", ".join(
-            f"{name} {counted(int(part.sum()), 'pixel')}" for name, part in zip(predictor.channels, mask, strict=True)
-        )
-        say(f"{image}: {sizes} -> {out / image.stem}-*.png")
-    for line in left_out:
+        coloured += [image.name] if picture.coloured else []
+        mask = np.asarray(predictor.segment(picture.pixels), bool)
+        drawn = draw_overlay(to_uint8(picture.pixels), np.zeros_like(mask), mask)
+        made = {"-overlay": np.ascontiguousarray(drawn[..., ::-1])}
+        channels = list(zip(predictor.channels, mask, strict=True))
+        made |= {ends[f"-{name}"]: part.astype(np.uint8) * 255 for name, part in channels}
+        for end, content in made.items():
+            files.write_bytes(out / f"{image.stem}{end}.png", cv2.imencode(".png", content)[1].tobytes())
+        sizes = (f"{name} {counted(part.sum(), 'pixel')}" for name, part in channels)
+        say(f"{image}: {', '.join(sizes)} -> {out / image.stem}-*.png")
+    notes += [f"{len(coloured)} {COLOURED}: {shortened(coloured)}."] if coloured else []
+    for line in notes:
         say(f"note: {line}", err=True)
     if unread:
-        done = f"{len(unread)} of {len(found)} images could not be read" if len(found) > 1 else ""
-        raise UserError(
-            "\n".join([f"{done}; the others are done:", *(f"  {line}" for line in unread)] if done else unread)
-        )
+        done = "; the others are done" if len(unread) < len(found) else ""
+        told = f"{len(unread)} of {len(found)} images could not be read{done}:"
+        raise UserError("\n".join([told, *(f"  {line}" for line in unread)] if len(found) > 1 else unread))
     return DONE
 
 
@@ -173,6 +179,7 @@ def info(
 ) -> int:
     """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
     from segkit import toml
+    from segkit.errors import counted
     from segkit.identity import TRAINING_NUMBER, older
     from segkit.training.checkpoint import read_meta
 
@@ -195,7 +202,7 @@ def info(
         + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
     )
     compiled = ", compiled" if meta["compile"] else ""
-    threads = f"{counted(meta['threads'], 'CPU thread')}"
+    threads = counted(meta["threads"], "CPU thread")
     say(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
     if meta["training_number"] != TRAINING_NUMBER:
         say(f"beware:     {older(meta['training_number'])}")

@@ -63,8 +63,10 @@ def list_(
         width = max((len(entry.name) for entry in entries), default=0)
         for entry in entries:
             origin = "" if entry.origin == "segkit" else f"  ({entry.origin})"
-            room = max(columns - width - len(origin) - 4, 24)
-            say(f"  {entry.name:<{width}}  {_fitted(entry.summary, room)}{origin}")
+            room = columns - width - 4
+            if room - len(origin) < 24:
+                origin = ""  # `show` tells it
+            say(f"  {entry.name:<{width}}  {_fitted(entry.summary, max(room - len(origin), 24))}{origin}")
     return DONE
 
 
@@ -177,7 +179,7 @@ def schema(
     from segkit.schema import recipe_schema
 
     if out is not None:
-        files.check_target(out)
+        files.check_target(out, begins="{")
     load_plugins(plugins)
     text = json.dumps(recipe_schema(), indent=1)
     if out is None:

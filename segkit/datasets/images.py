@@ -169,6 +169,7 @@ def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
             notes.append(f"{path}: {counted(len(others), 'other file')} left out, no image: {shortened(others)}.")
         images += chosen
     names: dict[str, Path] = {}
+    images = list({os.path.realpath(image): image for image in reversed(images)}.values())[::-1]  # the same one once
     for image in images:
         other = names.setdefault(image.stem, image)
         if other is not image:

@@ -15,6 +15,7 @@ from segkit.recipe import Recipe
 from segkit.study.hardware import REMEDY
 from segkit.study.plan import Trial
 from segkit.training import checkpoint
+from segkit.training.events import ENDED
 
 RESULTS = ("metrics.csv", "cases.csv", "best.safetensors")
 
@@ -86,7 +87,7 @@ def look(run: Path, trial: Trial, *, mix: bool) -> Found:
 def _ended(status: dict[str, Any]) -> str:
     if status.get("status") != "running":
         return ""
-    return "its process ended without a word (killed, out of memory, or a crash in native code); goes on from its save"
+    return f"its process {ENDED}; goes on from its last save"
 
 
 def _as_trained(folder: Path, trial: Trial) -> Trial:

@@ -15,6 +15,7 @@ from segkit.study.prose import listed
 from segkit.study.reading import DAMAGED, FINISHED, Planned, TrialRecord
 from segkit.study.scores import Scores
 from segkit.study.verdicts import Measure, Result
+from segkit.training.events import ENDED
 
 
 def unfinished(trial: TrialRecord, live: bool) -> str:
@@ -29,10 +30,7 @@ def unfinished(trial: TrialRecord, live: bool) -> str:
     if trial.status == "missing":
         return f"{trial.name}: not started"
     if trial.status == "running" and not live:
-        return (
-            f"{trial.name}: ended without a word (killed, out of memory, or a crash inside native code), {done} of "
-            f"{_epochs(epochs)} done; `segkit run` goes on with it"
-        )
+        return f"{trial.name}: {ENDED}, {done} of {_epochs(epochs)} done; `segkit run` goes on with it"
     return f"{trial.name}: {trial.status}, {done} of {_epochs(epochs)} done"
 
 

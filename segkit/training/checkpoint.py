@@ -156,7 +156,8 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise UserError(f"{path}: no file. A checkpoint is a file such as best.safetensors.")
+            known = [*path.glob("best.safetensors"), *sorted(path.glob("*/*/best.safetensors")), "best.safetensors"]
+            raise UserError(f"{path}: {files.kind_of(path)}. A checkpoint is a file such as {known[0]}.")
         with open(path, "rb") as file:
             start = file.read(8)
             if len(start) < 8:

@@ -63,6 +63,20 @@ def choose(device: str, precision: str) -> Device:
     return Device(chosen, *_precision(chosen, precision, why))
 
 
+def here(train: Train, asked: str | None) -> Device:
+    """Return where to compute with a trained model: as asked, or else where it was trained, or else on what is here.
+
+    Raises:
+        UserError: the machine does not have what was asked for.
+    """
+    for device, precision in [(asked or train.device, train.precision), (asked or "auto", "auto")]:
+        try:
+            return choose(device, precision)
+        except UserError as error:
+            why = str(error)
+    raise UserError(why.replace("train.device", "device") if asked else why)
+
+
 def _device(name: str) -> tuple[torch.device, str]:
     if name == "auto":
         if torch.cuda.is_available():

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 Kind = Literal["start", "log", "warning", "step", "epoch", "finished", "failed", "interrupted", "skipped", "reused"]
 
+# of a trial that says "running" while nothing runs
+ENDED = "ended without a word (killed, out of memory, or a crash inside native code)"
+
 
 @dataclass(frozen=True)
 class Event:

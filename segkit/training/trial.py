@@ -50,6 +50,7 @@ def run_trial(job: Job, *, stop: Callable[[], bool]) -> Iterator[Event]:
 def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
     name, folder = str(job.folder), job.run / job.folder
     record: Record | None = None
+    dry = job.limit.batches is not None  # its folder goes with it
     yield Event(name, "start")
     try:
         if job.fresh:
@@ -73,14 +74,14 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
         finally:
             parts.close()
     except guards.NonFiniteError as error:
-        where = record.save_batch(error) if record else ""
-        yield failed(job, f"{error} The batch is in {where}.", record)
+        where = f" The batch is in {record.save_batch(error)}." if record and not dry else ""
+        yield failed(job, f"{error}{where}", record)
     except torch.OutOfMemoryError:
         assert record is not None, "memory ran out before anything was built"
         yield failed(job, record.out_of_memory(), record)
     except ComponentError as error:
         kept = ""
-        if error.__cause__ is not None:
+        if error.__cause__ is not None and not dry:
             with contextlib.suppress(UserError):
                 files.write_text(folder / "error.txt", traceback.format_exc())
                 kept = f" The traceback is in {folder / 'error.txt'}."
@@ -91,9 +92,13 @@ def _run(job: Job, stop: Callable[[], bool]) -> Iterator[Event]:
         text = described(error)
         with contextlib.suppress(UserError):
             files.write_text(folder / "error.txt", traceback.format_exc())
-            text += f" (traceback in {folder / 'error.txt'})"
+            text += "" if dry else f" (traceback in {folder / 'error.txt'})"
         yield failed(job, text, record)
-    except (KeyboardInterrupt, GeneratorExit):
+    except GeneratorExit:
+        raise
+    except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
+        with contextlib.suppress(UserError, OSError):
+            _tell(job, "interrupted", None, record)
         raise
     except BaseException as error:  # sys.exit, or an author's own that is no Exception
         yield failed(job, f"a component ended the process: {_where(error)}{described(error)}", record)
@@ -124,13 +129,18 @@ def _note(job: Job, status: str, error: str | None = None) -> None:
     files.write_text(path, json.dumps(told, indent=1))
 
 
+def _tell(job: Job, status: str, error: str | None, record: Record | None) -> None:
+    """Write the status of a trial, of which something may be built."""
+    if record is not None:
+        record.write_status(status, error=error)
+    else:
+        _note(job, status, error)
+
+
 def failed(job: Job, text: str, record: Record | None = None) -> Event:
     """Note that a trial failed, and return the event that says so."""
     try:
-        if record is not None:
-            record.write_status("failed", error=text)
-        else:
-            _note(job, "failed", text)
+        _tell(job, "failed", text, record)
     except (UserError, OSError) as error:
         text = f"{text} (and its state could not be written: {error})"
     return Event(str(job.folder), "failed", text)
