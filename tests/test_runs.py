@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from segkit import UserError, files, toml
 from segkit.study import executor, figures, hardware, runs
 from segkit.training import checkpoint
 from segkit.training.events import Event
+from tests import small
 from tests.small import BASE
 
 KEPT = ("cases.csv", "best.safetensors")
@@ -111,6 +113,27 @@ def test_a_changed_recipe_is_refused_with_the_keys_until_fresh() -> None:
     status.write_text(json.dumps(told | {"plugins": {"training": ["of another source"], "evaluation": []}}))
     with pytest.raises(UserError, match="holds another trial: the source of a plugin it uses has changed"):
         run(path, "optimizer.Adam.lr=0.03")
+
+
+def test_trials_of_other_data_are_neither_reused_nor_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = write("one.toml", TWO)
+    assert run(one) == {"a/seed-1": "finished", "b/seed-1": "finished"}
+    monkeypatch.setattr(small, "BACKGROUND", 310)  # the same recipe, the images corrected since
+    assert set(run(write("two.toml", TWO)).values()) == {"finished"}
+    shutil.rmtree("runs/one/b")
+    before = sorted(Path("runs/one").rglob("*"))
+    with pytest.raises(UserError, match=r"^runs/one/a/seed-1: the data have changed since it was trained .*--fresh"):
+        run(one)
+    assert sorted(Path("runs/one").rglob("*")) == before
+    assert run(one, fresh=True) == {"a/seed-1": "reused", "b/seed-1": "reused"}
+
+
+def test_what_holds_for_many_trials_is_told_once() -> None:
+    one = write("one.toml", TWO)
+    run(one)
+    told = r"^runs/one/a/seed-1 and 1 more: holds another trial: optimizer\.Adam\.b[^\n]*$"
+    with pytest.raises(UserError, match=told):
+        run(one, "optimizer.Adam.betas=[0.5,0.9]")
 
 
 def test_more_epochs_go_on_where_the_trial_ended() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -84,6 +84,43 @@ def look(run: Path, trial: Trial, *, mix: bool) -> Found:
     return Found(trial, "finished")
 
 
+def on_data(run: Path, found: Found, fingerprint: str | None) -> Found:
+    """Return what a run folder holds of a trial whose data are read by now: another trial, if it saw other data.
+
+    Args:
+        run: the run folder.
+        found: what `look` returned.
+        fingerprint: of the data as they are; None where they were not read.
+    """
+    folder = run / found.trial.folder
+    before = _seen(read_status(folder) or {})
+    if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
+        return found
+    return Found(
+        found.trial, "other", f"{folder}: the data have changed since it was trained (their fingerprint differs), and "
+        "a study compares trials of the same data. Restore the data, train anew with --fresh, or choose another run "
+        "folder with --name.",
+    )  # fmt: skip
+
+
+def refuse_others(looked: Sequence[Found]) -> None:
+    """Raise if a run folder holds other trials than planned; one line for all of which the same is true."""
+    texts: dict[str, list[str]] = {}
+    for found in looked:
+        if found.state == "other":
+            place, _, text = found.why.partition(": ")
+            texts.setdefault(text, []).append(place)
+    if texts:
+        more = {text: f" and {len(places) - 1:,} more" if len(places) > 1 else "" for text, places in texts.items()}
+        raise UserError("\n".join(f"{places[0]}{more[text]}: {text}" for text, places in texts.items()))
+
+
+def _seen(status: Mapping[str, Any]) -> str | None:
+    """Return the fingerprint of the data that a trial saw, None where it does not say."""
+    data = status.get("data")
+    return data.get("fingerprint") if isinstance(data, dict) else None
+
+
 def _ended(status: dict[str, Any]) -> str:
     if status.get("status") != "running":
         return ""
@@ -131,8 +168,13 @@ def _is_whole(path: Path) -> bool:
         return file.read() == b"\n" if path.suffix == ".csv" else size > 0
 
 
-def finished_elsewhere(run: Path, wanted: Container[str]) -> dict[str, Path]:
-    """Return the finished and whole trials of the run folders beside this one, by the wanted training identities."""
+def finished_elsewhere(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
+    """Return the finished and whole trials of the run folders beside this one, by their training identities.
+
+    Args:
+        run: the run folder.
+        wanted: the training identities to look for, each with the fingerprint of the data to be trained on.
+    """
     index: dict[str, Path] = {}
     for path in sorted(run.parent.glob("*/*/*/trial.json")):
         if path.is_relative_to(run) or any(part.startswith(".") for part in path.relative_to(run.parent).parts):
@@ -145,7 +187,9 @@ def finished_elsewhere(run: Path, wanted: Container[str]) -> dict[str, Path]:
         identity = str(status.get("identity"))
         if identity not in wanted and status.get("versions", {}).get("segkit") != segkit.__version__:
             identity, _ = stored_identities(path.parent, status)
-        if identity in wanted and identity not in index and _is_sound(path.parent):
+        if identity not in wanted or identity in index or wanted[identity] is None:
+            continue
+        if _seen(status) == wanted[identity] and _is_sound(path.parent):
             index[identity] = path.parent
     return index
 

@@ -3,42 +3,66 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from segkit.errors import UserError
 from segkit.recipe import Recipe
 
 
-def check(recipes: Sequence[Recipe], *, keep: bool) -> None:
-    """Raise what is wrong with the data of any of the recipes before one of them is trained.
+def data_of(recipe: Recipe) -> str:
+    """Return a key of what a recipe says of its data."""
+    return json.dumps(recipe.dump()["data"], sort_keys=True)
+
+
+def fingerprints(recipes: Sequence[Recipe]) -> tuple[dict[str, str], list[str]]:
+    """Read the data of recipes as they are now; return their fingerprints by `data_of`, and every mistake once.
 
     Whatever is found here is the user's input, a plugin that gives no data included: nothing begins. What only a
     trial can tell, it tells itself, and fails.
+    """
+    if not recipes:
+        return {}, []
+    from segkit.training import assembly
+
+    assembly.release_data()  # what lay on the disk at the last study of this process
+    found: dict[str, str] = {}
+    mistakes: dict[str, None] = {}  # a set that keeps its order
+    seen: set[str] = set()
+    for recipe in recipes:
+        tree = recipe.dump()
+        key = json.dumps([tree["data"], tree["split"], tree["channels"]])
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            found[data_of(recipe)] = assembly.check_data(recipe)
+        except (UserError, OSError) as error:
+            mistakes[str(error)] = None
+        except Exception:
+            continue
+    return found, list(mistakes)
+
+
+def check(recipes: Sequence[Recipe], mistakes: Iterable[str], *, keep: bool) -> None:
+    """Raise what is wrong with any recipe before one of them is trained.
 
     Args:
         recipes: of the trials that are to be trained.
+        mistakes: what `fingerprints` found.
         keep: leave the data in memory, for trials in this process.
 
     Raises:
         UserError: data, split or device cannot be had as a recipe says; every mistake once.
     """
-    from segkit.training import assembly
+    from segkit.training import assembly, device
 
-    mistakes: dict[str, None] = {}  # a set that keeps its order
-    seen: set[str] = set()
-    for recipe in recipes:
-        tree = recipe.dump()
-        key = json.dumps([tree["data"], tree["split"], tree["channels"], recipe.train.device, recipe.train.precision])
-        if key in seen:
-            continue
-        seen.add(key)
+    found = dict.fromkeys(mistakes)
+    for name, precision in dict.fromkeys((recipe.train.device, recipe.train.precision) for recipe in recipes):
         try:
-            assembly.check_inputs(recipe)
-        except (UserError, OSError) as error:
-            mistakes[str(error)] = None
-        except Exception:
-            continue
+            device.choose(name, precision)
+        except UserError as error:
+            found[str(error)] = None
     if not keep:
         assembly.release_data()
-    if mistakes:
-        raise UserError("\n".join(mistakes))
+    if found:
+        raise UserError("\n".join(found))

@@ -17,7 +17,7 @@ from segkit.identity import stored_identities
 from segkit.locks import Lock
 from segkit.recipe import Recipe, compose, validate
 from segkit.study import executor, hardware, inputs
-from segkit.study.folders import finished_elsewhere, look
+from segkit.study.folders import finished_elsewhere, look, on_data, refuse_others
 from segkit.study.plan import Trial, size_of, trials
 from segkit.training.events import Event, Job, Limit
 from segkit.variants import slug
@@ -192,27 +192,30 @@ class StudyRun:
         known = {} if fresh else hardware.recorded(self.folder)
         self.recipe, self.planned, side_by_side = hardware.settle(self.recipe, self.planned, known, jobs, mix=mix)
         looked = [look(self.folder, trial, mix=mix) for trial in self.planned]
-        refused = [found.why for found in looked if found.state == "other" and not fresh]
-        if refused:
-            raise UserError("\n".join(refused))
+        refuse_others([] if fresh else looked)
         self.planned = [found.trial for found in looked]
+        left = [found.trial.recipe for found in looked if fresh or found.state != "finished"]
+        printed, mistakes = inputs.fingerprints(left)
+        looked = [on_data(self.folder, found, printed.get(inputs.data_of(found.trial.recipe))) for found in looked]
+        refuse_others([] if fresh else looked)
         missing = [found for found in looked if found.state != "finished"]
-        wanted = {found.trial.identity for found in missing if found.state in ("new", "lost", "other")}
+        anew = [found.trial for found in missing if found.state in ("new", "lost", "other")]
+        wanted = {trial.identity: printed.get(inputs.data_of(trial.recipe)) for trial in anew}
         index = {} if self.limit.overfit else finished_elsewhere(self.folder, wanted)
         first = {found.trial.identity: found.trial for found in reversed(missing)}
         copied = [found.trial for found in missing if found.trial.identity in index]
         twins = [f.trial for f in missing if first[f.trial.identity] is not f.trial and f.trial not in copied]
         work = [found for found in missing if found.trial not in copied and found.trial not in twins]
         if work:
-            inputs.check([found.trial.recipe for found in work], keep=side_by_side == 1)
+            inputs.check([found.trial.recipe for found in work], mistakes, keep=side_by_side == 1)
         self._write_recipe()  # what was refused leaves no trace
         for found in looked:
             if found.state == "finished":
                 yield Event(str(found.trial.folder), "skipped", "already finished")
             elif found.why and found in work and found.state != "other":
                 yield Event(str(found.trial.folder), "log", f"[{found.trial.folder}] {found.why}")
-        anew = ("failed", "lost", "other") if fresh else ("lost",)
-        jobs_left = [self._job(found.trial, fresh=found.state in anew) for found in work]
+        cleared = ("failed", "lost", "other") if fresh else ("lost",)
+        jobs_left = [self._job(found.trial, fresh=found.state in cleared) for found in work]
         for trial in copied:
             yield from self._reuse(trial, index[trial.identity], jobs_left)
         yield from executor.execute(jobs_left, side_by_side=side_by_side, fail_fast=fail_fast)

@@ -106,14 +106,13 @@ def build_model(recipe: Recipe, channels: int) -> nn.Module:
     return model
 
 
-def check_inputs(recipe: Recipe) -> None:
-    """Read the data, split them and look for the device: what only they can tell of a recipe.
+def check_data(recipe: Recipe) -> str:
+    """Read the data and split them: what only they can tell of a recipe; return their fingerprint.
 
     Raises:
-        UserError: data, split or device cannot be had as the recipe says.
+        UserError: data or split cannot be had as the recipe says.
     """
-    choose(recipe.train.device, recipe.train.precision)
-    _divided(recipe)
+    return _divided(recipe)[1]
 
 
 def _divided(recipe: Recipe) -> tuple[Dataset, str, Split]:
