@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from segkit.component import Component, Entry
 
 LONGEST = 300
-STOPS = (KeyboardInterrupt, GeneratorExit)  # nobody's fault
 MEANINGS = {  # of torch's and numpy's own words, what to look for
     "Sizes of tensors must match except in dimension": "two tensors that are joined differ in height or width",
     "shapes cannot be multiplied": "a linear layer is made for one size of image, and is handed another",
@@ -150,7 +149,7 @@ def blame(components: Component | Iterable[Component], error: BaseException) -> 
     Raises:
         ComponentError: with the place in the author's file.
     """
-    if isinstance(error, STOPS):
+    if isinstance(error, KeyboardInterrupt):
         raise error
     chosen = list(components) if isinstance(components, Iterable) else [components]
     if isinstance(error, UserError) and not isinstance(error, ContractError) and not _raised_by(chosen, error):

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.blame import STOPS, explained, signed
+from segkit.blame import explained, signed
 from segkit.component import Component
 from segkit.errors import UserError, said
 from segkit.resampling import displaces, follow_images
@@ -221,7 +221,7 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     try:
         done = transform(image=image, mask=bits)
     except BaseException as error:
-        if isinstance(error, STOPS):
+        if isinstance(error, KeyboardInterrupt):
             raise
         text = explained(error) if not isinstance(error, Exception) else " ".join(said(error).split())
         raise _refused(name, transform, text or type(error).__name__, error) from error

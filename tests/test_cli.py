@@ -299,7 +299,7 @@ def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_n
     cv2.imwrite("some/2.png", np.stack([grey, grey // 2, grey // 3], axis=-1))
     status, out, err = run("predict", CHECKPOINT, "some", "some/1.png", "./some", "--out", "found")
     assert (status, len(out.splitlines())) == (0, 2)  # each image once, however it is named
-    assert err.startswith("note: 1 coloured image(s) turned into grey")
+    assert err.startswith("note: 1 coloured image turned into grey")
     for words in (["some"], ["some/1.png"], ["some/../some/2.png"]):
         status, _, err = run("predict", CHECKPOINT, *words, "--out", "./some")
         assert (status, err.partition(":")[2].startswith(" --out some: the images are there")) == (2, True)

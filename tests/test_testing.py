@@ -143,7 +143,12 @@ class Uphill(torch.optim.SGD):
     """Climbs."""
 
     def __init__(self, parameters: Any, *, rate: Positive = 0.01) -> None:
-        super().__init__(parameters, lr=rate, maximize=True)
+        super().__init__(parameters, lr=rate)
+
+    def step(self, closure: Any = None) -> Any:
+        for weight in self.param_groups[0]["params"]:
+            weight.grad.neg_()
+        return super().step(closure)
 
 
 class Forgetful(torch.optim.SGD):

@@ -14,7 +14,7 @@ return (logits.sigmoid() - target).square().mean((1, 2, 3))
 loss
 check: it gives a float, no tensor
 run: it gives a float, no tensor
-return float((logits.sigmoid() - target).square().mean())
+return float((logits.sigmoid() - target).square().mean().detach())
 
 === loss list
 loss

@@ -31,9 +31,9 @@ DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, interrupts.STATUS
 # what the parser of options says of a number, and what is said in its place
 PLAINER = {
     r"Input should be a valid integer.*": "must be a whole number",
-    r"'.*' is not a valid int\w*\.?": "must be a whole number",
+    r"(?<=: )'.*' is not a valid int.*": "must be a whole number",
     r"Input should be greater than or equal to (\d+).*": r"must be \1 or more",
-    r".* is not in the range x>=(\d+)\.?": r"must be \1 or more",
+    r"(?<=: ).* is not in the range x>=(\d+)\.?": r"must be \1 or more",
 }
 
 

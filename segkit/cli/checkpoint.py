@@ -131,7 +131,7 @@ def predict(
     from segkit.datasets.image_folder import COLOURED
     from segkit.datasets.images import find_images, read_picture
     from segkit.datasets.reading import shortened
-    from segkit.errors import UserError, counted
+    from segkit.errors import UserError
     from segkit.overlay import draw_overlay
     from segkit.training.batches import to_uint8
     from segkit.variants import folders
@@ -161,7 +161,7 @@ def predict(
             files.write_bytes(out / f"{image.stem}{end}.png", cv2.imencode(".png", content)[1].tobytes())
         sizes = (f"{name} {counted(part.sum(), 'pixel')}" for name, part in channels)
         say(f"{image}: {', '.join(sizes)} -> {out / image.stem}-*.png")
-    notes += [f"{len(coloured)} {COLOURED}: {shortened(coloured)}."] if coloured else []
+    notes += [f"{counted(len(coloured), 'coloured image')} {COLOURED}: {shortened(coloured)}."] if coloured else []
     for line in notes:
         say(f"note: {line}", err=True)
     if unread:
@@ -179,7 +179,6 @@ def info(
 ) -> int:
     """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
     from segkit import toml
-    from segkit.errors import counted
     from segkit.identity import TRAINING_NUMBER, older
     from segkit.training.checkpoint import read_meta
 

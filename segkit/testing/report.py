@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from segkit.blame import STOPS, explained, how_to_check
+from segkit.blame import explained, how_to_check
 from segkit.component import Component, Entry
 from segkit.errors import UserError, ended
 from segkit.source import Source
@@ -58,7 +58,7 @@ class Report:
         kept = library_settings()
         try:
             yield
-        except STOPS:
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
             self.fault(f"{what}: {ended(explained(error))}", self.source.of_error(error))
@@ -83,7 +83,7 @@ class Report:
                 return made
             self.fault(wrong)
             return None
-        except STOPS:
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
             if isinstance(error, UserError) and isinstance(error.__context__, ImportError):
