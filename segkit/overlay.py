@@ -58,8 +58,8 @@ def _outlines(mask: Masks) -> list[NDArray[np.int32]]:
 
 
 def picture_name(case: str) -> str:
-    """Return the name of a case's picture; a long one is cut, with the first digits of its hash."""
+    """Return the name of a case's picture: long ones, and what another could share, end in digits of their hash."""
     name = case.replace("/", "__")
-    if len(name.encode()) > MAX_NAME:
+    if len(name.encode()) > MAX_NAME or "__" in case or "_/" in case or "/_" in case:
         name = f"{name.encode()[:MAX_NAME].decode(errors='ignore')}-{hashlib.sha256(case.encode()).hexdigest()[:12]}"
     return f"{name}.png"

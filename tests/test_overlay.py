@@ -56,6 +56,8 @@ def test_agreement_shows_both_colours() -> None:
 
 def test_a_case_of_any_name_has_a_picture_of_its_own() -> None:
     assert picture_name("patient01/ed-01") == "patient01__ed-01.png"
+    alike = ["a/b", "a__b", "a_/b", "a/_b", "a___b", "a/b__c", "a__b/c", "a/b/c", "a__b__c", "a//b"]
+    assert len({picture_name(case) for case in alike}) == len(alike)
     names = [picture_name(f"{'学' * 300}/{number}") for number in range(3)]
     assert len(set(names)) == 3
     assert all(len(name.encode()) < 230 and name.startswith("学") for name in names)

@@ -71,7 +71,7 @@ def look(run: Path, trial: Trial, *, mix: bool) -> Found:
         if identity != trial.identity:
             return _changed(folder, trial, status, {} if mix else settings, changed)
     if status.get("status") != "finished":
-        return Found(trial, "failed" if status.get("status") == "failed" else "open", _ended(status))
+        return Found(trial, "failed" if status.get("status") == "failed" else "open", _ended(folder, status))
     missing = lost_files(folder)
     if "best.safetensors" not in missing and not _is_sound(folder):
         return Found(trial, "lost", "best.safetensors of this finished trial is damaged: trained anew")
@@ -121,10 +121,12 @@ def _seen(status: Mapping[str, Any]) -> str | None:
     return data.get("fingerprint") if isinstance(data, dict) else None
 
 
-def _ended(status: dict[str, Any]) -> str:
+def _ended(folder: Path, status: dict[str, Any]) -> str:
     if status.get("status") != "running":
         return ""
-    return f"its process {ENDED}; goes on from its last save"
+    return f"its process {ENDED}; " + (
+        "goes on from its last save" if (folder / "last.safetensors").is_file() else "begins again: nothing was saved"
+    )
 
 
 def _as_trained(folder: Path, trial: Trial) -> Trial:
@@ -141,7 +143,7 @@ def _changed(
     done = status.get("epochs_done")
     fewer = isinstance(done, int) and trial.recipe.train.epochs < done
     if changed and not settings and not not_resumable(_without_hardware(changed)) and not fewer:
-        return Found(trial, "open", _ended(status))
+        return Found(trial, "open", _ended(folder, status))
     what = "; ".join(f"{key} {text}" for key, text in changed.items())
     if settings and settings.keys() == changed.keys():
         return Found(trial, "other", f"{folder}: {what}. {REMEDY}")

@@ -93,10 +93,10 @@ def _device(name: str) -> tuple[torch.device, str]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UserError(f"train.device: '{name}' is not here: torch sees {count} CUDA devices. Use \"auto\".")
-        return torch.device("cuda", device.index or 0), f"device {name}: as set"
+        return torch.device("cuda", device.index or 0), f"device {name}: as the study's recipe.toml says"
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("train.device: 'mps' is not here. Use \"auto\".")
-    return device, f"device {name}: as set"
+    return device, f"device {name}: as the study's recipe.toml says"
 
 
 def _precision(device: torch.device, name: str, why: str) -> tuple[str, str]:
