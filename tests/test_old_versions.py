@@ -65,7 +65,7 @@ def test_checkpoints_of_then_give_their_rows(fresh: Path, variant: str) -> None:
 
 def test_a_study_of_then_is_not_mixed_with_trials_of_today(here: Path) -> None:
     before = {path: path.read_bytes() for path in Path("runs/old").rglob("*") if path.is_file()}
-    with pytest.raises(UserError, match=rf"runs/old/none/seed-1: {SENTENCE}\. Use --fresh"):
+    with pytest.raises(UserError, match=rf"runs/old/none/seed-1 and 1 more: {SENTENCE}\. Use --fresh"):
         list(study("old").execute(jobs=1))
     assert all(path.read_bytes() == data for path, data in before.items())
     ends = [event.kind for event in study("old").execute(jobs=1, fresh=True)]
