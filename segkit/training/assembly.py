@@ -196,7 +196,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         dataset=dataset,
         split=split,
         fingerprint=printed,
-        log=[device.reason, _counts(dataset, split), *dataset.notes, *split.notes],
+        log=[device.told, _counts(dataset, split), *dataset.notes, *split.notes],
         warnings=[*split.warnings, *doubts, *suspicions, *_left_out(recipe.optimizer, optimizer, objective)],
     )
 

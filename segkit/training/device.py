@@ -21,17 +21,17 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Device:
-    """A device and a precision, each with the reason it was chosen.
+    """A device and a precision, as they are told.
 
     Attributes:
         device: the torch device.
         precision: "float32", "bf16" or "fp16".
-        reason: one line for the log.
+        told: both in words, for the log.
     """
 
     device: torch.device
     precision: str
-    reason: str
+    told: str
 
     @property
     def is_cuda(self) -> bool:
@@ -59,8 +59,9 @@ def choose(device: str, precision: str) -> Device:
     Raises:
         UserError: the machine does not have what was asked for.
     """
-    chosen, why = _device(device)
-    return Device(chosen, *_precision(chosen, precision, why))
+    chosen = _device(device)
+    computed = _precision(chosen, precision)
+    return Device(chosen, computed, f"{_told(chosen)}; precision {computed}")
 
 
 def here(train: Train, asked: str | None) -> Device:
@@ -77,13 +78,11 @@ def here(train: Train, asked: str | None) -> Device:
     raise UserError(why.replace("train.device", "device") if asked else why)
 
 
-def _device(name: str) -> tuple[torch.device, str]:
+def _device(name: str) -> torch.device:
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", 0), f"device cuda:0 ({torch.cuda.get_device_name(0)}): the first CUDA device"
-        if torch.backends.mps.is_available():
-            return torch.device("mps"), "device mps: no CUDA device, but Apple's GPU"
-        return torch.device("cpu"), "device cpu: torch sees no CUDA device and no MPS"
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -93,22 +92,30 @@ def _device(name: str) -> tuple[torch.device, str]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise UserError(f"train.device: '{name}' is not here: torch sees {count} CUDA devices. Use \"auto\".")
-        return torch.device("cuda", device.index or 0), f"device {name}: as the study's recipe.toml says"
+        return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("train.device: 'mps' is not here. Use \"auto\".")
-    return device, f"device {name}: as the study's recipe.toml says"
+    return device
 
 
-def _precision(device: torch.device, name: str, why: str) -> tuple[str, str]:
+def _precision(device: torch.device, name: str) -> str:
+    has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
     if name == "auto":
-        if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-            return "bf16", f"{why}; precision bf16: the device computes in it"
-        return "float32", f"{why}; precision float32: bf16 is chosen on CUDA devices that have it"
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16" if device.type == "cuda" and has_bf16 else "float32"
+    if name == "bf16" and not has_bf16:
         raise UserError('train.precision: this CUDA device does not compute in bf16. Use "fp16" or "float32".')
     if name == "fp16" and device.type == "cpu":
         raise UserError('train.precision: "fp16" needs a GPU, and the device is cpu. Use "auto", "bf16" or "float32".')
-    return name, f"{why}; precision {name}: as set"
+    return name
+
+
+def _told(device: torch.device) -> str:
+    """Return a device in words, and of a CPU why it may be one: by the time it is told, "auto" is settled."""
+    if device.type == "cuda":
+        return f"device {device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        return "device cpu (torch sees no CUDA device and no MPS)"
+    return f"device {device}"
 
 
 def settled(train: Train, threads: int) -> Train:
