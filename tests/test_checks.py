@@ -45,6 +45,7 @@ def test_a_dead_key_is_named_and_every_other_has_its_effect() -> None:
     own = {
         "loss": {"half_deaf": {"heard": 0.5, "ignored": 2.0, "weight": 2.0}},
         "split": {"validation": 0.34, "seed": 1},
+        "metrics": {"dice": {}, "iou": {}},
     }
     found = knobs(BASE | own)
     dead = [name for name, knob in found.items() if knob.effect == ""]
@@ -57,6 +58,7 @@ def test_a_dead_key_is_named_and_every_other_has_its_effect() -> None:
     assert found["train.epochs"].effect == "the length of the training"
     assert found["transforms.train.1.Rotate.limit"].effect == "the batches"
     assert found["model.unet.widths"].effect == "the model"
+    assert found["metrics.iou"].effect == "the metrics"
     assert "train.device" not in found
 
 

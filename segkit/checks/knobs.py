@@ -125,7 +125,12 @@ def _candidates(tree: dict[str, Any], path: Path_) -> Iterator[tuple[dict[str, A
     """Yield changed trees with the value that is new in them."""
     one, registry = slot_of(tuple(str(part) for part in path[:-1])) if len(path) > 1 else (False, None)
     value = _at(tree, path)
-    if value == {} and one and registry is not None:  # a bare component: another one in its place
+    if value == {} and registry is not None and not one:  # a bare component of several: all but this one
+        changed = copy.deepcopy(tree)
+        del _at(changed, path[:-1])[path[-1]]
+        yield changed, "leaving it out"
+        return
+    if value == {} and registry is not None:  # a bare component: another one in its place
         for other in registry.names():
             if other != path[-1] and len(path) > 2:
                 yield _with(tree, path[:-1], {other: {}}), other
