@@ -145,8 +145,8 @@ class _Resized(_ByArea):
         if all(float(side).is_integer() for side in shrink):
             return self._averaged(bits, size, int(shrink[0]), int(shrink[1]))
         a, b, x, c, d, y = _centred(shrink)
-        if flag == cv2.INTER_AREA and min(shrink) < 1 < max(shrink):
-            x, y = x - _skew(size[1], shrink[1]), y - _skew(size[0], shrink[0])
+        if flag == cv2.INTER_AREA and min(shrink) < 1:
+            x, y = x - _skew(bits.shape[1], size[1]), y - _skew(bits.shape[0], size[0])
         return self._mapped(bits, (a, b, x, c, d, y), size, cv2.BORDER_REPLICATE)
 
     def _averaged(self, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
@@ -273,11 +273,9 @@ def _centred(shrink: list[float]) -> Matrix:
     return 1 / wide, 0.0, (1 / wide - 1) / 2, 0.0, 1 / tall, (1 / tall - 1) / 2
 
 
-def _skew(new: int, step: float) -> float:
-    """Return by how many new pixels OpenCV's INTER_AREA misplaces an axis that shrinks while the other one grows."""
-    if step <= 1:
-        return 0.0
-    at = np.arange(new)
-    first = np.floor(at * step)
-    sampled = first + at + 1 - (first + 1) / step  # between two old pixels: OpenCV takes no more
-    return float(np.mean(sampled - (at + 0.5) * step + 0.5)) / step
+@functools.lru_cache(maxsize=1024)
+def _skew(old: int, new: int) -> float:
+    """Return by how many new pixels OpenCV's INTER_AREA misplaces an axis where it, or the other one, grows."""
+    sampled = cv2.resize(np.arange(old, dtype=np.float32)[None], (new, 2), interpolation=cv2.INTER_AREA)[0]
+    wanted = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
+    return float(np.mean(sampled - wanted)) * new / old

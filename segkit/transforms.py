@@ -3,7 +3,7 @@
 Albumentations warns about an unknown parameter and goes on; here every parameter is checked. Masks are labels: where an
 image is scaled they are resampled by area (`segkit.resampling`), beyond borders they are filled with 0, and what would
 blend or relabel them cannot be set; a `mask_interpolation` of 0 may be written, and changes nothing. Transforms that
-image is scaled they are resampled by area (`segkit.resampling`), beyond borders they are filled with 0, and what would
+change the type of the image (Normalize, ToFloat) are absent: segkit normalizes on the device. So are those that need
 colour, boxes, or reference images. A single number given to CLAHE's `clip_limit` is that limit, exactly; Albumentations
 would draw one from (1, limit).
 """

@@ -204,8 +204,10 @@ def test_a_run_folder_that_goes_away_is_not_made_again() -> None:
     assert ends(iter(events)) == {"one/seed-1": "failed"}
     assert "runs/one/one/seed-1: was removed or moved while a training was writing into it" in events[-1].text
     assert not Path("runs/one").exists()
+    assert events[-1].text.count("removed or moved") == 1
     outcome = found.finish()
     assert outcome.failed
+    assert not any("report.html" in line for line in outcome.lines())
     assert not Path("runs/one").exists()
 
 
@@ -261,6 +263,10 @@ def test_a_study_that_would_mix_hardware_is_refused_unless_asked_for() -> None:
     with pytest.raises(UserError, match=r"one/seed-1: train\.threads was 1, is now 2\. A study compares"):
         run(ONE, "study.seeds=[1,2]", "train.threads=2")
     assert run(ONE, "train.threads=2", fresh=True) == {"one/seed-1": "finished"}
+    before = Path("runs/one/recipe.toml").read_text()
+    assert run(ONE, "train.threads=1", mix_hardware=True) == {"one/seed-1": "skipped"}
+    assert Path("runs/one/recipe.toml").read_text() == before, "nothing was trained with the other number of threads"
+    assert run(ONE, "train.threads=2") == {"one/seed-1": "skipped"}
     grid = ONE | {"study": {"grid": {"train.threads": [1, 2]}}}
     with pytest.raises(UserError, match=r"train\.threads: the variants of this study differ in it: 1 \(threads=1\)"):
         run(grid, name="grid")

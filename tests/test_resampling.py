@@ -27,6 +27,7 @@ SCALINGS: list[tuple[str, dict[str, Any]]] = [
     ("Resize", {"height": 80, "width": 86, "interpolation": cv2.INTER_NEAREST}),
     ("Resize", {"height": 77, "width": 86, "interpolation": cv2.INTER_NEAREST_EXACT}),
     ("Resize", {"height": 70, "width": 240, "interpolation": cv2.INTER_AREA}),
+    ("Resize", {"height": 225, "width": 220, "interpolation": cv2.INTER_AREA}),
     ("Resize", {"height": 70, "width": 83, "interpolation": cv2.INTER_CUBIC}),
     ("Resize", {"height": 70, "width": 240, "area_for_downscale": "image"}),
     ("LongestMaxSize", {"max_size": 86}),

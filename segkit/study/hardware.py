@@ -63,6 +63,14 @@ def settle(
     return _with(recipe, known, threads), settled, side_by_side
 
 
+def of_trials(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
+    """Return a study's recipe with the settings of its trials, unless these differ."""
+    first, *others = [{key: getattr(trial.recipe.train, key) for key in HARDWARE} for trial in planned]
+    if any(other != first for other in others):
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=first)})
+
+
 def _filled(train: Train, known: dict[str, Any]) -> Train:
     """Return the settings with what is known in place of "auto"."""
     return train.model_copy(update={key: known[key] for key in known if getattr(train, key) == "auto"})

@@ -183,7 +183,7 @@ class StudyRun:
             files.sweep(folder)
 
     def _write_recipe(self) -> None:
-        path, text = self.folder / "recipe.toml", self.recipe.to_toml()
+        path, text = self.folder / "recipe.toml", hardware.of_trials(self.recipe, self.planned).to_toml()
         self._same = path.is_file() and files.read_text(path) == text
         if not self._same:
             files.write_text(path, text)
@@ -280,7 +280,7 @@ class StudyRun:
         """Write the report of what is on disk and say how the study ended."""
         from segkit.study.report import read_table, write_report
 
-        outcome = Outcome(self.title, None if self.limit.batches else self.folder)
+        outcome = Outcome(self.title, None if self.limit.batches or not self.folder.is_dir() else self.folder)
         for trial in self.planned:
             end = self._ends.get(str(trial.folder))
             kind = end.kind if end else "interrupted"

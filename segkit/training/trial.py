@@ -142,7 +142,8 @@ def failed(job: Job, text: str, record: Record | None = None) -> Event:
     try:
         _tell(job, "failed", text, record)
     except (UserError, OSError) as error:
-        text = f"{text} (and its state could not be written: {error})"
+        if not text.startswith(str(error)):  # as it does of a folder that is gone
+            text = f"{text} (and its state could not be written: {error})"
     return Event(str(job.folder), "failed", text)
 
 
