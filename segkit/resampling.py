@@ -13,6 +13,7 @@ Where the image itself is sampled by nearest neighbour, masks take the very pixe
 
 from __future__ import annotations
 
+import abc
 import functools
 import math
 from typing import Any
@@ -54,14 +55,15 @@ def displaces(transform: Any) -> bool:
     return not set(pair.values()).isdisjoint(NEAREST)
 
 
-class _ByArea:
+class _ByArea(abc.ABC):
     """What a transform does to a bit map; called with what the transform drew."""
 
     def __init__(self, transform: Any, exclusive: bool) -> None:
         self._transform, self._exclusive = transform, exclusive
 
+    @abc.abstractmethod
     def __call__(self, bits: Bits, **params: Any) -> Bits:
-        raise NotImplementedError
+        """Return the bit map (H, W) that belongs to the transformed image."""
 
     def _own(self, bits: Any, params: dict[str, Any], **attributes: Any) -> Any:
         """Return what Albumentations makes of a mask, with some of the transform's attributes changed for the call."""
