@@ -82,7 +82,7 @@ def fault(component: Component, text: str, place: str | None = None, *, within: 
     entry = component.entry
     name = key(entry) if within is None or within is component else f"{key(within.entry)} with {key(entry)}"
     if not entry.foreign:
-        return ComponentError(f"{name}: {text}")
+        return ComponentError(f"{name}: {ended(text)}")
     return ComponentError(signed(name, entry.factory, text, place=place or entry.origin, how=how_to_check(entry)))
 
 

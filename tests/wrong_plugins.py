@@ -188,15 +188,23 @@ return (logits.sigmoid() - target).square().mean()
 === loss switches gradients off
 loss
 check: changes a global setting (torch.set_grad_enabled)
-run: -
+run: changes a global setting (torch.set_grad_enabled)
 value = (logits.sigmoid() - target).square().mean()
 @torch.set_grad_enabled(False)
+return value
+
+=== loss changes the number of threads
+loss
+check: changes a global setting (torch.set_num_threads)
+run: changes a global setting (torch.set_num_threads)
+value = (logits.sigmoid() - target).square().mean()
+@torch.set_num_threads(torch.get_num_threads() + 1)
 return value
 
 === loss changes the default type
 loss
 check: changes a global setting (torch.set_default_dtype)
-run: -
+run: changes a global setting (torch.set_default_dtype)
 @torch.set_default_dtype(torch.float64)
 return (logits.sigmoid() - target).square().mean()
 

@@ -28,6 +28,7 @@ from segkit.watch import (
 
 Parameters = Sequence[tuple[str, Tensor]]
 ROUNDING = 1e-6
+GRADIENTS = {"set_grad_enabled", "no_grad", "enable_grad"}
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,13 @@ class Term:
         Raises:
             ComponentError: it raised, or gave no scalar tensor.
         """
+        before = _settings() if self.foreign else {}
         try:
             found = tuple(self.compute.terms(*handed)) if self.parts else (self.compute(*handed),)  # type: ignore[attr-defined]
         except BaseException as error:
             blame(self.component, error)
         if self.foreign:
+            self._leaves_alone(before)
             for value in found:
                 if not (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
                     raise fault(self.component, _not_a_scalar(value))
@@ -137,10 +140,18 @@ class Term:
             self._penalizes(float(found[0].detach()), found[0].requires_grad, *handed)
         if any(value.device != tensors[0][1].device for value in found if tensors):
             raise fault(self.component, f"its value lies on {found[0].device}, its inputs on {tensors[0][1].device}.")
-        if not torch.is_grad_enabled():
-            torch.set_grad_enabled(True)
-            raise fault(self.component, "it switches gradients off for all that follows. Use `with torch.no_grad():`.")
         return found
+
+    def _leaves_alone(self, before: dict[str, Any]) -> None:
+        """Raise if a setting of torch's is another than before, and put it back."""
+        changed = [name for name, value in _settings().items() if value != before[name]]
+        for name in changed:
+            getattr(torch, name)(before[name])
+        if changed:
+            words = GRADIENTS if changed[0] in GRADIENTS else changed
+            place = Source(self.component.entry.factory).mentioning(words)
+            text = f"it changes a global setting (torch.{changed[0]}) for all that follows: leave it, or put it back."
+            raise fault(self.component, text, place)
 
     def _penalizes(self, value: float, moves: bool, parameters: Parameters) -> None:
         """Raise where a penalty rewards, or has no gradient; of no weights at all it may be a plain 0."""
@@ -214,6 +225,15 @@ class Term:
             self.compute.step(parameters, size)  # type: ignore[attr-defined]
         except BaseException as error:
             blame(self.component, error)
+
+
+def _settings() -> dict[str, Any]:
+    """Return settings of torch's by what sets them."""
+    return {
+        "set_grad_enabled": torch.is_grad_enabled(),
+        "set_default_dtype": torch.get_default_dtype(),
+        "set_num_threads": torch.get_num_threads(),
+    }
 
 
 def _not_a_scalar(value: Any) -> str:
