@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,16 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     assert line.startswith("fault, 60 times: a coloured mask, of 2 colours. Save it with one grey level a structure")
     assert line.endswith("masks/p00/004.png and 55 more.")
     assert counted(report.findings) == "60 faults, 0 notes"
+
+
+def test_what_reading_refuses_is_a_fault(tmp_path: Path) -> None:
+    pictures(tmp_path, "a.png", "b.png")
+    write(tmp_path / "images/a.tif", np.zeros((20, 30), np.uint8))
+    (tmp_path / "masks/b.png").unlink()
+    write(tmp_path / "masks/b.jpg", np.kron(np.eye(2, 3, dtype=np.uint8), np.full((10, 10), 255, np.uint8)))
+    found = {Path(str(finding.place)).name: finding.text for finding in check_data(tmp_path).findings}
+    assert re.fullmatch(r"has the name of \S+: remove one\.", found["a.tif"])
+    assert found["b.jpg"].endswith("no label map. Was it scaled, or saved as JPEG?")
 
 
 def test_findings_are_told_by_kind() -> None:

@@ -217,7 +217,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
 def _image_folder(root: Path, files: list[str], pairs: list[layouts.Pair], report: DataReport) -> None:
     """Read pairs of images and masks."""
     pair, seen = pairs[0], _Seen()
-    pictures, truths = (_by_name(root, files, folder) for folder in (pair.images, pair.masks))
+    pictures, truths = (_by_name(root, files, folder, report) for folder in (pair.images, pair.masks))
     for these, those, word in ((pictures, truths, "mask"), (truths, pictures, "image")):
         alone = [path for name, path in these.items() if name not in those]
         report.findings += [Finding("fault", f"has no {word} of the same name.", str(path)) for path in alone]
@@ -244,10 +244,13 @@ def _image_folder(root: Path, files: list[str], pairs: list[layouts.Pair], repor
         report.recipe = _lines(root, pair, seen, list(pictures))
 
 
-def _by_name(root: Path, files: list[str], folder: str) -> dict[str, Path]:
+def _by_name(root: Path, files: list[str], folder: str, report: DataReport) -> dict[str, Path]:
     """Return the image files below a folder by their path in it without the ending."""
-    below = [file for file in files if file.startswith(f"{folder}/") and layouts.stem(file)]
-    return {str(layouts.stem(file))[len(folder) + 1 :]: root / file for file in below}
+    found: dict[str, Path] = {}
+    for file in (file for file in files if file.startswith(f"{folder}/") and layouts.stem(file)):
+        if found.setdefault(name := str(layouts.stem(file))[len(folder) + 1 :], root / file) != root / file:
+            report.findings.append(Finding("fault", f"has the name of {found[name]}: remove one.", str(root / file)))
+    return found
 
 
 def _mask(path: Path, root: Path, size: tuple[int, ...] | None, seen: _Seen, report: DataReport) -> None:
@@ -264,7 +267,7 @@ def _mask(path: Path, root: Path, size: tuple[int, ...] | None, seen: _Seen, rep
     faults = []
     if size is not None and pixels.shape != size:
         faults.append(f"the mask has {pixels.shape} pixels, its image {size}.")
-    if len(found) > MOST_LEVELS:
+    if len(found) > (2 if path.suffix.lower() in (".jpg", ".jpeg") else MOST_LEVELS):
         faults.append(f"holds {len(found)} levels: no label map. Was it scaled, or saved as JPEG?")
     elif any(level < 0 or level > 65535 or level != int(level) for level in found):
         faults.append("holds levels that are no whole numbers from 0 to 65535.")
