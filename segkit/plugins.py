@@ -103,13 +103,13 @@ def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list
         The failures so far; a broken plugin costs only itself.
 
     Raises:
-        UserError: a folder named on purpose does not exist.
+        UserError: what is named on purpose is no folder and no Python file.
     """
     places = [Path("plugins")] if Path("plugins").is_dir() else []
     for name in extra:
         place = Path(name)
-        if not place.exists():
-            raise UserError(f"{place}: no such plugin folder or file.")
+        if not place.is_dir() and not (place.is_file() and place.suffix == ".py"):
+            raise UserError(f"{place}: no such plugin folder or file; its name ends in .py.")
         places.append(place)
     for place in places:
         for path in _files(place):

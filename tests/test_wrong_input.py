@@ -182,6 +182,7 @@ WRONG = [
     ("run one.toml --out dead", "dead is a link to nothing"),
     ("run one.toml --out text.txt/x", "text.txt is a file and no folder"),
     ("run one.toml --plugins gone", "gone: no such plugin folder or file"),
+    ("run one.toml --plugins text.txt", "text.txt: no such plugin folder or file; its name ends in .py"),
     ("run one.toml --nonsense", "No such option: --nonsense"),
     ("eval", "Missing argument 'CHECKPOINT'"),
     ("eval gone.safetensors", "gone.safetensors: no such checkpoint"),
