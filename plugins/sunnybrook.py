@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segkit import UserError, datasets
-from segkit.datasets import Case, Dataset, fill, read_contour, read_dicom
-from segkit.datasets.contours import Contour, outside, outside_notes
-from segkit.datasets.reading import (
+from segkit.components.datasets import Case, Dataset, fill, read_contour, read_dicom
+from segkit.components.datasets.contours import Contour, outside, outside_notes
+from segkit.components.datasets.reading import (
     MOST_TEXT,
     decode,
     entries,

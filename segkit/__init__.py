@@ -15,28 +15,34 @@ if sys.orig_argv[1:3] == ["-m", "segkit"] or os.path.basename("".join(sys.orig_a
 
     interrupts.end_at_once()
 
-from segkit.datasets import datasets
+from segkit.components.datasets import Case, Dataset, datasets
+from segkit.components.initializers import initializers
+from segkit.components.losses import losses
+from segkit.components.metrics import metrics
+from segkit.components.models import models
+from segkit.components.optimizers import optimizers
+from segkit.components.regularizers import regularizers
+from segkit.components.schedulers import Schedule, schedulers
+from segkit.components.transforms import transforms
+from segkit.components.upsamplers import upsamplers
 from segkit.errors import UserError
-from segkit.initializers import initializers
-from segkit.losses import losses
-from segkit.metrics import metrics
-from segkit.models import models
-from segkit.optimizers import optimizers
-from segkit.registry import Component
-from segkit.regularizers import regularizers
-from segkit.schedulers import schedulers
-from segkit.transforms import transforms
-from segkit.upsamplers import upsamplers
+from segkit.plugins import former
+from segkit.registry.component import Component
 
 if TYPE_CHECKING:
-    from segkit.api import evaluate, load, run
-    from segkit.recipe import Recipe
+    from segkit.api import Predictor, evaluate, load, run
+    from segkit.recipe.model import Recipe
 
-__version__ = "0.1.0"
+__version__: str
 __all__ = [
+    "Case",
     "Component",
+    "Dataset",
+    "Predictor",
     "Recipe",
+    "Schedule",
     "UserError",
+    "__version__",
     "datasets",
     "evaluate",
     "initializers",
@@ -52,14 +58,20 @@ __all__ = [
     "upsamplers",
 ]
 
+former.install()
+
 
 def __getattr__(name: str) -> Any:
     """Import the front door's heavier parts when they are asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("segkit")
     if name == "Recipe":
-        from segkit.recipe import Recipe
+        from segkit.recipe.model import Recipe
 
         return Recipe
-    if name in ("evaluate", "load", "run"):
+    if name in ("Predictor", "evaluate", "load", "run"):
         from segkit import api
 
         return getattr(api, name)

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit import layers, plugins
-from segkit.blame import ComponentError, suspects
+from segkit import plugins
 from segkit.errors import UserError, counted
-from segkit.plugin_sources import how_to_get
-from segkit.plugins import changed_plugins as changed_plugins
-from segkit.recipe import Recipe, validate
+from segkit.plugins.carried import how_to_get
+from segkit.recipe import merge
+from segkit.recipe.model import Recipe, validate
+from segkit.registry.faults import ComponentError, suspects
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from segkit.datasets.case import Case
-    from segkit.evaluation import Prediction, Row
+    from segkit.components.datasets.case import Case
+    from segkit.device import Device
+    from segkit.evaluation.evaluator import Prediction, Row
     from segkit.study.runs import Outcome
-    from segkit.training.device import Device
     from segkit.training.events import Event
     from segkit.types import Array
 
@@ -92,7 +92,7 @@ class Predictor:
 
     def evaluator(self, cases: Sequence[Case]) -> Any:
         """Return the evaluator of the training, over other cases."""
-        from segkit.evaluation import Evaluator, Normalization
+        from segkit.evaluation.evaluator import Evaluator, Normalization
 
         return Evaluator(
             cases,
@@ -107,7 +107,7 @@ class Predictor:
 
     def threads(self) -> AbstractContextManager[None]:
         """Return the context in which a CPU computes with as many threads as in the training, to the last bit."""
-        from segkit.training.device import threads
+        from segkit.device import threads
 
         return threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
 
@@ -125,7 +125,7 @@ class Predictor:
     def _of(self, image: Array) -> Prediction:
         import numpy as np
 
-        from segkit.datasets.case import Case
+        from segkit.components.datasets.case import Case
 
         if not isinstance(image, np.ndarray) or image.ndim != 2 or not image.size or image.dtype.kind not in "buif":
             got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
@@ -155,9 +155,9 @@ def load(
     """
     import torch
 
+    from segkit.device import here
     from segkit.training import checkpoint
     from segkit.training.assembly import build_model
-    from segkit.training.device import here
 
     sets = list(sets)
     found = checkpoint.load(Path(path))
@@ -167,15 +167,15 @@ def load(
         _trust(offered)
     advice = "" if trust_plugins else how_to_get(offered)
     tree, missing = _available(meta["recipe"], str(path))
-    document = layers.Document()
-    document.merge(tree, layers.Source(str(path), None, Path.cwd()))
+    document = merge.Document()
+    document.merge(tree, merge.Source(str(path), None, Path.cwd()))
     for assignment in sets:
-        layers.set_value(document, assignment)
+        merge.set_value(document, assignment)
     try:
         recipe = validate(document)
     except UserError as error:
         raise UserError(f"{error}{advice}") from None
-    for flag, where, _ in map(layers.assigned, sets):
+    for flag, where, _ in map(merge.assigned, sets):
         if not SETTABLE.match(".".join(where)):
             raise UserError(
                 f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, transforms.eval, "
@@ -268,7 +268,7 @@ def evaluate(
     from segkit.training.assembly import load_data
 
     sets = list(sets)
-    changed = {layers.assigned(assignment)[1][0] for assignment in sets}
+    changed = {merge.assigned(assignment)[1][0] for assignment in sets}
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from segkit import files
-from segkit.overlay import draw_overlay
+from segkit.evaluation.overlay import draw_overlay
 from segkit.study.rows import HEADER
 
 CHANNELS = ("wall", "cavity")

@@ -11,10 +11,10 @@ import numpy as np
 
 import segkit
 from segkit import UserError
-from segkit.datasets.case import Case, Dataset
-from segkit.identity import evaluation_identity, training_identity
-from segkit.recipe import Recipe
-from segkit.training.device import settled
+from segkit.components.datasets.case import Case, Dataset
+from segkit.device import settled
+from segkit.recipe.identity import evaluation_identity, training_identity
+from segkit.recipe.model import Recipe
 from segkit.training.events import Event, Job, Limit
 from segkit.training.trial import run_trial
 
@@ -60,13 +60,13 @@ BASE: dict[str, Any] = {
 
 def recipe(*sets: str) -> Recipe:
     """Return the small recipe with `path=value` settings."""
-    from segkit import layers
-    from segkit.recipe import validate
+    from segkit.recipe import merge
+    from segkit.recipe.model import validate
 
-    document = layers.Document()
-    document.merge(BASE, layers.Source("small.toml", None, Path.cwd()))
+    document = merge.Document()
+    document.merge(BASE, merge.Source("small.toml", None, Path.cwd()))
     for assignment in sets:
-        layers.set_value(document, assignment)
+        merge.set_value(document, assignment)
     return validate(document)
 
 

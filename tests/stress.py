@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 import segkit.files
-from segkit import toml
+from segkit.recipe import toml
 from segkit.study import runs
 from segkit.training import checkpoint
 from tests.small import BASE

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,71 +15,140 @@ import segkit
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "segkit").rglob("*.py"))
-SLOTS = (
-    "losses",
-    "regularizers",
-    "optimizers",
-    "schedulers",
-    "upsamplers",
-    "initializers",
-    "models",
-    "metrics",
-    "datasets",
+# from the ground floor up: a part imports what stands before it, and nothing that stands after it
+FLOORS = (
+    *("errors", "types", "interrupts", "files", "locks", "registry", "components", "plugins", "recipe", "device"),
+    *("data", "evaluation", "training", "study", "report", "api", "testing", "checks", "cli", "__init__", "__main__"),
 )
-COMPONENTS = (*SLOTS, "transforms", "penalties", "interpolation", "unet", "pipeline")
-REGISTRY = ("registry", "component", "signatures", "mistakes", "errors", "types", "blame", "source", "watch")
-ABOVE = {  # a part, and what it must not import
-    REGISTRY: ("recipe", "training", "study", "evaluation", "cli", "api", *COMPONENTS),
-    COMPONENTS: ("recipe", "training", "study", "evaluation", "cli", "api", "checks"),
-    ("training", "evaluation"): ("study", "cli", "api", "checks"),
-    ("study",): ("cli", "api", "checks"),
-    ("recipe", "variants", "layers", "slots", "toml", "plugins", "identity"): (
-        "study",
-        "training",
-        "evaluation",
-        "cli",
-        "api",
-    ),
-    ("checks", "testing", "api", "schema", "describe"): ("cli",),
-}
-HEAVY = ("torch", "numpy", "cv2", "albumentations", "pydantic", "scipy", "matplotlib", "pydicom")
+HEAVY = ("torch", "numpy", "cv2", "albumentations", "pydantic", "scipy", "matplotlib", "pydicom", "PIL", "jinja2")
+LAZY = ("cli", "__init__", "api")  # these import segkit's own modules late, to answer without torch
 
 
-def part(path: Path) -> str:
+def name_of(path: Path) -> str:
+    """Return a module's full name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def part(name: str) -> str:
     """Return the name below segkit that a module belongs to."""
-    return path.relative_to(ROOT / "segkit").parts[0].removesuffix(".py")
+    return f"{name}.__init__".split(".")[1]
 
 
-def imports(path: Path) -> set[str]:
-    """Return the parts of segkit that a module imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
-    return {name.split(".")[1] for name in found if name.startswith("segkit.") and name.count(".")}
+NAMES = {name_of(path): path for path in MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_dependencies_point_one_way(path: Path) -> None:
-    for lower, above in ABOVE.items():
-        if part(path) in lower:
-            reached = imports(path) & set(above) - {part(path)}
-            assert not reached, f"{path} imports {reached}"
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """Yield the modules of segkit and of others that a statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (name for name in inner if name in NAMES)
+        if any(name not in NAMES for name in inner):
+            yield node.module
+
+
+@functools.cache
+def imports(name: str) -> frozenset[str]:
+    """Return the modules of segkit that one imports, anywhere in it, for type checkers too."""
+    found = {other for node in ast.walk(tree_of(NAMES[name])) for other in imported(node) if other in NAMES}
+    return frozenset(found - {name})
+
+
+@functools.cache
+def is_heavy(name: str) -> bool:
+    """Return whether importing a module imports a heavy library."""
+    top: set[str] = set()
+    for node in _at_import(tree_of(NAMES[name])):
+        top |= set(imported(node))
+    return any(other.split(".")[0] in HEAVY for other in top) or any(
+        is_heavy(other) for other in top if other in NAMES and other != name
+    )
+
+
+def _at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements that run when a module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        yield child
+        yield from _at_import(child)
+
+
+def test_every_part_has_its_floor() -> None:
+    assert {part(name) for name in NAMES} == set(FLOORS)
+    assert len(FLOORS) <= 24
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dependencies_point_one_way(name: str) -> None:
+    above = FLOORS[FLOORS.index(part(name)) + 1 :]
+    assert {other for other in imports(name) if part(other) in above} == set()
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    finished: set[str] = set()
+
+    def walk(name: str, chain: tuple[str, ...]) -> None:
+        assert name not in chain, " -> ".join([*chain[chain.index(name) :], name])
+        if name not in finished:
+            for other in imports(name):
+                walk(other, (*chain, name))
+            finished.add(name)
+
+    for name in NAMES:
+        walk(name, ())
+
+
+def test_imports_inside_functions_keep_heavy_libraries_away() -> None:
+    light = []
+    for name, path in NAMES.items():
+        top = {id(node) for node in _at_import(tree_of(path))}
+        for node in ast.walk(tree_of(path)):
+            if part(name) in LAZY or id(node) in top or not isinstance(node, (ast.Import, ast.ImportFrom)):
+                continue
+            light += [
+                f"{path}:{node.lineno}: {other}" for other in imported(node) if other in NAMES and not is_heavy(other)
+            ]
+    typed = [line for line in light if "TYPE_CHECKING" in Path(line.split(":")[0]).read_text(encoding="utf-8")]
+    assert [line for line in light if line not in typed] == []
+
+
+def test_private_names_stay_in_their_module() -> None:
+    used = []
+    for name, path in NAMES.items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("segkit"):
+                used += [
+                    f"{path}:{node.lineno}: {a.name}" for a in node.names if a.name.startswith("_") and a.name[1] != "_"
+                ]
+        modules = {alias.asname or alias.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.ImportFrom)
+                   for alias in node.names if f"{node.module}.{alias.name}" in NAMES}  # fmt: skip
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                used += [f"{path}:{node.lineno}: {name}"] if node.attr.startswith("_") and node.attr[1] != "_" else []
+    assert used == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_stay_short_and_quiet(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 300
-    tree = ast.parse(text)
+    tree = tree_of(path)
     assert ast.get_docstring(tree), "a module says what it is"
     calls = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
-    if part(path) != "cli":
+    if part(name_of(path)) != "cli":
         assert "print" not in calls
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno
             assert length <= 80, f"{node.name} is {length} lines long"
 
@@ -85,7 +156,7 @@ def test_modules_stay_short_and_quiet(path: Path) -> None:
 def test_public_things_are_documented() -> None:
     missing = []
     for path in MODULES:
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in tree_of(path).body:
             public = isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
             if public and not ast.get_docstring(node):  # type: ignore[arg-type]
                 missing.append(f"{path.relative_to(ROOT)}:{node.lineno}")
@@ -93,7 +164,7 @@ def test_public_things_are_documented() -> None:
 
 
 def test_the_loop_is_on_one_screen() -> None:
-    tree = ast.parse((ROOT / "segkit/training/loop.py").read_text(encoding="utf-8"))
+    tree = tree_of(ROOT / "segkit/training/loop.py")
     (train,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train"]
     assert (train.end_lineno or 0) - train.lineno < 60
 

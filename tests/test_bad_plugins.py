@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,20 +254,8 @@ def bad(logits: Tensor, target: Tensor) -> Tensor:
 @pytest.fixture
 def _undone() -> Iterator[None]:
     """Take back all that loading a plugin leaves behind."""
-    kept = [(registry, registry.snapshot()) for registry in plugins.registries()]
-    state = plugins._state
-    loaded, failures, folders = dict(state.loaded), dict(state.failures), list(state.folders)
-    modules = {key: module for key, module in sys.modules.items() if key.partition(".")[0] == plugins.PACKAGE}
-    paths = list(getattr(modules.get(plugins.PACKAGE), "__path__", []))
-    yield
-    for registry, entries in kept:
-        registry.restore(entries)
-    state.loaded, state.failures, state.folders = loaded, failures, folders
-    for key in [key for key in sys.modules if key.partition(".")[0] == plugins.PACKAGE]:
-        del sys.modules[key]
-    sys.modules.update(modules)
-    if plugins.PACKAGE in modules:
-        modules[plugins.PACKAGE].__path__[:] = paths
+    with plugins.isolated():
+        yield
 
 
 @pytest.fixture(autouse=True)

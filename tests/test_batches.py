@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from segkit import UserError, plugins, transforms
-from segkit.datasets.case import Case
-from segkit.training.batches import Batches, Order, Samples
-from segkit.training.workers import WorkerError
-from segkit.transforms import Pipeline
+from segkit.components.datasets.case import Case
+from segkit.data.batches import Batches, Order, Samples
+from segkit.data.pipeline import Pipeline
+from segkit.data.workers import WorkerError
 
 CROP = ("RandomCrop", {"height": 24, "width": 32})
 ROTATE = ("Rotate", {"limit": 180, "p": 0.5})
@@ -238,7 +238,7 @@ def test_workers_find_the_transforms_of_plugins(tmp_path: Path) -> None:
 
 
 def test_auto_is_none_on_a_cpu_and_some_beside_an_accelerator() -> None:
-    from segkit.training.batches import _count
+    from segkit.data.batches import _count
 
     assert Batches(make_samples(CROP), batch_size=4, seed=0).workers == 0
     assert 1 <= _count("auto", torch.device("cuda"), transforms=1) <= 4

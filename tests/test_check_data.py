@@ -15,7 +15,7 @@ import pytest
 import segkit
 from segkit import UserError
 from segkit.checks.data import DataReport, check_data
-from segkit.datasets import Dataset
+from segkit.components.datasets import Dataset
 from segkit.testing.findings import Finding, counted, told
 from tests.rvsc_like import patient, square
 

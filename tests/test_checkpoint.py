@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 import segkit
 from segkit import UserError
-from segkit.testing.values import filled
+from segkit.registry.plausible import filled
 from segkit.training import checkpoint
 from segkit.training.state import flatten, unflatten
 from tests.small import kinds, train

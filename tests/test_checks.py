@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from segkit import layers, toml
 from segkit.checks.knobs import Knob, check_knobs
 from segkit.checks.recipe import check_trials
 from segkit.checks.run import check_run
-from segkit.losses import losses
-from segkit.recipe import validate
-from segkit.study import figures, runs
+from segkit.components.losses import losses
+from segkit.recipe import merge, toml
+from segkit.recipe.model import validate
+from segkit.report import figures
+from segkit.study import runs
 from segkit.study.plan import trials
 from segkit.types import NonNegative, Tensor
 from tests.small import BASE
@@ -30,9 +31,9 @@ if "half_deaf" not in losses:
         return heard * ((logits.sigmoid() - target) ** 2).mean()
 
 
-def composed(tree: dict[str, Any]) -> layers.Document:
-    document = layers.Document()
-    document.merge(tree, layers.Source("small.toml", None, Path.cwd()))
+def composed(tree: dict[str, Any]) -> merge.Document:
+    document = merge.Document()
+    document.merge(tree, merge.Source("small.toml", None, Path.cwd()))
     return document
 
 

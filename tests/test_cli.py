@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import toml
 from segkit.cli import main
 from segkit.errors import UserError
-from segkit.recipe import Recipe
+from segkit.recipe import toml
+from segkit.recipe.model import Recipe
 from tests.small import BASE
 
 Run = Callable[..., tuple[int, str, str]]
@@ -366,7 +366,7 @@ def test_a_signal_while_libraries_are_imported_ends_a_command_calmly(run: Run, n
 def test_a_signal_while_the_report_is_written_says_what_is_left(run: Run, name: str) -> None:
     code = (
         "import os, signal, sys, weakref\nimport tests.small\nfrom segkit.cli import main\n"
-        "from segkit.study import figures\n"
+        "from segkit.report import figures\n"
         f"figures.draw = lambda summary: weakref.finalize(set(), os.kill, os.getpid(), signal.{name})\n"
         "sys.argv = ['segkit', 'run', 'tiny.toml', '--jobs', '1']\nmain()"
     )

@@ -8,18 +8,20 @@ from typing import Annotated
 
 import pytest
 
-from segkit import describe, plugins
-from segkit.component import Entry
-from segkit.layers import Document, Source
-from segkit.losses import losses
-from segkit.recipe import validate
+from segkit import plugins
+from segkit.components import REGISTRIES
+from segkit.components.losses import losses
+from segkit.recipe import describe
+from segkit.recipe.merge import Document, Source
+from segkit.recipe.model import validate
+from segkit.registry.component import Entry
 from segkit.types import Fraction, Tensor
 from tests.fresh_plugins import EXAMPLES, fresh
 from tests.small import BASE
 
 __all__ = ["fresh"]
 
-EVERY = [entry for registry in plugins.registries() for entry in registry]
+EVERY = [entry for registry in REGISTRIES for entry in registry]
 
 
 def pasted(snippet: str) -> None:
@@ -32,15 +34,15 @@ def pasted(snippet: str) -> None:
     validate(document)
 
 
-@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.registry.slot}.{entry.name}")
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.slot.name}.{entry.name}")
 def test_the_snippet_works_when_pasted(entry: Entry) -> None:
     pasted(describe.snippet(entry))
 
 
-@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.registry.slot}.{entry.name}")
+@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.slot.name}.{entry.name}")
 def test_everything_is_described(entry: Entry) -> None:
     lines = describe.describe(entry)
-    assert lines[0] == f"{entry.registry.slot} {entry.name}    (from {entry.origin})"
+    assert lines[0] == f"{entry.slot.name} {entry.name}    (from {entry.origin})"
     assert "(no documentation)" not in lines
     text = "\n".join(lines)
     for parameter in describe.parameters(entry):
@@ -51,7 +53,7 @@ def test_everything_is_described(entry: Entry) -> None:
 
 def test_the_example_plugins_snippets_work_too(fresh: object) -> None:
     assert plugins.load([EXAMPLES], entry_points=False) == []
-    own = [entry for registry in plugins.registries() for entry in registry if entry.origin.startswith(str(EXAMPLES))]
+    own = [entry for registry in REGISTRIES for entry in registry if entry.origin.startswith(str(EXAMPLES))]
     assert len(own) == 5
     for entry in own:
         pasted(describe.snippet(entry))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from segkit import UserError
-from segkit.datasets.dicom import parse_dicom
+from segkit.components.datasets.dicom import parse_dicom
 from tests.rvsc_like import BIG_ENDIAN, dicom
 
 PIXELS = np.arange(42, dtype=np.uint16).reshape(6, 7) * 90

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import UserError, toml
+from segkit import UserError
 from segkit.checks.recipe import check_trials
-from segkit.datasets.case import Case, Dataset
-from segkit.recipe import Recipe, compose, validate
+from segkit.components.datasets.case import Case, Dataset
+from segkit.recipe import toml
+from segkit.recipe.model import Recipe, compose, validate
 from segkit.study.plan import trials
 from segkit.training.doubts import batch_warning, loss_warning
 from segkit.types import Tensor
@@ -93,7 +94,7 @@ def test_no_loss_of_segkit_is_doubted_as_it_is(channels: str) -> None:
 
 
 def test_half_precision_on_a_cpu_is_refused() -> None:
-    from segkit.training.device import choose
+    from segkit.device import choose
 
     with pytest.raises(UserError, match='"fp16" needs a GPU, and the device is cpu'):
         choose("cpu", "fp16")

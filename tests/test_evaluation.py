@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import segkit
-from segkit.blame import ComponentError
-from segkit.component import Component
-from segkit.datasets.case import Case
-from segkit.evaluation import Evaluator, Normalization, Prediction
-from segkit.training.device import Device
+from segkit.components.datasets.case import Case
+from segkit.device import Device
+from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
+from segkit.registry.component import Component
+from segkit.registry.faults import ComponentError
 from segkit.training.objective import Objective
 from tests.small import kinds, train
 

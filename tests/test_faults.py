@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import segkit.files
-from segkit import UserError, toml
-from segkit.study import figures, runs
+from segkit import UserError
+from segkit.recipe import toml
+from segkit.report import figures
+from segkit.study import runs
 from tests.small import BASE
 from tests.stress import check_whole
 

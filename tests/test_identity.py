@@ -18,10 +18,12 @@ import pytest
 import torch
 
 import segkit
-from segkit import UserError, identity, toml
+from segkit import UserError
 from segkit.locks import Folder
-from segkit.recipe import Recipe
-from segkit.study import figures, runs
+from segkit.recipe import identity, toml
+from segkit.recipe.model import Recipe
+from segkit.report import figures
+from segkit.study import runs
 from segkit.training.events import Event
 from tests import small
 from tests.small import BASE

@@ -18,8 +18,8 @@ from PIL import Image
 
 import segkit
 from segkit import UserError
-from segkit.datasets import Case, Dataset, read_image
-from segkit.datasets.images import find_images
+from segkit.components.datasets import Case, Dataset, read_image
+from segkit.components.datasets.images import find_images
 from segkit.errors import ContractError
 from tests.rvsc_like import dicom
 

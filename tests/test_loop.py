@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import segkit
-from segkit.schedulers import Schedule
+from segkit.components.schedulers import Schedule
+from segkit.device import Device, choose
 from segkit.training import guards
-from segkit.training.device import Device, choose
 from segkit.training.loop import Report, State, train
 from segkit.training.objective import Objective, gradient_shares, log_odds
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from segkit import losses
-from segkit.losses.surface import signed_distance
+from segkit.components.losses.surface import signed_distance
 
 
 def example(shape: tuple[int, ...] = (3, 2, 6, 5), seed: int = 0) -> tuple[Tensor, Tensor]:

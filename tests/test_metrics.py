@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from segkit import metrics
-from segkit.metrics import direction, hard
+from segkit.components.metrics import direction, hard
 
 OVERLAPS = ("dice", "iou", "precision", "recall")
 DISTANCES = ("hausdorff", "hd95", "assd")

@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 from pydantic_core._pydantic_core import list_all_errors
 
-from segkit.component import Entry
+from segkit.components import REGISTRIES
 from segkit.errors import UserError, counted, ended, printable, several
-from segkit.mistakes import MUST_BE, summed
-from segkit.plugins import registries
-from segkit.recipe import Recipe
+from segkit.recipe.model import Recipe
+from segkit.registry.component import Entry
+from segkit.registry.messages import MUST_BE, summed
 
 JARGON = re.compile(
     r"after validation|validation error|tuple|[Ii]nput should|instance of|pattern|model_type|NoneType|dict|"
@@ -61,16 +61,17 @@ def test_the_table_names_errors_that_there_are() -> None:
     assert len(set(MUST_BE) & known) > 40
 
 
-ENTRIES = [entry for registry in registries() for entry in registry]
+BY_SLOT = {registry.name: registry for registry in REGISTRIES}
+ENTRIES = [entry for registry in REGISTRIES for entry in registry]
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.registry.slot}.{entry.name}")
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.slot.name}.{entry.name}")
 def test_wrong_parameters_of_every_component_are_said_plainly(entry: Entry) -> None:
     said: list[str] = []
     for name in entry.known():
         for value in WRONG:
             try:
-                entry.registry.component(entry.name, {name: value})
+                BY_SLOT[entry.slot.name].component(entry.name, {name: value})
             except UserError as error:
                 said.append(str(error))
     assert [text for text in said if JARGON.search(text)] == []

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from segkit import initializers, models, upsamplers
+from segkit.components.unet import UNet
 from segkit.errors import UserError
-from segkit.unet import UNet
 
 NAMES = models.names()
 SMALL = {"widths": [4, 6, 8]}

@@ -12,8 +12,9 @@ import pytest
 import segkit
 from segkit import UserError, plugins
 from segkit.checks.run import check_run
-from segkit.study import figures, runs
-from segkit.study.report import write_report
+from segkit.report import figures
+from segkit.report.report import write_report
+from segkit.study import runs
 from segkit.training import checkpoint
 from tests.fresh_plugins import fresh
 

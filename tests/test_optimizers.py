@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from segkit import UserError, optimizers
-from segkit.optimizers import narrowed
+from segkit.components.optimizers import narrowed
 
 FIRST_STUDY = [
     ("Adam", {"lr": 2e-3}),

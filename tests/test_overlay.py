@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.overlay import PREDICTION_RGB, TRUTH_RGB, draw_overlay, picture_name
+from segkit.evaluation.overlay import PREDICTION_RGB, TRUTH_RGB, draw_overlay, picture_name
 
 
 def box(top: int, left: int, bottom: int, right: int) -> NDArray[np.bool_]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from segkit import UserError, datasets
-from segkit.datasets.case import Dataset
-from segkit.datasets.fingerprint import fingerprint
+from segkit.components.datasets.case import Dataset
+from segkit.data.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from segkit import UserError, transforms
-from segkit.pipeline import Pipeline, TransformError, holds_others, labels_of
+from segkit.data.pipeline import Pipeline, TransformError, holds_others, labels_of
 
 # What each needs beside its defaults; an entry of the registry that is not here is tried with its defaults alone.
 NEEDS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 import segkit
 from segkit import plugins
 from segkit.checks.data import check_data
-from segkit.datasets.case import Dataset
+from segkit.components.datasets.case import Dataset
 from segkit.errors import UserError
 from tests.fresh_plugins import EXAMPLES, fresh
 

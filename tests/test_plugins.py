@@ -12,8 +12,10 @@ import pytest
 
 import segkit
 from segkit import losses, plugins
+from segkit.components import REGISTRIES
 from segkit.errors import UserError
-from segkit.registry import Registry
+from segkit.plugins import loader
+from segkit.registry.registry import Registry
 from tests import small
 from tests.fresh_plugins import fresh
 
@@ -171,7 +173,7 @@ def test_a_family_that_a_broken_plugin_made_load_stays() -> None:
 
         registry.add("One", one, inspect.signature(one), doc="", origin="a library")
 
-    registry = Registry("thing", "things", handed=(), called=False, source=family)
+    registry = Registry("thing", "things", home=__name__, handed=(), called=False, family=family)
     before = registry.snapshot()
     registry.register("own")(lambda: None)
     registry.restore(before)
@@ -366,13 +368,13 @@ def test_sources_of_a_checkpoint_are_those_of_the_plugin(fresh: Path) -> None:
     load()
     stored = json.loads(json.dumps([{"module": p.module, "sources": p.sources} for p in plugins.loaded()]))
     hashes = [plugin.sha256 for plugin in plugins.loaded()]
-    for registry in plugins.registries():
+    for registry in REGISTRIES:
         registry.restore(
             {k: e for k, e in registry.snapshot().items() if not e.factory.__module__.startswith("segkit_plugins")}
         )
     for name in [name for name in sys.modules if name.startswith("segkit_plugins")]:
         del sys.modules[name]
-    plugins._state.loaded.clear()
+    loader.state.loaded.clear()
     assert plugins.load_sources(stored, fresh / "copy") == []
     assert [plugin.sha256 for plugin in plugins.loaded()] == hashes
     assert "of_package" in losses
@@ -422,7 +424,7 @@ def test_a_checkpoint_must_hold_the_module_it_names(fresh: Path) -> None:
 
 
 def test_a_changed_plugin_is_told(fresh: Path) -> None:
-    from segkit.api import changed_plugins
+    from segkit.plugins import changed_plugins
 
     write("plugins/mine.py")
     load()

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit import layers, toml
-from segkit.component import fold
-from segkit.describe import explain
 from segkit.errors import UserError, printable
-from segkit.recipe import Recipe, compose, validate
+from segkit.recipe import merge, toml
+from segkit.recipe.describe import explain
+from segkit.recipe.model import Recipe, compose, validate
+from segkit.registry.slot import fold
 from segkit.study.plan import trials
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -279,8 +279,8 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
     if fold(typo) == fold(last) or not typo:
         return
     text = f"title = 'x'\n\n[{'.'.join(parents)}]\n{typo} = {toml.value(value)}\n"
-    document = layers.Document()
-    document.merge(tomllib.loads(text), layers.Source("f.toml", text, Path.cwd()))
+    document = merge.Document()
+    document.merge(tomllib.loads(text), merge.Source("f.toml", text, Path.cwd()))
     with pytest.raises(UserError, match="no such") as caught:
         validate(document)
     assert str(caught.value).startswith(f"f.toml:4: {'.'.join([*parents, typo])}: no such")
@@ -290,9 +290,9 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
 @given(st.fixed_dictionaries({}, optional={p: st.just(v) for p, v in KNOWN}))
 @settings(max_examples=30, deadline=None)
 def test_filling_twice_changes_nothing(values: dict[str, Any]) -> None:
-    document = layers.Document()
+    document = merge.Document()
     for path, value in values.items():
-        document.merge(layers.nest(tuple(path.split(".")), value), layers.Source("x", None, Path.cwd()))
+        document.merge(merge.nest(tuple(path.split(".")), value), merge.Source("x", None, Path.cwd()))
     filled = validate(document).dump()
     assert Recipe.from_dict(filled).dump() == filled
     for path, value in values.items():

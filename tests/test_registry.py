@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import segkit
+from segkit.components.metrics import best_value, direction
 from segkit.errors import RegistrationError
-from segkit.metrics import best_value, direction
-from segkit.registry import Registry
+from segkit.registry.registry import Registry
 
 
 def nothing(prediction: Any, truth: Any, spacing_mm: Any) -> float:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from segkit.study import figures
-from segkit.study.report import read_table, write_report
+from segkit.report import figures
+from segkit.report.report import read_table, write_report
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run
 
@@ -301,7 +301,7 @@ def test_a_report_whose_writing_was_interrupted_does_not_pass_for_one(
     def stopped(*blocks: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segkit.study.html.render", stopped)
+    monkeypatch.setattr("segkit.report.html.render", stopped)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         write_report(folder)
     assert read_table(folder) is None

@@ -12,10 +12,10 @@ import pytest
 from rich.cells import cell_len
 
 from segkit.locks import Lock
-from segkit.study import document, html, markdown
-from segkit.study.figures import transient_end
-from segkit.study.report import write_report
-from segkit.study.style import legible, shorten, wrapped
+from segkit.report import document, html, markdown
+from segkit.report.figures import transient_end
+from segkit.report.report import write_report
+from segkit.report.style import legible, shorten, wrapped
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run, write_recipe, write_trial
 

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from segkit import files
-from segkit.identity import TRAINING_NUMBER
+from segkit.components.metrics import metrics
 from segkit.locks import Lock, is_locked
-from segkit.metrics import metrics
-from segkit.study import document, html, markdown
+from segkit.recipe.identity import TRAINING_NUMBER
+from segkit.report import document, html, markdown
+from segkit.report.report import write_report
 from segkit.study.reading import planned, read_trial
-from segkit.study.report import write_report
 from segkit.study.rows import HEADER, read_cases
 from segkit.study.summary import Summary, summarize, to_csv
 from tests.fake_runs import make_run, write_recipe, write_trial
@@ -136,7 +136,7 @@ def test_the_rule_is_one_for_each_channel_and_metric(tmp_path: Path) -> None:
 
 
 def test_figures_and_cases_use_the_same_values(tmp_path: Path) -> None:
-    from segkit.study import cases
+    from segkit.report import cases
 
     run = healthy_study(tmp_path / "study")
     for variant, marks in (("none", ()), ("careless", range(5, 10))):
@@ -264,7 +264,7 @@ def test_trials_of_different_training_numbers_are_never_compared(tmp_path: Path)
 
 
 def test_a_run_of_an_older_version_is_shown_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segkit.study.remarks.TRAINING_NUMBER", 7)
+    monkeypatch.setattr("segkit.report.remarks.TRAINING_NUMBER", 7)
     run = healthy_study(tmp_path / "study")
     assert line(summarize(run), "careless").result.verdict == "worse"
     assert "This run was trained by an older version of segkit (training number 1, this one has 7)" in text(run)
@@ -483,7 +483,7 @@ def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
     """The report knows a study's trials without loading its components."""
-    from segkit.recipe import compose, validate
+    from segkit.recipe.model import compose, validate
     from segkit.study.plan import trials
 
     document = compose(recipe)

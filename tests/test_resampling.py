@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from segkit import datasets, transforms
-from segkit.pipeline import Pipeline
-from segkit.training.samples import pack_masks
+from segkit.data.pipeline import Pipeline
+from segkit.data.samples import pack_masks
 
 SIZES = ((160, 172), (161, 175), (173, 160), (200, 159))
 DARK, BRIGHT = 40, 220

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
-from segkit import UserError, files, toml
-from segkit.study import executor, figures, hardware, runs
+from segkit import UserError, files
+from segkit.recipe import toml
+from segkit.report import figures
+from segkit.study import executor, hardware, runs
 from segkit.training import checkpoint
 from segkit.training.events import Event
 from tests import small

@@ -12,7 +12,7 @@ import pytest
 
 import segkit
 from segkit import UserError
-from segkit.datasets import Dataset
+from segkit.components.datasets import Dataset
 from tests.rvsc_like import patient, square
 
 

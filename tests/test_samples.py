@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from segkit import UserError, transforms
-from segkit.datasets.case import Case
-from segkit.training.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
-from segkit.transforms import Pipeline
+from segkit.components.datasets.case import Case
+from segkit.data.pipeline import Pipeline
+from segkit.data.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
 
 
 def case(name: str, size: tuple[int, int] = (48, 40), channels: int = 2, seed: int = 0) -> Case:

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from segkit import plugins, scaffold
+from segkit import plugins
+from segkit.components import REGISTRIES
 from segkit.errors import UserError
+from segkit.plugins import scaffold
 from segkit.testing import check
 from tests.fresh_plugins import fresh
 
 __all__ = ["fresh"]
 
-SLOTS = [registry.slot for registry in plugins.registries()]
+SLOTS = [registry.name for registry in REGISTRIES]
 
 
 def test_every_slot_has_a_template_and_none_is_left_over() -> None:
@@ -30,7 +32,7 @@ def test_what_is_written_loads_and_keeps_its_contract(fresh: Path, slot: str) ->
     assert paths == [Path(f"plugins/my_{slot}.py"), Path(f"plugins/test_my_{slot}.py")]
     plugin = plugins.load_file(paths[0])
     assert plugin.components == (f"{slot}.my_{slot}",)
-    registry = next(registry for registry in plugins.registries() if registry.slot == slot)
+    registry = next(registry for registry in REGISTRIES if registry.name == slot)
     entry = registry[f"my_{slot}"]
     assert entry.summary.endswith((".", "npz."))
     assert "Args:" in entry.doc

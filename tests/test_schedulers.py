@@ -11,7 +11,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from segkit import UserError, schedulers
-from segkit.schedulers import Schedule
+from segkit.components.schedulers import Schedule
 
 EPOCHS, STEPS = 12, 5
 

@@ -11,8 +11,8 @@ from jsonschema import Draft202012Validator
 
 import segkit
 from segkit import UserError
-from segkit.recipe import Recipe
-from segkit.schema import recipe_schema
+from segkit.recipe.model import Recipe
+from segkit.recipe.schema import recipe_schema
 from segkit.types import Fraction, Tensor
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -124,9 +124,9 @@ def test_a_plugin_is_in_the_schema_at_once() -> None:
 
 
 def test_every_component_is_in_the_schema() -> None:
-    from segkit.plugins import registries
+    from segkit.components import REGISTRIES
 
     defs = recipe_schema()["$defs"]
-    for registry in registries():
+    for registry in REGISTRIES:
         for entry in registry:
-            assert f"{registry.slot}.{entry.name}" in defs
+            assert f"{registry.name}.{entry.name}" in defs

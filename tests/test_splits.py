@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segkit import UserError
-from segkit.datasets import Case, Dataset
-from segkit.datasets.splits import Split, split_cases
+from segkit.components.datasets import Case, Dataset
+from segkit.data.splits import Split, split_cases
 
 
 def dataset(patients: int = 16, named: bool = True, each: int = 5) -> Dataset:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import segkit
-from segkit import plugins
-from segkit.datasets.case import Case, Dataset
-from segkit.registry import Registry
+from segkit.components import REGISTRIES
+from segkit.components.datasets.case import Case, Dataset
+from segkit.registry.registry import Registry
 from segkit.testing import Finding, assert_contract, check
 from segkit.types import Count, Fraction, Positive
 from tests import small
@@ -41,17 +41,17 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
     ("model", "unet", {"widths": [4, 8], "norm": "instance", "dropout": 0.2, "upsampler": "pixel_shuffle"}),
 ]
 BUILT_IN = [
-    (registry.slot, entry.name)
-    for registry in plugins.registries()
+    (registry.name, entry.name)
+    for registry in REGISTRIES
     for entry in registry
     if entry.name not in ("image_folder", "rvsc")
 ]
-REGISTRIES = {registry.slot: registry for registry in plugins.registries()}
+BY_SLOT = {registry.name: registry for registry in REGISTRIES}
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    kept = [(registry, registry.snapshot()) for registry in plugins.registries()]
+    kept = [(registry, registry.snapshot()) for registry in REGISTRIES]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -62,7 +62,7 @@ def _as_before() -> Iterator[None]:
 
 def faults(slot: str, name: str, parameters: dict[str, Any] | None = None) -> list[str]:
     """Return the faults of a component; fail if it could not be tried."""
-    findings = check(REGISTRIES[slot][name], parameters)
+    findings = check(BY_SLOT[slot][name], parameters)
     assert not any(finding.text.startswith("not tried") for finding in findings), [str(f) for f in findings]
     return [str(finding) for finding in findings if finding.kind == "fault"]
 
@@ -325,10 +325,10 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
 def test_a_wrong_component_is_found(
     slot: str, factory: Callable[..., Any], parameters: dict[str, Any], words: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    REGISTRIES[slot].register("bad")(factory)
+    BY_SLOT[slot].register("bad")(factory)
     monkeypatch.chdir(tmp_path)
     Path("data.bin").write_bytes(bytes(range(64)))
-    found = check(REGISTRIES[slot]["bad"], parameters)
+    found = check(BY_SLOT[slot]["bad"], parameters)
     wrong = [finding for finding in found if finding.kind == "fault" and words in finding.text]
     assert wrong, [str(finding) for finding in found]
     assert wrong[0].place is not None
@@ -371,7 +371,7 @@ def test_a_package_that_is_missing_is_no_fault_of_the_component() -> None:
 
 
 def test_required_parameters_are_made_up_from_types_and_bounds() -> None:
-    registry = Registry("loss", "losses", handed=("logits", "target"), called=True)
+    registry = Registry("loss", "losses", home=__name__, handed=("logits", "target"), called=True)
 
     def loss(
         logits: Any,

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import segkit
-from segkit import toml
-from segkit.evaluation import means
-from segkit.testing.values import filled
+from segkit.evaluation.evaluator import means
+from segkit.recipe import toml
+from segkit.registry.plausible import filled
 from segkit.training import assembly, checkpoint
 from segkit.training.events import Limit
 from segkit.training.trial import write_cases

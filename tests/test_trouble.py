@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import segkit
-from segkit.datasets.case import Case, Dataset
+from segkit.components.datasets.case import Case, Dataset
 from segkit.training import guards
 from tests.small import discs, kinds, train
 
@@ -61,7 +61,7 @@ def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: py
     def full(self: Any, image: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    from segkit.unet import UNet
+    from segkit.components.unet import UNet
 
     monkeypatch.setattr(UNet, "forward", full)
     events = train(tmp_path, "train.batch_size=6", "train.accumulate=2")

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segkit import UserError
-from segkit.recipe import compose, validate
+from segkit.recipe.model import compose, validate
+from segkit.recipe.variants import folders, label_of, slug
 from segkit.study import reading, runs
 from segkit.study.plan import holder, trials
-from segkit.variants import folders, label_of, slug
 
 
 @pytest.mark.parametrize(

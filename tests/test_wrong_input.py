@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from segkit import toml
 from segkit.cli import main
+from segkit.recipe import toml
 from tests.small import BASE, train
 
 VARIED = {"compare_with": "a", "variants": [{"label": "a"}, {"label": "b", "train": {"seed": 2}}]}

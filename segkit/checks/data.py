@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit import toml
 from segkit.checks import layouts
-from segkit.datasets import datasets
-from segkit.datasets.image_folder import COLOURED
-from segkit.datasets.images import agree, read_levels, read_picture
-from segkit.datasets.reading import inside, open_root, shortened
-from segkit.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, patient_folders, read_case, read_patient
-from segkit.datasets.splits import patient_warnings
+from segkit.components.datasets import datasets
+from segkit.components.datasets.image_folder import COLOURED
+from segkit.components.datasets.images import agree, read_levels, read_picture
+from segkit.components.datasets.reading import inside, open_root, shortened
+from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, patient_folders, read_case, read_patient
+from segkit.data.splits import patient_warnings
 from segkit.errors import UserError, counted
+from segkit.recipe import toml
 from segkit.testing.findings import Finding
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from segkit import layers
-from segkit.describe import explain
 from segkit.errors import UserError
-from segkit.recipe import Recipe, validate
-from segkit.slots import slot_of
-from segkit.variants import variants
+from segkit.recipe import merge
+from segkit.recipe.describe import explain
+from segkit.recipe.model import Recipe, validate
+from segkit.recipe.paths import slot_of
+from segkit.recipe.variants import variants
 
 IMAGES, SIDE = 2, 64  # a step: the whole batch is drawn and compared, but the model sees the middle of these
 STEPS = 2
@@ -46,7 +46,7 @@ class Knob:
     tried: tuple[Any, ...] = ()
 
 
-def check_knobs(recipe: Recipe, document: layers.Document) -> Iterator[Knob]:
+def check_knobs(recipe: Recipe, document: merge.Document) -> Iterator[Knob]:
     """Yield each key that the recipe or one of its variants sets; a dead one has the effect "".
 
     A key without effect in the recipe itself, e.g. one of a slot that every variant replaces, is tried in each variant.
@@ -70,7 +70,7 @@ def check_knobs(recipe: Recipe, document: layers.Document) -> Iterator[Knob]:
     yield from found.values()
 
 
-def _written(recipe: Recipe, document: layers.Document) -> Iterator[tuple[Path_, str]]:
+def _written(recipe: Recipe, document: merge.Document) -> Iterator[tuple[Path_, str]]:
     """Yield the path in the filled recipe, and the place, of each value that a layer wrote."""
     for path, value, place in explain(recipe, document):
         if place == "default" or any(path[: len(name)] == name for name in NO_RESULT):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from segkit.datasets.headers import VOLUMES, volume
-from segkit.datasets.images import DICOM_SUFFIXES, KINDS
-from segkit.datasets.reading import files_below, is_folder, shortened
+from segkit.components.datasets.headers import VOLUMES, volume
+from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
+from segkit.components.datasets.reading import files_below, is_folder, shortened
 from segkit.errors import counted
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")

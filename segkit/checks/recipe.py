@@ -10,8 +10,8 @@ from pathlib import Path
 
 from segkit import files
 from segkit.errors import UserError
-from segkit.identity import training_identity
-from segkit.recipe import Recipe
+from segkit.recipe.identity import training_identity
+from segkit.recipe.model import Recipe
 from segkit.study.plan import Trial
 from segkit.testing.findings import Finding
 
@@ -75,7 +75,7 @@ def _too_large(trial: Trial, status: Path) -> str | None:
 
 
 def _small(recipe: Recipe) -> Recipe:
-    from segkit.training.device import settled
+    from segkit.device import settled
 
     train = recipe.train.model_copy(update={"batch_size": min(BATCH, recipe.train.batch_size), "workers": 0})
     with contextlib.suppress(UserError):  # a device that is not here: the trial says so

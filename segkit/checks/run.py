@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import segkit
-from segkit import files, toml
+from segkit import files
 from segkit.errors import UserError, counted
-from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
 from segkit.locks import is_locked
-from segkit.recipe import Recipe
+from segkit.recipe import toml
+from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
+from segkit.recipe.model import Recipe
 from segkit.testing.findings import Finding
 from segkit.training.events import ENDED
 

@@ -29,7 +29,7 @@ def check(
     json_: Json = False,
 ) -> int:
     """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
-    from segkit.datasets.reading import unreadable
+    from segkit.components.datasets.reading import unreadable
     from segkit.errors import UserError
 
     try:
@@ -71,7 +71,7 @@ def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) 
 
 def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json_: bool) -> int:
     from segkit.checks.recipe import check_trials
-    from segkit.recipe import compose, validate
+    from segkit.recipe.model import compose, validate
     from segkit.study.plan import size_of, trials
     from segkit.testing.findings import Finding
 

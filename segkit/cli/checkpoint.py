@@ -15,7 +15,7 @@ from segkit.cli.options import Json, Plugins, Set, path_of
 from segkit.errors import counted, padded, printable
 
 if TYPE_CHECKING:
-    from segkit.evaluation import Row
+    from segkit.evaluation.evaluator import Row
 
 Checkpoint = Annotated[
     Path, typer.Argument(parser=path_of, metavar="CHECKPOINT", help="A best or last .safetensors file.")
@@ -29,11 +29,10 @@ Device = Annotated[str | None, typer.Option("--device", help="Compute here inste
 def _prepare(path: Path, plugins: list[Path] | None) -> None:
     """Load plugins and say which of them differ from those of the training."""
     from segkit import plugins as loader
-    from segkit.api import changed_plugins
     from segkit.training.checkpoint import read_meta
 
     loader.load(plugins or [])
-    warn(changed_plugins(read_meta(path)))
+    warn(loader.changed_plugins(read_meta(path)))
 
 
 @app.command("eval")
@@ -50,7 +49,7 @@ def evaluate(
 ) -> int:
     """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
     from segkit import api, files
-    from segkit.evaluation import HEADER
+    from segkit.evaluation.evaluator import HEADER
     from segkit.training.trial import write_cases
 
     if csv_file:
@@ -128,13 +127,13 @@ def predict(
     import numpy as np
 
     from segkit import api, files
-    from segkit.datasets.image_folder import COLOURED
-    from segkit.datasets.images import find_images, read_picture
-    from segkit.datasets.reading import shortened
+    from segkit.components.datasets.image_folder import COLOURED
+    from segkit.components.datasets.images import find_images, read_picture
+    from segkit.components.datasets.reading import shortened
+    from segkit.data.batches import to_uint8
     from segkit.errors import UserError
-    from segkit.overlay import draw_overlay
-    from segkit.training.batches import to_uint8
-    from segkit.variants import folders
+    from segkit.evaluation.overlay import draw_overlay
+    from segkit.recipe.variants import folders
 
     found, notes = find_images(images)
     if realpath(out) in {dirname(realpath(image)) for image in found}:
@@ -178,8 +177,8 @@ def info(
     json_: Json = False,
 ) -> int:
     """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
-    from segkit import toml
-    from segkit.identity import TRAINING_NUMBER, older
+    from segkit.recipe import toml
+    from segkit.recipe.identity import TRAINING_NUMBER, older
     from segkit.training.checkpoint import read_meta
 
     meta = read_meta(path)

@@ -15,8 +15,8 @@ from segkit.cli.options import Json, Plugins, Set, With, path_of
 from segkit.errors import padded, printable
 
 if TYPE_CHECKING:
-    from segkit.component import Entry
-    from segkit.registry import Registry
+    from segkit.registry.component import Entry
+    from segkit.registry.registry import Registry
 
 
 def load_plugins(extra: list[Path] | None) -> None:
@@ -28,13 +28,13 @@ def load_plugins(extra: list[Path] | None) -> None:
 
 def registry_of(slot: str) -> Registry:
     """Return the registry of a slot, by its singular or plural name."""
+    from segkit.components import REGISTRIES
     from segkit.errors import UserError, suggest
-    from segkit.plugins import registries
 
-    for registry in registries():
-        if slot.lower() in (registry.slot, registry.plural):
+    for registry in REGISTRIES:
+        if slot.lower() in (registry.name, registry.plural):
             return registry
-    raise UserError(f"no slot is called '{slot}'. {suggest(slot, [r.plural for r in registries()])}")
+    raise UserError(f"no slot is called '{slot}'. {suggest(slot, [r.plural for r in REGISTRIES])}")
 
 
 @app.command("list")
@@ -44,13 +44,13 @@ def list_(
     json_: Json = False,
 ) -> int:
     """All components, or those of SLOT: name, summary, and where they come from."""
-    from segkit.plugins import registries
+    from segkit.components import REGISTRIES
 
     load_plugins(plugins)
-    chosen = [registry_of(slot)] if slot else registries()
+    chosen = [registry_of(slot)] if slot else REGISTRIES
     if json_:
         rows = [
-            {"slot": r.slot, "name": entry.name, "summary": entry.summary, "origin": entry.origin}
+            {"slot": r.name, "name": entry.name, "summary": entry.summary, "origin": entry.origin}
             for r in chosen
             for entry in r
         ]
@@ -90,8 +90,8 @@ def show(
     load_plugins(plugins)
     if name.endswith(".toml") or Path(name).is_file():
         return _show_recipe(Path(name), overlays or [], sets or [], json_)
-    from segkit.describe import describe, parameters, snippet
     from segkit.errors import UserError
+    from segkit.recipe.describe import describe, parameters, snippet
 
     if overlays or sets:
         raise UserError(f"{name}: --set and --with are for recipes (.toml), and this is a component's name.")
@@ -108,7 +108,7 @@ def _plain(entry: Entry, parameters: list[Any], snippet: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
-        "slot": entry.registry.slot,
+        "slot": entry.slot.name,
         "name": entry.name,
         "summary": entry.summary,
         "origin": entry.origin,
@@ -120,11 +120,11 @@ def _plain(entry: Entry, parameters: list[Any], snippet: str) -> dict[str, Any]:
 
 def _find(name: str) -> list[Entry]:
     """Return the components of a name, in any slot or in the one named before a dot."""
+    from segkit.components import REGISTRIES
     from segkit.errors import UserError, suggest
-    from segkit.plugins import registries
 
     slot, dot, rest = name.rpartition(".")
-    searched = [registry_of(slot)] if dot else registries()
+    searched = [registry_of(slot)] if dot else REGISTRIES
     found = [registry[rest] for registry in searched if rest in registry]
     if not found:
         known = [known for registry in searched for known in registry.names()]
@@ -133,11 +133,11 @@ def _find(name: str) -> list[Entry]:
 
 
 def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
-    from segkit import toml
-    from segkit.describe import explain
-    from segkit.recipe import compose, validate
+    from segkit.recipe import toml
+    from segkit.recipe.describe import explain
+    from segkit.recipe.model import compose, validate
+    from segkit.recipe.variants import check_variants
     from segkit.study.plan import size_of, trials
-    from segkit.variants import check_variants
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
@@ -176,7 +176,7 @@ def schema(
 ) -> int:
     """JSON Schema of recipes, plugins included, for editors."""
     from segkit import files
-    from segkit.schema import recipe_schema
+    from segkit.recipe.schema import recipe_schema
 
     if out is not None:
         files.check_target(out, begins="{")

@@ -9,6 +9,7 @@ import typer
 
 from segkit.cli import DONE, app, say
 from segkit.cli.options import path_of
+from segkit.components import REGISTRIES
 
 
 @app.command()
@@ -20,13 +21,14 @@ def new(
     ),
 ) -> int:
     """Write a working plugin for SLOT called NAME, and its test."""
-    from segkit import plugins, scaffold
-    from segkit.describe import snippet
+    from segkit import plugins
+    from segkit.plugins import scaffold
+    from segkit.recipe.describe import snippet
 
     plugins.load()
     plugin, test = scaffold.new(slot, name, folder)
     (component,) = plugins.load_file(plugin).components
-    registry = next(registry for registry in plugins.registries() if registry.slot == component.partition(".")[0])
+    registry = next(registry for registry in REGISTRIES if registry.name == component.partition(".")[0])
     say(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
     say(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
     say("\n".join(f"  {line}" for line in snippet(registry[name]).splitlines()))

@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from segkit.errors import counted, printable
-from segkit.study.style import shorten
+from segkit.report.style import shorten
 from segkit.training.events import Event
 
 if TYPE_CHECKING:

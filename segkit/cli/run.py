@@ -124,7 +124,7 @@ def report(
     from segkit import interrupts
     from segkit import plugins as loader
     from segkit.errors import UserError
-    from segkit.study.report import write_report
+    from segkit.report.report import write_report
 
     if not folder.is_dir():
         raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}no run folder. `segkit run` makes one.")

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import segkit
-from segkit import files, toml
+from segkit import files
 from segkit.errors import UserError
-from segkit.identity import HARDWARE, TRAINING_NUMBER, differences, not_resumable, older, refilled, stored_identities
-from segkit.recipe import Recipe
+from segkit.recipe import toml
+from segkit.recipe.identity import (
+    HARDWARE,
+    TRAINING_NUMBER,
+    differences,
+    not_resumable,
+    older,
+    refilled,
+    stored_identities,
+)
+from segkit.recipe.model import Recipe
 from segkit.study.hardware import REMEDY
 from segkit.study.plan import Trial
 from segkit.training import checkpoint

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segkit import toml
+from segkit import device
 from segkit.errors import UserError
-from segkit.identity import HARDWARE
-from segkit.recipe import Recipe, Train
+from segkit.recipe import toml
+from segkit.recipe.identity import HARDWARE
+from segkit.recipe.model import Recipe, Train
 from segkit.study.executor import choose_jobs
 from segkit.study.plan import Trial
-from segkit.training import device
 
 REMEDY = (
     "A study compares trials of one hardware setting. Set it back, choose another run folder with --name, train anew "

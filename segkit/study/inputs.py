@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from segkit.errors import UserError
-from segkit.recipe import Recipe
+from segkit.recipe.model import Recipe
 
 
 def data_of(recipe: Recipe) -> str:
@@ -54,7 +54,8 @@ def check(recipes: Sequence[Recipe], mistakes: Iterable[str], *, keep: bool) -> 
     Raises:
         UserError: data, split or device cannot be had as a recipe says; every mistake once.
     """
-    from segkit.training import assembly, device
+    from segkit import device
+    from segkit.training import assembly
 
     found = dict.fromkeys(mistakes)
     for name, precision in dict.fromkeys((recipe.train.device, recipe.train.precision) for recipe in recipes):

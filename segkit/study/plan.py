@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit import files, layers
+from segkit import files
 from segkit.errors import UserError, counted
-from segkit.identity import evaluation_identity, training_identity
-from segkit.recipe import Recipe
-from segkit.variants import check_variants, folders
+from segkit.recipe import merge
+from segkit.recipe.identity import evaluation_identity, training_identity
+from segkit.recipe.model import Recipe
+from segkit.recipe.variants import check_variants, folders
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def holder(run: Path, name: str) -> str | None:
     return None
 
 
-def trials(recipe: Recipe, document: layers.Document, run: Path | None = None) -> list[Trial]:
+def trials(recipe: Recipe, document: merge.Document, run: Path | None = None) -> list[Trial]:
     """Return the trials of a study: each variant, each fold, each seed.
 
     Args:

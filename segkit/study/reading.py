@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from segkit import files, layers, toml
+from segkit import files
 from segkit.errors import UserError
-from segkit.recipe import Recipe, Split, Study
+from segkit.recipe import merge, toml
+from segkit.recipe.model import Recipe, Split, Study
+from segkit.recipe.variants import axes, check_size, folders, joined, label_of
 from segkit.study.plan import holder
 from segkit.study.rows import Keys, Rows, read_cases, read_curves
-from segkit.variants import axes, check_size, folders, joined, label_of
 
 FINISHED, MISSING = "finished", "missing"
 DAMAGED = "damaged"
@@ -79,7 +80,7 @@ class TrialRecord:
 def planned(run: Path) -> Planned:
     """Return what the run's recipe plans; where it cannot be read (any more), what is on disk."""
     try:
-        tree, source = layers.read(run / "recipe.toml")
+        tree, source = merge.read(run / "recipe.toml")
         unknown = sorted(tree.keys() - Recipe.model_fields)
         if unknown:
             raise UserError(f"{source.place((unknown[0],))}: {unknown[0]}: no recipe has such a key.")
@@ -95,7 +96,7 @@ def planned(run: Path) -> Planned:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _section(model: type[Model], tree: Mapping[str, Any], source: layers.Source) -> Model:
+def _section(model: type[Model], tree: Mapping[str, Any], source: merge.Source) -> Model:
     """Return one table of a recipe; the others may need plugins, or libraries that take long to load."""
     name = model.__name__.lower()
     try:
@@ -105,11 +106,11 @@ def _section(model: type[Model], tree: Mapping[str, Any], source: layers.Source)
 
 
 def _trials(
-    run: Path, tree: Mapping[str, Any], source: layers.Source, study: Study
+    run: Path, tree: Mapping[str, Any], source: merge.Source, study: Study
 ) -> Iterator[tuple[str, int, int | None, Path]]:
     """Yield the trials as `plan.trials` plans them, from what decides their number and names alone."""
     deciding = ("study", "split", "train")
-    base = layers.Document()
+    base = merge.Document()
     base.merge({name: tree[name] for name in deciding if name in tree}, source)
     recipe = Recipe.model_construct(study=study, split=_section(Split, tree, source))
     check_size(recipe, base)

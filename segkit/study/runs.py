@@ -13,14 +13,14 @@ from typing import Any
 
 from segkit import files, plugins
 from segkit.errors import UserError
-from segkit.identity import stored_identities
 from segkit.locks import Lock
-from segkit.recipe import Recipe, compose, validate
+from segkit.recipe.identity import stored_identities
+from segkit.recipe.model import Recipe, compose, validate
+from segkit.recipe.variants import slug
 from segkit.study import executor, hardware, inputs
 from segkit.study.folders import finished_elsewhere, look, on_data, refuse_others
 from segkit.study.plan import Trial, size_of, trials
 from segkit.training.events import Event, Job, Limit
-from segkit.variants import slug
 
 WHOLE = Limit()
 
@@ -278,7 +278,7 @@ class StudyRun:
 
     def finish(self) -> Outcome:
         """Write the report of what is on disk and say how the study ended."""
-        from segkit.study.report import read_table, write_report
+        from segkit.report.report import read_table, write_report
 
         outcome = Outcome(self.title, None if self.limit.batches or not self.folder.is_dir() else self.folder)
         for trial in self.planned:

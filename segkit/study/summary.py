@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from segkit import files, locks, plugins
+from segkit.components.metrics import best_value, direction, metrics
 from segkit.errors import printable
-from segkit.metrics import best_value, direction, metrics
-from segkit.study import remarks
+from segkit.report import remarks
+from segkit.report.remarks import compared
 from segkit.study.reading import FINISHED, TrialRecord, planned, read_trial
-from segkit.study.remarks import compared
 from segkit.study.rows import Flags, Keys
 from segkit.study.scores import Scores, gather
 from segkit.study.verdicts import Measure, Result, judge

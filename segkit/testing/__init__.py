@@ -13,12 +13,13 @@ import importlib
 import warnings
 from typing import Any
 
-from segkit.component import Component, Entry
 from segkit.errors import UserError
-from segkit.signatures import recipe_name
+from segkit.registry.component import Component, Entry
+from segkit.registry.plausible import filled
+from segkit.registry.registry import Registry
+from segkit.registry.signatures import recipe_name
 from segkit.testing.findings import Finding
 from segkit.testing.report import Report
-from segkit.testing.values import filled
 
 __all__ = ["Finding", "assert_contract", "check"]
 
@@ -51,9 +52,9 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
         if component is not None:
             from segkit.testing.surroundings import unmoved
 
-            module = importlib.import_module(f"segkit.testing.{MODULES[entry.registry.slot]}")
+            module = importlib.import_module(f"segkit.testing.{MODULES[entry.slot.name]}")
             with unmoved(), report.trying("checking it"):
-                getattr(module, f"examine_{entry.registry.slot}")(report, component)
+                getattr(module, f"examine_{entry.slot.name}")(report, component)
     return sorted(dict.fromkeys(report.findings), key=lambda finding: finding.kind)
 
 
@@ -66,7 +67,8 @@ def _component(report: Report, given: dict[str, Any]) -> Component | None:
         return None
     report.guessed = {key: value for key, value in values.items() if key not in given}
     try:
-        return entry.registry.component(entry.name, values)
+        assert isinstance(entry.slot, Registry), "an entry is of a registry"
+        return entry.slot.component(entry.name, values)
     except UserError as error:
         if not report.guessed:
             raise
@@ -88,4 +90,4 @@ def assert_contract(entry: Entry, **parameters: Any) -> None:
     wrong = [finding for finding in findings if finding.kind == "fault" or finding.text.startswith("not tried")]
     if wrong:
         listed = "\n".join(f"  {finding}" for finding in wrong)
-        raise AssertionError(f"{entry.registry.slot} '{entry.name}' breaks its contract:\n{listed}")
+        raise AssertionError(f"{entry.slot.name} '{entry.name}' breaks its contract:\n{listed}")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from segkit.component import Component
-from segkit.datasets.case import Dataset
+from segkit.components.datasets.case import Dataset
 from segkit.errors import counted
+from segkit.registry.component import Component
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
 

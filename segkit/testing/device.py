@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from segkit.blame import described
+from segkit.registry.faults import described
 from segkit.testing.report import Report
 
 MISPLACED = ("expected device", "same device")

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segkit.blame import misfit
-from segkit.component import Component
+from segkit.registry.component import Component
+from segkit.registry.faults import misfit
 from segkit.testing.examples import masks, scores
 from segkit.testing.loss_effects import examine_effects
 from segkit.testing.report import Report
-from segkit.watch import breaks_graph, place_of_infinite_gradient, place_where, turns_infinite
+from segkit.training.tracing import breaks_graph, place_of_infinite_gradient, place_where, turns_infinite
 
 TOLERANCE = 0.02  # what an epsilon of some pixels may make of a mean
 EXTREME = 1e4

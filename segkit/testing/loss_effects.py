@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segkit.blame import described
 from segkit.errors import counted
-from segkit.source import shown
+from segkit.registry.faults import described
+from segkit.registry.source import shown
 from segkit.testing.device import follows_the_device
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
-from segkit.watch import changes, place_where
+from segkit.training.tracing import changes, place_where
 
 Loss = Callable[[Tensor, Tensor], Any]
 Example = Callable[..., tuple[Tensor, Tensor]]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.component import Component
-from segkit.metrics import as_number, direction
+from segkit.components.metrics import as_number, direction
+from segkit.registry.component import Component
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from segkit.component import Component
+from segkit.registry.component import Component
 from segkit.testing.device import follows_the_device
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segkit import layers, plugins
-from segkit.component import Entry, fold
+from segkit import plugins
+from segkit.components import REGISTRIES
 from segkit.errors import UserError
 from segkit.plugins import Failure, Plugin
+from segkit.recipe import merge
+from segkit.registry.component import Entry
+from segkit.registry.slot import fold
 from segkit.testing import check
 from segkit.testing.findings import Finding
 from segkit.testing.surroundings import changed_settings, library_settings
@@ -59,10 +62,10 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     Raises:
         UserError: there is no such path, or a setting fits no component, several, or not its parameter.
     """
-    path, settings = Path(path), [*map(layers.assigned, sets)]
+    path, settings = Path(path), [*map(merge.assigned, sets)]
     kept = library_settings()
     if (path / "__init__.py").is_file() and path.resolve().parent.is_dir():
-        plugins._load_file(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
+        plugins.load_one(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
     else:
         plugins.load([path], entry_points=False)
     failed = [failure for failure in plugins.failures() if _below(Path(failure.origin), path)]
@@ -91,12 +94,12 @@ def _given(
     settings: list[tuple[str, tuple[str, ...], Any]], entries: list[Entry], path: Path
 ) -> dict[int, dict[str, Any]]:
     """Return the parameters that settings give to each component, by the identity of its entry."""
-    documents = {id(entry): layers.Document() for entry in entries}
+    documents = {id(entry): merge.Document() for entry in entries}
     for flag, names, value in settings:
         named = [entry for entry in entries if len(names) > 1 and fold(names[0]) == fold(entry.name)]
         rest = names[1:] if named else names
         if not named and len(names) > 2:  # as in a recipe: data.mine.root
-            named = [e for e in entries if (e.registry.slot, fold(e.name)) == (names[0], fold(names[1]))]
+            named = [e for e in entries if (e.slot.name, fold(e.name)) == (names[0], fold(names[1]))]
             rest = names[2:] if named else names
         chosen = named or [entry for entry in entries if names[0] in entry.known()]
         if len(chosen) != 1:
@@ -106,7 +109,7 @@ def _given(
                 f"{flag}: {what} this parameter in {path} ({listed}). Write --set parameter=value, or "
                 "name.parameter=value."
             )
-        documents[id(chosen[0])].merge(layers.nest(rest, value), layers.Source(flag, None, Path.cwd()))
+        documents[id(chosen[0])].merge(merge.nest(rest, value), merge.Source(flag, None, Path.cwd()))
     return {key: document.tree for key, document in documents.items()}
 
 
@@ -115,7 +118,7 @@ def _below(path: Path, folder: Path) -> bool:
 
 
 def _entries(plugin: Plugin) -> Iterator[tuple[str, Entry]]:
-    registries = {registry.slot: registry for registry in plugins.registries()}
+    registries = {registry.name: registry for registry in REGISTRIES}
     for name in plugin.components:
         slot, _, own = name.partition(".")
         yield name, registries[slot][own]

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from segkit.component import Component
+from segkit.components.schedulers import Schedule
 from segkit.errors import ended
-from segkit.schedulers import Schedule
+from segkit.registry.component import Component
 from segkit.testing.examples import network
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from segkit.blame import explained, how_to_check
-from segkit.component import Component, Entry
 from segkit.errors import UserError, ended
-from segkit.source import Source
+from segkit.registry.component import Component, Entry
+from segkit.registry.faults import explained, how_to_check
+from segkit.registry.source import Source
 from segkit.testing.findings import Finding
 from segkit.testing.surroundings import library_settings, restored
 
@@ -78,7 +78,7 @@ class Report:
         """Build the component; None, and a finding, if that fails or gives something of another kind."""
         try:
             made = component.build(*handed)
-            wrong = component.entry.registry.judge(made, *handed)
+            wrong = component.entry.slot.check(made, *handed)
             if wrong is None:
                 return made
             self.fault(wrong)

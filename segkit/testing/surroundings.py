@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from segkit.watch import DRAWING, SEEDING, draws, generator_states, generators_kept, place_where
+from segkit.training.tracing import DRAWING, SEEDING, draws, generator_states, generators_kept, place_where
 
 if TYPE_CHECKING:
     from segkit.testing.report import Report

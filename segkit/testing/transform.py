@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.component import Component
+from segkit.data.pipeline import Bits, Pipeline
 from segkit.errors import UserError, ended
-from segkit.pipeline import Bits, Pipeline
+from segkit.registry.component import Component
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
 

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segkit.blame import misfit
-from segkit.component import Component
+from segkit.registry.component import Component
+from segkit.registry.faults import misfit
 from segkit.testing.device import follows_the_device
 from segkit.testing.examples import network
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
-from segkit.watch import breaks_graph, place_where
+from segkit.training.tracing import breaks_graph, place_where
 
 Penalty = Callable[[Any], Any]
 
@@ -143,7 +143,7 @@ def _filled(report: Report, fill: Callable[[nn.Module], Any]) -> nn.Module:
     module, state = network(), torch.get_rng_state()
     torch.manual_seed(0)
     try:
-        with report.entry.registry.around(module):
+        with report.entry.slot.around(module):
             fill(module)
     finally:
         torch.set_rng_state(state)

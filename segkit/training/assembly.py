@@ -12,25 +12,25 @@ from torch import Tensor, nn
 
 import segkit
 from segkit import plugins
-from segkit.blame import fault
-from segkit.component import Component
-from segkit.datasets.case import Dataset
-from segkit.datasets.fingerprint import fingerprint
-from segkit.datasets.splits import Split, split_cases
+from segkit.components.datasets.case import Dataset
+from segkit.components.network import guarded
+from segkit.components.optimizers import held
+from segkit.components.schedulers import Schedule
+from segkit.data.batches import Batches, Samples, to_device_float
+from segkit.data.fingerprint import fingerprint
+from segkit.data.pipeline import Pipeline
+from segkit.data.splits import Split, split_cases
+from segkit.device import Device, be_deterministic, choose
 from segkit.errors import UserError, counted
-from segkit.evaluation import Evaluator, Normalization
-from segkit.network import guarded
-from segkit.optimizers import held
-from segkit.recipe import Recipe
-from segkit.schedulers import Schedule
-from segkit.training.batches import Batches, Samples, to_device_float
-from segkit.training.device import Device, be_deterministic, choose
+from segkit.evaluation.evaluator import Evaluator, Normalization
+from segkit.recipe.model import Recipe
+from segkit.registry.component import Component
+from segkit.registry.faults import fault
 from segkit.training.doubts import batch_warning, loss_warning
 from segkit.training.events import Limit
 from segkit.training.loop import State
 from segkit.training.objective import Objective
-from segkit.transforms import Pipeline
-from segkit.watch import Generators
+from segkit.training.tracing import Generators
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

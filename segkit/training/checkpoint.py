@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from segkit import files
 from segkit.errors import UserError, ended
-from segkit.mistakes import plain
+from segkit.registry.messages import plain
 from segkit.training.state import flatten, torch_device_free, unflatten
 
 FORMAT = 2

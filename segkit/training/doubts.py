@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from segkit.recipe import Recipe
+from segkit.recipe.model import Recipe
 from segkit.training.objective import Objective
-from segkit.watch import generators_kept
+from segkit.training.tracing import generators_kept
 
 SIDE = 32  # of the picture that the losses are tried on
 

@@ -50,7 +50,7 @@ class Job:
         recipe: the filled recipe of the trial as plain values, its hardware settled.
         run: the study's run folder.
         folder: the trial's folder below it.
-        identity, evaluation: what it is trained and evaluated as (see `segkit.identity`).
+        identity, evaluation: what it is trained and evaluated as (see `segkit.recipe.identity`).
         plugins: plugin folders to load first.
     """
 

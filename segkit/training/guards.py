@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from segkit.blame import fault, suspects
+from segkit.registry.faults import fault, suspects
 
 if TYPE_CHECKING:
     from segkit.errors import UserError
-    from segkit.evaluation import Row
+    from segkit.evaluation.evaluator import Row
     from segkit.training.loop import State
 
 DOMINANT = 0.99

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from segkit.blame import blame
-from segkit.component import Component
-from segkit.schedulers import Schedule
-from segkit.training.device import Device
+from segkit.components.schedulers import Schedule
+from segkit.device import Device
+from segkit.registry.component import Component
+from segkit.registry.faults import blame
 from segkit.training.guards import Watch, look_back
 from segkit.training.moves import Moves
 from segkit.training.objective import Objective, gradient_shares

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from segkit.blame import fault, suspects
-from segkit.optimizers import wrong_rate
-from segkit.watch import Generators
+from segkit.components.optimizers import wrong_rate
+from segkit.registry.faults import fault, suspects
+from segkit.training.tracing import Generators
 
 if TYPE_CHECKING:
-    from segkit.component import Component
     from segkit.errors import UserError
+    from segkit.registry.component import Component
     from segkit.training.loop import State
 
 KEPT = 64  # steps whose gradients are remembered: on CUDA a loss is read some steps later

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segkit.component import Component
 from segkit.errors import UserError
+from segkit.registry.component import Component
 from segkit.training.terms import Term
 
 

@@ -13,14 +13,14 @@ import numpy as np
 
 import segkit
 from segkit import files, plugins
-from segkit.evaluation import Row
-from segkit.identity import TRAINING_NUMBER, plugin_hashes
+from segkit.device import hardware
+from segkit.evaluation.evaluator import Row
+from segkit.evaluation.overlay import draw_overlay, picture_name
 from segkit.locks import Folder
-from segkit.overlay import draw_overlay, picture_name
-from segkit.recipe import Recipe
+from segkit.recipe.identity import TRAINING_NUMBER, plugin_hashes
+from segkit.recipe.model import Recipe
 from segkit.training import checkpoint
 from segkit.training.assembly import Assembly
-from segkit.training.device import hardware
 from segkit.training.events import Event, Job
 from segkit.training.guards import NonFiniteError
 from segkit.training.history import History
@@ -191,7 +191,7 @@ def write_overlay(folder: Any, case: Any, image: Any, masks: Any) -> None:
     """Write a case's picture with truth and prediction outlined to `overlays/`."""
     import cv2
 
-    from segkit.training.batches import to_uint8
+    from segkit.data.batches import to_uint8
 
     shown = image if image.shape == case.image.shape else to_uint8(case.image)
     picture = draw_overlay(shown, case.masks, masks)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from segkit import files
-from segkit.blame import blame
 from segkit.errors import UserError
-from segkit.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
+from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
+from segkit.registry.faults import blame
 from segkit.training import checkpoint
 from segkit.training.history import History
 from segkit.training.loop import State

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segkit.blame import blame, fault, misfit
-from segkit.component import Component
 from segkit.errors import UserError
-from segkit.source import Source
-from segkit.watch import (
+from segkit.registry.component import Component
+from segkit.registry.faults import blame, fault, misfit
+from segkit.registry.source import Source
+from segkit.training.tracing import (
     Generators,
     Happened,
     breaks_graph,
@@ -60,7 +60,7 @@ class Term:
     @functools.cached_property
     def name(self) -> str:
         """The name as in the recipe, e.g. "loss.dice"."""
-        return f"{self.component.entry.registry.slot}.{self.component.name}"
+        return f"{self.component.entry.slot.name}.{self.component.name}"
 
     @functools.cached_property
     def weight(self) -> float:

@@ -15,19 +15,19 @@ from typing import Any
 import torch
 
 from segkit import files, plugins
-from segkit.blame import ComponentError, blame, described
+from segkit.device import process_state
 from segkit.errors import UserError
-from segkit.evaluation import HEADER, Row, cells, means
-from segkit.identity import training_identity
-from segkit.recipe import Recipe
+from segkit.evaluation.evaluator import HEADER, Row, cells, means
+from segkit.recipe.identity import training_identity
+from segkit.recipe.model import Recipe
+from segkit.registry.faults import ComponentError, blame, described
 from segkit.training import guards
 from segkit.training.assembly import assemble
-from segkit.training.device import process_state
 from segkit.training.events import Event, Job
 from segkit.training.loop import Report, train
 from segkit.training.record import Record, outline
 from segkit.training.resume import restore, save_best, save_last
-from segkit.watch import Generators
+from segkit.training.tracing import Generators
 
 FLUSH_SECONDS = 0.5
 

@@ -20,8 +20,8 @@ from scipy.stats import bootstrap
 from torch import Tensor, nn
 
 import segkit
-from segkit.schedulers import Schedule
-from segkit.training.device import choose
+from segkit.components.schedulers import Schedule
+from segkit.device import choose
 from segkit.training.loop import State, train
 from segkit.training.objective import Objective
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import segkit
-from segkit.datasets.case import Case
-from segkit.training.batches import Batches, Samples, to_device_float, to_uint8
-from segkit.transforms import Pipeline
+from segkit.components.datasets.case import Case
+from segkit.data.batches import Batches, Samples, to_device_float, to_uint8
+from segkit.data.pipeline import Pipeline
 
 BATCH = 32
 AHEAD, TIMED = 8, 40  # batches: more than any workers hold ready; those that are timed, epoch borders among them

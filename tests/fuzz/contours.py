@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from segkit import UserError
-from segkit.datasets.contours import fill, parse_contour, parse_list
+from segkit.components.datasets.contours import fill, parse_contour, parse_list
 from tests.fuzz.mutation import mutated
 
 SEEDS = (

@@ -9,7 +9,7 @@ import random
 import numpy as np
 
 from segkit import UserError
-from segkit.datasets.dicom import parse_dicom
+from segkit.components.datasets.dicom import parse_dicom
 from tests.fuzz.mutation import mutated
 
 SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import segkit
-from segkit import UserError, toml
-from segkit.identity import evaluation_identity, training_identity
-from segkit.recipe import Recipe
-from segkit.registry import Registry
-from segkit.testing.values import filled
-from segkit.training.device import settled
+from segkit import UserError
+from segkit.device import settled
+from segkit.recipe import toml
+from segkit.recipe.identity import evaluation_identity, training_identity
+from segkit.recipe.model import Recipe
+from segkit.registry.plausible import filled
+from segkit.registry.registry import Registry
 from segkit.training.events import Job, Limit
 from segkit.training.trial import run_trial
 from tests.small import BASE

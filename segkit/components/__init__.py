@@ -1,0 +1,51 @@
+"""The slots of a recipe and what segkit brings for each; this is the one list of them."""
+
+from __future__ import annotations
+
+from segkit.components import (
+    datasets,
+    initializers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    regularizers,
+    schedulers,
+    transforms,
+    upsamplers,
+)
+from segkit.registry.registry import Registry
+
+SINGLE: dict[str, Registry] = {
+    "data": datasets.datasets,
+    "model": models.models,
+    "optimizer": optimizers.optimizers,
+    "scheduler": schedulers.schedulers,
+}
+"""The tables of a recipe that hold one component, and of which registry."""
+
+SEVERAL: dict[str, Registry] = {
+    "loss": losses.losses,
+    "regularizer": regularizers.regularizers,
+    "metrics": metrics.metrics,
+}
+"""The tables that hold one or more."""
+
+REGISTRIES: tuple[Registry, ...] = (
+    datasets.datasets,
+    models.models,
+    losses.losses,
+    regularizers.regularizers,
+    optimizers.optimizers,
+    schedulers.schedulers,
+    upsamplers.upsamplers,
+    initializers.initializers,
+    transforms.transforms,
+    metrics.metrics,
+)
+"""All of them, in the order of `segkit list`."""
+
+
+def registry_of(slot: str) -> Registry | None:
+    """Return the registry of a slot, by its name or plural, e.g. "loss" or "losses"."""
+    return next((registry for registry in REGISTRIES if slot.lower() in (registry.name, registry.plural)), None)

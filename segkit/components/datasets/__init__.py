@@ -1,0 +1,27 @@
+"""Datasets: files, or a phantom, to cases."""
+
+from __future__ import annotations
+
+from segkit.components.datasets.case import Case, Dataset
+from segkit.components.datasets.contours import fill, read_contour
+from segkit.components.datasets.dicom import read_dicom
+from segkit.components.datasets.image_folder import image_folder
+from segkit.components.datasets.images import read_image
+from segkit.components.datasets.phantom import phantom
+from segkit.components.datasets.rvsc import rvsc
+from segkit.registry.faults import misfit
+from segkit.registry.registry import Registry
+
+__all__ = ["Case", "Dataset", "datasets", "fill", "read_contour", "read_dicom", "read_image"]
+
+datasets = Registry(
+    "data",
+    "datasets",
+    home=__name__,
+    handed=(),
+    called=False,
+    check=lambda made: misfit(made, Dataset, "segkit.datasets.Dataset"),
+)
+datasets.register("image_folder")(image_folder)
+datasets.register("phantom")(phantom)
+datasets.register("rvsc")(rvsc)

@@ -1,0 +1,175 @@
+"""Contour files and their lists: text to points, points to a mask.
+
+A contour is `x y` a line (also with tabs, semicolons or commas between, or decimal commas), x along columns and y
+along rows, from 0, in pixels: (0, 0) is the centre of the top left pixel. It is closed from the last point to the
+first. A pixel belongs to the mask if its centre is within, by the nonzero winding rule, so that loops of a line that
+crosses itself are filled; centres on the line belong to the side to the right or below, so that areas do not drift.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segkit.components.datasets.reading import MOST_TEXT, decode, read_bytes, shortened
+from segkit.errors import UserError, counted
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LONGEST_LINE = 400
+MOST_POINTS = 20_000
+OUTSIDE = 1.0  # pixels by which a point may lie beyond the image's edge: tools that count from 1 do that
+NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
+POINT = re.compile(rf"({NUMBER})(?:[ \t]*[,;][ \t]*|[ \t]+)({NUMBER})")
+DECIMAL_COMMAS = re.compile(r"([+-]?[0-9]+(?:,[0-9]+)?)(?:[ \t]*;[ \t]*|[ \t]+)([+-]?[0-9]+(?:,[0-9]+)?)")
+TOUCHING = 0.01  # share of an inner contour that may lie outside the outer one: lines that touch cross by a pixel
+CHUNK = 100  # edges filled at a time; bounds the memory of a hostile contour
+
+
+@dataclass(frozen=True, eq=False)
+class Contour:
+    """A closed line.
+
+    Attributes:
+        name: the file, for messages.
+        points: (N, 2) x and y, in pixels.
+        lines: the line of the file that each point is from.
+    """
+
+    name: str
+    points: NDArray[np.float64]
+    lines: tuple[int, ...]
+
+
+def read_contour(path: Path) -> Contour:
+    """Return a file's contour.
+
+    Raises:
+        UserError: a line is no point, or fewer than three points differ; the message names file and line.
+    """
+    return parse_contour(read_bytes(path, MOST_TEXT), str(path))
+
+
+def parse_contour(data: bytes, name: str) -> Contour:
+    """Return what `read_contour` does, from the bytes of a file."""
+    import numpy as np
+
+    points, lines = [], []
+    for number, line in _lines(data, name):
+        match = POINT.fullmatch(line) or DECIMAL_COMMAS.fullmatch(line)
+        if match is None:
+            raise UserError(f"{name}:{number}: {line[:60]!r} is no point; a line should be `x y`, in pixels.")
+        x, y = (float(part.replace(",", ".")) for part in match.groups())
+        if not (abs(x) < 1e6 and abs(y) < 1e6):
+            raise UserError(f"{name}:{number}: ({x:g}, {y:g}) is no point of an image.")
+        points.append((x, y))
+        lines.append(number)
+    if not points:
+        raise UserError(f"{name}: holds no points. Where there is no structure, there should be no file.")
+    if len(points) > MOST_POINTS:
+        raise UserError(f"{name}: {len(points):,} points; contours are read up to {MOST_POINTS:,}.")
+    if len(set(points)) < 3:
+        raise UserError(f"{name}: {counted(len(set(points)), 'different point')}; a contour needs three.")
+    return Contour(name, np.array(points, dtype=np.float64), tuple(lines))
+
+
+def parse_list(data: bytes, name: str) -> list[tuple[int, str]]:
+    """Return the file names in a list of paths (either separator), each with its line.
+
+    Only the name at the end of a path counts: where files lie is the reader's to find.
+
+    Raises:
+        UserError: a path leads out of the folder (`..`, a drive, a root) or is too long.
+    """
+    found = []
+    for number, line in _lines(data, name):
+        path = line.strip("\"'")
+        parts = path.replace("\\", "/").split("/")
+        rooted = path.startswith(("/", "\\\\")) or ":" in path
+        if ".." in parts or rooted:
+            raise UserError(f"{name}:{number}: {line[:80]!r} leads out of the data's folder. Nothing outside is read.")
+        if parts[-1] in ("", "."):
+            raise UserError(f"{name}:{number}: {line[:80]!r} names no file.")
+        found.append((number, parts[-1]))
+    return found
+
+
+def _lines(data: bytes, name: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are not blank, with their numbers, stripped."""
+    text = decode(data, name).replace("\r\n", "\n").replace("\r", "\n")
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > LONGEST_LINE:
+            raise UserError(f"{name}:{number}: a line of {len(line):,} characters; up to {LONGEST_LINE} are read.")
+        if line.strip():
+            yield number, line.strip()
+
+
+def fill(contour: Contour, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask (H, W) of the pixels whose centres a contour encloses.
+
+    Raises:
+        UserError: a point lies more than a pixel outside the image; the message names file and line.
+    """
+    import numpy as np
+
+    x, y = contour.points.T
+    height, width = shape
+    margin = 0.5 + OUTSIDE
+    off = (x < -margin) | (y < -margin) | (x > width - 1 + margin) | (y > height - 1 + margin)
+    if off.any():
+        first = int(np.argmax(off))
+        raise UserError(
+            f"{contour.name}:{contour.lines[first]}: ({x[first]:g}, {y[first]:g}) lies outside the image "
+            f"(columns 0 to {width - 1}, rows 0 to {height - 1}). Does the contour belong to this image?"
+        )
+    turns = np.zeros((height, width + 1), dtype=np.int32)
+    ends = np.roll(contour.points, -1, axis=0)
+    for start in range(0, len(x), CHUNK):
+        _wind(turns, contour.points[start : start + CHUNK], ends[start : start + CHUNK])
+    inside: NDArray[np.bool_] = np.cumsum(turns[:, :width], axis=1) != 0
+    return inside
+
+
+def _wind(turns: NDArray[np.int32], begin: NDArray[np.float64], end: NDArray[np.float64]) -> None:
+    """Add to (H, W + 1) `turns`, where an edge crosses a row of pixel centres, its direction."""
+    import numpy as np
+
+    height, width = turns.shape[0], turns.shape[1] - 1
+    (x0, y0), (x1, y1) = begin.T, end.T
+    first = np.clip(np.ceil(np.minimum(y0, y1)), 0, height).astype(np.int64)
+    last = np.clip(np.ceil(np.maximum(y0, y1)), 0, height).astype(np.int64)  # exclusive; level edges cross nothing
+    count = last - first
+    edge = np.repeat(np.arange(len(x0)), count)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    crossing = x0[edge] + (row - y0[edge]) * (x1 - x0)[edge] / (y1 - y0)[edge]
+    column = np.clip(np.ceil(crossing), 0, width).astype(np.int64)
+    np.add.at(turns, (row, column), np.where(y1 > y0, 1, -1)[edge].astype(np.int32))
+
+
+def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
+    """Return how many pixels of a filled inner contour lie outside the outer one; 0 where the two only touch."""
+    count = int((inner & ~outer).sum())
+    return count if count > TOUCHING * int(inner.sum()) else 0
+
+
+def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
+    """Return what to tell of inner contours that lie outside outer ones, and what was done.
+
+    Args:
+        found: the result of `outside` of each frame.
+    """
+    counts = {frame: count for frame, count in found.items() if count}
+    if not counts:
+        return ()
+    listed = shortened(f"{frame} ({counted(count, 'pixel')})" for frame, count in counts.items())
+    return (
+        f"in {counted(len(counts), 'frame')} the inner contour leaves the outer one, "
+        f"by {counted(sum(counts.values()), 'pixel')} in all. "
+        "Both are taken as drawn: these pixels are cavity, as its area is measured, they are no wall, and the wall is "
+        f"open there. {listed}.",
+    )

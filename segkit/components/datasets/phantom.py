@@ -1,0 +1,72 @@
+"""The digital short-axis cardiac phantom: real enough to train on, in memory, the same everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Le, Lt
+
+from segkit.components.datasets.case import Case, Dataset
+from segkit.errors import UserError
+from segkit.types import Count
+
+CHANNELS = ("wall", "cavity")
+MOST_PIXELS = 2**30
+HEIGHT = 256  # rows at which the spacing of 0.57 to 0.97 mm holds; the field of view stays with other sizes
+
+
+def phantom(
+    *,
+    patients: Count = 16,
+    slices: Count = 243,
+    height: Annotated[int, Ge(16), Le(1024)] = 256,
+    width: Annotated[int, Ge(16), Le(1024)] = 216,
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 1,
+) -> Dataset:
+    """Digital short-axis cardiac phantom: cine MR of 16 patients, right ventricle's wall and cavity as truth.
+
+    Right ventricle, left ventricle with papillary muscles, chest wall, lungs, liver, vessels; end diastole and end
+    systole, base to apex; pose, size, contrast, spacing and number of slices differ between patients. Images are
+    uint16, below 4096, blurred to the resolution of a scan, with a coil's bias field and Rician noise. Near the apex
+    the ventricle is tiny or not there: some truths are empty. Patients resemble those of RVSC (Petitjean et al. 2015)
+    in number, size and spacing.
+
+    Images are the same to the grey level on every machine: see `segkit.components.datasets.phantom_drawing`.
+
+    Args:
+        patients: how many.
+        slices: how many in all; at least one a patient.
+        height: rows.
+        width: columns.
+        seed: another seed is other patients.
+
+    Raises:
+        UserError: fewer slices than patients, or more than 2^30 pixels in all.
+    """
+    if slices < patients:
+        raise UserError(f"phantom: too few slices, {slices} for {patients} patients: each needs one at least.")
+    if slices * height * width > MOST_PIXELS:
+        raise UserError(f"phantom: {slices} slices of {height} x {width} are more than {MOST_PIXELS:,} pixels.")
+    from segkit.components.datasets.phantom_anatomy import Patient, draw
+
+    cases = []
+    for number, count in enumerate(_counts(patients, slices), 1):
+        patient = Patient.of(seed, number, HEIGHT / height)
+        diastolic = count - count // 2
+        for index in range(count):
+            systole = index >= diastolic
+            place = (index - diastolic, count // 2) if systole else (index, diastolic)
+            image, masks = draw(patient, place[0], place[1], systole, height, width)
+            name = f"patient{number:02d}/{'es' if systole else 'ed'}-{place[0] + 1:02d}"
+            cases.append(Case(name, f"patient{number:02d}", image, masks, (patient.spacing, patient.spacing)))
+    return Dataset("phantom", CHANNELS, tuple(cases))
+
+
+def _counts(patients: int, slices: int) -> list[int]:
+    """Return each patient's slices: near the mean, give or take a few, `slices` in all."""
+    counts = [slices // patients + (number < slices % patients) for number in range(patients)]
+    for number in range(0, patients - 1, 2):
+        moved = min((number // 2) % 4, counts[number + 1] // 4)
+        counts[number] += moved
+        counts[number + 1] -= moved
+    return counts

@@ -1,0 +1,35 @@
+"""Losses: what training makes small.
+
+A loss is handed `logits` (N, C, H, W) and `target` (N, C, H, W) in {0, 1}, both of one floating type, and gives
+a scalar. `sigmoid(logits)` is each channel's probability, with independent channels and with exclusive classes
+alike: there the logits are log-odds of one class against the rest. Every loss is a mean, whatever the batch
+and the image size, unless its docstring says otherwise; any finite logits give a finite value and gradient.
+
+A loss that is a sum may be a class with `parts`, the names of its summands, and `terms(logits, target)`, their values:
+the log then shows each, and what share of the gradient it has.
+"""
+
+from __future__ import annotations
+
+from segkit.components.losses.mixed import Combined, switching
+from segkit.components.losses.overlap import dice, dice_mix, focal_tversky, inverse_dice, jaccard, lovasz, tversky
+from segkit.components.losses.pixel import bce, cross_entropy, focal
+from segkit.components.losses.slot import losses
+from segkit.components.losses.surface import boundary
+
+__all__ = [
+    "Combined",
+    "bce",
+    "boundary",
+    "cross_entropy",
+    "dice",
+    "dice_mix",
+    "focal",
+    "focal_tversky",
+    "inverse_dice",
+    "jaccard",
+    "losses",
+    "lovasz",
+    "switching",
+    "tversky",
+]

@@ -1,0 +1,283 @@
+"""Metrics: one number a case and channel, from the predicted and the true mask at native resolution.
+
+The predicted mask is decided before: one half, or the likeliest class where classes exclude each other. A metric of the
+probabilities themselves says so (`uses="probability"`) and is handed them, float32.
+
+The one rule for empty masks, for every metric but `soft_dice`: a structure that is neither there nor predicted is
+undefined (NaN; counted, never averaged), and whatever is predicted although nothing is there, or not predicted
+although it is, gets the worst value. So the mean never improves because something was missed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from segkit.registry.registry import Registry
+from segkit.types import Array, Positive
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Probability = NDArray[np.float32]
+    Mask = NDArray[np.bool_]
+    Points = NDArray[np.float64]
+else:
+    Probability = Mask = Points = Array
+
+__all__ = [
+    "assd",
+    "best_value",
+    "dice",
+    "direction",
+    "hard",
+    "hausdorff",
+    "hd95",
+    "iou",
+    "lower_is_better",
+    "metrics",
+    "precision",
+    "recall",
+    "soft_dice",
+]
+
+Spacing = tuple[float, float] | None
+
+THRESHOLD = 0.5
+
+metrics = Registry(
+    "metric",
+    "metrics",
+    home=__name__,
+    handed=("prediction", "truth", "spacing_mm"),
+    called=True,
+    traits={"final_only": bool, "lower_is_better": bool, "uses": ("mask", "probability"), "best": float},
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def as_number(value: Any) -> float:
+    """Return what a metric gave as a float: a number of Python, numpy or torch; a text that reads like one is none.
+
+    Raises:
+        ValueError: it is no number; the message says what it is.
+    """
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+        if not isinstance(plain, str | bytes | bytearray):
+            return float(plain)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    if value is None:
+        raise ValueError("it gives None, no number: is a `return` missing?")
+    shape = f", its shape is {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
+    raise ValueError(f"it gives a {type(value).__name__}, no number{shape}: use `float(...)`.")
+
+
+def lower_is_better(metric: F) -> F:
+    """Mark a metric whose smaller values are the better ones, so that a study's verdict reads it rightly."""
+    metric.lower_is_better = True  # type: ignore[attr-defined]
+    return metric
+
+
+def direction(name: str) -> int | None:
+    """Return 1 where larger values of the named metric are better, -1 where smaller are, None for an unknown name."""
+    if name not in metrics:
+        return None
+    entry = metrics[name]
+    return -1 if entry.traits["lower_is_better"] or getattr(entry.factory, "lower_is_better", False) else 1
+
+
+def best_value(name: str) -> float | None:
+    """Return the value of the named metric for a structure that is rightly left empty, None where it declares none.
+
+    Where a study compares variants, a case without the structure that one variant marks and another leaves empty must
+    count for the latter: it gets this value.
+    """
+    return metrics[name].traits["best"] if name in metrics else None
+
+
+def hard(prediction: Array) -> Mask:
+    """Return the predicted mask: as it was decided, or of independent probabilities where they are 0.5 or more."""
+    found: Mask = prediction if prediction.dtype == bool else prediction >= THRESHOLD  # type: ignore
+    return found
+
+
+def _counts(prediction: Mask, truth: Mask) -> tuple[int, int, int]:
+    """Return the numbers of pixels predicted, true, and both."""
+    import numpy as np
+
+    mask = hard(prediction)
+    return int(np.count_nonzero(mask)), int(np.count_nonzero(truth)), int(np.count_nonzero(mask & truth))
+
+
+@metrics.register("dice", best=1.0)
+def dice(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Dice coefficient of the predicted mask; the headline.
+
+    2 |P and T| / (|P| + |T|), 0 to 1 (Dice 1945). A missed structure and a false positive on empty truth are 0; both
+    empty is undefined (NaN).
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        spacing_mm: not used.
+    """
+    predicted, true, both = _counts(prediction, truth)
+    return 2 * both / (predicted + true) if predicted + true else math.nan
+
+
+@metrics.register("soft_dice", uses="probability", best=1.0)
+def soft_dice(prediction: Probability, truth: Mask, spacing_mm: Spacing, *, epsilon: Positive = 1.0) -> float:
+    """Dice of the probabilities themselves, as the first study reported it.
+
+    2 (sum(p t) + e / 2) / (sum(p) + sum(t) + e), 0 to 1 (Milletari et al. 2016, with unsquared sums and
+    `epsilon`). It is defined for every case: nothing predicted on empty truth is close to 1, so that it flatters data
+    with many empty masks.
+
+    Args:
+        prediction: (H, W) probability, float32.
+        truth: (H, W) bool.
+        spacing_mm: not used.
+        epsilon: keeps the quotient finite, in pixels.
+    """
+    import numpy as np
+
+    overlap = float(np.sum(prediction, where=truth, dtype=np.float64))
+    total = float(np.sum(prediction, dtype=np.float64)) + int(np.count_nonzero(truth))
+    return 2 * (overlap + epsilon / 2) / (total + epsilon)
+
+
+@metrics.register("iou", best=1.0)
+def iou(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Intersection over union (Jaccard index) of the predicted mask.
+
+    |P and T| / |P or T|, 0 to 1 (Jaccard 1912). A missed structure and a false positive on empty truth are 0; both
+    empty is undefined (NaN).
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        spacing_mm: not used.
+    """
+    predicted, true, both = _counts(prediction, truth)
+    return both / (predicted + true - both) if predicted + true else math.nan
+
+
+@metrics.register("precision", best=1.0)
+def precision(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Share of the predicted pixels that are true (positive predictive value).
+
+    |P and T| / |P|, 0 to 1. A missed structure is 0, although the quotient is undefined: otherwise a model gains by
+    predicting nothing. Both empty is undefined (NaN).
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        spacing_mm: not used.
+    """
+    predicted, true, both = _counts(prediction, truth)
+    if predicted:
+        return both / predicted
+    return 0.0 if true else math.nan
+
+
+@metrics.register("recall", best=1.0)
+def recall(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Share of the true pixels that are predicted (sensitivity).
+
+    |P and T| / |T|, 0 to 1. A false positive on empty truth is 0, although the quotient is undefined: one rule for
+    all overlaps. Both empty is undefined (NaN).
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        spacing_mm: not used.
+    """
+    predicted, true, both = _counts(prediction, truth)
+    if true:
+        return both / true
+    return 0.0 if predicted else math.nan
+
+
+def _edge(mask: Mask, spacing: tuple[float, float]) -> Points:
+    """Return the (N, 2) positions of the mask's edge pixels: those with a 4-neighbour outside the mask or the image."""
+    import numpy as np
+
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    top, left = int(rows[0]), int(columns[0])
+    inner = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1)
+    around = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+    points: Points = (np.argwhere(inner[1:-1, 1:-1] & ~around) + np.array([top, left])) * np.array(spacing)
+    return points
+
+
+def _distances(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> tuple[Points, Points] | float:
+    """Return the distances from each edge point of one mask to the nearest of the other, both ways.
+
+    Where a mask is empty it is one number instead: NaN when both are, else the penalty, the image's diagonal.
+    """
+    from scipy.spatial import cKDTree
+
+    mask, spacing = hard(prediction), spacing_mm or (1.0, 1.0)
+    if not mask.any() or not truth.any():
+        diagonal = math.hypot(truth.shape[0] * spacing[0], truth.shape[1] * spacing[1])
+        return diagonal if mask.any() or truth.any() else math.nan
+    found, true = _edge(mask, spacing), _edge(truth, spacing)
+    return cKDTree(true).query(found)[0], cKDTree(found).query(true)[0]
+
+
+@metrics.register("hausdorff", lower_is_better=True, best=0.0)
+def hausdorff(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Hausdorff distance between the outlines, in mm (in pixels where the data have no spacing).
+
+    The largest distance from an edge pixel of one mask to the nearest edge pixel of the other, between pixel centres
+    (Huttenlocher et al. 1993, eq. 1). A missed structure and a false positive on empty truth count as the image's
+    diagonal; both empty is undefined (NaN).
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        spacing_mm: (row, column) distance between pixel centres, or None.
+    """
+    found = _distances(prediction, truth, spacing_mm)
+    return found if isinstance(found, float) else float(max(found[0].max(), found[1].max()))
+
+
+@metrics.register("hd95", lower_is_better=True, best=0.0)
+def hd95(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """95th percentile Hausdorff distance, in mm (in pixels where the data have no spacing).
+
+    The larger of the two directed 95th percentiles of the distances between the outlines (not the percentile of both
+    directions pooled, which is smaller), linearly interpolated. Empty masks as in `hausdorff`.
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        spacing_mm: (row, column) distance between pixel centres, or None.
+    """
+    import numpy as np
+
+    found = _distances(prediction, truth, spacing_mm)
+    return found if isinstance(found, float) else float(max(np.percentile(way, 95) for way in found))
+
+
+@metrics.register("assd", lower_is_better=True, best=0.0)
+def assd(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
+    """Average symmetric surface distance, in mm (in pixels where the data have no spacing).
+
+    The mean over the edge pixels of both masks of the distance to the other outline (Heimann et al. 2009, IEEE TMI 28).
+    Empty masks as in `hausdorff`.
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        spacing_mm: (row, column) distance between pixel centres, or None.
+    """
+    found = _distances(prediction, truth, spacing_mm)
+    if isinstance(found, float):
+        return found
+    return float((found[0].sum() + found[1].sum()) / (found[0].size + found[1].size))

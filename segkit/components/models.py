@@ -1,0 +1,81 @@
+"""Models: networks that turn an image into scores.
+
+A model is handed `in_channels` and `out_channels` and gives a module: image (N, in, H, W) to scores (N, out, H, W),
+without an activation at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import MinLen
+
+from segkit.components.initializers import initializers
+from segkit.components.upsamplers import upsamplers
+from segkit.registry.faults import misfit
+from segkit.registry.registry import Component, Registry
+from segkit.types import Count, Fraction
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+SIZE = (64, 64)  # of the image on which lazy layers find their sizes
+
+
+def _check_made(made: Any, in_channels: int, *handed: Any) -> str | None:
+    from torch import nn
+
+    from segkit.components.network import complete
+
+    return misfit(made, nn.Module, "torch.nn.Module") or complete(made, in_channels, SIZE)
+
+
+models = Registry(
+    "model", "models", home=__name__, handed=("in_channels", "out_channels"), called=False, check=_check_made
+)
+
+
+@models.register("unet")
+def unet(
+    in_channels: int,
+    out_channels: int,
+    *,
+    widths: Annotated[tuple[Count, ...], MinLen(1)] = (64, 128, 256, 512),
+    dropout: Fraction = 0.0,
+    norm: Literal["batch", "instance", "group", "none"] = "batch",
+    norm_order: Literal["after", "before"] = "after",
+    upsampler: Annotated[Component, upsamplers] = "conv_transpose",  # type: ignore[assignment]
+    initializer: Annotated[Component, initializers] = "xavier_normal",  # type: ignore[assignment]
+) -> nn.Module:
+    """U-Net: two 3 x 3 convolutions a level, concatenating skips; 7.7 million weights by default.
+
+    Images of any size: the border is repeated up to a multiple of 2^(levels - 1), at least 2 pixels on the lowest
+    level so that a norm has something to average, and cropped away again.
+
+    Args:
+        in_channels: of the image.
+        out_channels: of the scores.
+        widths: channels of each level, the finest first; their number is the depth.
+        dropout: probability that a channel is dropped after each convolution of the path down, lowest level
+            included: whole channels (Tompson et al. 2015), since neighbouring pixels say the same.
+        norm: "batch", "instance", "group" (8 groups, or as many as divide the width) or "none".
+        norm_order: norm "after" the ReLU, as in the first study, or "before" it, as is common.
+        upsampler: doubles the size and brings the channels to the next level's.
+        initializer: fills the weights.
+
+    Source: Ronneberger, Fischer, Brox 2015, with padded convolutions and norms.
+    """
+    from segkit.components.unet import UNet
+
+    model = UNet(
+        in_channels,
+        out_channels,
+        widths=widths,
+        dropout=dropout,
+        norm=norm,
+        norm_order=norm_order,
+        upsampler=upsampler,
+    )
+    initializer(model)
+    return model

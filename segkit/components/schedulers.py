@@ -1,0 +1,291 @@
+"""Schedulers: those of `torch.optim.lr_scheduler` that plain values can set, under their own names.
+
+A scheduler steps in its own unit: OneCycleLR and CyclicLR after each step of the optimizer, the others after each
+epoch, ReduceLROnPlateau with the validation loss. Lengths that torch wants and the recipe knows are filled in:
+OneCycleLR spans the training, and `T_max` is the number of epochs (inside SequentialLR: of its own part).
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import math
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from annotated_types import Ge, Len
+
+from segkit.components.optimizers import wrong_rate
+from segkit.registry.component import Component
+from segkit.registry.registry import Registry
+from segkit.types import Count, Fraction, NonNegative, Positive
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+Unit = Literal["epoch", "step"]
+
+BY_STEP = {"CyclicLR", "OneCycleLR"}
+FILLED_IN = {"epochs", "last_epoch", "optimizer", "steps_per_epoch", "total_steps"}
+NOT_SETTABLE = {
+    ("CyclicLR", "scale_mode"),  # belongs to a scale function, which is code
+    ("ReduceLROnPlateau", "mode"),  # what is watched is a loss: less is better
+}
+FRACTIONS = {"base_momentum", "end_factor", "factor", "max_momentum", "pct_start", "start_factor"}
+NON_NEGATIVE = {"cooldown", "eps", "eta_min", "min_lr", "patience", "power", "threshold"}
+
+
+@dataclass
+class Schedule:
+    """A learning-rate scheduler and the unit in which it steps.
+
+    Args:
+        scheduler: one of torch's, or a subclass of its LRScheduler.
+        unit: "step": after each step of the optimizer; "epoch": after each epoch.
+    """
+
+    scheduler: LRScheduler
+    unit: Unit = "epoch"
+    _first: bool = field(default=True, repr=False)
+
+    @classmethod
+    def of(cls, made: Any) -> Schedule:
+        """Return a Schedule from what a component made: one, a (scheduler, unit) pair, or a scheduler by epoch.
+
+        Raises:
+            ValueError: it made something else.
+        """
+        from torch.optim.lr_scheduler import LRScheduler
+
+        if isinstance(made, Schedule):
+            return made
+        scheduler, unit = made if isinstance(made, tuple) and len(made) == 2 else (made, _unit(""))
+        if not isinstance(scheduler, LRScheduler) or unit not in typing.get_args(Unit):
+            parts = made if isinstance(made, tuple) else [made]
+            listed = ", ".join(repr(part) if isinstance(part, str) else f"a {type(part).__name__}" for part in parts)
+            wrong = "None: is a `return` missing?" if made is None else f"{listed}."
+            raise ValueError(
+                "a scheduler component should give a torch LRScheduler, alone or with its unit 'epoch' or 'step', "
+                f"not {wrong}"
+            )
+        return cls(scheduler, unit)
+
+    @classmethod
+    def constant(cls, optimizer: Optimizer) -> Schedule:
+        """Return the schedule of a recipe without a scheduler: the rates stay as they are."""
+        from torch.optim.lr_scheduler import ConstantLR
+
+        return cls(ConstantLR(optimizer, factor=1.0, total_iters=0))
+
+    def step_batch(self) -> None:
+        """Say that the optimizer has made a step."""
+        if self.unit == "step":
+            self._step()
+
+    def step_epoch(self, val_loss: float) -> None:
+        """Say that an epoch is over, and with what validation loss."""
+        if self.unit == "epoch":
+            self._step(val_loss)
+
+    def _step(self, val_loss: float | None = None) -> None:
+        from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+        values = (val_loss,) if isinstance(self.scheduler, ReduceLROnPlateau) else ()
+        if not self._first:
+            self.scheduler.step(*values)
+        else:
+            with warnings.catch_warnings():  # loss scaling may have skipped the first step; torch suspects the order
+                warnings.simplefilter("ignore", UserWarning)
+                self.scheduler.step(*values)
+            self._first = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as numbers, strings, lists and dicts; what the recipe fixes is left out."""
+        return _plain(self.scheduler.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state; the optimizer's own state is to be loaded beside it."""
+        self.scheduler.load_state_dict(_merged(self.scheduler.state_dict(), state))
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """Keep numbers, strings and lists of them; an infinity is a value that has not been set yet."""
+
+    def keep(value: Any) -> bool:
+        if isinstance(value, list):
+            return all(keep(item) for item in value)
+        return isinstance(value, (int, str)) or (isinstance(value, float) and math.isfinite(value))
+
+    kept = {key: value for key, value in state.items() if keep(value)}
+    if "_schedulers" in state:
+        kept["_schedulers"] = [_plain(inner) for inner in state["_schedulers"]]
+    return kept
+
+
+def _merged(own: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    merged = {**own, **state}
+    if "_schedulers" in own:
+        merged["_schedulers"] = [_merged(*pair) for pair in zip(own["_schedulers"], state["_schedulers"], strict=True)]
+    return merged
+
+
+def _register_torch(registry: Registry) -> None:
+    """Register each scheduler of torch that can be set from plain values."""
+    from torch.optim import lr_scheduler
+
+    for name, cls in sorted(vars(lr_scheduler).items()):
+        if not inspect.isclass(cls) or not issubclass(cls, lr_scheduler.LRScheduler) or name.startswith("_"):
+            continue
+        if cls is lr_scheduler.LRScheduler:
+            continue
+        signature = _narrowed(name, cls, registry)
+        if signature is not None:
+            doc = " ".join((cls.__doc__ or name).strip().split("\n\n", 1)[0].split())
+            factory = _composite(cls) if "schedulers" in signature.parameters else _factory(cls)
+            registry.add(name, factory, signature, doc=doc, origin="torch.optim.lr_scheduler")
+
+
+def _narrowed(name: str, cls: type, registry: Registry) -> inspect.Signature | None:
+    """Return torch's signature as a recipe may write it; None if what it requires cannot be written."""
+    imported_for_checkers = {**vars(typing), **vars(collections.abc)}
+    hints = typing.get_type_hints(cls.__init__, localns=imported_for_checkers)  # type: ignore[misc]
+    handed = ("optimizer", "epochs", "steps_per_epoch")
+    own = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_ONLY) for key in handed]
+    for key, parameter in inspect.signature(cls).parameters.items():
+        if key in FILLED_IN or (name, key) in NOT_SETTABLE:
+            continue
+        annotation, default = _annotation(key, hints[key], registry), parameter.default
+        if annotation is None and default is parameter.empty:
+            return None
+        if annotation is None:
+            continue
+        if key == "schedulers":  # a sequence of one would be no sequence
+            annotation = Annotated[annotation, Len(2 if "milestones" in hints else 1)]
+        if key == "T_max":
+            annotation, default = annotation | None, None
+        if isinstance(default, int) and float in typing.get_args(hints[key]):
+            default = float(default)
+        own.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation, default=default))
+    return inspect.Signature(own)
+
+
+def _annotation(name: str, hint: Any, registry: Registry) -> Any:
+    """Return the bounded type of a parameter, from its name and torch's type; None if it cannot be written."""
+    from torch.optim.lr_scheduler import LRScheduler
+
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal or hint in (bool, str):
+        return hint
+    if hint is int:
+        return Annotated[int, Ge(0)] if name in NON_NEGATIVE else Count
+    if hint is float:
+        return NonNegative if name in NON_NEGATIVE else Fraction if name in FRACTIONS else Positive
+    if origin in (list, Iterable, Sequence):
+        inner = (
+            Annotated[Component, registry] if arguments[0] is LRScheduler else _annotation(name, arguments[0], registry)
+        )
+        return None if inner is None else list[inner]  # type: ignore[valid-type]
+    if origin in (Union, types.UnionType):
+        # A list would be a value for each parameter group; a recipe knows none.
+        members = [argument for argument in arguments if typing.get_origin(argument) is not list]
+        found = [argument if argument is type(None) else _annotation(name, argument, registry) for argument in members]
+        return None if None in found else Union[tuple(found)]  # noqa: UP007
+    return None
+
+
+def _factory(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
+    """Return what builds one of torch's schedulers, its lengths filled in."""
+    known = inspect.signature(cls).parameters
+
+    def build(optimizer: Optimizer, epochs: int, steps_per_epoch: int, /, **values: Any) -> Schedule:
+        given = {key: value for key, value in values.items() if value is not None}
+        if "T_max" in known:
+            given.setdefault("T_max", epochs)
+        if "total_steps" in known:
+            given["total_steps"] = epochs * steps_per_epoch
+        return Schedule(cls(optimizer, **given), _unit(cls.__name__))
+
+    return build
+
+
+def _unit(name: str) -> Unit:
+    return "step" if name in BY_STEP else "epoch"
+
+
+def _unit_of(component: Component) -> Unit:
+    inner = component.arguments.get("schedulers")
+    return _unit_of(inner[0]) if inner else _unit(component.name)
+
+
+def _composite(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
+    """Return what builds a scheduler of schedulers, which all step in one unit."""
+
+    def build(
+        optimizer: Optimizer,
+        epochs: int,
+        steps_per_epoch: int,
+        /,
+        *,
+        schedulers: list[Component],
+        milestones: list[int] | None = None,
+    ) -> Schedule:
+        units = {component.name: _unit_of(component) for component in schedulers}
+        if len(set(units.values())) > 1:
+            listed = ", ".join(f"{name} by {unit}" for name, unit in units.items())
+            raise ValueError(f"{cls.__name__}: its schedulers step in different units: {listed}. Choose one unit.")
+        unit: Unit = next(iter(units.values()))
+        steps = 1 if unit == "step" else steps_per_epoch
+        whole = epochs * steps_per_epoch if unit == "step" else epochs
+        lengths = (
+            [whole] * len(schedulers) if milestones is None else _lengths(cls.__name__, schedulers, milestones, whole)
+        )
+        parts = [
+            Schedule.of(component(optimizer, length, steps)).scheduler
+            for component, length in zip(schedulers, lengths, strict=True)
+        ]
+        if milestones is None:
+            return Schedule(cls(parts, optimizer), unit)
+        return Schedule(cls(optimizer, parts, milestones), unit)
+
+    return build
+
+
+def _lengths(name: str, schedulers: list[Component], milestones: list[int], whole: int) -> list[int]:
+    """Return how long each scheduler of a sequence is in charge; the last, to the end."""
+    if len(milestones) != len(schedulers) - 1:
+        raise ValueError(
+            f"{name}: {len(schedulers)} schedulers need {len(schedulers) - 1} milestones, not {len(milestones)}."
+        )
+    if milestones != sorted(set(milestones)):
+        raise ValueError(f"{name}: milestones must rise, given {milestones}.")
+    for component in schedulers:
+        if "schedulers" in component.arguments:
+            raise ValueError(f"{name}: torch cannot start a {component.name} at a milestone; name its parts here.")
+    return [max(1, end - start) for start, end in zip([0, *milestones], [*milestones, whole], strict=True)]
+
+
+def _check_made(made: Any, optimizer: Optimizer, *lengths: int) -> str | None:
+    try:
+        scheduler = Schedule.of(made).scheduler
+    except ValueError as error:
+        return str(error)
+    groups = {id(group) for group in optimizer.param_groups}
+    if groups.isdisjoint(id(group) for group in getattr(scheduler, "optimizer", optimizer).param_groups):
+        return "its scheduler sets the learning rates of another optimizer: make it with the one that is handed in."
+    return wrong_rate(optimizer)
+
+
+schedulers = Registry(
+    "scheduler",
+    "schedulers",
+    home=__name__,
+    handed=("optimizer", "epochs", "steps_per_epoch"),
+    called=False,
+    family=_register_torch,
+    check=_check_made,
+)

@@ -1,0 +1,99 @@
+"""Upsamplers: modules that double height and width, and change the number of channels.
+
+An upsampler is handed `in_channels` and `out_channels` and gives a module (N, in, H, W) -> (N, out, 2H, 2W).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from segkit.registry.faults import misfit
+from segkit.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+TRIED = (3, 4)  # rows and columns of what a new upsampler is tried on
+
+
+def _check_made(made: Any, in_channels: int, out_channels: int) -> str | None:
+    """Try it on a few pixels: what does not fit into a model fails there without a name."""
+    import torch
+    from torch import nn
+
+    from segkit.components.network import complete
+
+    wrong = misfit(made, nn.Module, "torch.nn.Module") or complete(made, in_channels, TRIED)
+    if wrong:
+        return wrong
+    training, state = made.training, torch.get_rng_state()
+    with torch.no_grad():
+        found = made.eval()(torch.zeros(1, in_channels, *TRIED))
+    made.train(training)
+    torch.set_rng_state(state)
+    expected = (1, out_channels, 2 * TRIED[0], 2 * TRIED[1])
+    if tuple(getattr(found, "shape", ())) == expected:
+        return None
+    given = f"(1, {in_channels}, {TRIED[0]}, {TRIED[1]})"
+    return f"given {given} it gives {described_shape(found)}, not {expected}: twice the height and width."
+
+
+def described_shape(value: Any) -> str:
+    """Return a tensor's shape, or what it is instead of a tensor."""
+    return str(tuple(value.shape)) if hasattr(value, "shape") else f"a {type(value).__name__}"
+
+
+upsamplers = Registry(
+    "upsampler", "upsamplers", home=__name__, handed=("in_channels", "out_channels"), called=False, check=_check_made
+)
+
+
+@upsamplers.register("conv_transpose")
+def conv_transpose(in_channels: int, out_channels: int) -> nn.Module:
+    """Transposed convolution, 2 x 2 with stride 2: every pixel becomes four that are learned.
+
+    Source: Ronneberger, Fischer, Brox 2015 (U-Net), section 2.
+    """
+    from torch import nn
+
+    return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
+
+
+@upsamplers.register("bilinear")
+def bilinear(in_channels: int, out_channels: int) -> nn.Module:
+    """Bilinear interpolation (align_corners false) and a 1 x 1 convolution.
+
+    The convolution runs first, on a quarter of the pixels: the two may trade places, since interpolation weights
+    sum to 1. The gradient is deterministic on every device, which that of torch's interpolation on CUDA is not.
+
+    Source: Odena, Dumoulin, Olah 2016 (resize, then convolve).
+    """
+    from torch import nn
+
+    from segkit.components.interpolation import Bilinear
+
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), Bilinear())
+
+
+@upsamplers.register("nearest")
+def nearest(in_channels: int, out_channels: int) -> nn.Module:
+    """Nearest-neighbour interpolation and a 1 x 1 convolution, in the cheaper order, as for `bilinear`.
+
+    Source: Odena, Dumoulin, Olah 2016 (resize, then convolve).
+    """
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), nn.Upsample(scale_factor=2))
+
+
+@upsamplers.register("pixel_shuffle")
+def pixel_shuffle(in_channels: int, out_channels: int) -> nn.Module:
+    """Convolution to four times the channels, 3 x 3, rearranged into 2 x 2 pixels.
+
+    The kernel is 3 x 3 because a 1 x 1 would be the function `conv_transpose` already is.
+
+    Source: Shi et al. 2016 (sub-pixel convolution), section 3.
+    """
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(in_channels, 4 * out_channels, kernel_size=3, padding=1), nn.PixelShuffle(2))

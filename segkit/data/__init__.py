@@ -1,0 +1,1 @@
+"""Cases become splits, samples and batches."""

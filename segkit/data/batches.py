@@ -1,0 +1,155 @@
+"""Batches: samples become the tensors of each step, made ahead and moved to the device.
+
+Order and randomness depend on the seed, the epoch and the sample alone: not on workers, nor on a resume.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Literal, Self, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from segkit.data.pipeline import Pair
+from segkit.data.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
+from segkit.data.workers import PATIENCE, Workers
+
+__all__ = ["Batches", "Samples", "pack_masks", "to_device_float", "to_uint8"]
+
+T = TypeVar("T")
+
+MOST_WORKERS = 4  # feed any single device with 8-bit images
+
+
+class Order:
+    """Which samples make a batch: a function of the seed and the batch's number since the start of the trial.
+
+    Samples are drawn pass by pass, each pass in an order of its own; an epoch need not be a pass.
+    """
+
+    def __init__(self, samples: int, samples_per_epoch: int, batch_size: int, seed: int) -> None:
+        self.samples, self.samples_per_epoch, self.batch_size, self.seed = samples, samples_per_epoch, batch_size, seed
+        self.steps_per_epoch = -(-samples_per_epoch // batch_size)
+        self._pass = functools.lru_cache(maxsize=4)(self._shuffled)
+
+    def __call__(self, number: int) -> list[tuple[int, int]]:
+        """Return (pass, index) of each member, passes from 1."""
+        epoch, step = divmod(number, self.steps_per_epoch)
+        begin = step * self.batch_size
+        end = min(begin + self.batch_size, self.samples_per_epoch)
+        drawn = (divmod(epoch * self.samples_per_epoch + place, self.samples) for place in range(begin, end))
+        return [(passed + 1, self._pass(passed + 1)[place]) for passed, place in drawn]
+
+    def _shuffled(self, passed: int) -> list[int]:
+        return list(map(int, np.random.default_rng([self.seed, passed]).permutation(self.samples)))
+
+
+class Batches:
+    """The batches of a trial; close it, or use it as a context manager.
+
+    Args:
+        samples: the training samples, with the transforms to run on each.
+        batch_size: members of a batch; the last of an epoch may have fewer.
+        seed: of the trial.
+        workers: processes that make batches ahead, 0 for none, "auto" for what pays: none on a CPU, where the network
+            needs the cores, and up to 4 beside an accelerator.
+        samples_per_epoch: how many members an epoch has, if not each sample once: samples are then drawn pass by pass,
+            each pass in an order of its own, so that unlike numbers of samples train for like numbers of steps.
+        device: where the batches go.
+        plugins: folders that a worker searches for transforms of plugins.
+        patience: seconds after which a worker that does not answer counts as hanging.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int | Literal["auto"] = "auto",
+        samples_per_epoch: int | None = None,
+        device: torch.device | str = "cpu",
+        plugins: Sequence[str] = (),
+        patience: float = PATIENCE,
+    ) -> None:
+        self.samples, self.seed, self.device = samples, seed, torch.device(device)
+        cuda = self.device.type == "cuda"
+        self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
+        self._order = Order(len(samples), samples_per_epoch or len(samples), batch_size, seed)
+        self.steps_per_epoch = self._order.steps_per_epoch
+        self.workers = _count(workers, self.device, len(samples.pipeline))
+        self._workers: Workers | None = None
+        if self.workers:
+            self._workers = Workers(samples, seed, self._order, self.workers, plugins, patience)
+            self._end = weakref.finalize(self, self._workers.close)
+        else:
+            cv2.setNumThreads(0)  # for images of this size its threads cost more than they save
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; there are no batches after that."""
+        if self._workers is not None:
+            self._end()
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images (N, H, W) uint8, bit maps (N, H, W) uint8 or int16) of an epoch, on the device.
+
+        Args:
+            epoch: from 1.
+            start: the batch of the epoch with which to begin, from 0.
+
+        Raises:
+            UserError: a transform failed, or sizes differ; the message names the sample.
+            WorkerError: a worker died or hangs.
+        """
+        first = (epoch - 1) * self.steps_per_epoch
+        for number in range(first + start, first + self.steps_per_epoch):
+            yield self._take(number, self._to_device)
+
+    def _take(self, number: int, use: Callable[[Pair], T]) -> T:
+        if self._workers is not None:
+            return self._workers.take(number, use)
+        return use(assemble(self.samples, self.seed, self._order(number)))
+
+    def _to_device(self, batch: Pair) -> tuple[Tensor, Tensor]:
+        """Copy a batch out of the workers' memory, to the device; CUDA copies beside its own work."""
+        tensors = [torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array) for array in batch]
+        if self._stream is None:
+            images, bits = (_moved(tensor, self.device) for tensor in tensors)
+            return images, bits
+        pinned = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor) for tensor in tensors]
+        current = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._stream):
+            there = [tensor.to(self.device, non_blocking=True) for tensor in pinned]
+        current.wait_stream(self._stream)
+        for tensor in there:
+            tensor.record_stream(current)
+        return there[0], there[1]
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.clone() if device.type == "cpu" else tensor.to(device)
+
+
+def _count(workers: int | Literal["auto"], device: torch.device, transforms: int) -> int:
+    """Return how many processes to start."""
+    if workers != "auto":
+        return workers
+    if device.type == "cpu" or not transforms:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores - 1))

@@ -1,0 +1,286 @@
+"""Pipeline: a recipe's transforms in order, on one image and its masks, its randomness keyed by the sample.
+
+The image is (H, W) uint8; the masks are a bit map of the same size, uint8 or uint16, bit c of a pixel for channel c.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.components.transforms import transforms
+from segkit.data.resampling import displaces, follow_images
+from segkit.errors import UserError, said
+from segkit.registry.component import Component
+from segkit.registry.faults import explained, signed
+
+Image = NDArray[np.uint8]
+Bits = NDArray[np.uint8] | NDArray[np.uint16]
+Pair = tuple[Image, Bits]
+Key = tuple[int, int, int]
+LINEAR = ("interpolation = 1", "interpolation_pair = { downscale = 3, upscale = 1 }")  # where Downscale, the latter
+
+
+class TransformError(UserError):
+    """A transform failed on a sample; the message names both, as far as they are known."""
+
+
+class Pipeline:
+    """Transforms in order.
+
+    Args:
+        components: transforms as a recipe names them.
+        exclusive: whether the channels are exclusive classes; `segkit.data.resampling` says what that means for masks.
+
+    Raises:
+        UserError: a transform cannot be built from its values; the message names it.
+    """
+
+    def __init__(self, components: Sequence[Component] = (), *, exclusive: bool = False) -> None:
+        self._steps = [(component.name, component()) for component in components]
+        for _, transform in self._steps:
+            follow_images(transform, exclusive)
+        self._random = random.Random(0)
+        self._generator = np.random.Generator(np.random.PCG64(0))
+        self._share_randomness()
+
+    def _share_randomness(self) -> None:
+        """Let all transforms draw from two generators, so that a sample costs one reseeding."""
+        for _, transform in self._steps:
+            transform.set_random_state(self._generator, self._random)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The transforms' names in order."""
+        return tuple(name for name, _ in self._steps)
+
+    @property
+    def custom(self) -> bool:
+        """Whether a transform comes from elsewhere than Albumentations: a plugin."""
+        return not all(_is_albumentations(transform) for _, transform in self._steps)
+
+    def __call__(
+        self,
+        image: Image,
+        bits: Bits,
+        key: Key = (0, 0, 0),
+        *,
+        name: str = "",
+        labels: tuple[int, ...] | None = None,
+    ) -> Pair:
+        """Transform an image and its masks; neither is changed in place.
+
+        Args:
+            image: (H, W) uint8.
+            bits: (H, W) uint8 or uint16.
+            key: (seed, epoch, sample): all that the randomness depends on.
+            name: the sample's, for messages.
+            labels: the values that `bits` holds, if known.
+
+        Raises:
+            TransformError: a transform failed, changed the type or the size of one alone, or made a new label.
+        """
+        if not self._steps:
+            return image, bits
+        labels = labels_of(bits) if labels is None else labels
+        try:
+            done = self._run(image, bits, key)
+            if holds_others(done[1], labels):
+                self._run(image, bits, key, labels)  # once more, to find out which transform it was
+        except TransformError as error:
+            raise TransformError(f"{name}: {error}" if name else str(error)) from error
+        return done
+
+    def _run(self, image: Image, bits: Bits, key: Key, labels: tuple[int, ...] | None = None) -> Pair:
+        self._reseed(key)
+        pair = image.copy(), bits.copy()
+        for name, transform in self._steps:
+            pair = _apply(name, transform, *pair)
+            if labels is not None:
+                _check_labels(name, transform, pair[1], labels)
+        return pair
+
+    def _reseed(self, key: Key) -> None:
+        """Set both generators to a state that the key alone decides: a hash, as seeding anew costs more."""
+        digest = hashlib.blake2b(b"%d,%d,%d" % key, digest_size=48).digest()
+        state, increment, seed = (int.from_bytes(digest[start : start + 16], "little") for start in (0, 16, 32))
+        self._generator.bit_generator.state = {
+            "bit_generator": "PCG64",
+            "state": {"state": state, "inc": increment | 1},
+            "has_uint32": 0,
+            "uinteger": 0,
+        }
+        self._random.seed(seed)
+
+    def settle(self, pairs: Sequence[Pair], names: Sequence[str]) -> tuple[list[Pair], Pipeline]:
+        """Run the leading transforms that draw no random number on any pair; return the pairs and the rest.
+
+        A transform of a plugin is never among them: it may draw from generators that nobody watches.
+
+        Args:
+            pairs: images and their masks.
+            names: what to call each in messages.
+
+        Raises:
+            TransformError: a transform failed on a pair.
+        """
+        settled, rest = list(pairs), Pipeline()
+        for count, (name, transform) in enumerate(self._steps):
+            done = _without_luck(name, transform, settled, names) if _is_albumentations(transform) else None
+            if done is None:
+                rest._steps = self._steps[count:]
+                break
+            settled = done
+        self._share_randomness()
+        rest._random, rest._generator = self._random, self._generator
+        return settled, rest
+
+    def check_eval(self) -> None:
+        """Raise unless the transforms suit evaluation: nothing random, no pixel moved but by scaling the whole image.
+
+        Raises:
+            UserError: one does not; the message names it.
+        """
+        import albumentations as a
+
+        if self.custom and not self._repeats():
+            raise UserError(
+                f"transforms.eval: one of {', '.join(self.names)} gives several results for one image: evaluation must "
+                "not be random, and a transform draws from `self.py_random` or `self.random_generator` alone."
+            )
+        probe = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+        for name, transform in self._steps:
+            if not isinstance(transform, (a.ImageOnlyTransform, a.NoOp, a.Resize, a.LongestMaxSize, a.SmallestMaxSize)):
+                raise UserError(
+                    f"transforms.eval: {name} moves pixels, but whole images are evaluated. "
+                    "It belongs in transforms.train."
+                )
+            if displaces(transform):
+                raise UserError(
+                    f"transforms.eval: {name} samples the image by nearest neighbour, which moves all of it by up to "
+                    f"half a pixel against the truth. Set {LINEAR[isinstance(transform, a.Downscale)]}."
+                )
+            if _without_luck(name, transform, [(probe, np.zeros_like(probe))], ["transforms.eval"]) is None:
+                raise UserError(
+                    f"transforms.eval: {name} is random, but evaluation must not be. Set p = 1, and numbers for ranges."
+                )
+        self._share_randomness()
+
+    def _repeats(self) -> bool:
+        """Return whether one image gives one result, whatever the state of numpy's and Python's generators."""
+        probe = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+        kept, found = (np.random.get_state(), random.getstate()), []
+        for seed in range(3):
+            np.random.seed(seed)
+            random.seed(seed)
+            found.append(self(probe, np.zeros_like(probe))[0])
+        np.random.set_state(kept[0])
+        random.setstate(kept[1])
+        return all(np.array_equal(found[0], other) for other in found[1:])
+
+
+def labels_of(bits: Bits) -> tuple[int, ...]:
+    """Return the distinct values of a bit map, in order."""
+    return tuple(int(value) for value in np.unique(bits))
+
+
+def holds_others(bits: Bits, labels: tuple[int, ...]) -> bool:
+    """Return whether a bit map holds a value beside 0 and `labels` (in order)."""
+    if not labels or labels[-1] == len(labels) - (labels[0] == 0):  # without gaps: the greatest value tells
+        return int(bits.max()) > max(labels, default=0)
+    table = _forbidden(labels, bits.dtype.itemsize)
+    if bits.dtype == np.uint8:
+        return cv2.countNonZero(cv2.LUT(bits, table)) > 0
+    return bool(np.take(table, bits).any())
+
+
+@functools.lru_cache(maxsize=4096)
+def _forbidden(labels: tuple[int, ...], itemsize: int) -> Image:
+    table = np.ones(256**itemsize, np.uint8)
+    table[[0, *labels]] = 0
+    return table
+
+
+def _is_albumentations(transform: Any) -> bool:
+    inner = getattr(transform, "transforms", [])
+    return type(transform).__module__.startswith("albumentations.") and all(map(_is_albumentations, inner))
+
+
+def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
+    """Apply one transform and check what it gives back."""
+    try:
+        done = transform(image=image, mask=bits)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        text = explained(error) if not isinstance(error, Exception) else " ".join(said(error).split())
+        raise _refused(name, transform, text or type(error).__name__, error) from error
+    new_image, new_bits = done["image"], done["mask"]
+    for what, array in (("an image", new_image), ("masks", new_bits)):
+        if not isinstance(array, np.ndarray):
+            raise _refused(name, transform, f"it gives {what} of type {type(array).__name__}, no numpy array.")
+    if new_image.ndim == 3 and new_image.shape[2] == 1:
+        new_image = new_image[..., 0]
+    if new_image.dtype != np.uint8 or new_bits.dtype != bits.dtype:
+        text = (
+            f"image and masks should stay {image.dtype} and {bits.dtype}, "
+            f"not become {new_image.dtype} and {new_bits.dtype}. segkit normalizes on the device."
+        )
+        raise _refused(name, transform, text)
+    if new_image.ndim != 2 or new_image.shape != new_bits.shape:
+        text = f"image and masks should stay of one size, not become {new_image.shape} and {new_bits.shape}."
+        raise _refused(name, transform, text)
+    return new_image, new_bits
+
+
+def _refused(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
+    """Return the error of a transform, a plugin's with its file and line."""
+    if not _is_albumentations(transform):
+        return TransformError(signed(f"transform {name}", type(transform), text, error))
+    if name in transforms and transforms[name].foreign:
+        return TransformError(signed(f"transform {name}", transforms[name].factory, text, error))
+    return TransformError(f"transform {name}: {text}")
+
+
+class _Watched(random.Random):
+    """A generator that does not count a draw between equal ends as luck."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return a if a == b else super().uniform(a, b)
+
+    def randint(self, a: int, b: int) -> int:
+        return a if a == b else super().randint(a, b)
+
+
+def _check_labels(name: str, transform: Any, bits: Bits, labels: tuple[int, ...]) -> None:
+    if holds_others(bits, labels):
+        new = sorted(set(labels_of(bits)) - {0, *labels})
+        raise _refused(name, transform, f"gave the masks labels that were not there: {new}.")
+
+
+def _without_luck(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
+    """Return the transformed pairs, or None if the transform drew a random number."""
+    watched, generator = _Watched(0), np.random.Generator(np.random.PCG64(0))
+    untouched = watched.getstate(), generator.bit_generator.state
+    transform.set_random_state(generator, watched)
+    done = []
+    for called, (image, bits) in zip(names, pairs, strict=True):
+        try:
+            pair = _apply(name, transform, image.copy(), bits.copy())
+            _check_labels(name, transform, pair[1], labels_of(bits))
+        except TransformError as error:
+            raise TransformError(f"{called}: {error}") from error
+        if (watched.getstate(), generator.bit_generator.state) != untouched:
+            return None
+        done.append(pair)
+    return done

@@ -1,0 +1,153 @@
+"""Splits: whole patients into training and validation, fixed by the seed and the patients' names alone."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from segkit.components.datasets.case import Case, Dataset
+from segkit.errors import UserError, counted
+
+
+@dataclass(frozen=True)
+class Split:
+    """Numbers of cases, in the order of the dataset.
+
+    Attributes:
+        train: the cases trained on.
+        validation: the cases validated on; no patient of theirs is trained on.
+        full_train: the cases trained on if the training fraction were 1.
+        notes: what the user should know about the split.
+        warnings: what makes its results doubtful.
+    """
+
+    train: tuple[int, ...]
+    validation: tuple[int, ...]
+    full_train: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def split_cases(
+    dataset: Dataset,
+    *,
+    validation: float,
+    train_fraction: float,
+    seed: int,
+    folds: int | None = None,
+    fold: int | None = None,
+) -> Split:
+    """Split by patient.
+
+    Patients are ordered by the sha256 of seed and name. The first share is validated on, or with `folds` every
+    patient whose place, modulo `folds`, is the fold's. The training set is the first `train_fraction` of the others.
+    So validation does not depend on `train_fraction`, smaller training sets lie within larger ones, and no version of
+    a random generator matters. Shares are rounded to whole patients, at least one on each side.
+
+    Args:
+        dataset: what to split; cases without a patient count as a patient each, and a warning says so.
+        validation: share of the patients, 0 to 1; not used with `folds`.
+        train_fraction: share of the patients that are not validated on, 0 to 1.
+        seed: another seed is another order.
+        folds: the number of groups to cross-validate over, at least 2.
+        fold: the group to validate on, from 1 to `folds`.
+
+    Raises:
+        UserError: fewer patients than groups, a fold that is not there, or one image on both sides.
+    """
+    groups: dict[str, list[int]] = {}
+    for number, case in enumerate(dataset.cases):
+        groups.setdefault(_patient(case), []).append(number)
+    order = sorted(groups, key=lambda patient: (hashlib.sha256(f"{seed}:{patient}".encode()).digest(), patient))
+    needed = folds or 2
+    if len(order) < needed:
+        raise UserError(
+            f"{dataset.name}: {counted(len(order), 'patient')} cannot be split into {needed} groups "
+            f"({', '.join(sorted(case.patient or case.name for case in dataset.cases)[:1])}, ...): "
+            + ("use fewer folds." if folds else "training and validation need a patient each.")
+        )
+    if folds is not None:
+        if fold is None or not 1 <= fold <= folds:
+            raise UserError(f"split.fold: {fold} is none of the folds 1 to {folds}.")
+        held = order[fold - 1 :: folds]
+    else:
+        held = order[: min(_share(validation, len(order)), len(order) - 1)]
+    rest = [patient for patient in order if patient not in set(held)]
+    kept = rest[: _share(train_fraction, len(rest))]
+    split = Split(train=_numbers(groups, kept), validation=_numbers(groups, held), full_train=_numbers(groups, rest))
+    check_separate(dataset, split.full_train, split.validation)
+    warnings = patient_warnings(sum(case.patient is None for case in dataset.cases), len(dataset.cases))
+    return replace(split, notes=_notes(dataset, split), warnings=warnings)
+
+
+def _patient(case: Case) -> str:
+    """Return what a case is grouped by; no patient's name is taken for a case's."""
+    return f"patient {case.patient}" if case.patient is not None else f"case {case.name}"
+
+
+def _share(fraction: float, count: int) -> int:
+    """Return a share of `count`, rounded half up, at least 1."""
+    return max(1, math.floor(fraction * count + 0.5))
+
+
+def _numbers(groups: dict[str, list[int]], patients: Sequence[str]) -> tuple[int, ...]:
+    return tuple(sorted(number for patient in patients for number in groups[patient]))
+
+
+def check_separate(dataset: Dataset, train: Sequence[int], validation: Sequence[int]) -> None:
+    """Raise if a patient, or one and the same image under two names, is on both sides.
+
+    Images of one grey level everywhere may occur twice.
+
+    Raises:
+        UserError: the message names the patient, or both cases.
+    """
+    patients = {case.patient: case.name for case in _of(dataset, train) if case.patient is not None}
+    contents = {_content(case): case for case in _of(dataset, train)}
+    for case in _of(dataset, validation):
+        if case.patient in patients:
+            raise UserError(
+                f"{dataset.name}: patient {case.patient} is on both sides: {patients[case.patient]} in training, "
+                f"{case.name} in validation."
+            )
+        twin = contents.get(_content(case))
+        if twin is not None and case.image.min() != case.image.max():
+            raise UserError(
+                f"{dataset.name}: {twin.name} in training and {case.name} in validation are the same image: one "
+                "patient under two names is on both sides. Remove one, or give both the same patient."
+            )
+
+
+def _of(dataset: Dataset, numbers: Sequence[int]) -> list[Case]:
+    return [dataset.cases[number] for number in numbers]
+
+
+def _content(case: Case) -> tuple[tuple[int, ...], bytes]:
+    import numpy as np
+
+    return case.image.shape, hashlib.blake2b(np.ascontiguousarray(case.image).tobytes(), digest_size=16).digest()
+
+
+def _notes(dataset: Dataset, split: Split) -> tuple[str, ...]:
+    """Return which structures one side never shows."""
+    notes = []
+    for side, numbers in (("training", split.train), ("validation", split.validation)):
+        for channel, name in enumerate(dataset.channels):
+            if not any(dataset.cases[number].masks[channel].any() for number in numbers):
+                notes.append(f"no case of the {side} set shows any {name}.")
+    return tuple(notes)
+
+
+def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:
+    """Return what is wrong with a split of so many cases of which so many name no patient, and what to do."""
+    if not nameless:
+        return ()
+    return (
+        f"{nameless} of {counted(cases, 'case')} {'names' if nameless == 1 else 'name'} no patient: they are split "
+        "case by case. Images of one person may be on both sides, and the validation is then too good "
+        "to be true. Give each patient a folder of images, or where names tell the patient and the data's reader has "
+        "the parameter, say how: "
+        'patient = "^([^_]+)_" takes what is before the first _.',
+    )

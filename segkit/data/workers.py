@@ -1,0 +1,267 @@
+"""Worker processes that make batches: they live as long as a trial and know nothing of epochs.
+
+A task is one batch. Samples reach the workers, and batches come back, through memory that both sides map; only sizes
+and indices are sent. Processes come from a fork server where the system has one: forking the main process would copy
+the locks of torch's threads and of CUDA, and the server imports the transforms' libraries once for all trials.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import multiprocessing.connection
+import os
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from segkit import plugins
+from segkit.data.pipeline import Pair, Pipeline
+from segkit.data.samples import Samples, assemble, new_arrays
+from segkit.errors import UserError
+
+T = TypeVar("T")
+Plan = Callable[[int], list[tuple[int, int]]]
+
+DEPTH = 2  # tasks that a worker holds: one in work, one waiting
+PATIENCE = 300.0  # seconds without an answer, the start included, after which a worker counts as hanging
+FAREWELL = 2.0  # seconds a worker has to end by itself
+
+
+class WorkerError(RuntimeError):
+    """A worker process died or hangs."""
+
+
+@dataclass
+class _Block:
+    """Memory shared by processes, and the arrays in it: (offset, shape, type) each."""
+
+    memory: Any
+    places: list[tuple[int, tuple[int, ...], str]]
+
+    @classmethod
+    def of(cls, context: Any, arrays: Sequence[np.ndarray[Any, Any]]) -> _Block:
+        """Copy arrays into new shared memory."""
+        offsets = np.cumsum([0, *(array.nbytes for array in arrays)])
+        block = cls(context.RawArray(ctypes.c_uint8, max(1, int(offsets[-1]))), [])
+        for offset, array in zip(offsets, arrays, strict=False):
+            block.places.append((int(offset), array.shape, array.dtype.str))
+        for view, array in zip(block.views(), arrays, strict=True):
+            view[...] = array
+        return block
+
+    def views(self) -> list[np.ndarray[Any, Any]]:
+        """Return the arrays, without copying."""
+        return [
+            np.frombuffer(self.memory, kind, int(np.prod(shape)), offset).reshape(shape)
+            for offset, shape, kind in self.places
+        ]
+
+
+@dataclass
+class _Job:
+    """What a worker gets at its start."""
+
+    names: list[str]
+    data: _Block
+    slots: list[_Block]
+    pipeline: bytes
+    seed: int
+    plugins: list[str]
+
+
+class _Slot:
+    """Hands out the arrays of a slot where a batch fits, new ones where not."""
+
+    def __init__(self, block: _Block) -> None:
+        self.arrays = block.views()
+        self.used = False
+
+    def __call__(self, count: int, size: tuple[int, ...], kind: Any) -> Pair:
+        images, bits = self.arrays
+        self.used = images.shape[1:] == size and bits.dtype == kind and count <= len(images)
+        return (images[:count], bits[:count]) if self.used else new_arrays(count, size, kind)
+
+
+def serve(connection: Connection, job: _Job) -> None:
+    """Make batches until told to stop; the main function of a worker process."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a Ctrl-C or SIGTERM for the whole group is the main process's to answer, with workers at hand
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    with contextlib.suppress(EOFError, OSError):  # the main process is gone
+        try:
+            if job.plugins:
+                plugins.load(job.plugins)
+            arrays = job.data.views()
+            half = len(arrays) // 2
+            samples = Samples.of_arrays(job.names, arrays[:half], arrays[half:], pickle.loads(job.pipeline))
+            slots = [_Slot(block) for block in job.slots]
+        except Exception:
+            connection.send(("broken", traceback.format_exc()))
+            return
+        while (task := connection.recv()) is not None:
+            connection.send(_answer(samples, job.seed, slots[task[0]], task[1]))
+
+
+def _answer(samples: Samples, seed: int, slot: _Slot, chosen: list[tuple[int, int]]) -> tuple[str, Any]:
+    try:
+        batch = assemble(samples, seed, chosen, slot)
+        return ("slot", None) if slot.used else ("arrays", batch)
+    except UserError as error:
+        return "refused", error
+    except Exception:
+        return "broken", traceback.format_exc()
+
+
+def _pickled(pipeline: Pipeline) -> bytes:
+    """Return the transforms for a worker process.
+
+    Raises:
+        UserError: one cannot be sent there; it is named.
+    """
+    try:
+        return pickle.dumps(pipeline)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"transforms.train: one of {', '.join(pipeline.names)} cannot be sent to a worker process ({error}). Its "
+            "class should stand at the top of its file and hold plain values; or set train.workers = 0."
+        ) from error
+
+
+class Workers:
+    """Batches by number, made ahead by processes.
+
+    Args:
+        samples: where from, and what to do with each.
+        seed: of the trial.
+        plan: the members of a batch, by its number.
+        count: how many processes.
+        plugin_folders: what a worker loads before it can unpickle transforms of plugins.
+        patience: seconds without an answer after which a worker counts as hanging.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        seed: int,
+        plan: Plan,
+        count: int,
+        plugin_folders: Sequence[str] = (),
+        patience: float = PATIENCE,
+    ) -> None:
+        self._plan, self._patience = plan, patience
+        forks = "forkserver" in multiprocessing.get_all_start_methods()
+        context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
+        if forks:
+            context.set_forkserver_preload([__name__, "albumentations"])
+        data = _Block.of(context, [*samples.images, *samples.bits])
+        likely = assemble(samples, seed, plan(0)[:1])
+        shape = [np.empty((len(plan(0)), *array.shape[1:]), array.dtype) for array in likely]
+        pipeline = _pickled(samples.pipeline)
+        folders = list(plugin_folders) if samples.pipeline.custom else []
+        self._slots = [[_Block.of(context, shape) for _ in range(DEPTH)] for _ in range(count)]
+        self._views = [[block.views() for block in slots] for slots in self._slots]
+        self._processes, self._connections = [], []
+        for slots in self._slots:
+            ours, theirs = context.Pipe()
+            job = _Job(samples.names, data, slots, pipeline, seed, folders)
+            process = context.Process(target=serve, args=(theirs, job), name="segkit-worker", daemon=True)
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._connections.append(ours)
+        self._sent = self._taken = 0
+
+    def take(self, number: int, use: Callable[[Pair], T]) -> T:
+        """Return what `use` makes of batch `number`; its arrays are valid during the call only.
+
+        Numbers that follow each other are made ahead.
+
+        Raises:
+            UserError: a transform failed, or sizes differ.
+            WorkerError: a worker died or hangs.
+        """
+        if number != self._taken:
+            self._restart(number)
+        while self._sent < number + DEPTH * len(self._processes):
+            self._send()
+        self._taken = number + 1
+        result = use(self._receive(number))
+        self._send()
+        return result
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Return worker and slot of a batch: both in turn."""
+        turn, worker = divmod(number, len(self._processes))
+        return worker, turn % DEPTH
+
+    def _send(self) -> None:
+        worker, slot = self._place(self._sent)
+        try:
+            self._connections[worker].send((slot, self._plan(self._sent)))
+        except OSError:
+            self._complain(worker)
+        self._sent += 1
+
+    def _restart(self, number: int) -> None:
+        """Forget what was made ahead and begin at another number."""
+        for waiting in range(self._taken, self._sent):
+            with contextlib.suppress(UserError):
+                self._receive(waiting)
+        self._taken = self._sent = number
+
+    def _receive(self, number: int) -> Pair:
+        worker, slot = self._place(number)
+        connection, process = self._connections[worker], self._processes[worker]
+        ready = multiprocessing.connection.wait([connection, process.sentinel], self._patience)
+        if connection not in ready:
+            self._complain(worker, hangs=not ready)
+        try:
+            kind, value = connection.recv()
+        except (EOFError, OSError):
+            self._complain(worker)
+        if kind == "refused":
+            raise value
+        if kind == "broken":
+            raise WorkerError(f"a worker process failed:\n{value}")
+        if kind == "arrays":
+            return value  # type: ignore[no-any-return]
+        count = len(self._plan(number))
+        images, bits = self._views[worker][slot]
+        return images[:count], bits[:count]
+
+    def _complain(self, worker: int, hangs: bool = False) -> None:
+        process = self._processes[worker]
+        if hangs:
+            raise WorkerError(
+                f"worker process {process.pid} has not answered for {self._patience:g} seconds. "
+                "Set train.workers = 0 to see where it stands."
+            )
+        process.join(FAREWELL)
+        raise WorkerError(
+            f"worker process {process.pid} died (exit code {process.exitcode}; -9 means killed, often for want of "
+            "memory). Set train.workers to a smaller number, or to 0."
+        )
+
+    def close(self) -> None:
+        """End the processes; those that do not end by themselves are ended."""
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.send(None)
+        for connection, process in zip(self._connections, self._processes, strict=True):
+            connection.close()
+            process.join(FAREWELL)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+        self._connections, self._processes = [], []

@@ -1,0 +1,186 @@
+"""Where and in which precision a trial computes, and why."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import torch
+
+from segkit.errors import UserError
+from segkit.recipe.model import Train
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device and a precision, as they are told.
+
+    Attributes:
+        device: the torch device.
+        precision: "float32", "bf16" or "fp16".
+        told: both in words, for the log.
+    """
+
+    device: torch.device
+    precision: str
+    told: str
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether copies are pinned and asynchronous."""
+        return self.device.type == "cuda"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context in which the model runs; losses stay outside it."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the loss scaling of fp16; a disabled one otherwise."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+
+def choose(device: str, precision: str) -> Device:
+    """Return the device and precision for a recipe's words.
+
+    Args:
+        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
+        precision: "auto", "float32", "bf16" or "fp16".
+
+    Raises:
+        UserError: the machine does not have what was asked for.
+    """
+    chosen = _device(device)
+    computed = _precision(chosen, precision)
+    return Device(chosen, computed, f"{_told(chosen)}; precision {computed}")
+
+
+def here(train: Train, asked: str | None) -> Device:
+    """Return where to compute with a trained model: as asked, or else where it was trained, or else on what is here.
+
+    Raises:
+        UserError: the machine does not have what was asked for.
+    """
+    for device, precision in [(asked or train.device, train.precision), (asked or "auto", "auto")]:
+        try:
+            return choose(device, precision)
+        except UserError as error:
+            why = str(error)
+    raise UserError(why.replace("train.device", "device") if asked else why)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        known = '"auto", "cpu", "mps", "cuda" or "cuda:N"'
+        raise UserError(f'train.device: must be {known}, got "{name}".') from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(f"train.device: '{name}' is not here: torch sees {count} CUDA devices. Use \"auto\".")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("train.device: 'mps' is not here. Use \"auto\".")
+    return device
+
+
+def _precision(device: torch.device, name: str) -> str:
+    has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    if name == "auto":
+        return "bf16" if device.type == "cuda" and has_bf16 else "float32"
+    if name == "bf16" and not has_bf16:
+        raise UserError('train.precision: this CUDA device does not compute in bf16. Use "fp16" or "float32".')
+    if name == "fp16" and device.type == "cpu":
+        raise UserError('train.precision: "fp16" needs a GPU, and the device is cpu. Use "auto", "bf16" or "float32".')
+    return name
+
+
+def _told(device: torch.device) -> str:
+    """Return a device in words, and of a CPU why it may be one: by the time it is told, "auto" is settled."""
+    if device.type == "cuda":
+        return f"device {device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        return "device cpu (torch sees no CUDA device and no MPS)"
+    return f"device {device}"
+
+
+def settled(train: Train, threads: int) -> Train:
+    """Return settings of training with every "auto" of the hardware replaced by what this machine makes of it.
+
+    Args:
+        train: of a recipe.
+        threads: the CPU threads that "auto" stands for.
+
+    Raises:
+        UserError: the machine does not have what was asked for.
+    """
+    found = choose(train.device, train.precision)
+    device = found.device.type if train.device == "auto" else train.device
+    count = threads if train.threads == "auto" else train.threads
+    return train.model_copy(update={"device": device, "precision": found.precision, "threads": count})
+
+
+def hardware(device: torch.device) -> str:
+    """Return the name of the hardware, as reports show it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{_processor()}, {os.cpu_count()} cores"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute with so many CPU threads for a while; the number changes the last bits of sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def process_state(count: int) -> Iterator[None]:
+    """Lend a trial what belongs to the process: CPU threads, deterministic operations, random state; take it back."""
+    determinism = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(WORKSPACE)
+    opencv, rng = cv2.getNumThreads(), torch.get_rng_state()
+    with threads(count):
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
+            torch.backends.cudnn.benchmark = benchmark
+            if workspace is None:
+                os.environ.pop(WORKSPACE, None)
+            cv2.setNumThreads(opencv)
+            torch.set_rng_state(rng)
+
+
+def be_deterministic(device: torch.device) -> None:
+    """Allow only deterministic operations, until `process_state` ends; torch names the one that cannot."""
+    if device.type == "cuda":
+        os.environ.setdefault(WORKSPACE, ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)

@@ -1,0 +1,1 @@
+"""A model and cases become one row a case, channel and metric."""

@@ -1,0 +1,267 @@
+"""A model and cases become one row a case, channel and metric. The loop and `segkit eval` share it.
+
+Masks are decided here, once, at native resolution: a structure is where its probability is one half or more, or, where
+classes exclude each other, where it is the likeliest of all classes, background included.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segkit.components.datasets.case import Case
+from segkit.components.metrics import as_number, hard
+from segkit.components.network import guarded
+from segkit.data.batches import pack_masks, to_device_float, to_uint8
+from segkit.data.pipeline import Pipeline
+from segkit.device import Device
+from segkit.registry.component import Component
+from segkit.registry.faults import ComponentError, fault
+from segkit.registry.source import Source
+
+if TYPE_CHECKING:
+    from segkit.types import Array
+
+HEADER = ("case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number: a case, a channel, a metric.
+
+    Attributes:
+        value: the metric; NaN where it is undefined.
+        truth_pixels: foreground pixels of the truth.
+        predicted_pixels: pixels of the decided mask.
+    """
+
+    case: str
+    patient: str
+    channel: str
+    metric: str
+    value: float
+    truth_pixels: int
+    predicted_pixels: int
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How grey levels enter the model: (grey - mean) / std, of images scaled to 0..255."""
+
+    mean: float
+    std: float
+
+
+class Prediction(NamedTuple):
+    """What a model says of one case, at the resolution of the case's own image.
+
+    Attributes:
+        case: its number among the cases.
+        probability: (C, H, W) float32; softmax's where classes exclude each other.
+        mask: (C, H, W) bool, as decided.
+        loss: of the batch that the case was in; NaN without a loss.
+    """
+
+    case: int
+    probability: Array
+    mask: Array
+    loss: float
+
+
+class Evaluator:
+    """Whole images, `eval` transforms, model in eval mode, metrics at native resolution.
+
+    Args:
+        cases: the cases to evaluate.
+        channels: the structures' names.
+        transforms: the recipe's `transforms.eval`.
+        normalization: of the training.
+        device: where and in which precision to compute.
+        batch_size: images a batch; images of one size share a batch, in the order of the cases.
+        exclusive: whether scores are of exclusive classes, background first.
+        named: the recipe's model, to be named where it fails.
+
+    Raises:
+        UserError: an eval transform is random or moves pixels other than by scaling the whole image.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        channels: Sequence[str],
+        transforms: Sequence[Component],
+        normalization: Normalization,
+        device: Device,
+        *,
+        batch_size: int,
+        exclusive: bool,
+        named: Component | None = None,
+    ) -> None:
+        self.cases, self.channels = tuple(cases), tuple(channels)
+        self.normalization, self.device, self.exclusive = normalization, device, exclusive
+        self.named = named
+        pipeline = Pipeline(transforms, exclusive=exclusive)
+        pipeline.check_eval()
+        self.images: list[Array] = []
+        self.masks: list[Array] = []
+        for number, case in enumerate(self.cases):
+            image, mask = pipeline(to_uint8(case.image), pack_masks(case.masks), key=(0, 0, number), name=case.name)
+            self.images.append(image)
+            self.masks.append(mask)
+        self._groups = list(_by_size([image.shape for image in self.images], batch_size))
+
+    def _batches(self, model: nn.Module) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield (case numbers, scores, target) of each batch of equally sized images."""
+        forward = guarded(model, self.named, len(self.channels) + self.exclusive)
+        for numbers in self._groups:
+            images = torch.from_numpy(np.stack([self.images[n] for n in numbers])).to(self.device.device)
+            masks = torch.from_numpy(np.stack([self.masks[n] for n in numbers])).to(self.device.device)
+            norm = self.normalization
+            image, target = to_device_float(images, masks, norm.mean, norm.std, len(self.channels), self.exclusive)
+            with self.device.autocast():
+                scores = forward(image)
+            yield numbers, scores.float(), target
+
+    @torch.inference_mode()
+    def predict(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Iterator[Prediction]:
+        """Yield what the model says of each case, in batches; it is put into eval mode and left as it was.
+
+        A loss is handed the scores last: what it does to them reaches no prediction.
+
+        Raises:
+            ComponentError: the model or the loss failed; the message names it.
+        """
+        training = model.training
+        model.eval()
+        try:
+            for numbers, scores, target in self._batches(model):
+                chance = torch.softmax(scores, dim=1) if self.exclusive else torch.sigmoid(scores)
+                batch_loss = float(loss(scores, target)) if loss else float("nan")
+                for number, probability in zip(numbers, chance, strict=True):
+                    yield Prediction(number, *self._decided(number, probability), batch_loss)
+        finally:
+            model.train(training)
+
+    def _decided(self, number: int, probability: Tensor) -> tuple[Array, Array]:
+        """Return probabilities and masks at the size of the case's own image; classes are resampled all together."""
+        size = self.cases[number].image.shape
+        if tuple(probability.shape[1:]) != tuple(size):
+            probability = torch.nn.functional.interpolate(
+                probability[None], size=size, mode="bilinear", align_corners=False
+            )[0]
+        if not self.exclusive:
+            found: Array = np.ascontiguousarray(probability.cpu().numpy())
+            return found, hard(found)
+        likeliest = probability.argmax(dim=0).cpu().numpy()
+        masks = likeliest == np.arange(1, len(self.channels) + 1)[:, None, None]
+        return np.ascontiguousarray(probability[1:].cpu().numpy()), masks
+
+    def run(
+        self,
+        model: nn.Module,
+        metrics: Sequence[Component],
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        on_case: Callable[[Case, Array], Any] | None = None,
+    ) -> tuple[list[Row], float]:
+        """Evaluate and return the rows in the order of the cases, and the mean loss a case (NaN without one).
+
+        Args:
+            model: image (N, 1, H, W) to scores (N, C, H, W).
+            metrics: the metrics to compute.
+            loss: scores and target to a scalar.
+            on_case: called with each case and its decided masks.
+
+        Raises:
+            ComponentError: model, metric or loss failed; the message names it.
+        """
+        rows: dict[int, list[Row]] = {}
+        losses = []
+        for found in self.predict(model, loss):
+            case = self.cases[found.case]
+            rows[found.case] = score(case, found.probability, found.mask, self.channels, metrics)
+            losses.append(found.loss)
+            if on_case:
+                on_case(case, found.mask)
+        mean = float(np.mean(losses)) if losses else float("nan")
+        return [row for number in sorted(rows) for row in rows[number]], mean
+
+
+def score(
+    case: Case, probability: Array, mask: Array, channels: Sequence[str], metrics: Sequence[Component]
+) -> list[Row]:
+    """Return the rows of one case; `probability` and `mask` are (C, H, W) at the size of the case's image.
+
+    Raises:
+        ComponentError: a metric raised, gave no number, or wrote to what it was handed.
+    """
+    rows = []
+    for channel, name in enumerate(channels):
+        truth = case.masks[channel]
+        pixels = int(np.count_nonzero(truth)), int(np.count_nonzero(mask[channel]))
+        for metric in metrics:
+            handed = probability if metric.entry.traits["uses"] == "probability" else mask
+            value = _value(metric, handed[channel], truth, case.spacing_mm)
+            rows.append(Row(case.name, case.patient or "", name, metric.name, value, *pixels))
+    return rows
+
+
+def _value(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> float:
+    """Return a metric of one channel; a plugin's works on copies, since the next one needs the same arrays."""
+    if not metric.entry.foreign:
+        return float(metric(predicted, truth, spacing_mm))
+    copies = predicted.copy(), truth.copy()
+    value = metric(*copies, spacing_mm)
+    for name, copy, kept in zip(("prediction", "truth"), copies, (predicted, truth), strict=True):
+        if not np.array_equal(copy, kept, equal_nan=copy.dtype != bool):
+            place = _writing(metric, predicted, truth, spacing_mm)
+            raise fault(metric, f"it writes to its {name}, which others are handed too. Work on a copy.", place)
+    try:
+        return as_number(value)
+    except ValueError as error:
+        raise fault(metric, str(error)) from None
+
+
+def _writing(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> str | None:
+    """Return the author's line that writes to the arrays, where numpy can tell."""
+    copies = predicted.copy(), truth.copy()
+    for copy in copies:
+        copy.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            metric(*copies, spacing_mm)
+        except ComponentError as error:
+            return Source(metric.entry.factory).of_error(error.__cause__ or error)
+    return None
+
+
+def means(rows: Sequence[Row]) -> dict[str, float]:
+    """Return each metric's mean over cases and channels; undefined values are left out, NaN if all are."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        values.setdefault(row.metric, []).append(row.value)
+    return {
+        name: float(np.nanmean(found)) if not np.isnan(found).all() else float("nan") for name, found in values.items()
+    }
+
+
+def cells(row: Row) -> list[str]:
+    """Return a row as `cases.csv` holds it: full precision, an undefined value empty."""
+    value = "" if np.isnan(row.value) else repr(row.value)
+    return [row.case, row.patient, row.channel, row.metric, value, str(row.truth_pixels), str(row.predicted_pixels)]
+
+
+def _by_size(shapes: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:
+    """Yield case numbers in batches of one image size each, sizes in the order in which they first occur."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, shape in enumerate(shapes):
+        groups.setdefault(tuple(shape), []).append(number)
+    for numbers in groups.values():
+        for start in range(0, len(numbers), batch_size):
+            yield numbers[start : start + batch_size]

@@ -1,0 +1,295 @@
+"""Load plugin files, folders and entry points: isolated, rolled back, reported, hashed.
+
+Order: `plugins/` of the working directory, each `--plugins DIR` as given, then the entry points of the group
+`segkit.plugins` by name; within a folder by file name. Every file becomes a module of the package `segkit_plugins`,
+so that worker processes find its objects again. Names that start with `_`, `.` or `test_` are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segkit.components import REGISTRIES
+from segkit.errors import UserError
+from segkit.plugins.failures import Failure as Failure
+from segkit.plugins.failures import failure
+from segkit.plugins.sources import sources_of, write_sources
+from segkit.registry.component import Component, Entry
+from segkit.registry.source import PACKAGE as PACKAGE
+
+GROUP = "segkit.plugins"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin that loaded: its module, where it came from, its sources by module name, what it registered."""
+
+    module: str
+    origin: str
+    sources: dict[str, str]
+    components: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all its sources."""
+        digest = hashlib.sha256()
+        for name, source in sorted(self.sources.items()):
+            digest.update(f"{name}\0{source}\0".encode())
+        return digest.hexdigest()
+
+
+class State:
+    """What this process has loaded so far."""
+
+    loaded: dict[str, Plugin]
+    failures: dict[str, Failure]
+    folders: list[str]
+
+    def __init__(self) -> None:
+        self.loaded, self.failures, self.folders = {}, {}, []
+
+
+state = State()
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Begin without plugins, and on leaving give registries, modules and what was loaded back as they were."""
+    global state
+    kept, entries = state, [(registry, registry.snapshot()) for registry in REGISTRIES]
+    modules = _take_modules()
+    for registry, found in entries:
+        registry.restore({key: e for key, e in found.items() if not any(_owns(name, e) for name in kept.loaded)})
+    state = State()
+    try:
+        yield
+    finally:
+        _take_modules()
+        sys.modules.update(modules)
+        state = kept
+        for registry, found in entries:
+            registry.restore(found)
+
+
+def _take_modules() -> dict[str, types.ModuleType]:
+    """Forget the modules of plugin files, and return them."""
+    names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
+    return {name: sys.modules.pop(name) for name in names}
+
+
+def loaded() -> list[Plugin]:
+    """Return the plugins that loaded, in load order."""
+    return list(state.loaded.values())
+
+
+def failures() -> list[Failure]:
+    """Return the plugins that failed, in load order."""
+    return list(state.failures.values())
+
+
+def folders() -> list[str]:
+    """Return the folders and single files that were loaded: what a worker process passes to `load` to find the same."""
+    return list(state.folders)
+
+
+def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list[Failure]:
+    """Load the plugins of `plugins/`, of the `extra` folders or files, and of installed packages; once each.
+
+    Returns:
+        The failures so far; a broken plugin costs only itself.
+
+    Raises:
+        UserError: what is named on purpose is no folder and no Python file.
+    """
+    places = [Path("plugins")] if Path("plugins").is_dir() else []
+    for name in extra:
+        place = Path(name)
+        if not place.is_dir() and not (place.is_file() and place.suffix == ".py"):
+            raise UserError(f"{place}: no such plugin folder or file; its name ends in .py.")
+        places.append(place)
+    for place in places:
+        for path in _files(place):
+            load_one(path, place if place.is_dir() else place.parent)
+        if str(place.resolve()) not in state.folders:
+            state.folders.append(str(place.resolve()))
+    if entry_points:
+        for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):
+            _load_module(point.module, f"{point.dist.name if point.dist else point.module} ({point.value})", None)
+    return failures()
+
+
+def load_file(path: str | Path) -> Plugin:
+    """Load one plugin, a file or a package's folder, and return it: the first line of a plugin's own test.
+
+    Raises:
+        UserError: there is no such file, or it does not load.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: no such plugin.")
+    load_one(path, path.parent)
+    own = _own_file(path)
+    for plugin in loaded():
+        if sys.modules[plugin.module].__file__ == str(own):
+            return plugin
+    raise UserError(str(state.failures[_shown(path)]))
+
+
+def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Failure]:
+    """Load plugins out of a checkpoint that is trusted; return those that failed.
+
+    Args:
+        carried: of each plugin, `module` and `sources` (module name to text).
+        folder: where they are written; nothing is written outside it, and it may go afterwards.
+
+    Raises:
+        UserError: a module name is none, or a plugin's own source is missing.
+    """
+    places = [write_sources(plugin["sources"], PACKAGE, folder) for plugin in carried]
+    before = set(state.failures)
+    for plugin, files in zip(carried, places, strict=True):
+        if plugin["module"] not in files:
+            raise UserError(f"the checkpoint lacks the source of its plugin '{plugin['module']}'.")
+        path = files[plugin["module"]]
+        load_one(path.parent if path.name == "__init__.py" else path, folder)
+    for file in (file for files in places for file in files.values() if not file.name.startswith("test_")):
+        with contextlib.suppress(Exception, SystemExit):  # what functions import later must be there then
+            importlib.import_module(_module_name(file, folder))
+    return [found for origin, found in state.failures.items() if origin not in before]
+
+
+def _skipped(path: Path) -> bool:
+    return path.name.startswith(("_", ".", "test_")) or path.name in ("conftest.py", "tests")
+
+
+def _files(place: Path) -> list[Path]:
+    """Return the plugin files and packages of a folder: files, packages, and files of plain sub-folders."""
+    if place.is_file():
+        return [place]
+    found: list[Path] = []
+    for path in sorted(place.iterdir(), key=lambda path: path.name):
+        if _skipped(path):
+            continue
+        if path.is_dir() and (path / "__init__.py").exists():
+            found.append(path)
+        elif path.is_dir():
+            found.extend(file for file in sorted(path.glob("*.py")) if not _skipped(file))
+        elif path.suffix == ".py":
+            found.append(path)
+    return found
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
+
+
+def _own_file(path: Path) -> Path:
+    """Return the file that holds the code of a plugin file or package."""
+    return (path / "__init__.py" if path.is_dir() else path).resolve()
+
+
+def _module_name(path: Path, folder: Path) -> str:
+    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
+    return ".".join([PACKAGE, *(part for part in parts if part != "__init__")])
+
+
+def load_one(path: Path, folder: Path) -> None:
+    """Import one file or package of a plugin folder under a real module name; a failure is noted, not raised."""
+    package = sys.modules.get(PACKAGE)
+    if package is None:
+        package = types.ModuleType(PACKAGE, "Plugins, each under a module name that worker processes find again.")
+        package.__path__ = []
+        sys.modules[PACKAGE] = package
+    if str(folder.resolve()) not in package.__path__:
+        package.__path__.append(str(folder.resolve()))
+    importlib.invalidate_caches()
+    file, shown = _own_file(path), _shown(path)
+    if any(getattr(sys.modules.get(name), "__file__", None) == str(file) for name in state.loaded):
+        return
+    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
+    odd = next((part for part in parts if not part.isidentifier()), None)
+    if odd is not None:
+        better = re.sub(r"\W", "_", f"plugin_{odd}" if odd[0].isdigit() else odd)
+        state.failures[shown] = Failure(shown, None, f"'{odd}' is no Python name; rename it, e.g. to {better}")
+        return
+    name = _module_name(path, folder)
+    known = getattr(sys.modules.get(name), "__file__", None)
+    if known is not None and known != str(file):
+        text = f"another plugin file has the same name: {known}. Rename one of them."
+        state.failures[shown] = Failure(shown, None, text)
+        return
+    _load_module(name, shown, file)
+
+
+def _load_module(name: str, origin: str, file: Path | None) -> None:
+    """Import a module; on any failure, exit included, take back what it registered and remember why."""
+    if name in state.loaded or origin in state.failures:
+        return
+    before = [(registry, registry.snapshot()) for registry in REGISTRIES]
+    modules = set(sys.modules)
+    bytecode, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        _import(name, file)
+        sources = sources_of(name)
+    except BaseException as error:
+        for registry, entries in before:
+            registry.restore(entries)
+        # Whatever else of its package it imported has lost its registrations too, and must run again.
+        for key in set(sys.modules) - modules:
+            if key.split(".")[0] == name.split(".")[0]:
+                del sys.modules[key]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        state.failures[origin] = failure(error, name, origin, file)
+        return
+    finally:
+        sys.dont_write_bytecode = bytecode
+    own = [
+        f"{registry.name}.{entry.name}"
+        for registry in REGISTRIES
+        for entry in registry.snapshot().values()
+        if _owns(name, entry)
+    ]
+    state.loaded[name] = Plugin(name, origin, sources, tuple(own))
+
+
+def _import(name: str, file: Path | None) -> None:
+    """Import a module, from the given file whatever else has its name; once."""
+    if file is None or name in sys.modules:
+        importlib.import_module(name)
+        return
+    above, _, last = name.rpartition(".")
+    parent = importlib.import_module(above)
+    inside = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
+    assert spec is not None, "a .py file has a spec"
+    assert spec.loader is not None, "a .py file has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    setattr(parent, last, module)
+
+
+def _owns(module: str, entry: Entry) -> bool:
+    """Return whether a component is of a plugin: of its file or package, or of an installed package as a whole."""
+    theirs = entry.factory.__module__
+    if module.startswith(PACKAGE + "."):
+        return theirs == module or theirs.startswith(module + ".")
+    return theirs.split(".")[0] == module.split(".")[0]
+
+
+def used_by(components: Iterable[Component]) -> list[Plugin]:
+    """Return the plugins from which the given components come."""
+    entries = [component.entry for component in components]
+    return [plugin for plugin in loaded() if any(_owns(plugin.module, entry) for entry in entries)]

@@ -1,0 +1,105 @@
+"""The sources of a plugin: found by following its imports, and written out again from a checkpoint.
+
+A plugin is more than its file: what it imports from beside it belongs to it, whether it runs now or later.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from segkit.errors import UserError
+
+
+def sources_of(name: str) -> dict[str, str]:
+    """Return the source of a loaded module, of all files below it, and of what they import from its own top package.
+
+    The module comes first. Whatever has no Python source (an extension module) is left out.
+
+    Raises:
+        SyntaxError, UnicodeDecodeError: a file is not valid Python.
+    """
+    found: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        module = waiting.pop(0)
+        path = _file(module)
+        if module in found or path is None:
+            continue
+        found[module] = text = importlib.util.decode_source(path.read_bytes())
+        package = path.name == "__init__.py"
+        if package and module.startswith(name):
+            waiting += [_name_below(module, path.parent, file) for file in sorted(path.parent.rglob("*.py"))]
+        scope = module.split(".")[0]
+        mentioned = sorted(_imported(module, text, package))
+        waiting += [other for other in _with_parents(mentioned) if other.split(".")[0] == scope]
+        waiting += _with_parents([module])
+    return found
+
+
+def _name_below(module: str, folder: Path, file: Path) -> str:
+    parts = file.relative_to(folder).with_suffix("").parts
+    return ".".join([module, *(part for part in parts if part != "__init__")])
+
+
+def _with_parents(modules: list[str]) -> list[str]:
+    """Return modules, each after the packages that hold it: importing it runs them."""
+    return [".".join(parts[:end]) for parts in (m.split(".") for m in modules) for end in range(1, len(parts) + 1)]
+
+
+def _file(module: str) -> Path | None:
+    """Return the Python file of a module, loaded or not, without importing anything."""
+    loaded = getattr(sys.modules.get(module), "__file__", None)
+    if loaded:
+        return Path(loaded) if loaded.endswith(".py") else None
+    top, *parts = module.split(".")
+    for root in getattr(sys.modules.get(top), "__path__", []):
+        for path in (Path(root, *parts, "__init__.py"), Path(root, *parts[:-1], (parts or ["__init__"])[-1] + ".py")):
+            if path.is_file():
+                return path
+    return None
+
+
+def _imported(module: str, text: str, package: bool) -> Iterator[str]:
+    """Yield the modules that a source may import, by their full names."""
+    inside = module if package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = inside.split(".")[: len(inside.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+
+
+def write_sources(sources: Mapping[str, str], package: str, folder: Path) -> dict[str, Path]:
+    """Write sources into a folder, each where its module name says; return the files.
+
+    Args:
+        sources: module name to text; the leading `package` of a name does not count.
+        package: the package whose folder this is.
+        folder: nothing is written outside it.
+
+    Raises:
+        UserError: a name is no module name; nothing is written then.
+    """
+    places: dict[str, Path] = {}
+    for module in sources:
+        parts = module.split(".")
+        if parts[0] == package:
+            parts = parts[1:]
+        if not parts or not all(part.isidentifier() for part in parts):
+            raise UserError(f"the checkpoint names a plugin module '{module}', which is no module name.")
+        holds_others = any(other.startswith(module + ".") for other in sources)
+        places[module] = (
+            folder.joinpath(*parts, "__init__.py") if holds_others else folder.joinpath(*parts[:-1], f"{parts[-1]}.py")
+        )
+    for module, path in places.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(sources[module], encoding="utf-8")
+    return places

@@ -1,0 +1,130 @@
+"""A component in words: its parameters with types, bounds and defaults, and a piece of recipe that uses it.
+
+A recipe in words: each value, and where it comes from.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segkit.recipe import merge, toml
+from segkit.registry.component import Entry
+from segkit.registry.registry import REFERENCE
+
+if TYPE_CHECKING:
+    from segkit.recipe.model import Recipe
+
+BOUNDS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
+KINDS = {"number": "float", "integer": "int", "string": "string", "boolean": "bool", "null": "none"}
+INSIDE = {"upsampler": "model.unet.upsampler", "initializer": "model.unet.initializer"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as a recipe writes it; `default` is TOML, "" for none, and None where the recipe must say it."""
+
+    name: str
+    type: str
+    default: str | None
+
+
+def parameters(entry: Entry) -> list[Parameter]:
+    """Return what a recipe may set of a component, in the order of its signature."""
+    properties = entry.parameters.model_json_schema(by_alias=True).get("properties", {})
+    found = []
+    for key, info in entry.parameters.model_fields.items():
+        name = info.alias or key
+        default = None if info.is_required() else "" if info.default is None else toml.value(info.default)
+        found.append(Parameter(name, _type(properties[name]), default))
+    return found
+
+
+def _type(schema: dict[str, Any]) -> str:
+    """Return a JSON Schema in words: "float, 0 to 1", "one of ..."."""
+    if REFERENCE in schema:
+        return f"a component: {schema[REFERENCE][0]}"
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"] if part.get("type") != "null"))
+    if "const" in schema or "enum" in schema:
+        values = schema.get("enum", [schema.get("const")])
+        return " | ".join(toml.value(value) for value in values if value is not None)
+    kind = schema.get("type", "any value")
+    if kind == "array":
+        parts = schema.get("prefixItems")
+        inner = ", ".join(_type(part) for part in parts) if parts else f"{_type(schema.get('items', {}))}, ..."
+        return f"[{inner}]"
+    if kind == "object":
+        return f"table of {_type(schema.get('additionalProperties', {}))}"
+    if schema.get("format") == "path":
+        return "path"
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in BOUNDS if key in schema]
+    return " ".join([KINDS.get(kind, kind), " and ".join(bounds)]).strip()
+
+
+def snippet(entry: Entry) -> str:
+    """Return a piece of recipe that uses a component, every parameter with its default or a value that fits."""
+    from segkit.registry.plausible import filled
+
+    made, unknown = filled(entry, {})
+    fields = {field.alias or key: field for key, field in entry.parameters.model_fields.items()}
+    defaults = {name: field.default for name, field in fields.items() if not field.is_required()}
+    values: dict[str, Any] = {
+        name: "FOLDER" if name in unknown else made.get(name, defaults.get(name))
+        for name in fields
+        if name in unknown or made.get(name, defaults.get(name)) is not None
+    }
+    slot = entry.slot.name
+    if slot == "transform":
+        return f"[transforms]\ntrain = [{toml.value({entry.name: values})}]\n"
+    if slot in INSIDE:
+        table, key = INSIDE[slot].rsplit(".", 1)
+        return f"[{table}]\n{key} = {toml.value({entry.name: values})}\n"
+    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.key(entry.name)}]"
+    lines = [heading, *(f"{toml.key(key)} = {toml.value(value)}" for key, value in values.items())]
+    if entry.traits.get("exclusive_only"):
+        lines = ['channels = "exclusive"', "", *lines]
+    return "\n".join(lines) + "\n"
+
+
+def describe(entry: Entry) -> list[str]:
+    """Return a component as lines: what it is, its documentation, parameters, and a piece of recipe."""
+    lines = [f"{entry.slot.name} {entry.name}    (from {entry.origin})", ""]
+    lines += inspect.cleandoc(entry.doc).splitlines() or ["(no documentation)"]
+    rows = [
+        (p.name, p.type, "required" if p.default is None else f"default {p.default}" if p.default else "optional")
+        for p in parameters(entry)
+    ]
+    if rows:
+        widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+        lines += ["", "Parameters:"]
+        lines += [f"  {name:<{widths[0]}}  {kind:<{min(widths[1], 40)}}  {default}" for name, kind, default in rows]
+    return [*lines, "", "In a recipe:", *(f"  {line}".rstrip() for line in snippet(entry).splitlines())]
+
+
+def explain(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
+    """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
+    rows: list[tuple[tuple[str, ...], Any, str]] = []
+
+    def walk(node: Any, path: tuple[str, ...]) -> None:
+        if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):
+            for name, value in node.items():
+                walk(value, (*path, name))
+        else:
+            rows.append((path, node, document.place(path) if _written(path, document) else "default"))
+
+    walk(recipe.dump(), ())
+    return rows
+
+
+def _written(path: Sequence[str], document: merge.Document) -> bool:
+    """Return whether a layer wrote the value at `path`, or an inline value that holds it."""
+    node: Any = document.tree
+    for part in path:
+        if isinstance(node, dict) and part in node:
+            node = node[part]
+        else:
+            return False
+    return True

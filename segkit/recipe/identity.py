@@ -1,0 +1,145 @@
+"""When two trainings are the same one, and what a training may change when it goes on.
+
+A trial has two identities. The training identity is of all that its weights and its chosen epoch depend on; trials that
+share it have the same weights. The evaluation identity is of what is decided after the scores; where it alone differs,
+the trial is evaluated again and not trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from segkit import plugins
+from segkit.errors import UserError
+from segkit.recipe import toml
+from segkit.recipe.model import Recipe
+from segkit.registry.component import Component
+
+TRAINING_NUMBER = 2
+"""Raised whenever an unchanged recipe gives other numbers; trials of another number are shown, never gone on with,
+reused or compared. 1: segkit 0.1.0. 2: masks are resampled with the area they cover, exclusive classes are decided by
+arg max, and the epoch is always chosen by Dice."""
+EVALUATION_NUMBER = 2
+"""The same for what is decided after the scores."""
+
+# what weights and chosen epoch do not depend on
+NOT_TRAINING = (
+    ("title",), ("overlay",), ("studies",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"),
+)  # fmt: skip
+# what a trial may change when it goes on
+RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
+# settings of train that say on what hardware, and how, a trial computes
+HARDWARE = ("device", "precision", "threads", "compile")
+
+
+def older(number: object) -> str:
+    """Return the sentence about trials of another training number than today's."""
+    which = "a newer" if isinstance(number, int) and number > TRAINING_NUMBER else "an older"
+    return (
+        f"it was trained by {which} version of segkit, in which the same recipe gives other numbers (training number "
+        f"{number}, now {TRAINING_NUMBER}). It can be evaluated and shown, but not gone on with, reused or compared "
+        "with trials of today"
+    )
+
+
+def plugin_hashes(recipe: Recipe) -> dict[str, list[str]]:
+    """Return the hashes of the plugins that training and evaluation use, each."""
+
+    def of(components: Iterable[Component]) -> list[str]:
+        return sorted(plugin.sha256 for plugin in plugins.used_by(components))
+
+    metrics = set(map(id, recipe.metrics))
+    training = [component for component in recipe.components() if id(component) not in metrics]
+    return {"training": of(training), "evaluation": of(recipe.metrics)}
+
+
+def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:
+    """Return the hash that identifies a training: its filled recipe and the sources of the plugins it uses.
+
+    Args:
+        recipe: of one trial, device, precision and threads resolved.
+        hashes: of the plugins, where they are not those that are loaded now.
+    """
+    tree = _comparable(recipe.dump())
+    for path in NOT_TRAINING:
+        node = tree
+        for part in path[:-1]:
+            node = node.get(part, {})
+        node.pop(path[-1], None)
+    return _digest(TRAINING_NUMBER, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
+
+
+def evaluation_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:
+    """Return the hash of what is decided after the scores: the metrics and the sources of their plugins."""
+    used = plugin_hashes(recipe)["evaluation"] if hashes is None else sorted(hashes)
+    return _digest(EVALUATION_NUMBER, recipe.dump().get("metrics"), used)
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a filled recipe in which the number of a device does not count: cuda:0 and cuda:1 compute alike."""
+    train = tree.get("train", {})
+    return tree | {"train": train | {"device": str(train.get("device", "auto")).partition(":")[0]}}
+
+
+def refilled(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a filled recipe of an earlier day with the defaults of what has been added since.
+
+    A recipe that is not valid any more, e.g. because a plugin is gone, stays as it is.
+    """
+    try:
+        return Recipe.from_dict(dict(tree), name).dump()
+    except UserError:
+        return dict(tree)
+
+
+def stored_identities(folder: Path, status: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the training and evaluation identity of a trial on disk, as filled with today's defaults.
+
+    Args:
+        folder: the trial's.
+        status: its trial.json.
+    """
+    told = str(status.get("identity")), str(status.get("evaluation"))
+    used = status.get("plugins")
+    if status.get("training_number") != TRAINING_NUMBER or not isinstance(used, dict):
+        return told
+    try:
+        recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
+        return training_identity(recipe, used["training"]), evaluation_identity(recipe, used["evaluation"])
+    except (UserError, ValueError, KeyError, TypeError):
+        return told
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """Return the keys in which two filled recipes differ, with both values."""
+    before, now = _flat(_comparable(dict(old))), _flat(_comparable(dict(new)))
+    return {
+        key: f"was {before.get(key, 'not set')}, is now {now.get(key, 'not set')}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    }
+
+
+def _is_resumable(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
+
+
+def not_resumable(changed: Mapping[str, str]) -> dict[str, str]:
+    """Return those of `differences` with which a training cannot go on."""
+    return {key: text for key, text in changed.items() if not _is_resumable(key)}
+
+
+def _flat(node: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(node, dict) or not node:
+        return {path: node}
+    return {
+        key: value for name, part in node.items() for key, value in _flat(part, f"{path}.{name}".lstrip(".")).items()
+    }

@@ -1,0 +1,66 @@
+"""Which path of a recipe holds a component, and of which registry."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from segkit.components import SEVERAL, SINGLE
+from segkit.components.transforms import transforms
+from segkit.registry.component import Component
+from segkit.registry.registry import Registry
+from segkit.registry.signatures import PREFIX
+
+
+def slot_of(path: tuple[str, ...]) -> tuple[bool, Registry | None]:
+    """Return whether `path` holds one component, and the registry of the component or components that it holds."""
+    if len(path) == 1:
+        single = SINGLE.get(path[0])
+        return single is not None, single or SEVERAL.get(path[0])
+    if path[0] == "transforms" and len(path) >= 3:
+        return (True, transforms) if len(path) == 3 else _nested(transforms, path[3:])
+    registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
+    return _nested(registry, path[1:]) if registry else (False, None)
+
+
+def _nested(registry: Registry, path: tuple[str, ...]) -> tuple[bool, Registry | None]:
+    """Follow (name, parameter, name, parameter, ...) to the registry of a nested component."""
+    if len(path) < 2 or path[0] not in registry:
+        return False, None
+    annotation = _annotation(registry, path[0], path[1])
+    inner = next((extra for extra in flat(annotation) if isinstance(extra, Registry)), None)
+    if inner is None:
+        return False, None
+    rest = path[2:]
+    if typing.get_origin(annotation) in (list, tuple):
+        if not rest:
+            return False, None
+        rest = rest[1:]
+    return (True, inner) if not rest else _nested(inner, rest)
+
+
+def _annotation(registry: Registry, name: str, parameter: str) -> Any:
+    for key, info in registry[name].parameters.model_fields.items():
+        if parameter in (info.alias, key.removeprefix(PREFIX)):
+            found = [info.annotation, *info.metadata]
+            return found[0] if len(found) == 1 else typing.Annotated[tuple(found)]
+    return None
+
+
+def flat(annotation: Any) -> Iterator[Any]:
+    """Yield an annotation's parts, types and metadata alike."""
+    yield annotation
+    yield from getattr(annotation, "__metadata__", ())
+    for argument in typing.get_args(annotation):
+        if argument is not Component:
+            yield from flat(argument)
+
+
+def is_file_path(path: tuple[str, ...]) -> bool:
+    """Return whether the parameter at `path` is a file or folder, to be read relative to its recipe."""
+    registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
+    if registry is None or len(path) != 3 or path[1] not in registry:
+        return False
+    return any(part is Path for part in flat(_annotation(registry, path[1], path[2])))

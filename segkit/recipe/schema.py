@@ -1,0 +1,111 @@
+"""The JSON Schema of recipes, plugins included: an editor with TOML support completes and checks with it.
+
+A file may be a part of a recipe (`extends`, an overlay), so nothing is required of it; of a file that stands alone,
+every parameter without a default is. Component names are offered as registered; the loader also takes another case,
+and `-` for `_`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from segkit.components import REGISTRIES, SEVERAL, SINGLE
+from segkit.recipe.model import Recipe
+from segkit.registry.component import Entry
+from segkit.registry.registry import REFERENCE, Registry
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FILE_KEYS: dict[str, Any] = {
+    "extends": {"type": "string", "description": "The recipe that this one is laid over, relative to this file."},
+    "drop": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "What is inherited and should go, e.g. regularizer or scheduler.",
+    },
+}
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a recipe file, as plain values."""
+    schema: dict[str, Any] = Recipe.model_json_schema(by_alias=True)
+    recipe = {key: value for key, value in schema.items() if key != "$defs"}
+    recipe["properties"] = FILE_KEYS | recipe["properties"]
+    defs: dict[str, Any] = dict(schema.get("$defs", {}))
+    for registry in REGISTRIES:
+        defs[registry.name] = _names(registry)
+        for entry in registry:
+            defs[f"{registry.name}.{entry.name}"] = _parameters(entry)
+    defs["Study"]["properties"]["variants"] = {
+        "type": "array",
+        "items": {"$ref": "#/$defs/variant"},
+        "description": "What differs from the recipe: a label, and the recipe's own keys.",
+    }
+    parts = {name: part for name, part in recipe["properties"].items() if name not in ("study", "extends", "title")}
+    defs["variant"] = {
+        "type": "object",
+        "properties": {"label": {"type": "string"}} | parts,
+        "required": ["label"],
+        "additionalProperties": False,
+    }
+    whole = {"not": {"anyOf": [{"required": ["extends"]}, {"required": ["overlay"]}]}}
+    found = {
+        "$schema": DIALECT,
+        "title": "segkit recipe",
+        "minProperties": 1,
+        **{key: value for key, value in recipe.items() if key != "title"},
+        "if": whole,
+        "then": {"properties": _required()},
+        "$defs": dict(sorted(defs.items())),
+    }
+    return dict(_linked(found))
+
+
+def _names(registry: Registry) -> dict[str, Any]:
+    """Describe one component of a registry: a bare name whose parameters all have defaults, or a table of one name."""
+    return {"anyOf": [_bare(registry), _table(registry) | {"minProperties": 1, "maxProperties": 1}]}
+
+
+def _bare(registry: Registry) -> dict[str, Any]:
+    return {"enum": [entry.name for entry in registry if not _needed(entry)]}
+
+
+def _table(registry: Registry) -> dict[str, Any]:
+    references = {entry.name: {"$ref": f"#/$defs/{registry.name}.{entry.name}"} for entry in registry}
+    return {"type": "object", "properties": references, "additionalProperties": False}
+
+
+def _parameters(entry: Entry) -> dict[str, Any]:
+    """Describe an entry's parameters; where tables merge, none is required: a layer may set some of them only."""
+    schema = entry.parameters.model_json_schema(by_alias=True)
+    if entry.slot.name != "transform":  # transforms stand in lists, and lists replace: they are always whole
+        schema.pop("required", None)
+    return schema | {"title": entry.name, "description": entry.summary}
+
+
+def _needed(entry: Entry) -> list[str]:
+    fields = entry.parameters.model_fields.items()
+    return [field.alias or key for key, field in fields if field.is_required()]
+
+
+def _required() -> dict[str, Any]:
+    """Describe what a recipe that stands alone has to say of its components."""
+    found: dict[str, Any] = {}
+    for slot, registry in (SINGLE | SEVERAL).items():
+        needs = {entry.name: {"required": _needed(entry)} for entry in registry if _needed(entry)}
+        if needs:
+            found[slot] = {"properties": needs}
+    return found
+
+
+def _linked(node: Any) -> Any:
+    """Return a schema whose placeholders for a slot are references to what it may hold."""
+    if isinstance(node, list):
+        return [_linked(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if REFERENCE in node:
+        slot, several = node[REFERENCE]
+        registry = next(registry for registry in REGISTRIES if registry.name == slot)
+        rest = {key: _linked(value) for key, value in node.items() if key != REFERENCE}
+        return rest | ({"anyOf": [_bare(registry), _table(registry)]} if several else {"$ref": f"#/$defs/{slot}"})
+    return {key: _linked(value) for key, value in node.items()}

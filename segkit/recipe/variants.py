@@ -1,0 +1,275 @@
+"""A recipe's variants: every listed one at every point of the grid, each with its own layers and folder."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from segkit.errors import UserError, ended, printable, several, shortened, suggest, unprintable
+from segkit.recipe import merge, toml
+from segkit.recipe.doubts import Doubts
+from segkit.recipe.model import Recipe, validate
+
+MAX_TRIALS = 10_000
+MAX_LABEL = 500  # characters
+MAX_TEXT = 100  # characters of a value of the grid, in a label
+MAX_FOLDER = 100  # bytes
+# what is in a run folder beside its variants, and what Windows keeps for devices
+TAKEN = re.compile(
+    r"(figures|overlays|predictions|logs|cache|.*\.(toml|csv|json|html|md|pdf|safetensors|lock|tmp)"
+    r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?)$",
+    re.IGNORECASE,
+)
+
+
+def slug(label: str) -> str:
+    """Return a label as the name of a folder: letters of any script, digits and `.=+-`; at most 100 bytes."""
+    plain = unicodedata.normalize("NFC", label)
+    kept = "".join(char if char in ".=+-" or unicodedata.category(char)[0] in "LMN" else "_" for char in plain)
+    name = re.sub("_+", "_", kept).strip("._")
+    while name and (name[0] in "._" or unicodedata.category(name[0]) == "Mn"):  # an accent whose letter is gone
+        name = name[1:]
+    name = name or "variant"
+    if TAKEN.match(name):
+        name = f"variant_{name}"
+    return name if len(name.encode()) <= MAX_FOLDER else _marked(name, label)
+
+
+def _marked(name: str, label: str, digits: int = 6) -> str:
+    """Return a name, cut where it must be, with the first digits of its label's hash."""
+    mark = "-" + hashlib.sha256(label.encode()).hexdigest()[:digits]
+    return name.encode()[: MAX_FOLDER - len(mark)].decode(errors="ignore").rstrip("._") + mark
+
+
+def folders(labels: Iterable[str], holder: Callable[[str], str | None] = lambda name: None) -> dict[str, str]:
+    """Return the folder of each label's trials, whatever the order of the labels.
+
+    A label's folder is the one that holds its trials already; else its plain name, where no other label of the study
+    has the same and no other's trials lie there; else the plain name with a mark of the label. No two are the same for
+    a file system that takes no notice of case or of how an accent is written.
+
+    Args:
+        labels: those of a study.
+        holder: tells whose trials a folder of the run holds: a label, or None.
+    """
+    plain = {label: slug(label) for label in sorted(set(labels))}
+    names = {label: [name, *(_marked(name, label, digits) for digits in (6, 16, 64))] for label, name in plain.items()}
+    shared = Counter(map(_same, plain.values()))
+    held = functools.cache(lambda name: label_of(holder(name) or "") or None)
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+
+    def take(label: str, choice: Iterable[str]) -> None:
+        name = next((name for name in choice if _same(name) not in taken), None)
+        if name is not None and label not in found:
+            found[label] = name
+            taken.add(_same(name))
+
+    for label, choice in names.items():
+        take(label, (name for name in (*choice, _slug_of_0_1_0(label)) if held(name) == label_of(label)))
+    for label, (name, *_) in names.items():
+        take(label, [name] if shared[_same(name)] == 1 and held(name) is None else [])
+    for label, (_, *marked) in names.items():
+        take(label, marked)
+    return found
+
+
+def _slug_of_0_1_0(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"
+
+
+def label_of(text: str) -> str:
+    """Return a label as it is compared and shown: white space that nobody sees makes no other variant of it."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _same(name: str) -> str:
+    """Return what two names have in common that some file systems take for one."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
+
+
+class Axis(NamedTuple):
+    """One key that a grid varies: where it stands, and the text and patch of each value."""
+
+    place: str
+    points: list[tuple[str, dict[str, Any], merge.Source]]
+
+
+def variants(recipe: Recipe, document: merge.Document) -> Iterator[tuple[str, merge.Document]]:
+    """Yield (label, merged layers) of each variant: every listed variant at every point of the grid.
+
+    Raises:
+        UserError: a variant without a label, two with the same one, a grid path that is none, or far too many trials.
+    """
+    check_size(recipe, document)
+    base = document.copy()
+    base.tree.pop("study", None)
+    listed = list(_listed(recipe, document, base)) or [("", base)]
+    varied = axes(recipe, document)
+    points = list(itertools.product(*(axis.points for axis in varied)))
+    labels = [joined(label, [text for text, _, _ in point], recipe.title) for label, _ in listed for point in points]
+    _check_labels(labels, recipe, document)
+    for label, (laid, point) in zip(labels, itertools.product((laid for _, laid in listed), points), strict=True):
+        yield label, _set(laid, [(patch, source) for _, patch, source in point])
+
+
+def joined(label: str, values: Iterable[str], title: str) -> str:
+    """Return a variant's label at a point of the grid; a variant without either is called as its study."""
+    parts = [part for part in (label_of(label), *values) if part]
+    return ", ".join(parts) or label_of(printable(title)) or "baseline"
+
+
+def check_size(recipe: Recipe, document: merge.Document) -> None:
+    """Raise before anything is made of a study that is too large to be trained or read."""
+    study = recipe.study
+    counts = [len(values) for values in study.grid.values()]
+    factors = {
+        "variants": max(1, len(study.variants)), "points of the grid": math.prod(counts),
+        "seeds": len(study.seeds or (1,)), "folds": (recipe.split.folds or 1) if recipe.split.fold is None else 1,
+    }  # fmt: skip
+    trials = math.prod(factors.values())
+    if trials > MAX_TRIALS:
+        product = " x ".join(f"{count:,} {name}" for name, count in factors.items() if count > 1)
+        raise UserError(
+            f"{document.place(('study',))}: study: {trials:,} trials ({product}), more than the {MAX_TRIALS:,} that a "
+            "study may have. Vary fewer keys, or give each fewer values."
+        )
+
+
+def _listed(recipe: Recipe, document: merge.Document, base: merge.Document) -> list[tuple[str, merge.Document]]:
+    """Return (label, merged layers) of each variant that the recipe lists."""
+    mistakes: list[str] = []
+    listed: list[tuple[str, merge.Document]] = []
+    numbers: dict[str, int] = {}
+    for number, variant in enumerate(recipe.study.variants):
+        patch, path = dict(variant), ("study", "variants", str(number))
+        label, place = patch.pop("label", None), f"{document.place(path)}: {'.'.join(path)}"
+        wrong = _wrong_label(label)
+        label = label_of(str(label))
+        nested = sorted(name for name in patch if name in ("study", "studies", "overlay", "title"))
+        first = numbers.setdefault(label, number)
+        if wrong:
+            mistakes.append(f"{place}.label: {wrong}.")
+        elif first != number:
+            same = document.place(("study", "variants", str(first), "label"))
+            mistakes.append(
+                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {toml.value(shortened(label))} is the "
+                f"label of the variant at {same} already. Give each its own."
+            )
+        elif nested:
+            mistakes.append(f"{place}: a variant cannot set {', '.join(nested)}.")
+        else:
+            laid, source = base.copy(), document.origin(path)
+            assert source is not None, "a variant was written somewhere"
+            try:
+                laid.merge(patch, source.at(*source.prefix, *path))
+                listed.append((label, laid))
+            except UserError as error:
+                mistakes.append(str(error))
+    if mistakes:
+        raise several(mistakes)
+    return listed
+
+
+def _wrong_label(label: Any) -> str:
+    """Return what is wrong with a label; "" where nothing is."""
+    if not isinstance(label, str) or not label.strip():
+        return 'a variant needs a label, a text, as in label = "dropout 0.5"'
+    if "\n" in label.strip():
+        return "must be one line"
+    if unprintable(label.strip()):
+        return f"holds the character {unprintable(label.strip())}, which no table can show. Leave it out"
+    if len(label) > MAX_LABEL:
+        return f"has {len(label):,} characters; at most {MAX_LABEL} are read by anybody"
+    return ""
+
+
+def axes(recipe: Recipe, document: merge.Document) -> list[Axis]:
+    """Return the keys that the grid varies."""
+    found: list[Axis] = []
+    paths: dict[str, merge.Path_] = {}
+    for name in recipe.study.grid:
+        try:
+            paths[name] = merge.dotted(name)
+        except ValueError as error:
+            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {ended(error)}") from None
+    last = [path[-1] for path in paths.values()]
+    for name, values in recipe.study.grid.items():
+        source, path = document.origin(("study", "grid", name)), paths[name]
+        assert source is not None, "a grid was written somewhere"
+        own = source.at(*source.prefix, "study", "grid", name)
+        key = path[-1] if last.count(path[-1]) == 1 else ".".join(path)
+        points = [(f"{key}={_text(value)}", merge.nest(path, value), own) for value in values]
+        found.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.key(name)}", points))
+        texts = [text for text, _, _ in points]
+        twice = next((text for number, text in enumerate(texts) if text in texts[:number]), None)
+        if twice is not None:
+            raise UserError(f"{found[-1].place}: {twice} is there twice. Give each value once.")
+    return found
+
+
+def _text(value: Any) -> str:
+    """Return a value of the grid as a label has it; a very long one is cut and told apart by its hash."""
+    text = label_of(printable(value if isinstance(value, str) else toml.value(value)))
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]}... {hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _set(laid: merge.Document, patches: list[tuple[dict[str, Any], merge.Source]]) -> merge.Document:
+    laid = laid.copy()
+    for patch, source in patches:
+        laid.merge(patch, source)
+    return laid
+
+
+def _check_labels(labels: list[str], recipe: Recipe, document: merge.Document) -> None:
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            place = document.place(("study", "variants")) or document.place(("study", "grid"))
+            raise UserError(
+                f"{place}: study: two variants have the label '{shortened(label)}', once the grid's values are put to "
+                "it. Give each its own."
+            )
+        seen.add(label)
+    reference = label_of(recipe.study.compare_with or "")
+    if recipe.study.compare_with is None or reference in seen:
+        return
+    place = f"{document.place(('study', 'compare_with'))}: study.compare_with"
+    if len(labels) == 1:
+        raise UserError(f"{place}: there is only one variant. Give more, as study.variants or study.grid, or drop it.")
+    raise UserError(f"{place}: no variant is labelled '{shortened(reference)}'. {suggest(reference, labels)}")
+
+
+def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, Recipe]]:
+    """Return (label, recipe) of each variant, validated; what is doubtful is noted in the document's warnings.
+
+    Raises:
+        UserError: every mistake of every variant, and every flag that has no effect.
+    """
+    found: list[tuple[str, Recipe]] = []
+    mistakes: dict[str, None] = {}
+    doubts = Doubts(recipe, document)
+    for label, laid in variants(recipe, document):
+        try:
+            own = validate(laid)
+        except UserError as error:
+            mistakes |= dict.fromkeys(str(error).splitlines())
+            continue
+        doubts.look(label, own, laid)
+        found.append((label, own))
+    if not mistakes:
+        mistakes |= dict.fromkeys(doubts.mistakes())
+    if mistakes:
+        raise several(list(mistakes))
+    for text in doubts.warnings():
+        document.warn(text)
+    return found

@@ -1,0 +1,122 @@
+"""Entry: what is registered. Component: an entry chosen by a recipe, with validated parameters."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from segkit.registry.faults import blame, fault
+from segkit.registry.signatures import PREFIX, parameter_model
+from segkit.registry.slot import Slot
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Entry:
+    """A registered component: what `segkit list` shows and what recipes are validated against."""
+
+    name: str
+    slot: Slot
+    factory: Callable[..., Any]
+    signature: inspect.Signature
+    doc: str
+    origin: str
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<{self.slot.name} {self.name}, from {self.origin}: {self.summary}>"
+
+    @property
+    def summary(self) -> str:
+        """The first line of the documentation."""
+        return self.doc.strip().split("\n", 1)[0]
+
+    @functools.cached_property
+    def foreign(self) -> bool:
+        """Whether it is a plugin's: neither segkit's own nor of a library's family."""
+        return not str(self.factory.__module__).startswith("segkit.")
+
+    @functools.cached_property
+    def parameters(self) -> type[BaseModel]:
+        """The pydantic model of what a recipe may set, keyed by TOML names."""
+        handed = 0 if self.slot.called and inspect.isclass(self.factory) else len(self.slot.handed)
+        return parameter_model(self.name, self.factory, self.signature, handed, self.slot.weighted)
+
+    def known(self) -> list[str]:
+        """Return the TOML names of the parameters."""
+        return [field.alias or key for key, field in self.parameters.model_fields.items()]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Component:
+    """A validated choice for a slot: an entry and its parameters, ready to be built."""
+
+    entry: Entry
+    values: BaseModel
+    _built: list[Any] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.dump()[self.name].items())})"
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.entry.name
+
+    @property
+    def weight(self) -> float:
+        """The slot's factor (losses and regularizers), 1 elsewhere."""
+        return float(getattr(self.values, PREFIX + "weight", 1.0))
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The validated parameters by their Python names; nested components are `Component`s."""
+        skip = "weight" if self.entry.slot.weighted else None
+        named = ((key.removeprefix(PREFIX), value) for key, value in self.values)
+        return {key: value for key, value in named if key != skip}
+
+    def dump(self) -> dict[str, Any]:
+        """Return `{name: parameters}` as a recipe writes it, defaults included."""
+        return {self.name: json.loads(self.values.model_dump_json(by_alias=True, exclude_none=True))}
+
+    def build(self, *handed: Any) -> Any:
+        """Build the component: what segkit calls later, or the product of the factory and `handed`."""
+        factory, arguments = self.entry.factory, self.arguments
+        if not self.entry.slot.called:
+            return factory(*handed, **arguments)
+        return factory(**arguments) if inspect.isclass(factory) else functools.partial(factory, **arguments)
+
+    def __call__(self, *handed: Any) -> Any:
+        """Call the component with what its slot hands in.
+
+        Raises:
+            ComponentError: it raised, or made what its slot does not take; the message names it, its file and line.
+        """
+        slot = self.entry.slot
+        try:
+            if slot.called:
+                if not self._built:
+                    self._built.append(self.build())
+                if not self.entry.foreign:
+                    return self._built[0](*handed)
+                with slot.around(*handed):
+                    return self._built[0](*handed)
+            made = self.build(*handed)
+            wrong = slot.check(made, *handed) if self.entry.foreign else None
+        except BaseException as error:
+            blame(self, error)
+        if wrong:
+            raise fault(self, wrong)
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Component) and self.entry is other.entry and self.dump() == other.dump()
+
+    def __hash__(self) -> int:
+        return hash((self.name, json.dumps(self.dump(), sort_keys=True)))

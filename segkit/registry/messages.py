@@ -1,0 +1,227 @@
+"""pydantic's validation errors, said in the words of a recipe: where, what it must be, what it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from segkit.errors import MOST, counted, shortened, suggest
+from segkit.registry import values
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails, InitErrorDetails, ValidationError
+
+Place = tuple[str | int, ...]
+OWN = ("component", "recipe", "required")  # the types of errors that are in segkit's words already
+
+# what a value must be, by pydantic's type of error; a type that is not here says `ODD`
+ODD = "a value that this key takes"
+MUST_BE = {
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "decimal_type": "a number",
+    "decimal_parsing": "a number",
+    "finite_number": "a finite number",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "below {lt}",
+    "less_than_equal": "{le} or less",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_type": "a text",
+    "string_sub_type": "a text",
+    "string_unicode": "a text in UTF-8",
+    "string_too_short": "a text of at least {min_length} characters",
+    "string_too_long": "a text of at most {max_length} characters",
+    "string_not_ascii": "a text of ASCII characters",
+    "string_pattern_mismatch": "a text of the form {pattern}",
+    "bytes_type": "a text",
+    "path_type": "a path, written as a text",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "deque_type": "a list",
+    "iterable_type": "a list",
+    "named_tuple_type": "a list",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "dict_type": "a table",
+    "mapping_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "dataclass_type": "a table",
+    "dataclass_exact_type": "a table",
+    "arguments_type": "a table",
+    "invalid_key": "a table whose keys are texts",
+    "none_required": "left out",
+    "recursion_loop": "nested less deeply",
+    "recursion_depth_exceeded": "nested less deeply",
+    "json_invalid": "valid JSON",
+    "json_type": "valid JSON",
+}
+
+
+def mistake(title: str, place: Place, message: str, value: Any) -> ValidationError:
+    """Return one mistake at a place, as pydantic raises it."""
+    from pydantic_core import PydanticCustomError, ValidationError
+
+    error = PydanticCustomError("component", "{text}", {"text": message})
+    return ValidationError.from_exception_data(title, [{"type": error, "loc": place, "input": value}])
+
+
+def details(error: ValidationError) -> list[InitErrorDetails]:
+    """Return an error's mistakes, in segkit's words already, in the form from which a new error can be made."""
+    from pydantic_core import PydanticCustomError
+
+    return [
+        {
+            "type": PydanticCustomError(found["type"] if found["type"] in OWN else "recipe", "{text}", {"text": text}),
+            "loc": found["loc"],
+            "input": found["input"],
+        }
+        for found in error.errors(include_url=False)
+        for text in [found["msg"]]
+    ]
+
+
+def rewritten(error: ValidationError, known: Iterable[str], place: Place, tree: Any) -> ValidationError:
+    """Return the error of a component's parameters (`tree`) under `place`, said plainly."""
+    from pydantic_core import PydanticCustomError, ValidationError
+
+    names = list(known)
+    rows: list[InitErrorDetails] = [
+        {
+            "type": PydanticCustomError("required" if required else "recipe", "{text}", {"text": text}),
+            "loc": place + path,
+            "input": None,
+        }
+        for path, text, required in plain(error, tree, lambda path: names if len(path) == 1 else [], "parameter")
+    ]
+    return ValidationError.from_exception_data(error.title, rows)
+
+
+def plain(
+    error: ValidationError, tree: Any, known: Callable[[Place], Iterable[str]], word: str
+) -> list[tuple[Place, str, bool]]:
+    """Return each mistake as (path in `tree`, what is wrong, whether something required is missing).
+
+    The alternatives of a value that may be of several kinds are one mistake.
+
+    Args:
+        error: what pydantic raised.
+        tree: the values that it judged.
+        known: gives the names that may stand beside a path.
+        word: what a name is called, "key" or "parameter".
+    """
+    places: dict[Place, list[ErrorDetails]] = {}
+    for found in error.errors(include_url=False)[: 10 * MOST]:
+        places.setdefault(_place(found, tree), []).append(found)
+    lines: list[tuple[Place, str, bool]] = []
+    for path, here in places.items():
+        deeper = any(len(other) > len(path) and other[: len(path)] == path for other in places)
+        kinds = [found for found in here if _is_plain(found)]
+        for found in here:
+            if not _is_plain(found):
+                required = found["type"] in ("missing", "required")
+                lines.append((path, _said(found, path, known, word), required))
+        if deeper:  # the alternative that fits best has its own mistakes, further down
+            kinds = [found for found in kinds if _misses(found)]
+        if kinds:
+            lines.append((path, _must_be(kinds, tree, path), False))
+    return lines
+
+
+def summed(error: ValidationError) -> str:
+    """Return all mistakes of a library's own validation on one line, without places."""
+    texts = [text for _, text, _ in plain(error, None, lambda path: [], "parameter")]
+    return "; ".join(dict.fromkeys(texts))
+
+
+def _is_plain(found: ErrorDetails) -> bool:
+    """Return whether an error is about a value alone: what it must be, and is not."""
+    return found["type"] not in (*OWN, "extra_forbidden", "missing", "value_error", "assertion_error") or _misses(found)
+
+
+def _misses(found: ErrorDetails) -> bool:
+    """Return whether it is an item of a list that is missing."""
+    return found["type"] == "missing" and bool(found["loc"]) and isinstance(found["loc"][-1], int)
+
+
+def _place(found: ErrorDetails, tree: Any) -> Place:
+    """Return where in the tree an error is: its place without pydantic's names of alternatives."""
+    path: list[str | int] = []
+    node = tree
+    for number, part in enumerate(found["loc"], 1):
+        last = number == len(found["loc"])
+        if _holds(node, part):
+            node = node[part]
+        elif isinstance(node, str) and node == part:  # a bare name stands for its table
+            node = {}
+        elif not (last and found["type"] in ("missing", "required")) or _misses(found):
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _holds(node: Any, part: str | int) -> bool:
+    if isinstance(node, Mapping):
+        return part in node
+    return isinstance(node, (list, tuple)) and isinstance(part, int) and part < len(node)
+
+
+def _said(found: ErrorDetails, path: Place, known: Callable[[Place], Iterable[str]], word: str) -> str:
+    if found["type"] == "extra_forbidden":
+        name = str(found["loc"][-1])
+        return f"no such {word}. {suggest(name, known((*path[:-1], name)))}"
+    if found["type"] == "missing":
+        return f"this {word} is required"
+    if found["type"] in OWN:
+        return found["msg"]
+    text = str((found.get("ctx") or {}).get("error") or found["msg"])
+    return text.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+def _must_be(kinds: list[ErrorDetails], tree: Any, path: Place) -> str:
+    """Return what a value must be, of all alternatives, and what it is."""
+    wanted = dict.fromkeys(_wanted(found) for found in kinds)
+    value = kinds[-1]["input"]
+    if _misses(kinds[-1]):  # its input is an item's neighbour
+        for part in path:
+            tree = tree[part]
+        value = tree
+    return f"must be {', or '.join(wanted)}, got {shown(value)}"
+
+
+def _wanted(found: ErrorDetails) -> str:
+    if _misses(found):
+        return f"a list of at least {counted(int(found['loc'][-1]) + 1, 'value')}"
+    context = dict(found.get("ctx") or {})
+    if "expected" in context:  # 'a', 'b' or True, as Python writes them
+        text = re.sub(r"'([^']*)'", r'"\1"', str(context["expected"]))
+        context["expected"] = text.replace("True", "true").replace("False", "false").replace("None", "nothing")
+    text = MUST_BE.get(found["type"], ODD).format_map(context)
+    if found["type"] in ("too_short", "too_long"):
+        what = "table" if isinstance(found["input"], Mapping) else "list"
+        count = context.get("min_length", context.get("max_length"))
+        text = f"{text.replace('list', what)} {'value' if count == 1 else 'values'}"
+    return re.sub(r"(?<=\d)\.0(?!\d)", "", text).replace(" 1 characters", " 1 character")
+
+
+def shown(value: Any) -> str:
+    """Return a value as a message shows it: its kind where that is not plain to see, and as TOML writes it."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, (list, tuple)):
+        return f"the list {shortened(values.value(value))}" if value else "an empty list"
+    if isinstance(value, Mapping):
+        return f"the table {shortened(values.value(value))}" if value else "an empty table"
+    return shortened(values.value(value)) if isinstance(value, (bool, int, float, str)) else shortened(str(value))

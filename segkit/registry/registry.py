@@ -1,0 +1,278 @@
+"""Kind -> named factories with parameter models: register, look up, validate, build.
+
+One mechanism serves the ten slots. A registry is also the pydantic type of its slot, so that a recipe is one
+static class, plugins may register late, and every mistake of a file is found in one pass.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType, ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from segkit.errors import RegistrationError, UserError, shortened, suggest
+from segkit.registry.component import Component, Entry
+from segkit.registry.messages import details, mistake, rewritten, shown
+from segkit.registry.signatures import at_home, where
+from segkit.registry.slot import Slot, fold
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import InitErrorDetails, core_schema
+
+__all__ = ["Component", "Entry", "Registry", "Several", "fold"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+REFERENCE = "segkit-slot"  # in a JSON Schema: the slot that stands here, and whether it holds several
+
+
+class Registry(Slot):
+    """The named components of one slot; the arguments are those of `Slot`, and
+
+    Args:
+        home: the module of the slot: what it defines can be had as an attribute, as in `segkit.losses.dice`.
+        family: registers a library's components when a name is first looked up, e.g. the optimizers of torch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plural: str,
+        *,
+        home: str,
+        handed: tuple[str, ...],
+        called: bool,
+        family: Callable[[Registry], None] | None = None,
+        **about: Any,
+    ) -> None:
+        super().__init__(name, plural, handed, called, **about)
+        self.home, self._family = home, family
+        self._of_family: set[str] = set()
+        self._entries: dict[str, Entry] = {}
+
+    def __repr__(self) -> str:
+        return f"<registry {self.plural}>"
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+        """Copy and pickle a registry by its name: there is one in each process."""
+        return _named, (self.home, self.plural)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the module of the slot defines beside its registry: `segkit.losses.dice`."""
+        home = self.__dict__.get("home", "")
+        found = None if name.startswith("_") else vars(sys.modules.get(home, object)).get(name)
+        if isinstance(found, ModuleType) or (home and str(getattr(found, "__module__", "")).startswith(home)):
+            return found
+        raise AttributeError(f"segkit.{self.__dict__.get('plural')} has no attribute '{name}'")
+
+    def register(self, name: str, **traits: Any) -> Callable[[F], F]:
+        """Return a decorator that registers a function or class under `name` and gives it back unchanged.
+
+        Args:
+            name: what recipes call it.
+            traits: what is special about it, of what its slot knows: `exclusive_only` (a loss or regularizer that has
+                a meaning for exclusive channels alone), `final_only` (a metric too slow for every epoch), ...
+
+        Raises:
+            RegistrationError: the name is taken, the signature cannot be written in a recipe, or the slot has no such
+                trait.
+        """
+
+        def decorate(factory: F) -> F:
+            if not callable(factory):
+                raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
+            signature, code = inspect.signature(factory), at_home(factory)
+            self.add(name, factory, signature, doc=code.__doc__ or "", traits=traits)
+            return factory
+
+        return decorate
+
+    def add(
+        self,
+        name: str,
+        factory: Callable[..., Any],
+        signature: inspect.Signature,
+        *,
+        doc: str,
+        origin: str | None = None,
+        traits: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Entry:
+        """Register `factory` under an explicit signature, e.g. a library's, narrowed to what a recipe can write."""
+        builtin = factory.__module__.startswith("segkit.")
+        place = origin or ("segkit" if builtin else where(factory))
+        if not name or not all(part.isalnum() for part in name.replace("-", "_").split("_") if part):
+            raise RegistrationError(f"{place}: '{name}' is no name for a {self.name}: use letters, digits and '_'.")
+        if origin is None and not builtin:
+            self._load()
+        taken = self._entries.get(fold(name))
+        if taken is not None:
+            raise RegistrationError(
+                f"{place}: the {self.name} '{name}' is taken by '{taken.name}' of {taken.origin} "
+                "(case, '-' and '_' do not count). Choose another name."
+            )
+        entry = Entry(name, self, factory, signature, doc, place, self.with_defaults(traits, place))
+        if origin is None and not builtin:
+            _ = entry.parameters  # an author hears of a bad signature at once
+        self._entries[fold(name)] = entry
+        return entry
+
+    def _load(self) -> None:
+        """Let the library's family register, once."""
+        family, self._family = self._family, None
+        if family is not None:
+            before = set(self._entries)
+            family(self)
+            self._of_family = set(self._entries) - before
+
+    def snapshot(self) -> dict[str, Entry]:
+        """Return the entries of now, for `restore`."""
+        return dict(self._entries)
+
+    def restore(self, entries: dict[str, Entry]) -> None:
+        """Take back every registration made since `snapshot`, but for a library's family, which loads only once."""
+        family = {key: entry for key, entry in self._entries.items() if key in self._of_family}
+        self._entries = {**entries, **family}
+
+    def names(self) -> list[str]:
+        """Return the registered names, sorted."""
+        return sorted(entry.name for entry in self)
+
+    def __iter__(self) -> Iterator[Entry]:
+        self._load()
+        return iter(sorted(self._entries.values(), key=lambda entry: entry.name.lower()))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self._find(name) is not None
+
+    def _find(self, name: str) -> Entry | None:
+        if fold(name) not in self._entries:
+            self._load()
+        return self._entries.get(fold(name))
+
+    def __getitem__(self, name: str) -> Entry:
+        """Return the entry of a name, matched without regard to case, `-` and `_`.
+
+        Raises:
+            UserError: nothing is registered under that name.
+        """
+        entry = self._find(name)
+        if entry is None:
+            raise UserError(f"no {self.name} is called '{name}'. {suggest(name, self.names())}")
+        return entry
+
+    def component(self, name: str, parameters: dict[str, Any] | None = None) -> Component:
+        """Validate `parameters` (TOML names) and return the component.
+
+        Raises:
+            UserError: an unknown name, or every mistake of the parameters, one a line.
+        """
+        from pydantic import ValidationError
+
+        try:
+            return self._validate({name: parameters or {}})
+        except ValidationError as error:
+            lines = (
+                f"{self.name}.{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
+                for found in error.errors()
+            )
+            raise UserError("\n".join(lines)) from None
+
+    def build(self, name: str, parameters: dict[str, Any] | None = None, *handed: Any) -> Any:
+        """Validate and build: `losses.build("dice_mix", {"lambda": 0.6})`, `models.build("unet", {}, 1, 2)`."""
+        return self.component(name, parameters).build(*handed)
+
+    def _validate(self, value: Any) -> Component:
+        """Return the component that a recipe's value (a name, or a table of one name) stands for."""
+        if isinstance(value, Component) and value.entry.slot is self:
+            return value
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict) or len(value) != 1:
+            given = f"{len(value)} names: {shortened(', '.join(value))}" if isinstance(value, dict) and value else ""
+            raise mistake(
+                self.name,
+                (),
+                f"must be one {self.name}: a name or a table of one name, got {given or shown(value)}",
+                value,
+            )
+        ((name, parameters),) = value.items()
+        return self._choose(str(name), parameters)
+
+    def _choose(self, name: str, parameters: Any) -> Component:
+        from pydantic import ValidationError
+
+        entry = self._find(name)
+        if entry is None:
+            raise mistake(self.name, (name,), f"no such {self.name}. {suggest(name, self.names())}", parameters)
+        if not isinstance(parameters, dict):
+            raise mistake(self.name, (name,), f"must be a table of parameters, got {shown(parameters)}", parameters)
+        try:
+            text = json.dumps(parameters, default=str)
+            return Component(entry, entry.parameters.model_validate_json(text, strict=True))
+        except ValidationError as error:
+            raise rewritten(error, entry.known(), (name,), parameters) from None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(Component.dump)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        """Stand for the slot: `segkit.recipe.schema` refers to what it may hold, since slots nest."""
+        return {REFERENCE: [self.name, False]}
+
+
+def _named(home: str, plural: str) -> Any:
+    return getattr(importlib.import_module(home), plural)
+
+
+class Several:
+    """The pydantic type of a slot that holds one or more components by name: `[loss.dice]`, `[loss.bce]`."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+
+    def _validate(self, value: Any) -> tuple[Component, ...]:
+        from pydantic import ValidationError
+
+        if isinstance(value, tuple) and all(isinstance(item, Component) for item in value):
+            return value
+        if isinstance(value, str):
+            value = {value: {}}
+        if not isinstance(value, dict):
+            wanted = f"must be a table of {self.registry.plural} by name, got {shown(value)}"
+            raise mistake(self.registry.name, (), wanted, value)
+        chosen: list[Component] = []
+        mistakes: list[InitErrorDetails] = []
+        for name, parameters in value.items():
+            try:
+                chosen.append(self.registry._choose(str(name), parameters))
+            except ValidationError as error:
+                mistakes.extend(details(error))
+        if mistakes:
+            raise ValidationError.from_exception_data(self.registry.name, mistakes)
+        return tuple(chosen)
+
+    @staticmethod
+    def _dump(value: tuple[Component, ...]) -> dict[str, Any]:
+        return {name: parameters for component in value for name, parameters in component.dump().items()}
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_plain_validator_function(
+            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(self._dump)
+        )
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {REFERENCE: [self.registry.name, True]}

@@ -1,0 +1,1 @@
+"""What a study found, as HTML, Markdown and figures."""

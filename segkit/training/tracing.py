@@ -1,0 +1,188 @@
+"""Find the line at which something happens to tensors, by looking after every operation."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from segkit.registry.faults import fault, suspects
+from segkit.registry.source import Source
+
+if TYPE_CHECKING:
+    from segkit.registry.component import Component
+
+Happened = Callable[[str, list[Tensor], Any], bool]
+CONSTANT = (
+    "_like",
+    "new_",
+    "full",
+    "zeros",
+    "ones",
+    "arange",
+    "eye",
+    "shape",
+    "size",
+    "device",
+    "dtype",
+    "requires_grad",
+)
+
+
+SEEDING = {"manual_seed", "seed", "seed_all", "manual_seed_all", "seed_everything", "set_rng_state", "setstate"}
+DRAWING = {"random", "randint", "shuffle", "rand", "randn", "choice"}
+
+
+class Generators:
+    """The global random generators as they stand, to ask later what a component has done to them."""
+
+    def __init__(self) -> None:
+        self.seed, self.states = torch.initial_seed(), generator_states()
+
+    def doubts(self, *components: Component) -> list[str]:
+        """Return the warning about a plugin that has since seeded torch's, or moved one that no checkpoint keeps.
+
+        Args:
+            components: those that ran; of several plugins the first that names what seeds or draws is warned of.
+        """
+        parts = [part for component in components for part in suspects(component)]
+        found = [(part, told) for part in parts if (told := self._moved(Source(part.entry.factory))) is not None]
+        chosen = next((pair for pair in found if pair[1][1]), found[0] if len(found) == 1 else None)
+        return [str(fault(chosen[0], *chosen[1]))] if chosen is not None else []
+
+    def _moved(self, source: Source) -> tuple[str, str | None] | None:
+        now, seed = generator_states(), torch.initial_seed()
+        fresh = torch.Generator().manual_seed(seed).get_state().numpy().tobytes()
+        if seed != self.seed or (now["torch"] != self.states["torch"] and now["torch"] == fresh):
+            text = "it seeds torch's global random generator, so that all that is drawn later repeats itself"
+            return f"{text}: use a generator of its own.", source.mentioning(SEEDING)
+        for name in ("numpy", "Python"):
+            if now[name] != self.states[name]:
+                text = f"it seeds or draws from {name}'s global random generator, which no checkpoint keeps"
+                return f"{text}: use a generator of its own.", source.mentioning(SEEDING | DRAWING)
+        return None
+
+
+@contextlib.contextmanager
+def generators_kept() -> Iterator[None]:
+    """Give the global random generators back as they were."""
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+
+
+def generator_states() -> dict[str, Any]:
+    """Return the states of the global random generators."""
+    numpys = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": (numpys[1].tobytes(), numpys[2]),  # type: ignore[index]
+        "Python": random.getstate(),
+    }
+
+
+class _Watch(TorchFunctionMode):
+    """Notes the author's line of each operation after which `happened(name, tensors in, result)`."""
+
+    def __init__(self, source: Source, happened: Happened) -> None:
+        super().__init__()
+        self.source, self.happened = source, happened
+        self.places: list[str | None] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        name = str(getattr(function, "__qualname__", "") or getattr(function, "__name__", ""))
+        tensors = list(tensors_in((args, tuple((kwargs or {}).values()))))
+        if self.happened(name + str(getattr(function, "__self__", "")), tensors, result):
+            self.places.append(self.source.running())
+        return result
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of nested tuples and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def places_where(source: Source, run: Callable[[], Any], happened: Happened) -> list[str | None]:
+    """Run once more and return the author's lines at which it happened, in order."""
+    watch = _Watch(source, happened)
+    with contextlib.suppress(Exception), watch:
+        run()
+    return watch.places
+
+
+def place_where(source: Source, run: Callable[[], Any], happened: Happened, *, last: bool = False) -> str | None:
+    """Run once more and return the author's first (or last) line at which it happened."""
+    places = [place for place in places_where(source, run, happened) if place]
+    return places[-1 if last else 0] if places else None
+
+
+def place_of_infinite_gradient(source: Source, run: Callable[[], Tensor]) -> str | None:
+    """Return the author's line of the operation whose gradient is not finite while the one that it is handed is.
+
+    Args:
+        source: the author's.
+        run: gives the value that is differentiated.
+    """
+    bad: list[int] = []
+    count = 0
+
+    def follow(name: str, tensors: list[Tensor], result: Any) -> bool:
+        nonlocal count
+        if not isinstance(result, Tensor) or not result.requires_grad or result.is_leaf:
+            return False
+        number = count
+        count += 1
+
+        def look(inputs: Any, outputs: Any) -> None:
+            given = all(bool(torch.isfinite(g).all()) for g in outputs if g is not None)
+            if given and not all(bool(torch.isfinite(g).all()) for g in inputs if g is not None):
+                bad.append(number)
+
+        result.grad_fn.register_hook(look)  # type: ignore[union-attr]
+        return True
+
+    found = places_where(source, lambda: run().backward(), follow)  # type: ignore[no-untyped-call]
+    return found[bad[0]] if bad and bad[0] < len(found) else None
+
+
+def changes(*inputs: Tensor) -> Happened:
+    """Return what tells that one of the inputs was written to."""
+    versions = [tensor._version for tensor in inputs]
+    return lambda name, tensors, result: [tensor._version for tensor in inputs] != versions
+
+
+def breaks_graph(name: str, tensors: list[Tensor], result: Any) -> bool:
+    """Tell whether an operation drops the gradient."""
+    if not any(tensor.requires_grad for tensor in tensors) or any(word in name for word in CONSTANT):
+        return False
+    if isinstance(result, Tensor):
+        return not result.requires_grad
+    return isinstance(result, (float, np.ndarray))
+
+
+def turns_infinite(name: str, tensors: list[Tensor], result: Any) -> bool:
+    """Tell whether an operation makes a NaN or infinity of finite values."""
+    if not isinstance(result, Tensor) or not result.is_floating_point() or torch.isfinite(result).all():
+        return False
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
+
+
+def draws() -> Happened:
+    """Return what tells that an operation drew from torch's global generator."""
+    before = torch.get_rng_state()
+    return lambda name, tensors, result: not torch.equal(torch.get_rng_state(), before)
