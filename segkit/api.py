@@ -55,12 +55,10 @@ def run(
     from segkit.study import runs
 
     plugins.load()
-    studies, _ = runs.plan([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
-    if len(studies) != 1:
-        raise UserError(f"{recipe}: stands for {len(studies)} studies; run takes the recipe of one.")
-    for event in studies[0].execute(jobs=jobs, mix_hardware=mix_hardware):
+    (study,) = runs.plan([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
+    for event in study.execute(jobs=jobs, mix_hardware=mix_hardware):
         on_event(event)
-    return studies[0].finish()
+    return study.finish()
 
 
 @dataclass(frozen=True, repr=False)

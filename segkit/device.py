@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from segkit.errors import UserError
-from segkit.recipe.model import Train
+from segkit.recipe.sections import Train
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

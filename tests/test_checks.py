@@ -92,7 +92,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "two.toml").write_text(toml.dumps(tree), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "FIGURES", {})
-        (study,), _ = runs.plan([folder / "two.toml"], [], [], folder)
+        (study,) = runs.plan([folder / "two.toml"], [], [], folder)
         for _ in study.execute(jobs=1):
             pass
         study.finish()

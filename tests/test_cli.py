@@ -118,13 +118,13 @@ def test_listing_and_showing(run: Run) -> None:
 
 
 def test_showing_a_recipe_is_valid_toml_and_says_where_values_come_from(run: Run) -> None:
-    Path("over.toml").write_text("overlay = true\n[train]\nbatch_size = 2\n")
+    Path("over.toml").write_text("[train]\nbatch_size = 2\n")
     status, out, _ = run("show", "tiny.toml", "--with", "over.toml", "--set", "train.seed=7")
     assert status == 0
     filled = Recipe.load("tiny.toml", overlays=["over.toml"], sets=["train.seed=7"]).dump()
     assert tomllib.loads(out) == filled
     lines = {line.split("=")[0].strip(): line for line in out.splitlines()}
-    assert lines["batch_size"].endswith("# over.toml:3")
+    assert lines["batch_size"].endswith("# over.toml:2")
     assert lines["seed"].endswith("# --set train.seed=7")
     assert lines["accumulate"].endswith("# default")
 

@@ -134,8 +134,7 @@ def test_loss_regularizer_and_metric_train_together(tmp_path: Path) -> None:
 
 
 def test_the_recipe_of_the_plugin_is_a_study_of_two_losses() -> None:
-    from segkit.recipe.model import compose, validate
-    from segkit.recipe.variants import check_variants
+    from segkit.recipe.model import check_variants, compose, validate
 
     document = compose(ROOT / "recipes/plugin_loss.toml")
     variants = check_variants(validate(document), document)
@@ -217,8 +216,7 @@ def _blocks(kind: str) -> list[str]:
 
 
 def test_the_guides_loss_is_right_and_its_recipe_valid(fresh: Path) -> None:
-    from segkit.recipe.model import compose, validate
-    from segkit.recipe.variants import check_variants
+    from segkit.recipe.model import check_variants, compose, validate
 
     plugin = fresh / "power_dice.py"
     plugin.write_text(_blocks("python")[0] + "\n", encoding="utf-8")

@@ -43,7 +43,7 @@ def write(name: str, tree: dict[str, Any]) -> Path:
 
 
 def study(path: Path, *sets: str, **options: Any) -> runs.StudyRun:
-    (found,), _ = runs.plan([path], [], sets, Path("runs"), **options)
+    (found,) = runs.plan([path], [], sets, Path("runs"), **options)
     return found
 
 
@@ -142,7 +142,7 @@ def test_more_epochs_go_on_where_the_trial_ended() -> None:
     path = write("one.toml", ONE | {"title": "one"})
     run(path)
     assert run(path, "train.epochs=4") == {"one/seed-1": "finished"}
-    (whole,), _ = runs.plan([path], [], ["train.epochs=4"], Path("elsewhere"))
+    (whole,) = runs.plan([path], [], ["train.epochs=4"], Path("elsewhere"))
     ends(whole.execute(jobs=1))
     assert kept(Path("runs")) == kept(Path("elsewhere"))
 
@@ -212,7 +212,7 @@ def test_what_a_dead_process_left_half_written_is_removed() -> None:
 def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> None:
     path = write("two.toml", TWO)
     run(path)
-    (found,), _ = runs.plan([path], [], [], Path("elsewhere/deep"))
+    (found,) = runs.plan([path], [], [], Path("elsewhere/deep"))
     events = []
     for event in found.execute(jobs=1):
         events.append(event)
@@ -222,7 +222,7 @@ def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> 
     outcome = found.finish()
     assert outcome.interrupted
     assert "interrupted: the state is saved; the same command goes on from there" in outcome.lines()
-    (found,), _ = runs.plan([path], [], [], Path("elsewhere/deep"))
+    (found,) = runs.plan([path], [], [], Path("elsewhere/deep"))
     assert set(ends(found.execute(jobs=1)).values()) == {"finished"}
     assert kept(Path("elsewhere/deep")) == kept(Path("runs"))
 
@@ -230,13 +230,10 @@ def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> 
 def test_several_recipes_in_one_call() -> None:
     write("base.toml", ONE)
     write("wide.toml", {"extends": "base.toml", "model": {"unet": {"widths": [6, 8]}}})
-    write("small.toml", {"overlay": True, "train": {"epochs": 1}})
-    write("all.toml", {"studies": ["wide.toml", "base.toml"]})
-    found, skipped = runs.plan(
-        [Path("all.toml"), Path("base.toml"), Path("small.toml")], [Path("small.toml")], [], Path("runs")
-    )
+    write("small.toml", {"train": {"epochs": 1}})
+    given = [Path("base.toml"), Path("wide.toml"), Path("base.toml").absolute()]
+    found = runs.plan(given, [Path("small.toml")], [], Path("runs"))
     assert [s.folder for s in found] == [Path("runs/base"), Path("runs/wide")]
-    assert skipped == [Path("small.toml")]
     assert all(s.recipe.train.epochs == 1 for s in found)
     Path("sub").mkdir()
     Path("sub/base.toml").write_text(toml.dumps(ONE))
@@ -259,7 +256,7 @@ def test_a_fresh_training_that_is_interrupted_goes_on_from_itself_and_not_from_t
         if event.kind == "start":
             os.kill(os.getpid(), signal.SIGTERM)
     assert run(path, other, fresh=True) == {"one/seed-1": "finished"}
-    (whole,), _ = runs.plan([path], [], [other], Path("elsewhere"))
+    (whole,) = runs.plan([path], [], [other], Path("elsewhere"))
     ends(whole.execute(jobs=1))
     assert kept(Path("runs")) == kept(Path("elsewhere"))
 

@@ -102,7 +102,6 @@ def test_schema_and_loader_agree(text: str, good: bool, validator: Any, tmp_path
 
 def test_a_part_of_a_recipe_needs_less(validator: Any) -> None:
     assert validator.is_valid(tomllib.loads("extends = 'baseline.toml'\n[scheduler.StepLR]\ngamma = 0.2"))
-    assert validator.is_valid(tomllib.loads("overlay = true\n[scheduler.StepLR]\ngamma = 0.2"))
 
 
 def test_a_plugin_is_in_the_schema_at_once() -> None:

@@ -95,11 +95,11 @@ def test_adding_and_reordering_variants_moves_no_trial(tmp_path: Path) -> None:
     path, run = tmp_path / "r.toml", tmp_path / "runs/r"
     listed = "[[study.variants]]\nlabel = '{}'\n[[study.variants]]\nlabel = '{}'\noptimizer.Adam.lr = 0.5\n"
     path.write_text("[[study.variants]]\nlabel = 'a, b'\n")
-    (before,) = runs.plan([path], [], [], tmp_path / "runs")[0][0].planned
+    (before,) = runs.plan([path], [], [], tmp_path / "runs")[0].planned
     holding(run, {before.folder.parent.name: before.variant})
     for labels in (("a b", "a, b"), ("a, b", "a b"), ("A, b", "a, b")):
         path.write_text(listed.format(*labels))
-        planned = runs.plan([path], [], [], tmp_path / "runs")[0][0].planned
+        planned = runs.plan([path], [], [], tmp_path / "runs")[0].planned
         (run / "recipe.toml").write_bytes(path.read_bytes())
         assert next(trial.folder for trial in planned if trial.variant == "a, b") == before.folder
         assert {(trial[0], trial[3]) for trial in reading.planned(run).trials} == {

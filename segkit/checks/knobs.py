@@ -53,7 +53,14 @@ def check_knobs(recipe: Recipe, document: merge.Document) -> Iterator[Knob]:
     """
     base = document.copy()
     base.tree.pop("study", None)
-    laid = [("", base), *(variants(recipe, document) if recipe.study.variants or recipe.study.grid else [])]
+    laid = [
+        ("", base),
+        *(
+            variants(recipe.study, recipe.split, recipe.title, document)
+            if recipe.study.variants or recipe.study.grid
+            else []
+        ),
+    ]
     found: dict[str, Knob] = {}
     for _, own in laid:
         made = validate(own)

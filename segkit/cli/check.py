@@ -77,9 +77,6 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
-    if recipe.overlay or recipe.studies:
-        kind = "an overlay, for --with" if recipe.overlay else f"stands for {', '.join(recipe.studies)}"
-        return _conclude([], json_, f"{path}: valid; {kind}")
     planned = trials(recipe, document)
     findings = [Finding("note", text) for text in document.warnings]
     said: set[str] = set()

@@ -136,12 +136,11 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
     from segkit.recipe import toml
     from segkit.recipe.describe import explain
     from segkit.recipe.model import compose, validate
-    from segkit.recipe.variants import check_variants
     from segkit.study.plan import size_of, trials
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
-    check_variants(recipe, document)
+    planned = trials(recipe, document)
     rows = explain(recipe, document)
     warn(document.warnings)
     if json_:
@@ -163,9 +162,7 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
     width = min(max(cell_len(text) for text, _ in lines), 60)
     for text, origin in lines:
         say(f"{padded(text, width)}  # {origin}" if origin else text)
-    if not (recipe.overlay or recipe.studies):
-        planned = trials(recipe, document)
-        say(f"\n# {size_of(planned)}: {'; '.join(dict.fromkeys(trial.variant for trial in planned))}")
+    say(f"\n# {size_of(planned)}: {'; '.join(dict.fromkeys(trial.variant for trial in planned))}")
     return DONE
 
 

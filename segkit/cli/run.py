@@ -55,13 +55,9 @@ def run(
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
     try:
-        studies, skipped = runs.plan(recipes, overlays or [], sets, out, name=name, limit=limit)
+        studies = runs.plan(recipes, overlays or [], sets, out, name=name, limit=limit)
     except UserError as error:  # of the flag as it was given
         raise UserError(str(error).replace(f"--set split.fold={fold}:", f"--fold {fold}:")) from None
-    if not studies and not skipped:
-        raise UserError(f"{recipes[0]}: its studies hold no recipe that could be run.")
-    for path in skipped:
-        say(f"{path}: an overlay (for --with), not run", err=True)
     if not dry_run:
         for study in studies:
             files.check_folder(study.folder)

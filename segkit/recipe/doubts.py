@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 from segkit.errors import shortened
 from segkit.recipe import merge
-from segkit.recipe.model import Recipe
+from segkit.recipe.sections import Study
 from segkit.registry.slot import fold
 
 NAMED = 4  # variants that a warning names
-UNVARIED = ("study", "studies", "overlay", "title")
+UNVARIED = ("study", "title")
 
 
 class Doubts:
     """What is doubtful about a study: shown each of its variants, it tells the mistakes and the warnings."""
 
-    def __init__(self, recipe: Recipe, document: merge.Document) -> None:
-        self.recipe, self.document = recipe, document
+    def __init__(self, study: Study, document: merge.Document) -> None:
+        self.study, self.document = study, document
         self._flags = {
             path: source for path, source in document.origins.items() if source.flag and path[0] not in UNVARIED
         }
@@ -27,16 +27,22 @@ class Doubts:
         self._twins: dict[bytes, list[str]] = {}
         self._weak: dict[str, list[str]] = {}
 
-    def look(self, label: str, own: Recipe, laid: merge.Document) -> None:
-        """Look at a variant: its recipe, and the layers that it was made of."""
+    def look(self, label: str, content: str, laid: merge.Document, weaknesses: Iterable[str]) -> None:
+        """Look at a variant.
+
+        Args:
+            label: its label.
+            content: its whole recipe without title and study; equal for variants that do not differ.
+            laid: the layers that it was made of.
+            weaknesses: what makes its recipe alone doubtful.
+        """
         self._labels.append(label)
         for path, source in self._flags.items():
             if laid.origins.get(path) is not source:
                 place = laid.place(path) or self.document.place(("study", "variants"))
                 self._deaf[path][label] = place
-        whole = own.model_copy(update={"title": "", "study": type(own.study)()}).model_dump_json()
-        self._twins.setdefault(hashlib.sha256(whole.encode()).digest(), []).append(label)
-        for text in _weaknesses(own, laid):
+        self._twins.setdefault(hashlib.sha256(content.encode()).digest(), []).append(label)
+        for text in weaknesses:
             self._weak.setdefault(text, []).append(label)
 
     def mistakes(self) -> list[str]:
@@ -67,7 +73,7 @@ class Doubts:
         for text, labels in self._weak.items():
             everywhere = len(labels) == len(self._labels)
             found.append(text if everywhere else f"{text} (in {_names(labels)})")
-        if self.recipe.study.grid and len(self._labels) == 1:
+        if self.study.grid and len(self._labels) == 1:
             place = self.document.place(("study", "grid"))
             found.append(f"{place}: study.grid: has only one point: there is nothing to compare it with.")
         return found
@@ -76,7 +82,7 @@ class Doubts:
         return len(self._deaf[path]) == len(self._labels) or bool(self._by_seeds(path))
 
     def _by_seeds(self, path: merge.Path_) -> bool:
-        return path == ("train", "seed") and self.recipe.study.seeds is not None
+        return path == ("train", "seed") and self.study.seeds is not None
 
     def _why(self, path: merge.Path_) -> str:
         """Return what decides in the place of a flag, and what to do."""
@@ -84,7 +90,7 @@ class Doubts:
             place = self.document.place(("study", "seeds"))
             return f"{place} gives the seeds of every trial. Use --set study.seeds=[...], or leave the flag out."
         place, name = next(iter(self._deaf[path].values())), ".".join(path)
-        for grid in self.recipe.study.grid:
+        for grid in self.study.grid:
             if [fold(part) for part in merge.dotted(grid)] == [fold(part) for part in path]:
                 place = self.document.place(("study", "grid", grid))
                 return f"{place} varies {name}. Use --set 'study.grid.\"{grid}\"=[...]', or leave the flag out."
@@ -94,17 +100,3 @@ class Doubts:
 def _names(labels: list[str]) -> str:
     shown = ", ".join(f"'{shortened(label)}'" for label in labels[:NAMED])
     return shown + (f" and {len(labels) - NAMED:,} more" if len(labels) > NAMED else "")
-
-
-def _weaknesses(recipe: Recipe, document: merge.Document) -> Iterator[str]:
-    """Yield what makes one recipe doubtful, each with its place."""
-
-    def at(*path: str) -> str:
-        return f"{document.place(path)}: {'.'.join(path)}: ".removeprefix(": ")
-
-    if recipe.optimizer.arguments.get("lr") == 0:
-        yield f"{at('optimizer', recipe.optimizer.name, 'lr')}is 0: nothing is learned."
-    if recipe.split.folds is not None and ("split", "validation") in document.origins:
-        yield f"{at('split', 'validation')}has no effect: with split.folds each fold is validated on in turn."
-    if not recipe.metrics:
-        yield f"{at('metrics')}there are none: nothing is measured, and nothing can be compared."

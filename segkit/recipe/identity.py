@@ -28,7 +28,7 @@ EVALUATION_NUMBER = 2
 
 # what weights and chosen epoch do not depend on
 NOT_TRAINING = (
-    ("title",), ("overlay",), ("studies",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"),
+    ("title",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"),
 )  # fmt: skip
 # what a trial may change when it goes on
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}

@@ -5,131 +5,28 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from segkit import plugins
 from segkit.components import SEVERAL, SINGLE
-from segkit.components.transforms import transforms
-from segkit.errors import MOST, several, shortened
+from segkit.errors import MOST, UserError, several, shortened
 from segkit.recipe import merge, toml
+from segkit.recipe.doubts import Doubts
+from segkit.recipe.sections import Section, Split, Study, Train, Transforms
+from segkit.recipe.variants import variants
 from segkit.registry.component import Component
 from segkit.registry.messages import plain
 from segkit.registry.registry import Several
-from segkit.types import Count, Fraction, Positive
-
-DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
-
-
-def _device(name: str) -> str:
-    if not DEVICE.match(name):
-        raise ValueError(f'must be "auto", "cpu", "mps", "cuda" or "cuda:N", got {toml.value(shortened(name))}')
-    return name
-
-
-def _once(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
-    if twice is not None:
-        raise ValueError(f"{twice} is there twice: the same training would be counted as two. Give each seed once.")
-    return seeds
-
-
-class Section(BaseModel):
-    """A table of a recipe: unknown keys are mistakes, and nothing is converted."""
-
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True
-    )
-
-
-class Split(Section):
-    """How patients are divided: always whole patients, the same for every seed of a study."""
-
-    validation: Annotated[float, Gt(0), Lt(1)] = Field(0.2, description="Share of the patients kept for validation.")
-    train_fraction: Annotated[Fraction, Gt(0)] = Field(
-        1.0, description="Share of the remaining patients that is trained on; smaller sets lie within larger ones."
-    )
-    seed: int = Field(1, description="Draws the patients; validation does not depend on train_fraction.")
-    folds: Annotated[int, Ge(2), Le(1000)] | None = Field(
-        None, description="Cross-validate over this many groups of patients."
-    )
-    fold: Count | None = Field(None, description="Only this fold, counted from 1; all of them when not given.")
-
-    @model_validator(mode="after")
-    def _check_fold(self) -> Self:
-        if self.fold is not None and (self.folds is None or self.fold > self.folds):
-            have = f"only {self.folds} folds" if self.folds else "no folds"
-            raise ValueError(f"fold = {self.fold}, but there are {have}: set split.folds, or choose one from 1 on")
-        return self
-
-
-class Transforms(Section):
-    """Albumentations pipelines: `train` for training, `eval` for whole images in validation and prediction."""
-
-    train: tuple[Annotated[Component, transforms], ...] = ()
-    eval: tuple[Annotated[Component, transforms], ...] = ()
-
-
-class Every(Section):
-    """How often the last checkpoint is saved: every so many epochs or optimizer steps."""
-
-    epochs: Count | None = None
-    steps: Count | None = None
-
-    @model_validator(mode="after")
-    def _check_one(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps, as in save_every = { epochs = 1 }")
-        return self
-
-
-class Train(Section):
-    """The training loop's settings."""
-
-    epochs: Annotated[Count, Le(1_000_000)] = 300
-    batch_size: Annotated[Count, Le(65_536)] = 32
-    seed: Annotated[int, Ge(0), Lt(2**32)] = 1
-    budget: Literal["epochs", "steps"] = Field(
-        "epochs",
-        description="What stays equal when train_fraction shrinks the data: epochs (fewer steps), "
-        "or steps (as many as the whole training set would take).",
-    )
-    accumulate: Count = Field(1, description="Batches whose gradients are averaged into one optimizer step.")
-    clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; no clipping when not given.")
-    device: Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": DEVICE.pattern})] = (
-        "auto"
-    )
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    threads: Annotated[int, Ge(1), Le(4096)] | Literal["auto"] = Field(
-        "auto",
-        description="CPU threads of torch, which change the last bits; auto is settled once a study, for all trials.",
-    )
-    compile: bool = False
-    deterministic: bool = Field(False, description="Only deterministic operations on CUDA; slower there.")
-    workers: Annotated[int, Ge(0), Le(1024)] | Literal["auto"] = "auto"
-    save_every: Every = Every(epochs=1)
-
-
-class Study(Section):
-    """What is varied: variants, a grid, seeds; each variant is trained once a seed."""
-
-    seeds: Annotated[tuple[Annotated[int, Ge(0), Lt(2**32)], ...], Len(1), AfterValidator(_once)] | None = None
-    compare_with: str | None = Field(None, description="The label of the variant that the others are tested against.")
-    variants: tuple[dict[str, Any], ...] = ()
-    grid: dict[str, Annotated[list[Any], Len(1)]] = Field(default_factory=dict)
 
 
 class Recipe(Section):
     """One recipe: everything that a trial or a study needs."""
 
     title: str = ""
-    overlay: bool = Field(False, description="This file is laid over recipes with --with; it is none by itself.")
-    studies: tuple[str, ...] = Field((), description="Recipes that this one runs, each its own study.")
     channels: Literal["independent", "exclusive"] = Field(
         "independent",
         description="independent: a sigmoid a channel, structures may overlap; exclusive: a softmax with background.",
@@ -173,8 +70,6 @@ class Recipe(Section):
         Raises:
             UserError: every mistake found, one a line, each with its place.
         """
-        from segkit.recipe.variants import check_variants
-
         document = compose(path, overlays=overlays, sets=sets)
         recipe = validate(document)
         check_variants(recipe, document)
@@ -190,7 +85,7 @@ class Recipe(Section):
     def dump(self) -> dict[str, Any]:
         """Return the filled recipe, defaults included, as plain values that `load` reads back the same."""
         tree: dict[str, Any] = json.loads(self.model_dump_json(exclude_none=True))
-        for name in ("overlay", "studies", "title", "regularizer"):
+        for name in ("title", "regularizer"):
             if not tree.get(name):
                 tree.pop(name, None)
         study = {name: value for name, value in tree.pop("study").items() if value}
@@ -218,11 +113,7 @@ def compose(path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iter
     document = merge.Document()
     merge.lay(document, Path(path))
     for overlay in overlays:
-        kept = document.tree.get("overlay")
         merge.lay(document, Path(overlay), flag=f"--with {overlay}")
-        document.tree.pop("overlay", None)
-        if kept is not None:
-            document.tree["overlay"] = kept
     for assignment in sets:
         merge.set_value(document, assignment)
     return document
@@ -290,3 +181,44 @@ def _known(path: Sequence[str | int]) -> list[str]:
             return []
         section = annotation
     return list(section.model_fields)
+
+
+def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, Recipe]]:
+    """Return (label, recipe) of each variant, validated; what is doubtful is noted in the document's warnings.
+
+    Raises:
+        UserError: every mistake of every variant, and every flag that has no effect.
+    """
+    found: list[tuple[str, Recipe]] = []
+    mistakes: dict[str, None] = {}
+    doubts = Doubts(recipe.study, document)
+    for label, laid in variants(recipe.study, recipe.split, recipe.title, document):
+        try:
+            own = validate(laid)
+        except UserError as error:
+            mistakes |= dict.fromkeys(str(error).splitlines())
+            continue
+        content = own.model_copy(update={"title": "", "study": Study()}).model_dump_json()
+        doubts.look(label, content, laid, _weaknesses(own, laid))
+        found.append((label, own))
+    if not mistakes:
+        mistakes |= dict.fromkeys(doubts.mistakes())
+    if mistakes:
+        raise several(list(mistakes))
+    for text in doubts.warnings():
+        document.warn(text)
+    return found
+
+
+def _weaknesses(recipe: Recipe, document: merge.Document) -> Iterator[str]:
+    """Yield what makes one recipe doubtful, each with its place."""
+
+    def at(*path: str) -> str:
+        return f"{document.place(path)}: {'.'.join(path)}: ".removeprefix(": ")
+
+    if recipe.optimizer.arguments.get("lr") == 0:
+        yield f"{at('optimizer', recipe.optimizer.name, 'lr')}is 0: nothing is learned."
+    if recipe.split.folds is not None and ("split", "validation") in document.origins:
+        yield f"{at('split', 'validation')}has no effect: with split.folds each fold is validated on in turn."
+    if not recipe.metrics:
+        yield f"{at('metrics')}there are none: nothing is measured, and nothing can be compared."

@@ -1,6 +1,6 @@
 """The JSON Schema of recipes, plugins included: an editor with TOML support completes and checks with it.
 
-A file may be a part of a recipe (`extends`, an overlay), so nothing is required of it; of a file that stands alone,
+A file that extends another may be a part of a recipe, so nothing is required of it; of a file that stands alone,
 every parameter without a default is. Component names are offered as registered; the loader also takes another case,
 and `-` for `_`.
 """
@@ -47,7 +47,7 @@ def recipe_schema() -> dict[str, Any]:
         "required": ["label"],
         "additionalProperties": False,
     }
-    whole = {"not": {"anyOf": [{"required": ["extends"]}, {"required": ["overlay"]}]}}
+    whole = {"not": {"required": ["extends"]}}
     found = {
         "$schema": DIALECT,
         "title": "segkit recipe",

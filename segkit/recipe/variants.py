@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 from segkit.errors import UserError, ended, printable, several, shortened, suggest, unprintable
 from segkit.recipe import merge, toml
-from segkit.recipe.doubts import Doubts
-from segkit.recipe.model import Recipe, validate
+from segkit.recipe.sections import Split, Study
 
 MAX_TRIALS = 10_000
 MAX_LABEL = 500  # characters
@@ -102,20 +101,20 @@ class Axis(NamedTuple):
     points: list[tuple[str, dict[str, Any], merge.Source]]
 
 
-def variants(recipe: Recipe, document: merge.Document) -> Iterator[tuple[str, merge.Document]]:
+def variants(study: Study, split: Split, title: str, document: merge.Document) -> Iterator[tuple[str, merge.Document]]:
     """Yield (label, merged layers) of each variant: every listed variant at every point of the grid.
 
     Raises:
         UserError: a variant without a label, two with the same one, a grid path that is none, or far too many trials.
     """
-    check_size(recipe, document)
+    check_size(study, split, document)
     base = document.copy()
     base.tree.pop("study", None)
-    listed = list(_listed(recipe, document, base)) or [("", base)]
-    varied = axes(recipe, document)
+    listed = list(_listed(study, document, base)) or [("", base)]
+    varied = axes(study, document)
     points = list(itertools.product(*(axis.points for axis in varied)))
-    labels = [joined(label, [text for text, _, _ in point], recipe.title) for label, _ in listed for point in points]
-    _check_labels(labels, recipe, document)
+    labels = [joined(label, [text for text, _, _ in point], title) for label, _ in listed for point in points]
+    _check_labels(labels, study, document)
     for label, (laid, point) in zip(labels, itertools.product((laid for _, laid in listed), points), strict=True):
         yield label, _set(laid, [(patch, source) for _, patch, source in point])
 
@@ -126,13 +125,12 @@ def joined(label: str, values: Iterable[str], title: str) -> str:
     return ", ".join(parts) or label_of(printable(title)) or "baseline"
 
 
-def check_size(recipe: Recipe, document: merge.Document) -> None:
+def check_size(study: Study, split: Split, document: merge.Document) -> None:
     """Raise before anything is made of a study that is too large to be trained or read."""
-    study = recipe.study
     counts = [len(values) for values in study.grid.values()]
     factors = {
         "variants": max(1, len(study.variants)), "points of the grid": math.prod(counts),
-        "seeds": len(study.seeds or (1,)), "folds": (recipe.split.folds or 1) if recipe.split.fold is None else 1,
+        "seeds": len(study.seeds or (1,)), "folds": (split.folds or 1) if split.fold is None else 1,
     }  # fmt: skip
     trials = math.prod(factors.values())
     if trials > MAX_TRIALS:
@@ -143,17 +141,17 @@ def check_size(recipe: Recipe, document: merge.Document) -> None:
         )
 
 
-def _listed(recipe: Recipe, document: merge.Document, base: merge.Document) -> list[tuple[str, merge.Document]]:
+def _listed(study: Study, document: merge.Document, base: merge.Document) -> list[tuple[str, merge.Document]]:
     """Return (label, merged layers) of each variant that the recipe lists."""
     mistakes: list[str] = []
     listed: list[tuple[str, merge.Document]] = []
     numbers: dict[str, int] = {}
-    for number, variant in enumerate(recipe.study.variants):
+    for number, variant in enumerate(study.variants):
         patch, path = dict(variant), ("study", "variants", str(number))
         label, place = patch.pop("label", None), f"{document.place(path)}: {'.'.join(path)}"
         wrong = _wrong_label(label)
         label = label_of(str(label))
-        nested = sorted(name for name in patch if name in ("study", "studies", "overlay", "title"))
+        nested = sorted(name for name in patch if name in ("study", "title"))
         first = numbers.setdefault(label, number)
         if wrong:
             mistakes.append(f"{place}.label: {wrong}.")
@@ -191,17 +189,17 @@ def _wrong_label(label: Any) -> str:
     return ""
 
 
-def axes(recipe: Recipe, document: merge.Document) -> list[Axis]:
+def axes(study: Study, document: merge.Document) -> list[Axis]:
     """Return the keys that the grid varies."""
     found: list[Axis] = []
     paths: dict[str, merge.Path_] = {}
-    for name in recipe.study.grid:
+    for name in study.grid:
         try:
             paths[name] = merge.dotted(name)
         except ValueError as error:
             raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {ended(error)}") from None
     last = [path[-1] for path in paths.values()]
-    for name, values in recipe.study.grid.items():
+    for name, values in study.grid.items():
         source, path = document.origin(("study", "grid", name)), paths[name]
         assert source is not None, "a grid was written somewhere"
         own = source.at(*source.prefix, "study", "grid", name)
@@ -230,7 +228,7 @@ def _set(laid: merge.Document, patches: list[tuple[dict[str, Any], merge.Source]
     return laid
 
 
-def _check_labels(labels: list[str], recipe: Recipe, document: merge.Document) -> None:
+def _check_labels(labels: list[str], study: Study, document: merge.Document) -> None:
     seen: set[str] = set()
     for label in labels:
         if label in seen:
@@ -240,36 +238,10 @@ def _check_labels(labels: list[str], recipe: Recipe, document: merge.Document) -
                 "it. Give each its own."
             )
         seen.add(label)
-    reference = label_of(recipe.study.compare_with or "")
-    if recipe.study.compare_with is None or reference in seen:
+    reference = label_of(study.compare_with or "")
+    if study.compare_with is None or reference in seen:
         return
     place = f"{document.place(('study', 'compare_with'))}: study.compare_with"
     if len(labels) == 1:
         raise UserError(f"{place}: there is only one variant. Give more, as study.variants or study.grid, or drop it.")
     raise UserError(f"{place}: no variant is labelled '{shortened(reference)}'. {suggest(reference, labels)}")
-
-
-def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, Recipe]]:
-    """Return (label, recipe) of each variant, validated; what is doubtful is noted in the document's warnings.
-
-    Raises:
-        UserError: every mistake of every variant, and every flag that has no effect.
-    """
-    found: list[tuple[str, Recipe]] = []
-    mistakes: dict[str, None] = {}
-    doubts = Doubts(recipe, document)
-    for label, laid in variants(recipe, document):
-        try:
-            own = validate(laid)
-        except UserError as error:
-            mistakes |= dict.fromkeys(str(error).splitlines())
-            continue
-        doubts.look(label, own, laid)
-        found.append((label, own))
-    if not mistakes:
-        mistakes |= dict.fromkeys(doubts.mistakes())
-    if mistakes:
-        raise several(list(mistakes))
-    for text in doubts.warnings():
-        document.warn(text)
-    return found

@@ -109,6 +109,15 @@ def _check_type(annotation: Any, place: str) -> None:
         raise RegistrationError(f"{place} has type {shown}, which a recipe cannot write. {ADVICE}")
 
 
+def _evaluated(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Return the type of a parameter, alone: those of what is handed in may be names for type checkers only."""
+    code = code_of(factory)
+    inner = inspect.unwrap(code.__init__ if inspect.isclass(code) else code)
+    scope = {**(vars(inspect.getmodule(code)) if inspect.isclass(code) else {}), **getattr(inner, "__globals__", {})}
+    alone = types.SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    return typing.get_type_hints(alone, scope, include_extras=True)[parameter.name]
+
+
 def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[Any, Any]:
     """Return the type and pydantic field of one parameter."""
     from pydantic import Field
@@ -117,14 +126,10 @@ def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[A
     annotation = parameter.annotation
     if annotation is parameter.empty:
         raise RegistrationError(f"{place} has no type. Say what a recipe may write, as in `{parameter.name}: float`.")
-    if isinstance(annotation, str):
-        code = code_of(factory)
-        inner = inspect.unwrap(code.__init__ if inspect.isclass(code) else code)
-        scope = vars(inspect.getmodule(code)) if inspect.isclass(code) else {}
-        try:
-            annotation = eval(annotation, {**scope, **getattr(inner, "__globals__", {})})
-        except Exception as error:
-            raise RegistrationError(f"{place}: its type '{annotation}' cannot be read: {ended(error)}") from error
+    try:
+        annotation = _evaluated(factory, parameter)
+    except Exception as error:
+        raise RegistrationError(f"{place}: its type '{annotation}' cannot be read: {ended(error)}") from error
     _check_type(annotation, place)
     default = parameter.default
     if isinstance(default, (list, dict, set)):

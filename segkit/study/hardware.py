@@ -11,7 +11,8 @@ from segkit import device
 from segkit.errors import UserError
 from segkit.recipe import toml
 from segkit.recipe.identity import HARDWARE
-from segkit.recipe.model import Recipe, Train
+from segkit.recipe.model import Recipe
+from segkit.recipe.sections import Train
 from segkit.study.executor import choose_jobs
 from segkit.study.plan import Trial
 

@@ -12,8 +12,8 @@ from segkit import files
 from segkit.errors import UserError, counted
 from segkit.recipe import merge
 from segkit.recipe.identity import evaluation_identity, training_identity
-from segkit.recipe.model import Recipe
-from segkit.recipe.variants import check_variants, folders
+from segkit.recipe.model import Recipe, check_variants
+from segkit.recipe.variants import folders
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 from segkit import files
 from segkit.errors import UserError
 from segkit.recipe import merge, toml
-from segkit.recipe.model import Recipe, Split, Study
+from segkit.recipe.model import Recipe
+from segkit.recipe.sections import Split, Study
 from segkit.recipe.variants import axes, check_size, folders, joined, label_of
 from segkit.study.plan import holder
 from segkit.study.rows import Keys, Rows, read_cases, read_curves
@@ -112,9 +113,8 @@ def _trials(
     deciding = ("study", "split", "train")
     base = merge.Document()
     base.merge({name: tree[name] for name in deciding if name in tree}, source)
-    recipe = Recipe.model_construct(study=study, split=_section(Split, tree, source))
-    check_size(recipe, base)
-    points = list(itertools.product(*(axis.points for axis in axes(recipe, base))))
+    check_size(study, _section(Split, tree, source), base)
+    points = list(itertools.product(*(axis.points for axis in axes(study, base))))
     found = []
     for variant in study.variants or ({"label": ""},):
         laid = base.copy()

@@ -73,33 +73,19 @@ def plan(
     *,
     name: str | None = None,
     limit: Limit = WHOLE,
-) -> tuple[list[StudyRun], list[Path]]:
-    """Return the studies of the recipes, and the files that are overlays and no recipes.
+) -> list[StudyRun]:
+    """Return the studies of the recipes, each file once.
 
     Raises:
         UserError: the mistakes of all recipes; two recipes with one run folder.
     """
     overlays, sets = list(overlays), list(sets)
     studies: dict[Path, StudyRun] = {}
-    skipped: list[Path] = []
     mistakes: list[str] = []
-    waiting = list(recipes)
-    seen: set[Path] = set()
-    while waiting:
-        path = waiting.pop(0)
-        real = Path(os.path.realpath(path))  # `resolve` raises where links go in a circle
-        if real in seen:
-            continue
-        seen.add(real)
+    for path in {os.path.realpath(path): path for path in recipes}.values():  # `resolve` raises at links in a circle
         try:
             document = compose(path, overlays=overlays, sets=sets)
             recipe = validate(document)
-            if recipe.overlay:
-                skipped.append(path)
-                continue
-            if recipe.studies:
-                waiting.extend(path.parent / other for other in recipe.studies)
-                continue
             suffix = f"-overfit-{limit.overfit}" if limit.overfit else ""
             folder = out / f"{slug(name or path.stem)}{suffix}"
             planned = trials(recipe, document, folder)
@@ -111,7 +97,7 @@ def plan(
         studies[folder] = StudyRun(path, recipe, planned, folder, limit, tuple(document.warnings))
     if mistakes:
         raise UserError("\n".join(mistakes))
-    return list(studies.values()), skipped
+    return list(studies.values())
 
 
 @dataclass
