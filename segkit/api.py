@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit import plugins
+from segkit.data.cache import DataCache
 from segkit.errors import UserError, counted
 from segkit.plugins.carried import how_to_get
 from segkit.recipe import merge
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from segkit.components.datasets.case import Case
     from segkit.device import Device
-    from segkit.evaluation.evaluator import Prediction, Row
-    from segkit.study.runs import Outcome
+    from segkit.evaluation.evaluator import Prediction
+    from segkit.evaluation.rows import Row
+    from segkit.study.runs import Outcome, StudyRun
     from segkit.training.events import Event
     from segkit.types import Array
 
@@ -58,7 +60,21 @@ def run(
     (study,) = runs.plan([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
     for event in study.execute(jobs=jobs, mix_hardware=mix_hardware):
         on_event(event)
-    return study.finish()
+    return conclude(study)
+
+
+def conclude(study: StudyRun) -> Outcome:
+    """Write the report of a study, unless the one that is there is up to date; return how the study ended."""
+    from segkit.report.report import read_table, write_report
+
+    outcome = study.finish()
+    try:
+        if study.folder.is_dir():  # else it was removed or moved, and its trials have said so
+            table = read_table(study.folder) if outcome.unchanged else None
+            outcome.table = write_report(study.folder) if table is None else table
+    finally:
+        study.close()
+    return outcome
 
 
 @dataclass(frozen=True, repr=False)
@@ -153,9 +169,9 @@ def load(
     """
     import torch
 
-    from segkit.device import here
+    from segkit.device import fallback
     from segkit.training import checkpoint
-    from segkit.training.assembly import build_model
+    from segkit.training.setup import build_model
 
     sets = list(sets)
     found = checkpoint.load(Path(path))
@@ -180,7 +196,7 @@ def load(
                 "train.batch_size, train.device and train.precision."
             )
     channels = tuple(meta["channels"])
-    chosen = here(recipe.train, device)
+    chosen = fallback(recipe.train.device, recipe.train.precision, device)
     _check_sizes(recipe, channels, found.weights, str(path))
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
         model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -223,8 +239,8 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
     """Raise if the recipe's model is not the one whose weights these are, before memory is taken for it."""
     import torch
 
-    from segkit.training.assembly import build_model
     from segkit.training.checkpoint import check_fit
+    from segkit.training.setup import build_model
 
     try:
         with torch.device("meta"):
@@ -250,7 +266,12 @@ def _trust(offered: Sequence[dict[str, Any]]) -> None:
 
 
 def evaluate(
-    path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
+    path: str | Path,
+    *,
+    sets: Iterable[str] = (),
+    trust_plugins: bool = False,
+    device: str | None = None,
+    data: DataCache | None = None,
 ) -> list[Row]:
     """Return the per-case rows of a checkpoint: its validation cases, or every case of other data.
 
@@ -259,19 +280,18 @@ def evaluate(
         sets: settings laid over its recipe; one of `data` evaluates all cases of that data.
         trust_plugins: as in `load`.
         device: as in `load`.
+        data: keeps what is read, for further checkpoints of the same data.
 
     Raises:
         UserError: as in `load`; the data lacks cases of the validation set or channels of the model.
     """
-    from segkit.training.assembly import load_data
-
     sets = list(sets)
     changed = {merge.assigned(assignment)[1][0] for assignment in sets}
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:
             raise UserError(predictor.missing[part])
-    dataset, _ = load_data(predictor.recipe.data)
+    dataset, _ = (data or DataCache()).read(predictor.recipe.data)
     if dataset.channels != predictor.channels:
         raise UserError(
             f"{path}: predicts {', '.join(predictor.channels)}, but the data has {', '.join(dataset.channels)}."

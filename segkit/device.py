@@ -13,7 +13,6 @@ import cv2
 import torch
 
 from segkit.errors import UserError
-from segkit.recipe.sections import Train
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,17 +20,17 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Device:
-    """A device and a precision, as they are told.
+    """A device and a precision.
 
     Attributes:
         device: the torch device.
         precision: "float32", "bf16" or "fp16".
-        told: both in words, for the log.
+        text: both in words, for the log.
     """
 
     device: torch.device
     precision: str
-    told: str
+    text: str
 
     @property
     def is_cuda(self) -> bool:
@@ -61,18 +60,23 @@ def choose(device: str, precision: str) -> Device:
     """
     chosen = _device(device)
     computed = _precision(chosen, precision)
-    return Device(chosen, computed, f"{_told(chosen)}; precision {computed}")
+    return Device(chosen, computed, f"{_described(chosen)}; precision {computed}")
 
 
-def here(train: Train, asked: str | None) -> Device:
+def fallback(device: str, precision: str, asked: str | None) -> Device:
     """Return where to compute with a trained model: as asked, or else where it was trained, or else on what is here.
+
+    Args:
+        device: where it was trained.
+        precision: in which precision.
+        asked: another device, None for none.
 
     Raises:
         UserError: the machine does not have what was asked for.
     """
-    for device, precision in [(asked or train.device, train.precision), (asked or "auto", "auto")]:
+    for name, wanted in [(asked or device, precision), (asked or "auto", "auto")]:
         try:
-            return choose(device, precision)
+            return choose(name, wanted)
         except UserError as error:
             why = str(error)
     raise UserError(why.replace("train.device", "device") if asked else why)
@@ -109,29 +113,13 @@ def _precision(device: torch.device, name: str) -> str:
     return name
 
 
-def _told(device: torch.device) -> str:
-    """Return a device in words, and of a CPU why it may be one: by the time it is told, "auto" is settled."""
+def _described(device: torch.device) -> str:
+    """Return a device in words; of a CPU also why it may be the only one, since "auto" is settled by then."""
     if device.type == "cuda":
         return f"device {device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         return "device cpu (torch sees no CUDA device and no MPS)"
     return f"device {device}"
-
-
-def settled(train: Train, threads: int) -> Train:
-    """Return settings of training with every "auto" of the hardware replaced by what this machine makes of it.
-
-    Args:
-        train: of a recipe.
-        threads: the CPU threads that "auto" stands for.
-
-    Raises:
-        UserError: the machine does not have what was asked for.
-    """
-    found = choose(train.device, train.precision)
-    device = found.device.type if train.device == "auto" else train.device
-    count = threads if train.threads == "auto" else train.threads
-    return train.model_copy(update={"device": device, "precision": found.precision, "threads": count})
 
 
 def hardware(device: torch.device) -> str:

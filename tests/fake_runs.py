@@ -15,7 +15,7 @@ import numpy as np
 
 from segkit import files
 from segkit.evaluation.overlay import draw_overlay
-from segkit.study.rows import HEADER
+from segkit.training.results import HEADER
 
 CHANNELS = ("wall", "cavity")
 METRICS = ("dice", "soft_dice", "iou", "precision", "recall", "hd95")

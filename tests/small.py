@@ -12,11 +12,11 @@ import numpy as np
 import segkit
 from segkit import UserError
 from segkit.components.datasets.case import Case, Dataset
-from segkit.device import settled
-from segkit.recipe.identity import evaluation_identity, training_identity
 from segkit.recipe.model import Recipe
-from segkit.training.events import Event, Job, Limit
-from segkit.training.trial import run_trial
+from segkit.study.hardware import settled
+from segkit.training.events import Event
+from segkit.training.run import run_trial
+from segkit.training.trial import Trial
 
 BACKGROUND = 300  # another grey level is other data behind the same recipe
 
@@ -70,22 +70,11 @@ def recipe(*sets: str) -> Recipe:
     return validate(document)
 
 
-def job(run: Path, made: Recipe, *, limit: Limit | None = None, **options: Any) -> Job:
-    """Return the job of a recipe's one trial, on one thread."""
+def trial(run: Path, made: Recipe, **options: Any) -> Trial:
+    """Return the one trial of a recipe, on one thread."""
     with contextlib.suppress(UserError):  # a device that is not here
         made = made.model_copy(update={"train": settled(made.train, 1)})
-    return Job(
-        recipe=made.dump(),
-        run=run,
-        folder=Path("only/seed-1"),
-        variant="only",
-        seed=made.train.seed,
-        fold=None,
-        identity=training_identity(made),
-        evaluation=evaluation_identity(made),
-        limit=limit or Limit(),
-        **options,
-    )
+    return Trial("only", made.train.seed, None, made, Path("only/seed-1"), run, **options)
 
 
 def train(run: Path, *sets: str, stop_after: int | None = None, **options: Any) -> list[Event]:
@@ -97,7 +86,7 @@ def train(run: Path, *sets: str, stop_after: int | None = None, **options: Any) 
         asked += 1
         return stop_after is not None and asked > stop_after
 
-    return list(run_trial(job(run, recipe(*sets), **options), stop=stop))
+    return list(run_trial(trial(run, recipe(*sets), **options), stop=stop))
 
 
 def kinds(events: Sequence[Event]) -> list[str]:

@@ -23,7 +23,7 @@ import segkit
 from segkit import UserError
 from segkit.registry.plausible import filled
 from segkit.training import checkpoint
-from segkit.training.state import flatten, unflatten
+from segkit.training.flatten import flatten, unflatten
 from tests.small import kinds, train
 
 FOLDER = Path("only/seed-1")

@@ -7,8 +7,8 @@ import tracemalloc
 
 import torch
 
-from segkit.training.history import History
-from segkit.training.state import flatten, unflatten
+from segkit.training.flatten import flatten, unflatten
+from segkit.training.results import History
 
 
 def row(epoch: int) -> dict[str, float]:

@@ -356,7 +356,7 @@ def test_a_trial_that_was_stopped_at_once_is_told_as_interrupted(monkeypatch: py
     def interrupted(*handed: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segkit.training.trial.train", interrupted)
+    monkeypatch.setattr("segkit.training.run.train", interrupted)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         run(ONE)
     assert status()["status"] == "interrupted"

@@ -25,8 +25,8 @@ from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import document, html, markdown
 from segkit.report.report import write_report
 from segkit.study.reading import planned, read_trial
-from segkit.study.rows import HEADER, read_cases
 from segkit.study.summary import Summary, summarize, to_csv
+from segkit.training.results import HEADER, read_cases
 from tests.fake_runs import make_run, write_recipe, write_trial
 
 Rows = list[list[Any]]

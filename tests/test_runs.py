@@ -303,12 +303,12 @@ def test_folds_are_trials_of_their_own() -> None:
 
 
 def phantoms(epochs: int) -> list[Any]:
-    """Jobs that any process can do."""
+    """Trials that any process can train."""
     variants = [{"label": label, "train": {"seed": seed}} for seed, label in enumerate("abc")]
     tree = BASE | {"data": PHANTOM, "train": BASE["train"] | {"epochs": epochs}, "study": {"variants": variants}}
     found = study(write("phantoms.toml", tree))
     _, settled, _ = hardware.settle(found.recipe, found.planned, {}, 2, mix=False)
-    return [found._job(trial, fresh=False) for trial in settled]
+    return settled
 
 
 @pytest.fixture(scope="module")

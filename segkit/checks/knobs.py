@@ -192,13 +192,14 @@ def signature(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield a hash of each thing that a key may change, the cheap ones first, from a short training on the CPU."""
     import torch
 
-    from segkit.training.assembly import assemble
-    from segkit.training.events import Limit
+    from segkit.data.cache import DataCache
     from segkit.training.loop import train
+    from segkit.training.setup import set_up
+    from segkit.training.trial import Limit
 
     tree = recipe.dump()
     tree["train"] |= {"device": "cpu", "workers": 0, "compile": False}
-    parts = assemble(Recipe.from_dict(tree), Limit())
+    parts = set_up(Recipe.from_dict(tree), Limit(), DataCache())
     try:
         state, feed, settings = parts.state, _Few(parts.feed), recipe.train
         steps = -(-parts.feed.steps_per_epoch // settings.accumulate)
@@ -248,7 +249,7 @@ def _rates(recipe: Recipe, epochs: int, steps: int) -> list[float]:
     """Return the learning rates of the whole training, without the training."""
     import torch
 
-    from segkit.training.assembly import schedule_of
+    from segkit.training.setup import schedule_of
 
     optimizer = recipe.optimizer.build([torch.nn.Parameter(torch.zeros(2))])
     schedule = schedule_of(recipe.scheduler, optimizer, epochs, steps)
@@ -264,7 +265,7 @@ def _rates(recipe: Recipe, epochs: int, steps: int) -> list[float]:
 
 
 def _flat(state: Any) -> list[Any]:
-    from segkit.training.state import flatten
+    from segkit.training.flatten import flatten
 
     tensors, skeleton = flatten(state)
     return [skeleton, *tensors.items()]

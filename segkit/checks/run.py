@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import segkit
 from segkit import files
+from segkit.data.cache import DataCache
 from segkit.errors import UserError, counted
 from segkit.locks import is_locked
 from segkit.recipe import toml
 from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
 from segkit.recipe.model import Recipe
 from segkit.testing.findings import Finding
-from segkit.training.events import ENDED
+from segkit.training.results import History, cases_text
+from segkit.training.status import ENDED, Status
 
 NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.safetensors")
 
@@ -31,42 +30,43 @@ def check_run(run: Path, *, evaluate: bool = True) -> Iterator[Finding]:
         evaluate: evaluate each best checkpoint again and compare the rows with cases.csv, byte by byte.
     """
     trials = sorted(path.parent for path in run.glob("*/*/trial.json") if not path.parent.name.startswith("."))
+    data = DataCache()
     if not trials:
         yield Finding("fault", "holds no trial. A run folder has VARIANT/seed-N/trial.json in it.", str(run))
         return
     for folder in trials:
         try:
-            yield from _trial(folder, evaluate)
+            yield from _trial(folder, data if evaluate else None)
         except UserError as error:
             yield Finding("fault", str(error), str(folder))
     yield from _report(run)
 
 
-def _trial(folder: Path, evaluate: bool) -> Iterator[Finding]:
+def _trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
     """Check one trial's files against each other."""
     from segkit.training import checkpoint
 
-    status = _json(folder / "trial.json")
-    if status.get("status") != "finished":
-        said = f": {status['error']}" if status.get("error") else ""
-        state = f"is {status.get('status')}{said}"
-        if status.get("status") == "running" and not is_locked(folder.parents[1]):
+    status = Status.read(folder)
+    finished = status.status == "finished"
+    if not finished:
+        state = f"is {status.status}" + (f": {status.error}" if status.error else "")
+        if status.status == "running" and not is_locked(folder.parents[1]):
             state = ENDED
         yield Finding("note", f"{state.rstrip('.')}. `segkit run` goes on with it.", str(folder))
     missing = [name for name in NEEDED if not (folder / name).is_file()]
-    if missing and status.get("status") == "finished":
+    if missing and finished:
         yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it anew.", str(folder))
     recipe = _recipe(folder)
-    number = status.get("training_number", 1)
+    number = status.training_number
     if number != TRAINING_NUMBER:
         yield Finding("note", f"{older(number)}.", str(folder))
-    elif _by_this_version(status) and training_identity(recipe) != status.get("identity"):
+    elif status.versions.get("segkit") == version("segkit") and training_identity(recipe) != status.identity:
         yield Finding(
             "fault", "differs from the recipe that trial.json was written for, or a plugin has changed since.",
             str(folder / "recipe.toml"),
         )  # fmt: skip
-    rows = _table(folder / "metrics.csv")
-    yield from _metrics(folder, rows, status)
+    history = _history(folder)
+    yield from _metrics(folder, history, status)
     for name in ("best", "last"):
         path = folder / f"{name}.safetensors"
         if not path.is_file():
@@ -78,16 +78,9 @@ def _trial(folder: Path, evaluate: bool) -> Iterator[Finding]:
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
-        yield from _against_metrics(path, meta, rows)
-    if evaluate and status.get("status") == "finished" and not missing and number == TRAINING_NUMBER:
-        yield from _again(folder, recipe, status)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    found = files.read_json(path)
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged: no JSON table.")
-    return found
+        yield from _against_metrics(path, meta, history)
+    if data is not None and finished and not missing and number == TRAINING_NUMBER:
+        yield from _again(folder, recipe, status, data)
 
 
 def _recipe(folder: Path) -> Recipe:
@@ -95,71 +88,63 @@ def _recipe(folder: Path) -> Recipe:
     return Recipe.from_dict(toml.load(path), str(path))
 
 
-def _by_this_version(status: dict[str, Any]) -> bool:
-    """Return whether what trial.json says was computed with today's keys and defaults."""
-    written = status.get("versions")
-    return isinstance(written, dict) and written.get("segkit") == segkit.__version__
+def _history(folder: Path) -> History:
+    path = folder / "metrics.csv"
+    try:
+        return History.read(path) if path.is_file() else History()
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}.") from None
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    rows = list(csv.DictReader(io.StringIO(files.read_text(path), newline="")))
-    if any(None in row or None in row.values() for row in rows):
-        raise UserError(f"{path}: damaged: a row has more or fewer cells than the header.")
-    return rows
-
-
-def _metrics(folder: Path, rows: list[dict[str, str]], status: dict[str, Any]) -> Iterator[Finding]:
-    place = str(folder / "metrics.csv")
-    numbers, epochs = [row.get("epoch") for row in rows], counted(len(rows), "epoch")
-    if numbers != [str(number) for number in range(1, len(rows) + 1)]:
+def _metrics(folder: Path, history: History, status: Status) -> Iterator[Finding]:
+    place, done = str(folder / "metrics.csv"), len(history)
+    if history.column("epoch") != list(range(1, done + 1)):
         yield Finding("fault", "its epochs are not 1, 2, 3, ...", place)
-    if len(rows) != status.get("epochs_done"):
-        yield Finding("fault", f"has {epochs}, trial.json says {status.get('epochs_done')}.", place)
-    if status.get("status") == "finished" and not status.get("limited") and len(rows) != status.get("epochs"):
-        yield Finding("fault", f"has {epochs}, the recipe asks for {status.get('epochs')}.", place)
+    if done != status.epochs_done:
+        yield Finding("fault", f"has {counted(done, 'epoch')}, trial.json says {status.epochs_done}.", place)
+    if status.status == "finished" and not status.limited and done != status.epochs:
+        yield Finding("fault", f"has {counted(done, 'epoch')}, the recipe asks for {status.epochs}.", place)
 
 
-def _against_metrics(path: Path, meta: dict[str, Any], rows: list[dict[str, str]]) -> Iterator[Finding]:
+def _against_metrics(path: Path, meta: dict[str, Any], history: History) -> Iterator[Finding]:
     """Compare what a checkpoint says of its epoch with that epoch's row."""
     epoch = meta["epoch"] if meta["kind"] == "best" else meta["epoch"] - 1
-    if not 1 <= epoch <= len(rows):
+    if not 1 <= epoch <= len(history):
         if meta["kind"] == "best":
             yield Finding("fault", f"is of epoch {epoch}, which metrics.csv does not have.", str(path))
         return
+    row = history[epoch - 1]
     for name, value in meta["metrics"].items():
-        cell = rows[epoch - 1].get(name, "")
-        number = math.nan if cell == "" else float(cell)
+        number = row.get(name, math.nan)
         if not (number == value or (value is None and not math.isfinite(number))):
-            yield Finding("fault", f"says {name} = {value}, metrics.csv says {cell} for epoch {epoch}.", str(path))
+            shown = "nothing" if math.isnan(number) else number
+            yield Finding("fault", f"says {name} = {value}, metrics.csv says {shown} for epoch {epoch}.", str(path))
 
 
-def _again(folder: Path, recipe: Recipe, status: dict[str, Any]) -> Iterator[Finding]:
+def _again(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Iterator[Finding]:
     """Evaluate the best checkpoint again and compare with cases.csv."""
     from segkit.api import evaluate
-    from segkit.training.assembly import load_data
-    from segkit.training.trial import write_cases
 
-    _, printed = load_data(recipe.data)
-    if printed != status["data"]["fingerprint"]:
+    _, fingerprint = data.read(recipe.data)
+    if status.data is None or fingerprint != status.data.fingerprint:
         yield Finding("note", "the data are others than it was trained on: not evaluated again.", str(folder))
         return
-    rows = evaluate(folder / "best.safetensors")
-    if status.get("limited"):
-        kept = set(status["split"]["validation"])
+    rows = evaluate(folder / "best.safetensors", data=data)
+    if status.limited and status.split is not None:
+        kept = set(status.split["validation"])
         rows = [row for row in rows if row.case in kept]
-    with tempfile.TemporaryDirectory() as name:
-        again = Path(name) / "cases.csv"
-        write_cases(again, rows)
-        if again.read_bytes() == (folder / "cases.csv").read_bytes():
-            return
-        before, now = _table(folder / "cases.csv"), _table(again)
-    differing = sum(one != other for one, other in zip(before, now, strict=False)) + abs(len(before) - len(now))
+    written = files.read_text(folder / "cases.csv").splitlines()
+    again = cases_text(rows).splitlines()
+    if again == written:
+        return
+    differing = sum(one != other for one, other in zip(written[1:], again[1:], strict=False))
+    differing += abs(len(written) - len(again))
     yield Finding(
-        "fault", f"{differing} of {len(before)} rows differ from what best.safetensors gives when evaluated again "
-        "on this machine.", str(folder / "cases.csv"),
-    )  # fmt: skip
+        "fault",
+        f"{differing} of {len(written) - 1} rows differ from what best.safetensors gives when evaluated again on this "
+        "machine.",
+        str(folder / "cases.csv"),
+    )
 
 
 def _report(run: Path) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from segkit.cli.options import Json, Plugins, Set, path_of
 from segkit.errors import counted, padded, printable
 
 if TYPE_CHECKING:
-    from segkit.evaluation.evaluator import Row
+    from segkit.evaluation.rows import Row
 
 Checkpoint = Annotated[
     Path, typer.Argument(parser=path_of, metavar="CHECKPOINT", help="A best or last .safetensors file.")
@@ -49,8 +49,7 @@ def evaluate(
 ) -> int:
     """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
     from segkit import api, files
-    from segkit.evaluation.evaluator import HEADER
-    from segkit.training.trial import write_cases
+    from segkit.training.results import HEADER, write_cases
 
     if csv_file:
         files.check_target(csv_file, begins=",".join(HEADER))

@@ -43,10 +43,11 @@ def run(
     interrupts.end_at_once()  # nothing has begun
 
     from segkit import files
+    from segkit.api import conclude
     from segkit.cli.progress import watching
     from segkit.errors import UserError
     from segkit.study import runs
-    from segkit.training.events import Limit
+    from segkit.training.trial import Limit
 
     if not faulthandler.is_enabled():
         faulthandler.enable(2)  # a crash in native code names the line that called it
@@ -72,7 +73,7 @@ def run(
                     watch.show(event)
             if not dry_run:
                 interrupts.end_at_once(study.after_interrupt())
-            outcome = study.finish()
+            outcome = conclude(study)
             watch.conclude(outcome)
             interrupts.unwind()
         except KeyboardInterrupt:

@@ -21,33 +21,13 @@ from segkit.components.network import guarded
 from segkit.data.batches import pack_masks, to_device_float, to_uint8
 from segkit.data.pipeline import Pipeline
 from segkit.device import Device
+from segkit.evaluation.rows import Row
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault
 from segkit.registry.source import Source
 
 if TYPE_CHECKING:
     from segkit.types import Array
-
-HEADER = ("case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number: a case, a channel, a metric.
-
-    Attributes:
-        value: the metric; NaN where it is undefined.
-        truth_pixels: foreground pixels of the truth.
-        predicted_pixels: pixels of the decided mask.
-    """
-
-    case: str
-    patient: str
-    channel: str
-    metric: str
-    value: float
-    truth_pixels: int
-    predicted_pixels: int
 
 
 @dataclass(frozen=True)
@@ -239,22 +219,6 @@ def _writing(metric: Component, predicted: Array, truth: Array, spacing_mm: tupl
         except ComponentError as error:
             return Source(metric.entry.factory).of_error(error.__cause__ or error)
     return None
-
-
-def means(rows: Sequence[Row]) -> dict[str, float]:
-    """Return each metric's mean over cases and channels; undefined values are left out, NaN if all are."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        values.setdefault(row.metric, []).append(row.value)
-    return {
-        name: float(np.nanmean(found)) if not np.isnan(found).all() else float("nan") for name, found in values.items()
-    }
-
-
-def cells(row: Row) -> list[str]:
-    """Return a row as `cases.csv` holds it: full precision, an undefined value empty."""
-    value = "" if np.isnan(row.value) else repr(row.value)
-    return [row.case, row.patient, row.channel, row.metric, value, str(row.truth_pixels), str(row.predicted_pixels)]
 
 
 def _by_size(shapes: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from segkit import plugins
 from segkit.errors import UserError
-from segkit.recipe import toml
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 
@@ -98,24 +96,6 @@ def refilled(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
         return Recipe.from_dict(dict(tree), name).dump()
     except UserError:
         return dict(tree)
-
-
-def stored_identities(folder: Path, status: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the training and evaluation identity of a trial on disk, as filled with today's defaults.
-
-    Args:
-        folder: the trial's.
-        status: its trial.json.
-    """
-    told = str(status.get("identity")), str(status.get("evaluation"))
-    used = status.get("plugins")
-    if status.get("training_number") != TRAINING_NUMBER or not isinstance(used, dict):
-        return told
-    try:
-        recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
-        return training_identity(recipe, used["training"]), evaluation_identity(recipe, used["evaluation"])
-    except (UserError, ValueError, KeyError, TypeError):
-        return told
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ class Entry:
     doc: str
     origin: str
     traits: Mapping[str, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle an entry by its name: its registry holds one of that name."""
+        return operator.getitem, (self.slot, self.name)
 
     def __repr__(self) -> str:
         return f"<{self.slot.name} {self.name}, from {self.origin}: {self.summary}>"
@@ -115,8 +120,17 @@ class Component:
             raise fault(self, wrong)
         return made
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle a component as its entry and its parameters, which were validated."""
+        fields = self.entry.parameters.model_fields
+        return _rebuilt, (self.entry, {fields[key].alias or key: value for key, value in self.values})
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Component) and self.entry is other.entry and self.dump() == other.dump()
 
     def __hash__(self) -> int:
         return hash((self.name, json.dumps(self.dump(), sort_keys=True)))
+
+
+def _rebuilt(entry: Entry, parameters: dict[str, Any]) -> Component:
+    return Component(entry, entry.parameters.model_construct(**parameters))

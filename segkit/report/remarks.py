@@ -15,7 +15,7 @@ from segkit.report.prose import listed
 from segkit.study.reading import DAMAGED, FINISHED, Planned, TrialRecord
 from segkit.study.scores import Scores
 from segkit.study.verdicts import Measure, Result
-from segkit.training.events import ENDED
+from segkit.training.status import ENDED
 
 
 def unfinished(trial: TrialRecord, live: bool) -> str:

@@ -17,8 +17,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+from segkit import plugins
+from segkit.data.cache import DataCache
 from segkit.interrupts import STOPS
-from segkit.training.events import Event, Job
+from segkit.registry.faults import described
+from segkit.training.events import Event
+from segkit.training.trial import Trial
 
 
 class Flag(Protocol):
@@ -46,20 +50,29 @@ def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None 
     return jobs, threads or (max(1, cores // jobs) if device == "cpu" else 1)
 
 
-def execute(jobs: Sequence[Job], *, side_by_side: int, fail_fast: bool = False) -> Iterator[Event]:
-    """Train every job; yield the events of all as they come.
+def execute(
+    trials: Sequence[Trial],
+    *,
+    side_by_side: int,
+    fail_fast: bool = False,
+    data: DataCache | None = None,
+    folders: Sequence[str] = (),
+) -> Iterator[Event]:
+    """Train every trial; yield the events of all as they come.
 
     A first Ctrl-C or SIGTERM lets each trial save its state; every trial that did not end says "interrupted".
 
     Args:
-        jobs: the trials.
+        trials: the trials.
         side_by_side: how many at a time; 1 trains in this process.
         fail_fast: stop the study at the first failed trial.
+        data: what this process has read already.
+        folders: plugin folders that other processes load first.
     """
-    if side_by_side == 1 or len(jobs) <= 1:
-        yield from _one_by_one(jobs, fail_fast)
+    if side_by_side == 1 or len(trials) <= 1:
+        yield from _one_by_one(trials, fail_fast, data or DataCache())
     else:
-        yield from _side_by_side(jobs, side_by_side, fail_fast)
+        yield from _side_by_side(trials, side_by_side, fail_fast, folders)
 
 
 @contextlib.contextmanager
@@ -84,24 +97,24 @@ def _signals(stop: Flag) -> Iterator[None]:
             signal.signal(name, before[name])
 
 
-def _one_by_one(jobs: Sequence[Job], fail_fast: bool) -> Iterator[Event]:
-    from segkit.training.trial import run_trial
+def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> Iterator[Event]:
+    from segkit.training.run import run_trial
 
     stop = ctypes.c_bool(False)
     with _signals(stop):
-        for job in jobs:
+        for trial in trials:
             if stop.value:
-                yield Event(str(job.folder), "interrupted", "not started")
+                yield Event(trial.name, "interrupted", "not started")
                 continue
-            for event in run_trial(job, stop=lambda: stop.value):
+            for event in run_trial(trial, stop=lambda: stop.value, data=data):
                 yield event
                 if event.kind == "failed" and fail_fast:
                     stop.value = True
 
 
-def _worker(connection: Connection, stop: Flag) -> None:
-    """Train the jobs that arrive, until None does; die with the parent."""
-    from segkit.training.trial import run_trial
+def _worker(connection: Connection, stop: Flag, folders: Sequence[str]) -> None:
+    """Train the trials that arrive, until None does; die with the parent."""
+    from segkit.training.run import run_trial
 
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -116,25 +129,31 @@ def _worker(connection: Connection, stop: Flag) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: setattr(stop, "value", True))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     faulthandler.enable()
+    plugins.load(folders)
+    data = DataCache()
     while True:
         try:
-            job = connection.recv()
+            trial = connection.recv()
         except EOFError:  # a second Ctrl-C ended the parent in the middle
             return
-        if job is None:
+        except Exception as error:  # a component of the trial is not to be had here
+            connection.send(described(error))
+            connection.send(None)
+            continue
+        if trial is None:
             return
-        for event in run_trial(job, stop=lambda: stop.value):
+        for event in run_trial(trial, stop=lambda: stop.value, data=data):
             connection.send(event)
         connection.send(None)
 
 
 class _Worker:
-    """A process that trains one job at a time."""
+    """A process that trains one trial at a time."""
 
-    def __init__(self, stop: Flag) -> None:
+    def __init__(self, stop: Flag, folders: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop))
+        self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop, folders))
         resource_tracker.ensure_running()  # the process would start it, which unblocks them
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the process can answer; it inherits this
         try:
@@ -142,11 +161,11 @@ class _Worker:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.job: Job | None = None
+        self.trial: Trial | None = None
 
-    def start(self, job: Job) -> None:
-        self.job = job
-        self.connection.send(job)
+    def start(self, trial: Trial) -> None:
+        self.trial = trial
+        self.connection.send(trial)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -158,17 +177,17 @@ class _Worker:
         self.connection.close()
 
 
-def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[Event]:
+def _side_by_side(trials: Sequence[Trial], count: int, fail_fast: bool, folders: Sequence[str]) -> Iterator[Event]:
     context = multiprocessing.get_context("spawn")
-    stop, waiting = context.RawValue(ctypes.c_bool, False), deque(jobs)
+    stop, waiting = context.RawValue(ctypes.c_bool, False), deque(trials)
     workers: list[_Worker] = []
     with _signals(stop):
         try:
-            while len(workers) < min(count, len(jobs)) and not stop.value:
-                workers.append(_Worker(stop))
+            while len(workers) < min(count, len(trials)) and not stop.value:
+                workers.append(_Worker(stop, folders))
                 workers[-1].start(waiting.popleft())
-            while any(worker.job for worker in workers):
-                busy = {worker.connection: worker for worker in workers if worker.job}
+            while any(worker.trial for worker in workers):
+                busy = {worker.connection: worker for worker in workers if worker.trial}
                 for connection in multiprocessing.connection.wait(list(busy), timeout=1.0):
                     worker = busy[connection]  # type: ignore[index]
                     event = _receive(worker)
@@ -176,13 +195,13 @@ def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[
                         yield event
                         if event.kind == "failed" and fail_fast:
                             stop.value = True
-                    if worker.job is None:
+                    if worker.trial is None:
                         if not worker.process.is_alive():
-                            workers[workers.index(worker)] = worker = _Worker(stop)
+                            workers[workers.index(worker)] = worker = _Worker(stop, folders)
                         if waiting and not stop.value:
                             worker.start(waiting.popleft())
-            for job in waiting:
-                yield Event(str(job.folder), "interrupted", "not started")
+            for trial in waiting:
+                yield Event(trial.name, "interrupted", "not started")
         finally:
             stop.value = True
             for worker in workers:
@@ -190,27 +209,29 @@ def _side_by_side(jobs: Sequence[Job], count: int, fail_fast: bool) -> Iterator[
 
 
 def _receive(worker: _Worker) -> Event | None:
-    """Return a worker's next event; None, and the worker is free, when its job is done."""
-    assert worker.job is not None
+    """Return a worker's next event; None, and the worker is free, when its trial is done."""
+    from segkit.training.run import failed
+
+    assert worker.trial is not None
     try:
-        event: Event | None = worker.connection.recv()
+        event: Event | str | None = worker.connection.recv()
     except (EOFError, OSError):
         worker.process.join()
-        job, worker.job = worker.job, None
-        return _died(job, worker.process.exitcode)
+        trial, worker.trial = worker.trial, None
+        return failed(trial, _death(worker.process.exitcode))
+    if isinstance(event, str):
+        return failed(worker.trial, event)
     if event is None:
-        worker.job = None
+        worker.trial = None
     return event
 
 
-def _died(job: Job, code: int | None) -> Event:
-    """Note that the process of a trial died, and return the event that says so."""
-    from segkit.training.trial import failed
-
+def _death(code: int | None) -> str:
+    """Return what to say of a trial whose process died."""
     how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
     cause = {
         -signal.SIGKILL: " Likely out of memory: fewer --jobs, or a smaller train.batch_size.",
         -signal.SIGSEGV: " A crash in native code; the traceback above names the line that called it.",
         -signal.SIGABRT: " A crash in native code; the traceback above names the line that called it.",
     }.get(code or 0, "")
-    return failed(job, f"the process died ({how}).{cause} The same command goes on from its last save.")
+    return f"the process died ({how}).{cause} The same command goes on from its last save."

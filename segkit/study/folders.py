@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-import segkit
-from segkit import files
 from segkit.errors import UserError
 from segkit.recipe import toml
 from segkit.recipe.identity import (
     HARDWARE,
     TRAINING_NUMBER,
     differences,
+    evaluation_identity,
     not_resumable,
     older,
     refilled,
-    stored_identities,
+    training_identity,
 )
 from segkit.recipe.model import Recipe
 from segkit.study.hardware import REMEDY
-from segkit.study.plan import Trial
 from segkit.training import checkpoint
-from segkit.training.events import ENDED
+from segkit.training.status import ENDED, Status
+from segkit.training.trial import Trial
 
 RESULTS = ("metrics.csv", "cases.csv", "best.safetensors")
 
@@ -47,29 +47,19 @@ class Found:
     why: str = ""
 
 
-def read_status(folder: Path) -> dict[str, Any] | None:
-    """Return a trial's `trial.json`; None where there is none that can be read."""
-    try:
-        found = files.read_json(folder / "trial.json")
-    except UserError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def look(run: Path, trial: Trial, *, mix: bool) -> Found:
+def look(trial: Trial, *, mix: bool) -> Found:
     """Return what a run folder holds of a trial.
 
     Args:
-        run: the run folder.
         trial: the trial, its hardware settled.
         mix: whether a trial that was trained with other hardware settings is taken for it.
     """
-    folder = run / trial.folder
-    status = read_status(folder)
+    folder = trial.path
+    status = Status.find(folder)
     if status is None:
         return Found(trial, "new")
-    if status.get("training_number", 1) != TRAINING_NUMBER:
-        why = f"{folder}: {older(status.get('training_number', 1))}. Use --fresh to train it anew, or --name for "
+    if status.training_number != TRAINING_NUMBER:
+        why = f"{folder}: {older(status.training_number)}. Use --fresh to train it anew, or --name for "
         return Found(trial, "other", why + "another run folder.")
     identity, evaluation = stored_identities(folder, status)
     if identity != trial.identity:
@@ -79,8 +69,8 @@ def look(run: Path, trial: Trial, *, mix: bool) -> Found:
             trial = _as_trained(folder, trial)
         if identity != trial.identity:
             return _changed(folder, trial, status, {} if mix else settings, changed)
-    if status.get("status") != "finished":
-        return Found(trial, "failed" if status.get("status") == "failed" else "open", _ended(folder, status))
+    if status.status != "finished":
+        return Found(trial, "failed" if status.status == "failed" else "open", _ended(folder, status))
     missing = lost_files(folder)
     if "best.safetensors" not in missing and not _is_sound(folder):
         return Found(trial, "lost", "best.safetensors of this finished trial is damaged: trained anew")
@@ -93,16 +83,34 @@ def look(run: Path, trial: Trial, *, mix: bool) -> Found:
     return Found(trial, "finished")
 
 
-def on_data(run: Path, found: Found, fingerprint: str | None) -> Found:
+def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
+    """Return the training and evaluation identity of a trial on disk, as filled with today's defaults.
+
+    Args:
+        folder: the trial's.
+        status: its trial.json.
+    """
+    stored = str(status.identity), str(status.evaluation)
+    if status.training_number != TRAINING_NUMBER or status.plugins is None:
+        return stored
+    try:
+        recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
+        return training_identity(recipe, status.plugins["training"]), evaluation_identity(
+            recipe, status.plugins["evaluation"]
+        )
+    except (UserError, ValueError, KeyError, TypeError):
+        return stored
+
+
+def on_data(found: Found, fingerprint: str | None) -> Found:
     """Return what a run folder holds of a trial whose data are read by now: another trial, if it saw other data.
 
     Args:
-        run: the run folder.
         found: what `look` returned.
         fingerprint: of the data as they are; None where they were not read.
     """
-    folder = run / found.trial.folder
-    before = _seen(read_status(folder) or {})
+    folder = found.trial.path
+    before = _seen(Status.find(folder))
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
         return found
     return Found(
@@ -124,14 +132,13 @@ def refuse_others(looked: Sequence[Found]) -> None:
         raise UserError("\n".join(f"{places[0]}{more[text]}: {text}" for text, places in texts.items()))
 
 
-def _seen(status: Mapping[str, Any]) -> str | None:
+def _seen(status: Status | None) -> str | None:
     """Return the fingerprint of the data that a trial saw, None where it does not say."""
-    data = status.get("data")
-    return data.get("fingerprint") if isinstance(data, dict) else None
+    return status.data.fingerprint if status is not None and status.data is not None else None
 
 
-def _ended(folder: Path, status: dict[str, Any]) -> str:
-    if status.get("status") != "running":
+def _ended(folder: Path, status: Status) -> str:
+    if status.status != "running":
         return ""
     return f"its process {ENDED}; " + (
         "goes on from its last save" if (folder / "last.safetensors").is_file() else "begins again: nothing was saved"
@@ -145,12 +152,9 @@ def _as_trained(folder: Path, trial: Trial) -> Trial:
     return replace(trial, recipe=trial.recipe.model_copy(update={"train": trial.recipe.train.model_copy(update=known)}))
 
 
-def _changed(
-    folder: Path, trial: Trial, status: dict[str, Any], settings: dict[str, str], changed: dict[str, str]
-) -> Found:
+def _changed(folder: Path, trial: Trial, status: Status, settings: dict[str, str], changed: dict[str, str]) -> Found:
     """Return whether a trial that differs from what its folder holds can go on from it."""
-    done = status.get("epochs_done")
-    fewer = isinstance(done, int) and trial.recipe.train.epochs < done
+    fewer = trial.recipe.train.epochs < status.epochs_done
     if changed and not settings and not not_resumable(_without_hardware(changed)) and not fewer:
         return Found(trial, "open", _ended(folder, status))
     what = "; ".join(f"{key} {text}" for key, text in changed.items())
@@ -190,13 +194,13 @@ def finished_elsewhere(run: Path, wanted: Mapping[str, str | None]) -> dict[str,
     for path in sorted(run.parent.glob("*/*/*/trial.json")):
         if path.is_relative_to(run) or any(part.startswith(".") for part in path.relative_to(run.parent).parts):
             continue
-        status = read_status(path.parent)
-        if not status or status.get("status") != "finished" or status.get("limited"):
+        status = Status.find(path.parent)
+        if status is None or status.status != "finished" or status.limited:
             continue
-        if status.get("training_number", 1) != TRAINING_NUMBER or lost_files(path.parent):
+        if status.training_number != TRAINING_NUMBER or lost_files(path.parent):
             continue
-        identity = str(status.get("identity"))
-        if identity not in wanted and status.get("versions", {}).get("segkit") != segkit.__version__:
+        identity = str(status.identity)
+        if identity not in wanted and status.versions.get("segkit") != version("segkit"):
             identity, _ = stored_identities(path.parent, status)
         if identity not in wanted or identity in index or wanted[identity] is None:
             continue

@@ -14,7 +14,7 @@ from segkit.recipe.identity import HARDWARE
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Train
 from segkit.study.executor import choose_jobs
-from segkit.study.plan import Trial
+from segkit.training.trial import Trial
 
 REMEDY = (
     "A study compares trials of one hardware setting. Set it back, choose another run folder with --name, train anew "
@@ -64,6 +64,22 @@ def settle(
     return _with(recipe, known, threads), settled, side_by_side
 
 
+def settled(train: Train, threads: int) -> Train:
+    """Return settings of training with every "auto" of the hardware replaced by what this machine makes of it.
+
+    Args:
+        train: of a recipe.
+        threads: the CPU threads that "auto" stands for.
+
+    Raises:
+        UserError: the machine does not have what was asked for.
+    """
+    found = device.choose(train.device, train.precision)
+    name = found.device.type if train.device == "auto" else train.device
+    count = threads if train.threads == "auto" else train.threads
+    return train.model_copy(update={"device": name, "precision": found.precision, "threads": count})
+
+
 def of_trials(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
     """Return a study's recipe with the settings of its trials, unless these differ."""
     first, *others = [{key: getattr(trial.recipe.train, key) for key in HARDWARE} for trial in planned]
@@ -79,7 +95,7 @@ def _filled(train: Train, known: dict[str, Any]) -> Train:
 
 def _settled(train: Train, threads: int) -> Train | None:
     try:
-        return device.settled(train, threads)
+        return settled(train, threads)
     except UserError:
         return None
 

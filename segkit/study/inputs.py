@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
+from segkit.data.cache import DataCache
 from segkit.errors import UserError
 from segkit.recipe.model import Recipe
 
@@ -14,7 +15,7 @@ def data_of(recipe: Recipe) -> str:
     return json.dumps(recipe.dump()["data"], sort_keys=True)
 
 
-def fingerprints(recipes: Sequence[Recipe]) -> tuple[dict[str, str], list[str]]:
+def fingerprints(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
     """Read the data of recipes as they are now; return their fingerprints by `data_of`, and every mistake once.
 
     Whatever is found here is the user's input, a plugin that gives no data included: nothing begins. What only a
@@ -22,9 +23,8 @@ def fingerprints(recipes: Sequence[Recipe]) -> tuple[dict[str, str], list[str]]:
     """
     if not recipes:
         return {}, []
-    from segkit.training import assembly
+    from segkit.training.setup import check_data
 
-    assembly.release_data()  # what lay on the disk at the last study of this process
     found: dict[str, str] = {}
     mistakes: dict[str, None] = {}  # a set that keeps its order
     seen: set[str] = set()
@@ -35,7 +35,7 @@ def fingerprints(recipes: Sequence[Recipe]) -> tuple[dict[str, str], list[str]]:
             continue
         seen.add(key)
         try:
-            found[data_of(recipe)] = assembly.check_data(recipe)
+            found[data_of(recipe)] = check_data(recipe, data)
         except (UserError, OSError) as error:
             mistakes[str(error)] = None
         except Exception:
@@ -43,19 +43,17 @@ def fingerprints(recipes: Sequence[Recipe]) -> tuple[dict[str, str], list[str]]:
     return found, list(mistakes)
 
 
-def check(recipes: Sequence[Recipe], mistakes: Iterable[str], *, keep: bool) -> None:
+def check(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
     """Raise what is wrong with any recipe before one of them is trained.
 
     Args:
         recipes: of the trials that are to be trained.
         mistakes: what `fingerprints` found.
-        keep: leave the data in memory, for trials in this process.
 
     Raises:
         UserError: data, split or device cannot be had as a recipe says; every mistake once.
     """
     from segkit import device
-    from segkit.training import assembly
 
     found = dict.fromkeys(mistakes)
     for name, precision in dict.fromkeys((recipe.train.device, recipe.train.precision) for recipe in recipes):
@@ -63,7 +61,5 @@ def check(recipes: Sequence[Recipe], mistakes: Iterable[str], *, keep: bool) -> 
             device.choose(name, precision)
         except UserError as error:
             found[str(error)] = None
-    if not keep:
-        assembly.release_data()
     if found:
         raise UserError("\n".join(found))

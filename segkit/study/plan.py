@@ -4,84 +4,68 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from segkit import files
-from segkit.errors import UserError, counted
+from segkit.errors import counted
 from segkit.recipe import merge
-from segkit.recipe.identity import evaluation_identity, training_identity
 from segkit.recipe.model import Recipe, check_variants
+from segkit.recipe.sections import Split
 from segkit.recipe.variants import folders
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training: one variant, one seed, and one fold where the split has folds.
-
-    Attributes:
-        variant: the variant's label.
-        seed: the training seed.
-        fold: the fold, counted from 1, or None.
-        recipe: the filled recipe of this trial alone; it has no study.
-        folder: where its files go, below the study's run folder.
-    """
-
-    variant: str
-    seed: int
-    fold: int | None
-    recipe: Recipe
-    folder: Path
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """The hash of all that its weights depend on."""
-        return training_identity(self.recipe)
-
-    @functools.cached_property
-    def evaluation(self) -> str:
-        """The hash of what is decided after the scores."""
-        return evaluation_identity(self.recipe)
+from segkit.training.status import Status
+from segkit.training.trial import Limit, Trial
 
 
 def holder(run: Path, name: str) -> str | None:
     """Return the label whose trials lie in a folder of a run; None where there are none."""
     for path in sorted((run / name).glob("*/trial.json")):
-        try:
-            found = files.read_json(path)
-        except UserError:
-            continue
-        if isinstance(found, dict) and isinstance(found.get("variant"), str):
-            return str(found["variant"])
+        found = Status.find(path.parent)
+        if found is not None and found.variant is not None:
+            return found.variant
     return None
 
 
-def trials(recipe: Recipe, document: merge.Document, run: Path | None = None) -> list[Trial]:
-    """Return the trials of a study: each variant, each fold, each seed.
+def places(
+    variants: Sequence[tuple[str, Split, int]], seeds: Sequence[int] | None, run: Path | None
+) -> Iterator[tuple[int, int, int | None, Path]]:
+    """Yield (number of the variant, seed, fold, folder below the run) of each trial: each variant, fold and seed.
+
+    Args:
+        variants: the label, the split and the training seed of each.
+        seeds: those of the study; None for the seed of each variant.
+        run: the run folder, whose trials stay where they are; None for a new one.
+    """
+    labels = [label for label, _, _ in variants]
+    names = folders(labels, functools.partial(holder, run)) if run else folders(labels)
+    for number, (label, split, seed) in enumerate(variants):
+        folds = [split.fold] if split.folds is None or split.fold else list(range(1, split.folds + 1))
+        for fold, own in itertools.product(folds, seeds or (seed,)):
+            name = f"fold-{fold}-seed-{own}" if fold else f"seed-{own}"
+            yield number, own, fold, Path(names[label]) / name
+
+
+WHOLE = Limit()
+
+
+def trials(recipe: Recipe, document: merge.Document, run: Path | None = None, limit: Limit = WHOLE) -> list[Trial]:
+    """Return the trials of a study.
 
     Args:
         recipe: the study's.
         document: the layers it is made of.
         run: the run folder, whose trials stay where they are.
+        limit: where its trainings are cut short.
     """
+    variants = check_variants(recipe, document)
     planned = []
-    checked = check_variants(recipe, document)
-    labels = [label for label, _ in checked]
-    names = folders(labels, functools.partial(holder, run)) if run else folders(labels)
-    for label, variant in checked:
-        seeds = recipe.study.seeds or (variant.train.seed,)
-        split = variant.split
-        folds = [split.fold] if split.folds is None or split.fold else list(range(1, split.folds + 1))
-        for fold, seed in itertools.product(folds, seeds):
-            own = variant.model_copy(
-                update={
-                    "split": split.model_copy(update={"fold": fold}),
-                    "train": variant.train.model_copy(update={"seed": seed}),
-                }
-            )
-            name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
-            planned.append(Trial(label, seed, fold, own, Path(names[label]) / name))
+    listed = [(label, variant.split, variant.train.seed) for label, variant in variants]
+    for number, seed, fold, folder in places(listed, recipe.study.seeds, run):
+        label, variant = variants[number]
+        own = {
+            "split": variant.split.model_copy(update={"fold": fold}),
+            "train": variant.train.model_copy(update={"seed": seed}),
+        }
+        planned.append(Trial(label, seed, fold, variant.model_copy(update=own), folder, run or Path(), limit))
     return planned
 
 

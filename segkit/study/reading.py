@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from segkit import files
 from segkit.errors import UserError
 from segkit.recipe import merge, toml
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Split, Study
-from segkit.recipe.variants import axes, check_size, folders, joined, label_of
-from segkit.study.plan import holder
-from segkit.study.rows import Keys, Rows, read_cases, read_curves
+from segkit.recipe.variants import axes, check_size, joined, label_of
+from segkit.study.plan import places
+from segkit.training.results import History, Keys, Rows, read_cases
+from segkit.training.status import Status
 
 FINISHED, MISSING = "finished", "missing"
 DAMAGED = "damaged"
@@ -126,13 +125,9 @@ def _trials(
                 point.merge({name: patch[name] for name in deciding if name in patch}, source)
             texts = [text for text, _, _ in values]
             found.append((joined(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
-    names = folders([label for label, _ in found], functools.partial(holder, run))
-    for label, own in found:
-        split = _section(Split, own, source)
-        for fold in [split.fold] if split.folds is None or split.fold else range(1, split.folds + 1):
-            for seed in study.seeds or (int(own.get("train", {}).get("seed", 1)),):
-                name = f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}"
-                yield label, seed, fold, Path(names[label]) / name
+    listed = [(label, _section(Split, own, source), int(own.get("train", {}).get("seed", 1))) for label, own in found]
+    for number, seed, fold, folder in places(listed, study.seeds, run):
+        yield listed[number][0], seed, fold, folder
 
 
 def _title(tree: Mapping[str, Any], run: Path) -> str:
@@ -154,7 +149,8 @@ def _unplanned(run: Path, problem: str) -> Planned:
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
         if match:
-            label = label_of(str(_info(path)[0].get("variant", path.parent.parent.name)))
+            status = Status.find(path.parent) or Status()
+            label = label_of(status.variant or path.parent.parent.name)
             fold = int(match[1]) if match[1] else None
             found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
     found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
@@ -166,43 +162,8 @@ def _number(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
-def _info(path: Path) -> tuple[dict[str, Any], str]:
-    """Return what a trial.json says, and what is wrong with it; "" where nothing is, or where there is none."""
-    if not os.path.lexists(path):
-        return {}, ""
-    try:
-        found = files.read_json(path)
-    except UserError as error:
-        return {}, _unread(path, error)
-    if not isinstance(found, dict):
-        return {}, f"{path.name} cannot be read: it is no table of names and values"
-    info = {name: value for name, value in found.items() if value is not None}
-    wrong = [name for name, sound in _SOUND.items() if name in info and not sound(info[name])]
-    if wrong:
-        return {}, f"{path.name} is damaged: {', '.join(wrong)} is not what a training writes"
-    return info, ""
-
-
-def _unread(path: Path, error: UserError) -> str:
-    reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ")
-    return f"{path.name} cannot be read: {reason.removesuffix('.')}"
-
-
 def _is_table(value: Any) -> bool:
     return isinstance(value, dict)
-
-
-_SOUND: dict[str, Callable[[Any], bool]] = {
-    "status": lambda value: isinstance(value, str),
-    "seconds": lambda value: isinstance(value, int | float),
-    "training_number": lambda value: type(value) is int and value > 0,
-    "variant": lambda value: isinstance(value, str),
-    "warnings": lambda value: isinstance(value, list),
-    "data": _is_table,
-    "versions": _is_table,
-    "split": lambda value: _is_table(value) and all(isinstance(names, list) for names in value.values()),
-    "first_batch": lambda value: isinstance(value, list) and all(_is_table(term) and "term" in term for term in value),
-}
 
 
 def read_trial(
@@ -216,15 +177,24 @@ def read_trial(
         known: see `read_cases`.
     """
     path = run / folder
-    info, problem = _info(path / "trial.json")
-    status = DAMAGED if problem else info.get("status", MISSING)
-    curves: dict[str, list[float]] = {}
-    rows = None
+    found, problem, history, rows = Status(), "", History(), None
+    try:
+        if os.path.lexists(path / "trial.json"):
+            found = Status.read(path)
+        status = found.status if found.model_fields_set else MISSING
+    except UserError as error:
+        status, problem = DAMAGED, _reason(path / "trial.json", error)
     try:
         if (path / "metrics.csv").exists():
-            curves = read_curves(path / "metrics.csv")
+            history = History.read(path / "metrics.csv")
         if status == FINISHED:
             rows = read_cases(path / "cases.csv", known)
     except ValueError as error:
         problem = problem or str(error)
-    return TrialRecord(variant, seed, fold, path, status, info, curves, rows, problem)
+    curves = {name: history.column(name) for name in history.names}
+    return TrialRecord(variant, seed, fold, path, status, found.known(), curves, rows, problem)
+
+
+def _reason(path: Path, error: UserError) -> str:
+    reason = str(error).removeprefix(f"{path}: ").removeprefix("cannot be read: ").removesuffix(".")
+    return f"{path.name} is {reason}" if reason.startswith("damaged") else f"{path.name} cannot be read: {reason}"

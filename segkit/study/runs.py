@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
-import json
+import functools
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from segkit import files, plugins
+from segkit.data.cache import DataCache
 from segkit.errors import UserError
 from segkit.locks import Lock
-from segkit.recipe.identity import stored_identities
 from segkit.recipe.model import Recipe, compose, validate
 from segkit.recipe.variants import slug
 from segkit.study import executor, hardware, inputs
-from segkit.study.folders import finished_elsewhere, look, on_data, refuse_others
-from segkit.study.plan import Trial, size_of, trials
-from segkit.training.events import Event, Job, Limit
-
-WHOLE = Limit()
+from segkit.study.folders import finished_elsewhere, look, on_data, refuse_others, stored_identities
+from segkit.study.plan import WHOLE, size_of, trials
+from segkit.training.events import Event
+from segkit.training.status import Status
+from segkit.training.trial import Limit, Trial
 
 
 @dataclass
 class Outcome:
-    """How a study ended."""
+    """How a study ended.
+
+    Attributes:
+        counts: how many trials ended in which way.
+        failures: the reason of each trial that failed.
+        unchanged: whether nothing was trained or evaluated, for the same recipe as before.
+        table: the verdicts, as lines for a terminal.
+    """
 
     title: str
     folder: Path | None
     counts: dict[str, int] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
+    unchanged: bool = False
     table: list[str] = field(default_factory=list)
 
     @property
@@ -88,7 +96,7 @@ def plan(
             recipe = validate(document)
             suffix = f"-overfit-{limit.overfit}" if limit.overfit else ""
             folder = out / f"{slug(name or path.stem)}{suffix}"
-            planned = trials(recipe, document, folder)
+            planned = trials(recipe, document, folder, limit)
         except UserError as error:
             mistakes += [line for line in str(error).splitlines() if line not in mistakes]
             continue
@@ -154,6 +162,7 @@ class StudyRun:
         if self.limit.batches:
             self._temporary = tempfile.TemporaryDirectory(prefix="segkit-dry-run-")
             self.folder = Path(self._temporary.name)
+            self.planned = [replace(trial, run=self.folder) for trial in self.planned]
         files.make_folder(self.folder)
         with Lock(self.folder):
             self._sweep()
@@ -175,14 +184,15 @@ class StudyRun:
             files.write_text(path, text)
 
     def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool) -> Iterator[Event]:
+        data = DataCache()
         known = {} if fresh else hardware.recorded(self.folder)
         self.recipe, self.planned, side_by_side = hardware.settle(self.recipe, self.planned, known, jobs, mix=mix)
-        looked = [look(self.folder, trial, mix=mix) for trial in self.planned]
+        looked = [look(trial, mix=mix) for trial in self.planned]
         refuse_others([] if fresh else looked)
         self.planned = [found.trial for found in looked]
-        left = [found.trial.recipe for found in looked if fresh or found.state != "finished"]
-        printed, mistakes = inputs.fingerprints(left)
-        looked = [on_data(self.folder, found, printed.get(inputs.data_of(found.trial.recipe))) for found in looked]
+        recipes = [found.trial.recipe for found in looked if fresh or found.state != "finished"]
+        printed, mistakes = inputs.fingerprints(recipes, data)
+        looked = [on_data(found, printed.get(inputs.data_of(found.trial.recipe))) for found in looked]
         refuse_others([] if fresh else looked)
         missing = [found for found in looked if found.state != "finished"]
         anew = [found.trial for found in missing if found.state in ("new", "lost", "other")]
@@ -193,67 +203,56 @@ class StudyRun:
         twins = [f.trial for f in missing if first[f.trial.identity] is not f.trial and f.trial not in copied]
         work = [found for found in missing if found.trial not in copied and found.trial not in twins]
         if work:
-            inputs.check([found.trial.recipe for found in work], mistakes, keep=side_by_side == 1)
+            inputs.check([found.trial.recipe for found in work], mistakes)
         self._write_recipe()  # what was refused leaves no trace
         for found in looked:
             if found.state == "finished":
-                yield Event(str(found.trial.folder), "skipped", "already finished")
+                yield Event(found.trial.name, "skipped", "already finished")
             elif found.why and found in work and found.state != "other":
-                yield Event(str(found.trial.folder), "log", f"[{found.trial.folder}] {found.why}")
+                yield Event(found.trial.name, "log", f"[{found.trial.name}] {found.why}")
         cleared = ("failed", "lost", "other") if fresh else ("lost",)
-        jobs_left = [self._job(found.trial, fresh=found.state in cleared) for found in work]
+        left = [replace(found.trial, fresh=found.state in cleared) for found in work]
         for trial in copied:
-            yield from self._reuse(trial, index[trial.identity], jobs_left)
-        yield from executor.execute(jobs_left, side_by_side=side_by_side, fail_fast=fail_fast)
-        again: list[Job] = []
+            yield from self._reuse(trial, index[trial.identity], left)
+        if side_by_side > 1:
+            data.clear()  # each process reads its own
+        execute = functools.partial(
+            executor.execute, side_by_side=side_by_side, fail_fast=fail_fast, data=data, folders=plugins.folders()
+        )
+        yield from execute(left)
+        again: list[Trial] = []
         for trial in twins:
             yield from self._twin(trial, first[trial.identity], again)
         if any(end.kind == "interrupted" for end in self._ends.values()):
             again = []
-        yield from executor.execute(again, side_by_side=side_by_side, fail_fast=fail_fast)
+        yield from execute(again)
 
-    def _twin(self, trial: Trial, twin: Trial, again: list[Job]) -> Iterator[Event]:
+    def _twin(self, trial: Trial, twin: Trial, again: list[Trial]) -> Iterator[Event]:
         """Give a trial the result of an identical one of this study."""
-        end = self._ends.get(str(twin.folder))
+        end = self._ends.get(twin.name)
         if end and end.kind in ("finished", "reused"):
-            yield from self._reuse(trial, self.folder / twin.folder, again)
+            yield from self._reuse(trial, twin.path, again)
         else:
-            yield Event(str(trial.folder), end.kind if end else "interrupted", f"as its twin {twin.folder}")
+            yield Event(trial.name, end.kind if end else "interrupted", f"as its twin {twin.folder}")
 
-    def _job(self, trial: Trial, *, fresh: bool) -> Job:
-        return Job(
-            recipe=trial.recipe.dump(),
-            run=self.folder,
-            folder=trial.folder,
-            variant=trial.variant,
-            seed=trial.seed,
-            fold=trial.fold,
-            identity=trial.identity,
-            evaluation=trial.evaluation,
-            plugins=tuple(plugins.folders()),
-            limit=self.limit,
-            fresh=fresh,
-        )
-
-    def _reuse(self, trial: Trial, source: Path, again: list[Job]) -> Iterator[Event]:
+    def _reuse(self, trial: Trial, source: Path, again: list[Trial]) -> Iterator[Event]:
         """Copy a finished trial of the same identity, whole or not at all; evaluate it again if its metrics differ."""
-        target = self.folder / trial.folder
+        target = trial.path
         files.make_folder(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as name:
             copy = Path(name) / "trial"
             shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.lock", ".lock", ".*"))
-            status = files.read_json(copy / "trial.json")
-            status |= {"variant": trial.variant, "reused_from": str(source)}
-            files.write_text(copy / "trial.json", json.dumps(status, indent=1))
+            status = Status.read(copy).model_copy(update={"variant": trial.variant, "reused_from": str(source)})
+            status.write(copy / "trial.json")
             if target.exists():
                 shutil.rmtree(target)
             copy.replace(target)
         text = f"the same trial was trained as {source}"
         if stored_identities(target, status)[1] == trial.evaluation:
-            yield Event(str(trial.folder), "reused", text)
+            yield Event(trial.name, "reused", text)
         else:
-            yield Event(str(trial.folder), "log", f"[{trial.folder}] {text}; evaluated again with its own metrics")
-            again.append(self._job(trial, fresh=False))
+            yield Event(trial.name, "log", f"[{trial.name}] {text}; evaluated again with its own metrics")
+            again.append(trial)
 
     def after_interrupt(self) -> str:
         """Return what is left of the study where it was interrupted outside of its trials."""
@@ -263,24 +262,19 @@ class StudyRun:
         return "what was trained is saved; the same command goes on from there"
 
     def finish(self) -> Outcome:
-        """Write the report of what is on disk and say how the study ended."""
-        from segkit.report.report import read_table, write_report
-
+        """Return how the study ended."""
         outcome = Outcome(self.title, None if self.limit.batches or not self.folder.is_dir() else self.folder)
         for trial in self.planned:
-            end = self._ends.get(str(trial.folder))
+            end = self._ends.get(trial.name)
             kind = end.kind if end else "interrupted"
             outcome.counts[kind] = outcome.counts.get(kind, 0) + 1
             if end and kind == "failed":
-                outcome.failures[str(trial.folder)] = end.text
+                outcome.failures[trial.name] = end.text
         outcome.interrupted = bool(outcome.counts.get("interrupted")) and not outcome.failures
-        if not self.folder.is_dir():  # removed or moved: its trials have said so
-            return outcome
-        try:
-            nothing_new = self._same and set(outcome.counts) == {"skipped"}
-            found = read_table(self.folder) if nothing_new else None
-            outcome.table = write_report(self.folder) if found is None else found
-        finally:
-            if self._temporary:
-                self._temporary.cleanup()
+        outcome.unchanged = self._same and set(outcome.counts) == {"skipped"}
         return outcome
+
+    def close(self) -> None:
+        """Remove what a dry run has made."""
+        if self._temporary:
+            self._temporary.cleanup()

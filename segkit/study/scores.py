@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.study.reading import TrialRecord
-from segkit.study.rows import Codes, Flags
 from segkit.study.statistics import Table
+from segkit.training.results import Codes, Flags
 
 Training = tuple[str, int]
 

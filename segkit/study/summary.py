@@ -15,9 +15,9 @@ from segkit.errors import printable
 from segkit.report import remarks
 from segkit.report.remarks import compared
 from segkit.study.reading import FINISHED, TrialRecord, planned, read_trial
-from segkit.study.rows import Flags, Keys
 from segkit.study.scores import Scores, gather
 from segkit.study.verdicts import Measure, Result, judge
+from segkit.training.results import Flags, Keys
 
 ALL = "all"
 HEADLINE = "dice"

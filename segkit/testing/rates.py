@@ -17,7 +17,7 @@ from segkit.registry.component import Component
 from segkit.testing.examples import network
 from segkit.testing.report import Report
 from segkit.testing.surroundings import leaves_alone
-from segkit.training.state import flatten, unflatten
+from segkit.training.flatten import flatten, unflatten
 
 STEPS = 40
 MEANT = ("not trained", "frozen", "leaves out")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from segkit import files
 from segkit.errors import UserError, ended
 from segkit.registry.messages import plain
-from segkit.training.state import flatten, torch_device_free, unflatten
+from segkit.training.flatten import flatten, torch_device_free, unflatten
 
 FORMAT = 2
 KEY = "segkit"

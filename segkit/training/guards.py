@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from segkit.errors import UserError
+from segkit.evaluation.rows import Row
+from segkit.registry.component import Component
 from segkit.registry.faults import fault, suspects
-
-if TYPE_CHECKING:
-    from segkit.errors import UserError
-    from segkit.evaluation.evaluator import Row
-    from segkit.training.loop import State
+from segkit.training.objective import Objective
+from segkit.training.steps import StepWatch
 
 DOMINANT = 0.99
 NOTHING = 0.01
@@ -34,25 +34,32 @@ class NonFiniteError(Exception):
         self.terms, self.image, self.target = terms, image, target
 
 
-class Watch:
+class LossWatch:
     """Looks for a non-finite loss without making the host wait: on CUDA a step is read when its copy has arrived.
 
     Args:
-        state: whose objective is looked at, and whose components are to be named.
+        objective: whose values are looked at.
+        optimizer: whose learning rate is named where it is the likely cause.
+        parts: the recipe's components by slot, to be named where one fails.
+        steps: the watch over the steps.
     """
 
-    def __init__(self, state: State) -> None:
-        self.state, self.objective = state, state.objective
+    def __init__(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, parts: Mapping[str, Component], steps: StepWatch
+    ) -> None:
+        self.objective, self.optimizer, self.parts, self.steps = objective, optimizer, parts, steps
         self._pending: deque[tuple[Tensor, Any, Batch, int, int]] = deque()
         self._last: Batch | None = None  # on which the loss was finite
 
-    def __call__(self, values: Sequence[Tensor], loss: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, values: Sequence[Tensor], loss: Tensor, batch: Batch, epoch: int, step: int) -> Tensor:
         """Return the summands and their total as one vector (on the device), and look at it.
 
         Args:
             values: the summands.
             loss: their weighted sum.
             batch: image, target and scores.
+            epoch: the epoch under way, from 1.
+            step: optimizer steps done in all.
 
         Raises:
             NonFiniteError: this step's loss, or on CUDA an earlier one's, is not finite.
@@ -62,17 +69,17 @@ class Watch:
         else:
             row = torch.stack([value.detach().reshape(()) for value in (*values, loss)])
         image, target, scores = batch
-        batch, state = (image, target, scores.detach()), self.state
+        batch = image, target, scores.detach()
         if row.is_cuda:
             copy = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
             copy.copy_(row, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-            self._pending.append((copy, arrived, batch, state.epoch, state.step))
+            self._pending.append((copy, arrived, batch, epoch, step))
             while self._pending and self._pending[0][1].query():
                 self._look(*self._pending.popleft())
         else:
-            self._look(row, None, batch, state.epoch, state.step)
+            self._look(row, None, batch, epoch, step)
         return row
 
     def settle(self) -> None:
@@ -86,7 +93,7 @@ class Watch:
         if self._last is None:
             return None
         _, target, scores = self._last
-        return self.objective.infinite_gradient(scores, target) or self.state.moves.ruined(step)
+        return self.objective.infinite_gradient(scores, target) or self.steps.ruined(step)
 
     def _look(self, row: Tensor, arrived: Any, batch: Batch, epoch: int, step: int) -> None:
         found = row.tolist()
@@ -107,25 +114,29 @@ class Watch:
         wrong = self.objective.not_finite(terms, scores, target)
         if wrong is not None:
             return str(wrong)
-        model = self.state.parts.get("model")
+        model = self.parts.get("model")
         theirs = list(suspects(model)) if model is not None and step == 0 else []
         if theirs and not bool(torch.isfinite(scores).all()):
             return str(fault(theirs[0], "the model's scores are not finite before any step.", within=model))
         wrong = self.ruined(step)
         if wrong is not None:
             return str(wrong)
-        rate = float(self.state.optimizer.param_groups[0]["lr"])
+        rate = float(self.optimizer.param_groups[0]["lr"])
         return (
             f"Likely a learning rate that is too high ({rate:g} now) or a loss that overflows: lower optimizer lr, set "
             'train.clip_norm, or train.precision = "float32".'
         )
 
 
-def look_back(state: State, scores: Tensor, target: Tensor, *, finite: bool) -> None:
+def look_back(
+    objective: Objective, module: nn.Module, model: Component | None, scores: Tensor, target: Tensor, *, finite: bool
+) -> None:
     """Look on a first batch at the way that gradients take back, where it leads through plugins.
 
     Args:
-        state: before any step.
+        objective: of the training.
+        module: the network.
+        model: the component that made it.
         scores: of the batch.
         target: of the batch.
         finite: whether the gradients of all summands are.
@@ -134,9 +145,8 @@ def look_back(state: State, scores: Tensor, target: Tensor, *, finite: bool) -> 
         ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores are,
             or the model has weights that it does not tell of.
     """
-    model = state.parts.get("model")
     own = next(suspects(model), None) if model is not None else None
-    hidden = _unregistered(scores, state.model) if own is not None else None
+    hidden = _unregistered(scores, module) if own is not None else None
     if own is not None and hidden is not None:
         text = (
             f"it computes with a weight of shape {tuple(hidden.shape)} that is not among its parameters, so that it is "
@@ -145,15 +155,15 @@ def look_back(state: State, scores: Tensor, target: Tensor, *, finite: bool) -> 
         raise fault(own, text, within=model)
     if finite:
         return
-    values = state.objective.terms(scores, target)
+    values = objective.terms(scores, target)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (scores, *values)):
-        return  # what is worse, and said by `Watch`
-    wrong = state.objective.infinite_gradient(scores, target, penalties=True)
+        return  # what is worse, and said by `LossWatch`
+    wrong = objective.infinite_gradient(scores, target, penalties=True)
     if wrong is not None:
         raise wrong
     if own is not None:
         gradients = torch.autograd.grad(
-            scores.sum(), [weight for _, weight in state.objective.parameters], retain_graph=True, allow_unused=True
+            scores.sum(), [weight for _, weight in objective.parameters], retain_graph=True, allow_unused=True
         )
         if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None):
             raise fault(own, "the gradient of its weights is not finite, though its scores are.", within=model)
@@ -178,21 +188,23 @@ def _shown(terms: dict[str, float]) -> str:
     return ", ".join(f"{name} = {value:.4g}" for name, value in terms.items())
 
 
-def exploded(state: State, epoch: int, value: float) -> str:
+def exploded(watch: LossWatch, module: nn.Module, epoch: int, step: int, value: float) -> str:
     """Return why the validation loss of an epoch is not finite although every training loss was.
 
     Args:
-        state: after the epoch.
+        watch: over the losses of the training.
+        module: the network, after the epoch.
         epoch: its number.
+        step: optimizer steps done in all.
         value: the loss.
     """
-    model = state.parts.get("model")
+    model = watch.parts.get("model")
     theirs = list(suspects(model)) if model is not None else []
-    weights = (*state.model.parameters(), *state.model.buffers())
+    weights = (*module.parameters(), *module.buffers())
     if theirs and all(bool(torch.isfinite(weight).all()) for weight in weights):
         text = f"its scores in evaluation make the validation loss {value} after epoch {epoch}, with finite weights."
         return str(fault(theirs[0], text, within=model))
-    wrong = state.watch.ruined(state.step)
+    wrong = watch.ruined(step)
     if wrong is not None:
         return f"the validation loss is {value} after epoch {epoch}. {wrong}"
     return (

@@ -1,23 +1,22 @@
-"""The training loop: a generator that trains and yields a report an epoch."""
+"""The training loop: a generator that yields after every step of the optimizer."""
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from segkit.components.schedulers import Schedule
 from segkit.device import Device
 from segkit.registry.component import Component
 from segkit.registry.faults import blame
-from segkit.training.guards import Watch, look_back
-from segkit.training.moves import Moves
-from segkit.training.objective import Objective, gradient_shares
+from segkit.training.guards import look_back
+from segkit.training.objective import gradient_shares
+from segkit.training.state import State
 
 
 class Batches(Protocol):
@@ -29,46 +28,45 @@ class Batches(Protocol):
         """Yield the batches of an epoch (from 1), beginning with batch `start`."""
 
 
-@dataclass
-class State:
-    """Everything that training changes: saved and restored, it goes on to the bit.
-
-    Attributes:
-        epoch: the epoch under way, from 1.
-        batch: batches done of that epoch.
-        step: optimizer steps done in all.
-        rate: the learning rate at the epoch's begin.
-        sums: per summand, the sum of its batch means in this epoch; on the device.
-        parts: the recipe's components by slot, to be named where one fails.
-    """
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    scaler: torch.amp.GradScaler
-    objective: Objective
-    epoch: int = 1
-    batch: int = 0
-    step: int = 0
-    rate: float = 0.0
-    sums: Tensor | None = None
-    first_batch: list[dict[str, Any]] = field(default_factory=list)
-    parts: Mapping[str, Component] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.watch, self.moves = Watch(self), Moves(self)
-
-
 @dataclass(frozen=True)
 class Report:
-    """What the loop hands its caller: a finished epoch, or a pause within one."""
+    """What the loop hands its caller after a step; it is valid until the caller asks for the next.
 
+    Attributes:
+        state: as it is now.
+        epoch: the epoch of the step, from 1.
+        step: steps done in all.
+        rate: the learning rate at the epoch's begin.
+        complete: whether the step was the epoch's last.
+        seen: images since the epoch began, or went on.
+        seconds: since then.
+    """
+
+    state: State
     epoch: int
     step: int
+    rate: float
     complete: bool
-    learning_rate: float
-    losses: dict[str, float]
-    images_per_second: float
+    seen: int
+    seconds: float
+
+    @functools.cached_property
+    def losses(self) -> dict[str, float]:
+        """Each summand's mean over the epoch so far, and `train_loss`, their weighted sum; asking waits for the device.
+
+        Raises:
+            NonFiniteError: a loss up to this step is not finite.
+        """
+        state = self.state
+        state.watch.settle()
+        sums = state.sums.tolist() if state.sums is not None else []
+        means = {name: value / max(state.batch, 1) for name, value in zip(state.objective.names, sums, strict=False)}
+        return means | {"train_loss": sums[-1] / max(state.batch, 1) if sums else math.nan}
+
+    @property
+    def images_per_second(self) -> float:
+        """The speed since the epoch began, or went on."""
+        return self.seen / max(self.seconds, 1e-9)
 
 
 def train(
@@ -79,17 +77,15 @@ def train(
     epochs: int,
     accumulate: int = 1,
     clip_norm: float | None = None,
-    pause: Callable[[int], bool] = lambda step: False,
     forward: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Report]:
-    """Train from `state` to the end of epoch `epochs`; yield a report an epoch, and one wherever `pause` says.
+    """Train from `state` to the end of epoch `epochs`; yield a report after every step of the optimizer.
 
-    Between two reports of an epoch nothing is reset: a caller may save the state at any of them. Epoch-wise schedules
-    are the caller's to step, since they may follow its validation loss.
+    A caller may save the state at any of them, once it has asked for the losses. Epoch-wise schedules are the caller's
+    to step, since they may follow its validation loss.
     """
     forward = forward or state.model
-    objective, optimizer, scaler = state.objective, state.optimizer, state.scaler
-    watch = state.watch
+    objective, optimizer, scaler, watch = state.objective, state.optimizer, state.scaler, state.watch
     total, autocast = batches.steps_per_epoch, device.autocast()
     while state.epoch <= epochs:
         state.model.train()
@@ -103,7 +99,7 @@ def train(
             loss = objective.total(values)
             if not state.first_batch:
                 state.first_batch = _shares(state, values, scores, target)
-            row = watch(values, loss, (image, target, scores))
+            row = watch(values, loss, (image, target, scores), state.epoch, state.step)
             group = min(accumulate, total - state.batch // accumulate * accumulate)
             _backward(state, loss if group == 1 else loss / group)
             state.sums = row.clone() if state.sums is None else state.sums.add_(row)
@@ -114,15 +110,17 @@ def train(
                     scaler.unscale_(optimizer)
                     nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
                 _step(state)
-                state.step += 1
-                if pause(state.step) and state.batch < total:
-                    watch.settle()
-                    yield _report(state, seen, started, complete=False)
-        watch.settle()
-        state.moves.settle()
-        report = _report(state, seen, started, complete=True)
+                if state.batch < total:
+                    yield _report(state, False, seen, started)
+        report = _report(state, True, seen, started)
+        _ = report.losses
+        state.steps.settle()
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, None
         yield report
+
+
+def _report(state: State, complete: bool, seen: int, started: float) -> Report:
+    return Report(state, state.epoch, state.step, state.rate, complete, seen, time.perf_counter() - started)
 
 
 def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tensor) -> list[dict[str, Any]]:
@@ -130,7 +128,8 @@ def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tens
         shares = gradient_shares(values, state.objective)
     except BaseException as error:
         blame(_involved(state), error)
-    look_back(state, scores, target, finite=all(math.isfinite(row["gradient_share"]) for row in shares))
+    finite = all(math.isfinite(row["gradient_share"]) for row in shares)
+    look_back(state.objective, state.model, state.parts.get("model"), scores, target, finite=finite)
     return shares
 
 
@@ -151,9 +150,9 @@ def _step(state: State) -> None:
     """Move the weights, and the learning rate of a schedule by step."""
     slot, optimizer = "optimizer", state.optimizer
     try:
-        state.moves.before()
+        state.steps.before(state.step)
         state.scaler.step(optimizer)
-        state.moves.after()
+        state.steps.after()
         state.scaler.update()
         if state.objective.steps:
             state.objective.step(optimizer.param_groups[0]["lr"])
@@ -162,12 +161,4 @@ def _step(state: State) -> None:
         state.schedule.step_batch()
     except BaseException as error:
         blame([state.parts[slot]] if slot in state.parts else [], error)
-
-
-def _report(state: State, seen: int, started: float, *, complete: bool) -> Report:
-    """Return the means so far; the one place where the loop waits for the device."""
-    sums = state.sums.tolist() if state.sums is not None else []
-    means = {name: value / max(state.batch, 1) for name, value in zip(state.objective.names, sums, strict=False)}
-    means["train_loss"] = sums[-1] / max(state.batch, 1) if sums else float("nan")
-    speed = seen / max(time.perf_counter() - started, 1e-9)
-    return Report(state.epoch, state.step, complete, state.rate, means, speed)
+    state.step += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import time
@@ -11,39 +10,22 @@ from typing import Any
 
 import numpy as np
 
-import segkit
 from segkit import files, plugins
 from segkit.device import hardware
-from segkit.evaluation.evaluator import Row
 from segkit.evaluation.overlay import draw_overlay, picture_name
+from segkit.evaluation.rows import Row
 from segkit.locks import Folder
 from segkit.recipe.identity import TRAINING_NUMBER, plugin_hashes
-from segkit.recipe.model import Recipe
 from segkit.training import checkpoint
-from segkit.training.assembly import Assembly
-from segkit.training.events import Event, Job
+from segkit.training.events import Event
 from segkit.training.guards import NonFiniteError
-from segkit.training.history import History
+from segkit.training.results import History
+from segkit.training.setup import Setup
+from segkit.training.status import Status
+from segkit.training.trial import Trial
 
 MAX_OVERLAYS = 64
-VERSIONS = ("torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
-
-
-def outline(job: Job, status: str, error: str | None = None) -> dict[str, Any]:
-    """Return what trial.json says of a trial of which nothing has been built yet."""
-    return {
-        "status": status,
-        "training_number": TRAINING_NUMBER,
-        "identity": job.identity,
-        "evaluation": job.evaluation,
-        "variant": job.variant,
-        "seed": job.seed,
-        "fold": job.fold,
-        "limited": job.limit.batches is not None or job.limit.overfit is not None,
-        "epochs": job.recipe["train"]["epochs"],
-        "epochs_done": 0,
-        "error": error,
-    }
+VERSIONS = ("segkit", "torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
 
 
 class Record:
@@ -55,32 +37,31 @@ class Record:
         warnings: what the guards said.
     """
 
-    def __init__(self, job: Job, recipe: Recipe, parts: Assembly) -> None:
-        self.job, self.recipe, self.parts = job, recipe, parts
-        self.folder = Folder(job.run / job.folder)
+    def __init__(self, trial: Trial, parts: Setup) -> None:
+        self.trial, self.recipe, self.parts = trial, trial.recipe, parts
+        self.folder = Folder(trial.path)
         self.history = History()
         self.best: tuple[float, int] | None = None
         self.warnings: list[str] = []
         self.seconds = 0.0
         self._started = time.monotonic()
 
-    def warn(self, name: str, text: str) -> Event:
+    def warn(self, text: str) -> Event:
         """Remember a warning and return it as an event."""
         if text not in self.warnings:
             self.warnings.append(text)
-        return Event(name, "warning", text)
+        return Event(self.trial.name, "warning", text)
 
     def write_metrics(self) -> None:
-        """Write metrics.csv whole: one row an epoch, full precision; empty where an epoch has no such value."""
+        """Write metrics.csv."""
         if self.history:
-            rows = (["" if value != value else repr(value) for value in row.values()] for row in self.history)
-            files.write_csv(self.folder / "metrics.csv", self.history.names, rows)
+            self.history.write(self.folder / "metrics.csv")
 
     def write_status(self, status: str, *, error: str | None = None) -> None:
         """Write trial.json."""
-        job, parts, dataset = self.job, self.parts, self.parts.dataset
-        cases = dataset.cases
-        content = outline(job, status, error) | {
+        parts, dataset = self.parts, self.parts.dataset
+        outline = self.trial.outline(status, error).model_dump()
+        known = outline | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
             "seconds": round(self.seconds_so_far(), 3),
@@ -94,15 +75,15 @@ class Record:
             "versions": versions(),
             "data": {
                 "name": dataset.name,
-                "cases": len(cases),
-                "patients": len({case.patient for case in cases if case.patient}),
+                "cases": len(dataset.cases),
+                "patients": len({case.patient for case in dataset.cases if case.patient}),
                 "fingerprint": parts.fingerprint,
             },
             "split": self._split(),
             "channels": list(dataset.channels),
             "first_batch": parts.state.first_batch,
         }
-        files.write_text(self.folder / "trial.json", json.dumps(content, indent=1))
+        Status(**known).write(self.folder / "trial.json")
 
     def _split(self) -> dict[str, list[str]]:
         cases, split = self.parts.dataset.cases, self.parts.split
@@ -118,8 +99,8 @@ class Record:
         return {
             "kind": kind,
             "training_number": TRAINING_NUMBER,
-            "identity": self.job.identity,
-            "variant": self.job.variant,
+            "identity": self.trial.identity,
+            "variant": self.trial.variant,
             "recipe": self.recipe.dump(),
             "channels": list(parts.dataset.channels),
             "exclusive": self.recipe.channels == "exclusive",
@@ -204,4 +185,4 @@ def write_overlay(folder: Any, case: Any, image: Any, masks: Any) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result may depend on."""
-    return {"segkit": segkit.__version__, "python": platform.python_version()} | {n: version(n) for n in VERSIONS}
+    return {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from typing import Any
 
 import torch
 
-from segkit import files
 from segkit.errors import UserError
 from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
 from segkit.registry.faults import blame
 from segkit.training import checkpoint
-from segkit.training.history import History
-from segkit.training.loop import State
+from segkit.training.flatten import load_optimizer
 from segkit.training.record import Record
-from segkit.training.state import load_optimizer
+from segkit.training.results import History
+from segkit.training.state import State
+from segkit.training.status import Status
 
 
 def save_best(record: Record) -> None:
@@ -105,21 +103,17 @@ def restore(record: Record) -> str:
 
 def _restore_finished(record: Record) -> str:
     """Take over a finished trial without last.safetensors, which can be evaluated again; return what to tell."""
-    try:
-        status = files.read_json(record.folder / "trial.json")
-        rows = list(csv.DictReader(io.StringIO(files.read_text(record.folder / "metrics.csv"), newline="")))
-        history = History()
-        for row in rows:
-            history.append({name: float(cell) if cell else math.nan for name, cell in row.items()})
-        best = int(status["best_epoch"])
-        if not len(history) == status["epochs_done"] == record.recipe.train.epochs or status["limited"]:
-            return ""
-        if not (record.folder / "best.safetensors").is_file():
-            return ""
-        record.history, record.best = history, (math.nan, best)
-        record.warnings, record.seconds = status["warnings"], status["seconds"]
-        record.parts.state.first_batch = status["first_batch"]
-    except (UserError, ValueError, KeyError, TypeError):
+    status = Status.find(record.folder.path)
+    if status is None or status.limited or not (record.folder / "best.safetensors").is_file():
         return ""
+    try:
+        history = History.read(record.folder / "metrics.csv")
+    except ValueError:
+        return ""
+    if status.best_epoch is None or not len(history) == status.epochs_done == record.recipe.train.epochs:
+        return ""
+    record.history, record.best = history, (math.nan, status.best_epoch)
+    record.warnings, record.seconds = status.warnings, status.seconds
+    record.parts.state.first_batch = status.first_batch
     record.parts.state.epoch = record.recipe.train.epochs + 1
     return "trained already: evaluated again"

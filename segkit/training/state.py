@@ -1,102 +1,48 @@
-"""Nested training state as flat tensors and one JSON skeleton, and back to the bit."""
+"""Everything that a training changes: saved and restored, it goes on to the bit."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-MAX_DEPTH = 32
-
-
-def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:
-    """Return the tensors by path, and a JSON tree in which `{"t": path}` stands for each.
-
-    Raises:
-        TypeError: a value is none of: None, bool, int, float, str, tensor, list, tuple, dict with str or int keys.
-    """
-    tensors: dict[str, Tensor] = {}
-
-    def walk(value: Any, path: str) -> Any:
-        if value is None or isinstance(value, (bool, str)):
-            return value
-        if isinstance(value, int):
-            return value if abs(value) < 2**53 else {"i": str(value)}
-        if isinstance(value, float):
-            return {"f": value.hex()} if math.isfinite(value) else {"f": repr(value)}
-        if isinstance(value, Tensor):
-            tensors[path] = value
-            return {"t": path}
-        if isinstance(value, (list, tuple)):
-            kind = "l" if isinstance(value, list) else "u"
-            return {kind: [walk(item, f"{path}.{number}") for number, item in enumerate(value)]}
-        if isinstance(value, dict):
-            if any(type(key) not in (str, int) for key in value):
-                raise TypeError(f"{path}: keys should be text or whole numbers")
-            pairs = [[key, walk(item, f"{path}.{key}")] for key, item in value.items()]
-            return {"d": pairs}
-        raise TypeError(f"{path}: a {type(value).__name__} cannot be saved without pickle")
-
-    return tensors, walk(state, "state")
+from segkit.components.schedulers import Schedule
+from segkit.registry.component import Component
+from segkit.training.guards import LossWatch
+from segkit.training.objective import Objective
+from segkit.training.steps import StepWatch
 
 
-def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the state that `flatten` took apart.
+@dataclass
+class State:
+    """The model and what moves it, and how far the training has come.
 
-    Raises:
-        ValueError: the skeleton is damaged.
+    Attributes:
+        parts: the recipe's components by slot, to be named where one fails.
+        epoch: the epoch under way, from 1.
+        batch: batches done of that epoch.
+        step: optimizer steps done in all.
+        rate: the learning rate at the epoch's begin.
+        sums: per summand, the sum of its batch means in this epoch; on the device.
+        first_batch: value, weight and gradient share of each summand on the first batch.
     """
 
-    def text(value: Any) -> str:
-        if not isinstance(value, str):
-            raise ValueError("a number is damaged")
-        return value
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    objective: Objective
+    parts: Mapping[str, Component] = field(default_factory=dict)
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    rate: float = 0.0
+    sums: Tensor | None = None
+    first_batch: list[dict[str, Any]] = field(default_factory=list)
 
-    readers: dict[str, Callable[[Any, int], Any]] = {
-        "i": lambda value, depth: int(text(value)),
-        "f": lambda value, depth: float.fromhex(text(value)),
-        "t": lambda value, depth: tensors[text(value)],
-        "l": lambda value, depth: [read(item, depth) for item in value],
-        "u": lambda value, depth: tuple(read(item, depth) for item in value),
-        "d": lambda value, depth: {key: read(item, depth) for key, item in value},
-    }
-
-    def read(node: Any, depth: int = 0) -> Any:
-        if depth > MAX_DEPTH:
-            raise ValueError("nested too deeply")
-        if not isinstance(node, dict):
-            if isinstance(node, list):
-                raise ValueError("a list stands where none should")
-            return node
-        if len(node) != 1:
-            raise ValueError("a node is damaged")
-        ((kind, value),) = node.items()
-        if kind not in readers:
-            raise ValueError("a node is of no known kind")
-        return readers[kind](value, depth + 1)
-
-    try:
-        return read(skeleton)
-    except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"the training state is damaged: {error}") from None
-
-
-def torch_device_free(tensor: Tensor) -> Tensor:
-    """Return a tensor on the CPU, in one plain block of memory of its own."""
-    return tensor.detach().to("cpu").contiguous().clone(memory_format=torch.contiguous_format)
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load an optimizer's state into the memory layout of its parameters.
-
-    Saved tensors are plain blocks; a fused kernel walks parameter and moment in step, memory cell by memory cell, and
-    would mix up those of a channels-last weight.
-    """
-    optimizer.load_state_dict(state)
-    for parameter, held in optimizer.state.items():
-        for name, value in held.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
-                held[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    def __post_init__(self) -> None:
+        self.steps = StepWatch(self.objective, self.optimizer, self.parts)
+        self.watch = LossWatch(self.objective, self.optimizer, self.parts, self.steps)

@@ -11,14 +11,13 @@ from typing import Any
 
 import segkit
 from segkit import UserError
-from segkit.device import settled
 from segkit.recipe import toml
-from segkit.recipe.identity import evaluation_identity, training_identity
 from segkit.recipe.model import Recipe
 from segkit.registry.plausible import filled
 from segkit.registry.registry import Registry
-from segkit.training.events import Job, Limit
-from segkit.training.trial import run_trial
+from segkit.study.hardware import settled
+from segkit.training.run import run_trial
+from segkit.training.trial import Limit, Trial
 from tests.small import BASE
 
 MODELS = (
@@ -113,11 +112,8 @@ def run_one_batch(tree: dict[str, Any]) -> None:
         path.write_text(toml.dumps(tree), encoding="utf-8")
         recipe = Recipe.load(path)
         recipe = recipe.model_copy(update={"train": settled(recipe.train, 1)})
-        job = Job(
-            recipe=recipe.dump(), run=Path(name), folder=Path("a/seed-1"), variant="a", seed=1, fold=None,
-            identity=training_identity(recipe), evaluation=evaluation_identity(recipe), limit=Limit(batches=1),
-        )  # fmt: skip
-        last = list(run_trial(job, stop=lambda: False))[-1]
+        trial = Trial("a", 1, None, recipe, Path("a/seed-1"), Path(name), Limit(batches=1))
+        last = list(run_trial(trial, stop=lambda: False))[-1]
         assert last.kind == "finished" or "is not finite" in last.text, last.text
 
 

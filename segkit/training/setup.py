@@ -1,23 +1,21 @@
-"""A recipe becomes the parts of one training: data, batches, model, optimizer, schedule, evaluator."""
+"""A trial becomes the parts of its training: data, batches, model, optimizer, schedule, evaluator."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-import segkit
 from segkit import plugins
 from segkit.components.datasets.case import Dataset
+from segkit.components.metrics import metrics
 from segkit.components.network import guarded
 from segkit.components.optimizers import held
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches, Samples, to_device_float
-from segkit.data.fingerprint import fingerprint
+from segkit.data.cache import DataCache
 from segkit.data.pipeline import Pipeline
 from segkit.data.splits import Split, split_cases
 from segkit.device import Device, be_deterministic, choose
@@ -27,20 +25,16 @@ from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 from segkit.registry.faults import fault
 from segkit.training.doubts import batch_warning, loss_warning
-from segkit.training.events import Limit
-from segkit.training.loop import State
 from segkit.training.objective import Objective
+from segkit.training.state import State
 from segkit.training.tracing import Generators
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from segkit.training.trial import Limit
 
 CHOOSES = "dice"
-_data: dict[str, tuple[Dataset, str]] = {}
 
 
 @dataclass
-class Assembly:
+class Setup:
     """The parts of one training, ready to run."""
 
     state: State
@@ -81,16 +75,6 @@ class Feed:
                 return
 
 
-def load_data(component: Component) -> tuple[Dataset, str]:
-    """Return a recipe's dataset and its fingerprint; the last one stays in memory for the next trial."""
-    key = json.dumps(component.dump(), sort_keys=True)
-    if key not in _data:
-        found = component()
-        _data.clear()
-        _data[key] = found, fingerprint(found)
-    return _data[key]
-
-
 def check_exclusive(dataset: Dataset) -> None:
     """Raise if channels overlap where the recipe says that classes exclude each other."""
     for case in dataset.cases:
@@ -106,36 +90,40 @@ def build_model(recipe: Recipe, channels: int) -> nn.Module:
     return model
 
 
-def check_data(recipe: Recipe) -> str:
+def check_data(recipe: Recipe, data: DataCache) -> str:
     """Read the data and split them: what only they can tell of a recipe; return their fingerprint.
+
+    Args:
+        recipe: of a trial.
+        data: reads the data, and keeps them.
 
     Raises:
         UserError: data or split cannot be had as the recipe says.
     """
-    return _divided(recipe)[1]
+    return _divided(recipe, data)[1]
 
 
-def _divided(recipe: Recipe) -> tuple[Dataset, str, Split]:
+def _divided(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
     """Return the data that a recipe may be trained on, their fingerprint and their split."""
-    dataset, printed = load_data(recipe.data)
+    dataset, printed = data.read(recipe.data)
     if recipe.channels == "exclusive":
         check_exclusive(dataset)
     return dataset, printed, split_cases(dataset, **recipe.split.model_dump())
 
 
-def release_data() -> None:
-    """Forget the data that `load_data` keeps."""
-    _data.clear()
-
-
-def assemble(recipe: Recipe, limit: Limit) -> Assembly:
+def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     """Build everything a training needs, in the order in which randomness is drawn.
+
+    Args:
+        recipe: of a trial, its hardware settled.
+        limit: where the training is cut short.
+        data: reads the data, and keeps them.
 
     Raises:
         UserError: data, split, device or a component cannot be had as the recipe says.
     """
     settings = recipe.train
-    dataset, printed, whole = _divided(recipe)
+    dataset, printed, whole = _divided(recipe, data)
     exclusive = recipe.channels == "exclusive"
     split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
@@ -184,7 +172,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     parts = {"model": recipe.model, "optimizer": recipe.optimizer}
     if recipe.scheduler is not None:
         parts["scheduler"] = recipe.scheduler
-    return Assembly(
+    return Setup(
         state=State(model, optimizer, schedule, device.scaler(), objective, parts=parts),
         feed=feed,
         device=device,
@@ -196,7 +184,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         dataset=dataset,
         split=split,
         fingerprint=printed,
-        log=[device.told, _counts(dataset, split), *dataset.notes, *split.notes],
+        log=[device.text, _counts(dataset, split), *dataset.notes, *split.notes],
         warnings=[*split.warnings, *doubts, *suspicions, *_left_out(recipe.optimizer, optimizer, objective)],
     )
 
@@ -212,10 +200,10 @@ def _left_out(component: Component, optimizer: torch.optim.Optimizer, objective:
     return [str(fault(component, text))]
 
 
-def _every_epoch(metrics: Sequence[Component]) -> list[Component]:
+def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
     """Return the metrics to compute each epoch, Dice always: it chooses the epoch, whatever else is reported."""
-    quick = [metric for metric in metrics if not metric.entry.traits["final_only"]]
-    return quick if any(metric.name == CHOOSES for metric in quick) else [*quick, segkit.metrics.component(CHOOSES)]
+    quick = [metric for metric in chosen if not metric.entry.traits["final_only"]]
+    return quick if CHOOSES in {metric.name for metric in quick} else [*quick, metrics.component(CHOOSES)]
 
 
 def schedule_of(component: Component | None, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Schedule:
@@ -238,10 +226,10 @@ def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequenc
 
 
 def _counts(dataset: Dataset, split: Split) -> str:
-    def people(numbers: Sequence[int]) -> str:
+    def patients(numbers: Sequence[int]) -> str:
         return counted(len({dataset.cases[n].patient or dataset.cases[n].name for n in numbers}), "patient")
 
     return (
-        f"data {dataset.name}: {counted(len(split.train), 'case')} of {people(split.train)} for training, "
-        f"{len(split.validation)} of {people(split.validation)} for validation; channels {', '.join(dataset.channels)}"
+        f"data {dataset.name}: {counted(len(split.train), 'case')} of {patients(split.train)} for training, "
+        f"{len(split.validation)} of {patients(split.validation)} for validation; channels {', '.join(dataset.channels)}"
     )

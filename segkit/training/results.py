@@ -1,4 +1,7 @@
-"""The tables of a trial, metrics.csv and cases.csv, as columns; damage is said with its line."""
+"""The tables of a trial, metrics.csv and cases.csv: the one place that writes and reads them.
+
+They are read as columns; what is wrong with a damaged one is said with its line.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ import csv
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit import files
+from segkit.evaluation.rows import Row
 from segkit.files import from_cell
 
 HEADER = ("case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels")
@@ -53,14 +60,102 @@ class Rows:
     predicted: Flags
 
 
-def read_curves(path: Path) -> dict[str, list[float]]:
-    """Return the columns of a metrics.csv, by name.
+WHOLE = ("epoch", "step")  # columns of whole numbers
 
-    Raises:
-        ValueError: it cannot be read or is damaged; with the line.
+
+class History:
+    """The rows of metrics.csv, an epoch each; NaN where a row has no such value.
+
+    It takes eight bytes a cell: a long training has thousands of rows, and saves them every epoch.
     """
-    names, rows = _table(path.name, _content(path), ("epoch",))
-    return {from_cell(name): [_number(path.name, line, row[at]) for line, row in rows] for at, name in enumerate(names)}
+
+    def __init__(self) -> None:
+        self._columns: dict[str, array[float]] = {}
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, number: int) -> dict[str, int | float]:
+        row = range(self._rows)[number]
+        return {name: int(found[row]) if name in WHOLE else found[row] for name, found in self._columns.items()}
+
+    def __iter__(self) -> Iterator[dict[str, int | float]]:
+        return (self[number] for number in range(self._rows))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, in the order in which they first came."""
+        return list(self._columns)
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add an epoch's row, which may have other names than those before."""
+        for name in row:
+            if name not in self._columns:
+                self._columns[name] = array("d", [math.nan] * self._rows)
+        for name, column in self._columns.items():
+            column.append(row.get(name, math.nan))
+        self._rows += 1
+
+    def write(self, path: Path) -> None:
+        """Write a metrics.csv: full precision, empty where an epoch has no such value."""
+        rows = (["" if value != value else repr(value) for value in row.values()] for row in self)
+        files.write_csv(path, self.names, rows)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the history that a metrics.csv holds.
+
+        Raises:
+            ValueError: it cannot be read or is damaged; with the line.
+        """
+        names, rows = _table(path.name, _content(path), ("epoch",))
+        found = cls()
+        found._rows = len(rows)
+        for at, name in enumerate(names):
+            numbers = (_number(path.name, line, row[at]) for line, row in rows)
+            found._columns[from_cell(name)] = array("d", numbers)
+        return found
+
+    def column(self, name: str) -> list[float]:
+        """Return a column, a number an epoch; empty where there is none of this name."""
+        return list(self._columns.get(name, ()))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: one tensor, where a tree of numbers would take a hundred times as much.
+
+        Its length is a power of two: safetensors makes a ctypes type for each length, and ctypes keeps them all.
+        """
+        import torch
+
+        values = torch.zeros(len(self._columns), 1 << self._rows.bit_length(), dtype=torch.float64)
+        for number, column in enumerate(self._columns.values()):
+            values[number, : self._rows] = torch.tensor(column, dtype=torch.float64)
+        return {"names": self.names, "rows": self._rows, "values": values}
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Self:
+        """Return the history that `state` gave."""
+        found = cls()
+        found._rows = state["rows"]
+        for name, column in zip(state["names"], state["values"], strict=True):
+            found._columns[name] = array("d", column[: found._rows].tolist())
+        return found
+
+
+def write_cases(path: Path, rows: Iterable[Row]) -> None:
+    """Write a cases.csv, whole or not at all."""
+    files.write_text(path, cases_text(rows))
+
+
+def cases_text(rows: Iterable[Row]) -> str:
+    """Return a cases.csv: one row a case, channel and metric, in full precision; an undefined value is empty."""
+    return files.to_csv(HEADER, map(_cells, rows))
+
+
+def _cells(row: Row) -> list[str]:
+    value = "" if math.isnan(row.value) else repr(row.value)
+    return [row.case, row.patient, row.channel, row.metric, value, str(row.truth_pixels), str(row.predicted_pixels)]
 
 
 def read_cases(path: Path, known: dict[bytes, Keys]) -> Rows:

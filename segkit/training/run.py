@@ -1,0 +1,241 @@
+"""One trial from its recipe to its files: what the training loop's caller does."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segkit import files
+from segkit.data.cache import DataCache
+from segkit.device import process_state
+from segkit.errors import UserError
+from segkit.evaluation.rows import means
+from segkit.recipe.identity import training_identity
+from segkit.registry.faults import ComponentError, blame, described
+from segkit.training import guards
+from segkit.training.events import Event
+from segkit.training.guards import NonFiniteError
+from segkit.training.loop import Report, train
+from segkit.training.record import Record
+from segkit.training.results import write_cases
+from segkit.training.resume import restore, save_best, save_last
+from segkit.training.setup import set_up
+from segkit.training.tracing import Generators
+from segkit.training.trial import Trial
+
+FLUSH_SECONDS = 0.5
+
+
+def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None = None) -> Iterator[Event]:
+    """Train, evaluate and save one trial; yield what happens. Nothing is raised but programming errors of segkit.
+
+    The folder ends with metrics.csv, cases.csv, best and last checkpoints, overlays, recipe.toml and trial.json; an
+    interrupted or failed trial goes on from its last save when it is run again.
+
+    Args:
+        trial: what to train, and where its files go.
+        stop: asked after every step; once true, the state is saved and the trial ends as "interrupted".
+        data: reads the data, and keeps them for the next trial.
+    """
+    threads = trial.recipe.train.threads
+    with process_state(threads if isinstance(threads, int) else 1):
+        yield from _run(trial, stop, data or DataCache())
+
+
+def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Event]:
+    name, folder, recipe = trial.name, trial.path, trial.recipe
+    record: Record | None = None
+    dry = trial.limit.batches is not None  # its folder goes with it
+    yield Event(name, "start")
+    try:
+        if trial.fresh:
+            _clear(folder)
+        files.make_folder(folder)
+        if training_identity(recipe) != trial.identity:
+            raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
+        trial.note("running")
+        files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
+        parts = set_up(recipe, trial.limit, data)
+        try:
+            record = Record(trial, parts)
+            yield from (Event(name, "log", line) for line in parts.log)
+            resumed = restore(record)
+            if resumed:
+                yield Event(name, "log", f"[{name}] {resumed}")
+            yield from (record.warn(text) for text in parts.warnings)
+            yield from _train(record, stop)
+        finally:
+            parts.close()
+    except NonFiniteError as error:
+        where = f" The batch is in {record.save_batch(error)}." if record and not dry else ""
+        yield failed(trial, f"{error}{where}", record)
+    except torch.OutOfMemoryError:
+        assert record is not None, "memory ran out before anything was built"
+        yield failed(trial, record.out_of_memory(), record)
+    except ComponentError as error:
+        kept = ""
+        if error.__cause__ is not None and not dry:
+            with contextlib.suppress(UserError):
+                files.write_text(folder / "error.txt", traceback.format_exc())
+                kept = f" The traceback is in {folder / 'error.txt'}."
+        yield failed(trial, f"{error}{kept}", record)
+    except (UserError, OSError) as error:
+        yield failed(trial, str(error), record)
+    except Exception as error:
+        text = described(error)
+        with contextlib.suppress(UserError):
+            files.write_text(folder / "error.txt", traceback.format_exc())
+            text += "" if dry else f" (traceback in {folder / 'error.txt'})"
+        yield failed(trial, text, record)
+    except GeneratorExit:
+        raise
+    except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
+        with contextlib.suppress(UserError, OSError):
+            _write_status(trial, "interrupted", None, record)
+        raise
+    except BaseException as error:  # sys.exit, or a plugin's own that is no Exception
+        yield failed(trial, f"a component ended the process: {_where(error)}{described(error)}", record)
+
+
+def _where(error: BaseException) -> str:
+    """Return "file:line: " of where an exception was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+
+
+def _clear(folder: Path) -> None:
+    """Remove a trial; its status first, so that a half-removed one counts as not there."""
+    (folder / "trial.json").unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _write_status(trial: Trial, status: str, error: str | None, record: Record | None) -> None:
+    """Write the status of a trial, of which something may be built."""
+    if record is not None:
+        record.write_status(status, error=error)
+    else:
+        trial.note(status, error)
+
+
+def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
+    """Note that a trial failed, and return the event that says so."""
+    try:
+        _write_status(trial, "failed", text, record)
+    except (UserError, OSError) as error:
+        if not text.startswith(str(error)):  # as it does of a folder that is gone
+            text = f"{text} (and its state could not be written: {error})"
+    return Event(trial.name, "failed", text)
+
+
+def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
+    """Train from where the record stands, then evaluate the best checkpoint."""
+    parts, settings, name = record.parts, record.recipe.train, record.trial.name
+    state, every = parts.state, settings.save_every
+    epochs = 1 if record.trial.limit.batches else settings.epochs
+    record.write_status("running")
+    saved, shown, epoch_start, done = state.step, time.monotonic(), time.perf_counter(), 0
+    loop = train(
+        state,
+        parts.feed,
+        parts.device,
+        epochs=epochs,
+        accumulate=settings.accumulate,
+        clip_norm=settings.clip_norm,
+        forward=parts.forward,
+    )
+    for report in loop:
+        due = every.steps is not None and state.step - saved >= every.steps
+        if report.complete:
+            done += 1
+            yield from _end_epoch(record, report, epoch_start, epochs, done)
+            epoch_start = time.perf_counter()
+            due = due or (every.epochs is not None and report.epoch % every.epochs == 0) or report.epoch == epochs
+        elif time.monotonic() - shown > FLUSH_SECONDS:
+            fraction = (report.epoch - 1 + state.batch / parts.feed.steps_per_epoch) / epochs
+            yield Event(name, "step", values={"fraction": fraction})
+            shown = time.monotonic()
+        stopping = stop()
+        if due or stopping:
+            _ = report.losses  # the state up to here is known to be finite
+            save_last(record)
+            saved = state.step
+        if stopping and not (report.complete and report.epoch == epochs):
+            record.write_status("interrupted")
+            yield Event(name, "interrupted", f"in epoch {report.epoch}, after step {report.step}: saved")
+            return
+    yield from _finish(record)
+
+
+def _end_epoch(record: Record, report: Report, started: float, epochs: int, done: int) -> Iterator[Event]:
+    """Validate, step an epoch-wise schedule, keep the best, write the epoch's row."""
+    parts, state = record.parts, record.parts.state
+    if report.epoch == 1:
+        warning = guards.dominant_term(state.first_batch)
+        for text in (*state.objective.doubts, *state.steps.doubts, *([warning] if warning else [])):
+            yield record.warn(text)
+    generators = Generators()
+    rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
+    if not math.isfinite(val_loss):
+        raise UserError(guards.exploded(state.watch, state.model, report.epoch, state.step, val_loss))
+    try:
+        state.schedule.step_epoch(val_loss)
+    except BaseException as error:
+        blame([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
+    found = means(rows)
+    if report.epoch == 1:
+        for text in generators.doubts(*parts.epoch_metrics):
+            yield record.warn(text)
+    if report.epoch == epochs and state.steps.idle and not any(row["lr"] for row in record.history):
+        yield record.warn("the learning rate was 0 in every step, so that nothing was learned: see scheduler.")
+    for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
+        if warning and warning not in record.warnings:
+            yield record.warn(warning)
+    row: dict[str, Any] = {
+        "epoch": report.epoch,
+        "step": report.step,
+        "lr": report.rate,
+        "train_loss": report.losses["train_loss"],
+        "val_loss": val_loss,
+        **{key: value for key, value in report.losses.items() if key != "train_loss"},
+        **{f"val_{key}": value for key, value in found.items()},
+        "seconds": round(time.perf_counter() - started, 3),
+        "images_per_second": round(report.images_per_second, 2),
+    }
+    record.history.append(row)
+    score = _score(found, val_loss)
+    if record.best is None or score > record.best[0]:
+        record.best = (score, report.epoch)
+        save_best(record)
+    record.write_metrics()
+    yield Event(record.trial.name, "epoch", values={**row, "epochs": epochs, "epochs_now": done})
+
+
+def _score(found: dict[str, float], val_loss: float) -> float:
+    """Return what the best checkpoint has most of: mean Dice, or where that is undefined the negative loss."""
+    dice = found["dice"]
+    score = dice if not math.isnan(dice) else -val_loss
+    return score if not math.isnan(score) else -math.inf
+
+
+def _finish(record: Record) -> Iterator[Event]:
+    """Evaluate the best checkpoint on the validation cases and write the rows and overlays."""
+    rows = record.evaluate_best()
+    warning = guards.collapsed(rows)
+    if warning and warning not in record.warnings:
+        yield record.warn(warning)
+    write_cases(record.folder / "cases.csv", rows)
+    record.write_metrics()
+    record.write_status("finished")
+    found = means(rows)
+    shown = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
+    best = record.best[1] if record.best else 0
+    yield Event(record.trial.name, "finished", f"best epoch {best}: {shown}", values=found)

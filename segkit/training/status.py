@@ -1,0 +1,112 @@
+"""trial.json: what a trial says of itself; the one place that writes and reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from segkit import files
+from segkit.errors import UserError
+
+ENDED = "ended without a word (killed, out of memory, or a crash inside native code)"
+"""What is said of a trial whose status is "running" while nothing runs."""
+
+
+def _named(terms: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not all("term" in term for term in terms):
+        raise ValueError("a term has no name")
+    return terms
+
+
+class Part(BaseModel):
+    """A part of trial.json; a later version may know more of it."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Data(Part):
+    """The data that a trial was trained on."""
+
+    name: str = ""
+    cases: int = 0
+    patients: int = 0
+    fingerprint: str | None = None
+
+
+class Status(Part):
+    """What trial.json says; what is not known yet is None, or empty.
+
+    Attributes:
+        status: "running", "finished", "failed" or "interrupted".
+        training_number: see `segkit.recipe.identity`; 1 of a trial that does not say.
+        identity, evaluation: of what it is trained and evaluated as.
+        limited: whether the training was cut short on purpose.
+        epochs: as planned.
+        split: the names of the cases of each set.
+        first_batch: name, value, weight and gradient share of each summand.
+        plugins: the hashes of the plugins that training and evaluation use.
+        reused_from: the folder that the trial was copied from.
+    """
+
+    status: str = "running"
+    training_number: Annotated[int, Field(ge=1)] = 1
+    identity: str | None = None
+    evaluation: str | None = None
+    variant: str | None = None
+    seed: int | None = None
+    fold: int | None = None
+    limited: bool = False
+    epochs: int | None = None
+    epochs_done: int = 0
+    error: str | None = None
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    warnings: list[str] = []
+    device: str | None = None
+    hardware: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+    compile: bool | None = None
+    plugins: dict[str, list[str]] | None = None
+    versions: dict[str, str] = {}
+    data: Data | None = None
+    split: dict[str, list[str]] | None = None
+    channels: list[str] | None = None
+    first_batch: Annotated[list[dict[str, Any]], AfterValidator(_named)] = []
+    reused_from: str | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return what the trial.json of a folder says.
+
+        Raises:
+            UserError: it is missing, cannot be read, or is damaged; the message names the file.
+        """
+        path = folder / "trial.json"
+        found = files.read_json(path)
+        if not isinstance(found, dict):
+            raise UserError(f"{path}: damaged: no table of names and values.")
+        try:
+            return cls.model_validate({name: value for name, value in found.items() if value is not None})
+        except ValidationError as error:
+            wrong = dict.fromkeys(str(found["loc"][0]) for found in error.errors())
+            raise UserError(f"{path}: damaged: {', '.join(wrong)} is not what a training writes.") from None
+
+    @classmethod
+    def find(cls, folder: Path) -> Self | None:
+        """Return what the trial.json of a folder says; None where there is none that can be read."""
+        try:
+            return cls.read(folder)
+        except UserError:
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write a trial.json, whole or not at all."""
+        files.write_text(path, json.dumps(self.known(), indent=1))
+
+    def known(self) -> dict[str, Any]:
+        """Return what is known, as plain values."""
+        return {name: value for name, value in self.model_dump(exclude_unset=True).items() if value is not None}
