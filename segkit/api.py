@@ -69,7 +69,7 @@ def conclude(study: StudyRun) -> Outcome:
 
     outcome = study.finish()
     try:
-        if study.folder.is_dir():  # else it was removed or moved, and its trials have said so
+        if study.folder.is_dir():  # else it was removed or moved, as its trials have reported
             table = read_table(study.folder) if outcome.unchanged else None
             outcome.table = write_report(study.folder) if table is None else table
     finally:
@@ -85,9 +85,9 @@ class Predictor:
         model: image (N, 1, H, W), normalised, to scores (N, C, H, W); in eval mode.
         recipe: the recipe it was trained from; the parts named in `missing` are segkit's defaults instead.
         channels: the structures' names.
-        meta: what the checkpoint says.
+        meta: the metadata of the checkpoint.
         device: where and in which precision it computes.
-        missing: parts of the recipe that prediction does not need and that cannot be had here, each with the reason.
+        missing: parts of the recipe that prediction does not need and that are not available, each with the reason.
     """
 
     model: nn.Module
@@ -128,7 +128,7 @@ class Predictor:
     def predict(self, image: Array) -> Array:
         """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type.
 
-        Masks are not to be had from them where classes exclude each other: `segment` gives those.
+        Where classes exclude each other, masks cannot be derived from them: use `segment`.
         """
         return self._of(image).probability
 
@@ -206,13 +206,13 @@ def load(
     )
 
 
-# of a recipe, what says something of a model that is trained
+# the parts of a recipe that a trained model depends on
 SETTABLE = re.compile(r"(data|metrics|model|channels|drop|transforms\.eval|train\.(batch_size|device|precision))\b")
 NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "metrics", "data")
 
 
 def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a recipe without the parts that prediction does not need and that cannot be had here, and why not."""
+    """Return a recipe without the parts that prediction does not need and that are not available here, and why not."""
     try:
         Recipe.from_dict(tree, name)
         return tree, {}

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
-MOST = 20  # mistakes that are told at once
+MOST = 20  # mistakes that are listed at once
 KEPT = "\n\t\u200c\u200d"  # lines, columns, and the joiners that some scripts are written with
 
 
 class UserError(Exception):
-    """What the user gave cannot be used; the message says where, what, and what to do."""
+    """The user's input cannot be used; the message says where, what is wrong, and what to do."""
 
 
 class RegistrationError(UserError):

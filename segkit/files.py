@@ -94,15 +94,15 @@ def _advice(path: Path, error: OSError) -> str:
             return f"{wrong} is {kind_of(wrong)} and no folder: choose another place"
         if path.exists():
             other = "another file" if path.is_file() else kind_of(path)
-            return f"{other} is there already: choose another place"
+            return f"{other} is already there: choose another place"
     return {
-        errno.ENOSPC: "the disk is full: free some space; the same command goes on from the last save",
-        errno.EDQUOT: "the disk quota is used up: free some space; the same command goes on from the last save",
+        errno.ENOSPC: "the disk is full: free some space; the same command resumes from the last save",
+        errno.EDQUOT: "the disk quota is used up: free some space; the same command resumes from the last save",
         errno.EROFS: "the file system is read-only: choose another place",
         errno.EACCES: "permission denied: choose another place",
         errno.EPERM: "permission denied: choose another place",
         errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
-        errno.ENOENT: "its folder is not there",
+        errno.ENOENT: "its folder does not exist",
     }.get(error.errno or 0, str(error.strerror or error))
 
 

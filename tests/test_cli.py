@@ -312,7 +312,7 @@ def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_n
         for command in (["eval", CHECKPOINT, "--csv", name], ["schema", "--out", name]):
             status, _, err = run(*command)
             assert (status, err) == (
-                2, f"error: {name}: cannot be written: another file is there already: choose another place.\n",
+                2, f"error: {name}: cannot be written: another file is already there: choose another place.\n",
             )  # fmt: skip
     assert kept == (Path(CHECKPOINT).read_bytes(), Path("tiny.toml").read_bytes())
     assert run("eval", "runs/tiny")[2] == f"error: runs/tiny: a folder. A checkpoint is a file such as {CHECKPOINT}.\n"

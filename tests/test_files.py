@@ -17,7 +17,7 @@ from segkit.locks import Lock
 
 def test_a_file_appears_whole_in_a_folder_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "table.csv"
-    with pytest.raises(UserError, match=r"table\.csv: cannot be written: its folder is not there\."):
+    with pytest.raises(UserError, match=r"table\.csv: cannot be written: its folder does not exist\."):
         files.write_text(path, "lost")
     files.make_folder(path.parent)
     files.write_csv(path, ["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]])
@@ -67,7 +67,7 @@ def test_a_file_system_that_flushes_no_folders_is_no_error(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("code", "advice"),
     [
-        (errno.ENOSPC, "the disk is full: free some space; the same command goes on from the last save"),
+        (errno.ENOSPC, "the disk is full: free some space; the same command resumes from the last save"),
         (errno.EDQUOT, "the disk quota is used up: free some space"),
         (errno.EROFS, "the file system is read-only: choose another place"),
         (errno.EACCES, "permission denied: choose another place"),

@@ -180,7 +180,7 @@ def test_lost_files_of_a_finished_trial_are_made_again() -> None:
     for lost, said, epochs in (
         ("cases.csv", "cases.csv of this finished trial is gone: made again", 0),
         ("metrics.csv", "metrics.csv of this finished trial is gone: made again", 0),
-        ("best.safetensors", "best.safetensors of this finished trial is gone: trained anew", 2),
+        ("best.safetensors", "best.safetensors of this finished trial is gone: it is trained again", 2),
     ):
         (FOLDER / lost).unlink()
         assert run(ONE, name=f"without-{lost[:4]}") == {"one/seed-1": "finished"}, "a trial with a hole was copied"
@@ -342,14 +342,14 @@ def test_a_process_that_dies_is_told_and_its_trial_failed(name: str) -> None:
     assert status(Path("runs/one") / event.trial)["status"] == "failed"
 
 
-@pytest.mark.parametrize(("saved", "then"), [(True, "goes on from its last save"), (False, "nothing was saved")])
+@pytest.mark.parametrize(("saved", "then"), [(True, "resumes from its last save"), (False, "nothing was saved")])
 def test_a_trial_whose_process_ended_without_a_word_is_told(saved: bool, then: str) -> None:
     run(ONE)
     (FOLDER / "trial.json").write_text(json.dumps(status() | {"status": "running"}))
     if not saved:
         (FOLDER / "last.safetensors").unlink()
     texts = [event.text for event in study(ONE, "train.epochs=3").execute(jobs=1) if event.kind == "log"]
-    assert any("its process ended without a word" in text and then in text for text in texts)
+    assert any("its process ended without reporting why" in text and then in text for text in texts)
 
 
 def test_a_trial_that_was_stopped_at_once_is_told_as_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:

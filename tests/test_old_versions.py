@@ -23,7 +23,7 @@ __all__ = ["fresh"]
 FIXTURES = Path(__file__).parent / "fixtures/segkit-0.1.0"
 SENTENCE = (
     r"it was trained by an older version of segkit, in which the same recipe gives other numbers \(training number 1, "
-    r"now 2\)\. It can be evaluated and shown, but not gone on with, reused or compared with trials of today"
+    r"now 2\)\. It can be evaluated and shown, but not resumed, reused or compared with trials of today"
 )
 
 
@@ -79,7 +79,7 @@ def test_a_training_of_then_is_not_gone_on_with(here: Path) -> None:
     for path in Path("runs/stopped").rglob("trial.json"):
         path.unlink()
     events = list(study("stopped", "train.epochs=6", "study.seeds=[3]").execute(jobs=1))
-    assert any(event.kind == "failed" and "Train anew with --fresh" in event.text for event in events)
+    assert any(event.kind == "failed" and "Train it again with --fresh" in event.text for event in events)
 
 
 def test_a_trial_of_then_is_not_copied_into_a_study_of_today(here: Path) -> None:

@@ -92,8 +92,8 @@ def test_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
         assert "- none, seed 2: running, 10 of 30 epochs done\n" in text(folder)
     said = text(folder)
     assert "2 variants, 2 of 6 trials finished. This study is not complete" in said
-    ended = "ended without a word (killed, out of memory, or a crash inside native code), 10 of 30 epochs done"
-    assert f"- none, seed 2: {ended}; `segkit run` goes on with it\n".replace("`", "\\`") in said
+    ended = "ended without reporting why (killed, out of memory, or a crash in native code), 10 of 30 epochs done"
+    assert f"- none, seed 2: {ended}; `segkit run` resumes it\n".replace("`", "\\`") in said
     assert "- late, seed 1: interrupted, 10 of 30 epochs done\n" in said
     assert "- late, seed 2: not started\n" in said
     assert "- late, seed 3: failed after 10 of 30 epochs: train_loss is not finite" in said

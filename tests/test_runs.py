@@ -221,7 +221,7 @@ def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> 
     assert ends(iter(events)) == {"a/seed-1": "interrupted", "b/seed-1": "interrupted"}
     outcome = found.finish()
     assert outcome.interrupted
-    assert "interrupted: the state is saved; the same command goes on from there" in outcome.lines()
+    assert "interrupted: the state is saved; the same command resumes from there" in outcome.lines()
     (found,) = runs.plan([path], [], [], Path("elsewhere/deep"))
     assert set(ends(found.execute(jobs=1)).values()) == {"finished"}
     assert kept(Path("elsewhere/deep")) == kept(Path("runs"))
@@ -336,7 +336,7 @@ def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
     failures = [event for event in events if event.kind == "failed"]
     assert [event.text for event in failures] == [
         "the process died (signal 9). Likely out of memory: fewer --jobs, or a smaller train.batch_size. "
-        "The same command goes on from its last save."
+        "The same command resumes from its last save."
     ]
     assert sorted(ends(iter(events)).values()) == ["failed", "finished", "finished"]
     again = [job for job in jobs if str(job.folder) == failures[0].trial]

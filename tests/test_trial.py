@@ -125,7 +125,7 @@ def test_interrupted_and_resumed_equals_never_interrupted(
     events = train(tmp_path / "broken", *sets, stop_after=stop_after)
     assert kinds(events)[-1] == "interrupted"
     events = train(tmp_path / "broken", *sets)
-    assert any("goes on in epoch" in event.text for event in events)
+    assert any("resumes in epoch" in event.text for event in events)
     assert kinds(events)[-1] == "finished"
     same(tmp_path / "whole" if sets else whole, tmp_path / "broken")
 
@@ -169,7 +169,7 @@ def test_more_epochs_go_on_from_the_last(tmp_path: Path) -> None:
     train(tmp_path / "long", "train.epochs=4")
     train(tmp_path / "short", "train.epochs=2")
     events = train(tmp_path / "short", "train.epochs=4")
-    assert any("goes on in epoch 3" in event.text for event in events)
+    assert any("resumes in epoch 3" in event.text for event in events)
     same(tmp_path / "long", tmp_path / "short")
 
 

@@ -141,5 +141,5 @@ def test_the_trial_goes_on_where_a_failure_left_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(guards, "no_foreground", once)
     assert kinds(train(tmp_path))[-1] == "failed"
     events = train(tmp_path)
-    assert any("goes on in epoch 2" in event.text for event in events)
+    assert any("resumes in epoch 2" in event.text for event in events)
     assert kinds(events)[-1] == "finished"

@@ -52,10 +52,10 @@ def _trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
         state = f"is {status.status}" + (f": {status.error}" if status.error else "")
         if status.status == "running" and not is_locked(folder.parents[1]):
             state = ENDED
-        yield Finding("note", f"{state.rstrip('.')}. `segkit run` goes on with it.", str(folder))
+        yield Finding("note", f"{state.rstrip('.')}. `segkit run` resumes it.", str(folder))
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing and finished:
-        yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it anew.", str(folder))
+        yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it again.", str(folder))
     recipe = _recipe(folder)
     number = status.training_number
     if number != TRAINING_NUMBER:
@@ -127,7 +127,7 @@ def _again(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Ite
 
     _, fingerprint = data.read(recipe.data)
     if status.data is None or fingerprint != status.data.fingerprint:
-        yield Finding("note", "the data are others than it was trained on: not evaluated again.", str(folder))
+        yield Finding("note", "the data differ from those it was trained on: not evaluated again.", str(folder))
         return
     rows = evaluate(folder / "best.safetensors", data=data)
     if status.limited and status.split is not None:
@@ -159,7 +159,7 @@ def _report(run: Path) -> Iterator[Finding]:
     columns = written.partition("\n")[0].split(",")
     if columns != list(COLUMNS) and {"variant", "metric", "channel", "verdict", "mean"} <= set(columns):
         yield Finding(
-            "note", f"has the columns of another version of segkit. `segkit report {run}` makes it anew.", place
+            "note", f"has the columns of another version of segkit. `segkit report {run}` makes it again.", place
         )
     elif written != to_csv(summarize(run)):
-        yield Finding("fault", f"does not agree with the trials. `segkit report {run}` makes it anew.", place)
+        yield Finding("fault", f"does not agree with the trials. `segkit report {run}` makes it again.", place)

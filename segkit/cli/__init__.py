@@ -28,7 +28,7 @@ app = typer.Typer(
 DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, interrupts.STATUS
 
 
-# what the parser of options says of a number, and what is said in its place
+# messages of the option parser about numbers, and what replaces them
 PLAINER = {
     r"Input should be a valid integer.*": "must be a whole number",
     r"(?<=: )'.*' is not a valid int.*": "must be a whole number",
@@ -45,7 +45,7 @@ def main() -> None:
     from segkit.errors import UserError, ended
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that has no letters for what is to be said
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters
     try:
         interrupts.unwind()
         status: Any = app(standalone_mode=False)
@@ -55,7 +55,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # the reader of our output has gone (`segkit list | head`); nothing is left to be told
+        # the reader of our output has gone (`segkit list | head`); there is nobody left to read more
         sys.stderr.close()
         sys.exit(DONE)
     except RecursionError:

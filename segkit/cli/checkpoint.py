@@ -27,7 +27,7 @@ Device = Annotated[str | None, typer.Option("--device", help="Compute here inste
 
 
 def _prepare(path: Path, plugins: list[Path] | None) -> None:
-    """Load plugins and say which of them differ from those of the training."""
+    """Load plugins and warn of those that differ from the training's."""
     from segkit import plugins as loader
     from segkit.training.checkpoint import read_meta
 
@@ -136,7 +136,9 @@ def predict(
 
     found, notes = find_images(images)
     if realpath(out) in {dirname(realpath(image)) for image in found}:
-        raise UserError(f"--out {out}: the images are there, and masks would lie among them. Choose another folder.")
+        raise UserError(
+            f"--out {out}: it holds the images, and masks would be written among them. Choose another folder."
+        )
     _prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
     files.make_folder(out)
@@ -202,7 +204,7 @@ def info(
     threads = counted(meta["threads"], "CPU thread")
     say(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
     if meta["training_number"] != TRAINING_NUMBER:
-        say(f"beware:     {older(meta['training_number'])}")
+        say(f"warning:    {older(meta['training_number'])}")
     say("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
     say("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
     say("recipe:\n")

@@ -1,4 +1,4 @@
-"""segkit list, show and schema: what there is to write into a recipe, and what a recipe says."""
+"""segkit list, show and schema: what a recipe can contain, and what one contains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def load_plugins(extra: list[Path] | None) -> None:
-    """Load plugins and say which failed."""
+    """Load plugins and warn of those that failed."""
     from segkit import plugins
 
     warn(f"plugin not loaded: {failure}" for failure in plugins.load(extra or []))

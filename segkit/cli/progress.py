@@ -69,7 +69,7 @@ class Plain:
             self.write(f"[{event.trial}] {event.kind}{': ' + event.text if event.text else ''}")
 
     def left(self, event: Event) -> str:
-        """Return the time that the trial still needs, as far as its epochs tell."""
+        """Return the estimated time left of a trial."""
         done, total = event.values["epochs_now"], event.values["epochs"] - event.values["epoch"]
         passed = time.monotonic() - self.started.get(event.trial, time.monotonic())
         return f"{clock(passed / max(done, 1) * total)} left"
@@ -170,7 +170,7 @@ class _Note(ProgressColumn):
 
 
 class _Left(ProgressColumn):
-    """The time that is left, as far as the bar tells."""
+    """The estimated time left."""
 
     max_refresh = 0.5
 
@@ -210,7 +210,7 @@ def epoch_line(values: dict[str, Any]) -> str:
 
 
 def epoch_parts(values: dict[str, Any], names: Sequence[str] = ("val_dice", "train_loss", "val_loss")) -> list[str]:
-    """Return an epoch's numbers as texts, of what is measured those that are there."""
+    """Return the numbers of an epoch that were measured, as texts."""
     shown = [f"{name} {values[name]:.4f}" for name in names if name in values and not math.isnan(values[name])]
     return [f"{values['epoch']}/{values['epochs']}", *shown, f"{values['images_per_second']:.1f} images/s"]
 

@@ -26,7 +26,7 @@ def run(
     name: Annotated[str | None, typer.Option("--name", help="The run folder's name; the recipe's by default.")] = None,
     jobs: Annotated[str, typer.Option("--jobs", metavar="N|auto", help="Trials side by side.")] = "auto",
     fold: Annotated[int | None, typer.Option("--fold", help="Only this fold of split.folds.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train anew what is there but differs.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there but differs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed trial.")] = False,
     mix_hardware: Annotated[
         bool, typer.Option("--mix-hardware", help="Let trials of other devices, precisions or threads stand together.")

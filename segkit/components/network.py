@@ -63,7 +63,7 @@ def guarded(model: Callable[[Tensor], Tensor], named: Component | None, outputs:
         if not scores.is_floating_point():
             raise fault(named, f"its scores are {scores.dtype}: give the numbers before any rounding or arg max.")
         if not scores.requires_grad and torch.is_grad_enabled():
-            raise fault(named, "its scores have no gradient, so that nothing is learnt: is there a detach or no_grad?")
+            raise fault(named, "its scores have no gradient, so that nothing is learned: is there a detach or no_grad?")
         return scores
 
     return forward

@@ -39,7 +39,7 @@ class Normalization:
 
 
 class Prediction(NamedTuple):
-    """What a model says of one case, at the resolution of the case's own image.
+    """The prediction of one case, at the resolution of its own image.
 
     Attributes:
         case: its number among the cases.
@@ -110,7 +110,7 @@ class Evaluator:
 
     @torch.inference_mode()
     def predict(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Iterator[Prediction]:
-        """Yield what the model says of each case, in batches; it is put into eval mode and left as it was.
+        """Yield the prediction of each case, computed in batches; the model is put into eval mode and back.
 
         A loss is handed the scores last: what it does to them reaches no prediction.
 

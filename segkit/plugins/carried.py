@@ -1,4 +1,4 @@
-"""Plugins that a checkpoint carries, beside those that are loaded here."""
+"""Plugins that a checkpoint carries, compared with those that are loaded."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def _explained(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package, _, rest = error.name.partition(".")
         if package == "segkit_plugins" and rest:
-            return f"it imports '{rest}', which is not beside it"
+            return f"it imports '{rest}', which is not in its folder"
         return f"it needs the package '{package}', which is not installed"
     text = " ".join(said(error).split())
     return f"{type(error).__name__} when imported: {text}" if text else f"{type(error).__name__} when imported"

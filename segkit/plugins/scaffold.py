@@ -35,7 +35,7 @@ def new(slot: str, name: str, folder: Path) -> list[Path]:
     written = {folder / f"{name}.py": registry.name, folder / f"test_{name}.py": kind}
     for path in written:
         if path.exists():
-            raise UserError(f"{path}: is there already. Choose another name, or remove it.")
+            raise UserError(f"{path}: already exists. Choose another name, or remove it.")
     values = {"name": name, "Name": _camel(name), "plural": registry.plural}
     files.make_folder(folder)
     for path, template in written.items():
@@ -59,9 +59,7 @@ def _check_name(name: str, registry: Registry) -> None:
     if name.startswith(SKIPPED) or name in TAKEN:
         raise UserError(f"'{name}' is no name for a plugin: segkit does not load files of that name.{hint}")
     if name in registry:
-        raise UserError(
-            f"the {registry.name} '{name}' is there already ({registry[name].origin}). Choose another name."
-        )
+        raise UserError(f"the {registry.name} '{name}' already exists ({registry[name].origin}). Choose another name.")
     if importlib.util.find_spec(name) is not None:
         raise UserError(f"'{name}' is the name of a Python module, which the test would import instead.{hint}")
 

@@ -1,4 +1,4 @@
-"""What a recipe may say, but its author seldom means: flags that change nothing, variants that do not differ, ..."""
+"""Warnings about what is valid in a recipe but seldom meant: flags without effect, variants that do not differ, ..."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNVARIED = ("study", "title")
 
 
 class Doubts:
-    """What is doubtful about a study: shown each of its variants, it tells the mistakes and the warnings."""
+    """Collects the mistakes and warnings about a study from each of its variants."""
 
     def __init__(self, study: Study, document: merge.Document) -> None:
         self.study, self.document = study, document
@@ -46,7 +46,7 @@ class Doubts:
             self._weak.setdefault(text, []).append(label)
 
     def mistakes(self) -> list[str]:
-        """Return a line for each flag that has no effect whatever."""
+        """Return a line for each flag that has no effect at all."""
         found = []
         for source in dict.fromkeys(self._flags.values()):
             own = [path for path, other in self._flags.items() if other.flag == source.flag]
@@ -55,7 +55,7 @@ class Doubts:
         return list(dict.fromkeys(found))
 
     def warnings(self) -> list[str]:
-        """Return a line for each thing that is allowed, but seldom meant."""
+        """Return a line for each thing that is valid but seldom meant."""
         found = []
         for path, deaf in self._deaf.items():
             source, name = self._flags[path], ".".join(path)
@@ -85,7 +85,7 @@ class Doubts:
         return path == ("train", "seed") and self.study.seeds is not None
 
     def _why(self, path: merge.Path_) -> str:
-        """Return what decides in the place of a flag, and what to do."""
+        """Return what overrides a flag, and what to do."""
         if self._by_seeds(path):
             place = self.document.place(("study", "seeds"))
             return f"{place} gives the seeds of every trial. Use --set study.seeds=[...], or leave the flag out."

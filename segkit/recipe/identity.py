@@ -1,4 +1,4 @@
-"""When two trainings are the same one, and what a training may change when it goes on.
+"""When two trainings are the same, and what may change when one is resumed.
 
 A trial has two identities. The training identity is of all that its weights and its chosen epoch depend on; trials that
 share it have the same weights. The evaluation identity is of what is decided after the scores; where it alone differs,
@@ -18,7 +18,7 @@ from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 
 TRAINING_NUMBER = 2
-"""Raised whenever an unchanged recipe gives other numbers; trials of another number are shown, never gone on with,
+"""Raised whenever an unchanged recipe gives other numbers; trials of another number are shown, never resumed,
 reused or compared. 1: segkit 0.1.0. 2: masks are resampled with the area they cover, exclusive classes are decided by
 arg max, and the epoch is always chosen by Dice."""
 EVALUATION_NUMBER = 2
@@ -28,9 +28,9 @@ EVALUATION_NUMBER = 2
 NOT_TRAINING = (
     ("title",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"),
 )  # fmt: skip
-# what a trial may change when it goes on
+# what may change when a trial is resumed
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
-# settings of train that say on what hardware, and how, a trial computes
+# settings of train that determine on what hardware, and how, a trial computes
 HARDWARE = ("device", "precision", "threads", "compile")
 
 
@@ -39,7 +39,7 @@ def older(number: object) -> str:
     which = "a newer" if isinstance(number, int) and number > TRAINING_NUMBER else "an older"
     return (
         f"it was trained by {which} version of segkit, in which the same recipe gives other numbers (training number "
-        f"{number}, now {TRAINING_NUMBER}). It can be evaluated and shown, but not gone on with, reused or compared "
+        f"{number}, now {TRAINING_NUMBER}). It can be evaluated and shown, but not resumed, reused or compared "
         "with trials of today"
     )
 
@@ -113,7 +113,7 @@ def _is_resumable(key: str) -> bool:
 
 
 def not_resumable(changed: Mapping[str, str]) -> dict[str, str]:
-    """Return those of `differences` with which a training cannot go on."""
+    """Return those of `differences` that keep a training from being resumed."""
     return {key: text for key, text in changed.items() if not _is_resumable(key)}
 
 

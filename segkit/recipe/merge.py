@@ -30,7 +30,7 @@ class Source:
         text: the file's text; None for a flag.
         folder: what relative paths are relative to.
         prefix: where in the file the values stand, e.g. ("study", "variants", "1").
-        flag: the flag of the command line that laid the values over a recipe; "" for what the recipe says itself.
+        flag: the flag of the command line that laid the values over a recipe; "" for the recipe itself.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Document:
     Attributes:
         tree: the values.
         origins: the source of each.
-        warnings: what is allowed but seldom meant, noted by whoever finds it, for the command line to say; a copy of
-            the document notes in the same list.
+        warnings: about what is valid but seldom meant, for the command line to print; a copy of
+            the document shares the list.
     """
 
     tree: dict[str, Any] = field(default_factory=dict)

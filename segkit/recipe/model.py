@@ -141,7 +141,7 @@ def mistakes(error: ValidationError, document: merge.Document) -> list[str]:
     for place, text, _ in plain(error, document.tree, lambda path: _known(path[:-1]), "key"):
         path, message = tuple(str(part) for part in place), text
         whole = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
-        if whole and not path:  # a mistake of the whole recipe says itself which key it is about
+        if whole and not path:  # the message of a whole recipe's mistake begins with its key
             path, message = tuple(whole[1].split(".")), message[whole.end() :]
         source = document.origin(path)
         if len(path) == 1 and message.startswith("no such key") and source and source.name in strange:

@@ -88,7 +88,7 @@ def _needed(entry: Entry) -> list[str]:
 
 
 def _required() -> dict[str, Any]:
-    """Describe what a recipe that stands alone has to say of its components."""
+    """Describe the required parameters of the components of a recipe that stands alone."""
     found: dict[str, Any] = {}
     for slot, registry in (SINGLE | SEVERAL).items():
         needs = {entry.name: {"required": _needed(entry)} for entry in registry if _needed(entry)}

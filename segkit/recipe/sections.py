@@ -27,7 +27,7 @@ def _device(name: str) -> str:
 def _unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
     twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} is there twice: the same training would be counted as two. Give each seed once.")
+        raise ValueError(f"{twice} is given twice: one training would be counted as two. Give each seed once.")
     return seeds
 
 

@@ -20,7 +20,7 @@ MAX_TRIALS = 10_000
 MAX_LABEL = 500  # characters
 MAX_TEXT = 100  # characters of a value of the grid, in a label
 MAX_FOLDER = 100  # bytes
-# what is in a run folder beside its variants, and what Windows keeps for devices
+# names in a run folder besides its variants, and those that Windows reserves for devices
 TAKEN = re.compile(
     r"(figures|overlays|predictions|logs|cache|.*\.(toml|csv|json|html|md|pdf|safetensors|lock|tmp)"
     r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?)$",
@@ -56,7 +56,7 @@ def folders(labels: Iterable[str], holder: Callable[[str], str | None] = lambda 
 
     Args:
         labels: those of a study.
-        holder: tells whose trials a folder of the run holds: a label, or None.
+        holder: returns the label whose trials a folder of the run holds, or None.
     """
     plain = {label: slug(label) for label in sorted(set(labels))}
     names = {label: [name, *(_marked(name, label, digits) for digits in (6, 16, 64))] for label, name in plain.items()}
@@ -209,7 +209,7 @@ def axes(study: Study, document: merge.Document) -> list[Axis]:
         texts = [text for text, _, _ in points]
         twice = next((text for number, text in enumerate(texts) if text in texts[:number]), None)
         if twice is not None:
-            raise UserError(f"{found[-1].place}: {twice} is there twice. Give each value once.")
+            raise UserError(f"{found[-1].place}: {twice} is given twice. Give each value once.")
     return found
 
 

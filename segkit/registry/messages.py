@@ -1,4 +1,4 @@
-"""pydantic's validation errors, said in the words of a recipe: where, what it must be, what it is."""
+"""pydantic's validation errors in the terms of a recipe: where, what is expected, what was given."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def details(error: ValidationError) -> list[InitErrorDetails]:
 
 
 def rewritten(error: ValidationError, known: Iterable[str], place: Place, tree: Any) -> ValidationError:
-    """Return the error of a component's parameters (`tree`) under `place`, said plainly."""
+    """Return the error of a component's parameters (`tree`) under `place`, in the terms of a recipe."""
     from pydantic_core import PydanticCustomError, ValidationError
 
     names = list(known)

@@ -30,7 +30,7 @@ def code_of(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def at_home(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a partial say to which module it belongs, its author's and not its own type's; return `code_of` it."""
+    """Give a partial the module of the code that it calls; return that code."""
     code = code_of(factory)
     if isinstance(factory, functools.partial):
         factory.__module__ = code.__module__

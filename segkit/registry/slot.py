@@ -1,4 +1,4 @@
-"""A slot: what segkit hands its components, what it gets back, and what may be said of them when they register."""
+"""A slot: what its components are handed, what they give back, and their traits."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Slot:
         handed: what segkit hands in by position.
         called: whether a component is called with it each time (a loss), or is a factory called once (a model).
         weighted: whether a recipe may give each component a `weight`.
-        traits: what `register` may say of a component: `bool` (false by default), `float` (None by default), or the
-            words to choose from, the default first.
-        check: given what a factory made, and what it was handed: says what is wrong with it, or None.
+        traits: what `register` may declare about a component: `bool` (false by default), `float` (None by default), or
+            the words to choose from, the default first.
+        check: given what a factory made, and what it was handed: returns what is wrong with it, or None.
         around: what a call of a plugin's component runs in, given what it is handed; raises ContractError.
     """
 

@@ -30,7 +30,7 @@ def unfinished(trial: TrialRecord, live: bool) -> str:
     if trial.status == "missing":
         return f"{trial.name}: not started"
     if trial.status == "running" and not live:
-        return f"{trial.name}: {ENDED}, {done} of {_epochs(epochs)} done; `segkit run` goes on with it"
+        return f"{trial.name}: {ENDED}, {done} of {_epochs(epochs)} done; `segkit run` resumes it"
     return f"{trial.name}: {trial.status}, {done} of {_epochs(epochs)} done"
 
 
@@ -50,7 +50,7 @@ def compared(trials: Sequence[TrialRecord]) -> tuple[list[TrialRecord], list[str
         names = "; ".join(trial.name for trial in finished if trial.training_number == number)
         said.append(
             f"{names}: trained by an older version of segkit (training number {number}, the tables show {newest}), "
-            "whose numbers cannot be compared with these: left out of the tables. Train anew with --fresh, or copy the "
+            "whose numbers cannot be compared with these: left out of the tables. Train it again with --fresh, or copy the "
             "older trials with the recipe to a folder of their own and report that"
         )
     finished = [trial for trial in finished if trial.training_number == newest]

@@ -1,4 +1,4 @@
-"""Run trials one after another or side by side, each event told as it happens."""
+"""Run trials one after another or side by side, and yield their events as they happen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None 
     """Return (trials side by side, CPU threads each).
 
     On a CPU one thread each: small convolutions do not fill the cores, and more threads than cores halve the speed.
-    On a GPU one trial alone, unless told otherwise, and one thread, which decides nothing there. Neither the time that
+    On a GPU one trial alone, unless asked otherwise, and one thread, which does not matter there. Neither the time that
     anything takes nor the memory that happens to be free decides.
 
     Args:
@@ -60,7 +60,7 @@ def execute(
 ) -> Iterator[Event]:
     """Train every trial; yield the events of all as they come.
 
-    A first Ctrl-C or SIGTERM lets each trial save its state; every trial that did not end says "interrupted".
+    A first Ctrl-C or SIGTERM lets each trial save its state; every trial that did not end is reported as "interrupted".
 
     Args:
         trials: the trials.
@@ -136,7 +136,7 @@ def _worker(connection: Connection, stop: Flag, folders: Sequence[str]) -> None:
             trial = connection.recv()
         except EOFError:  # a second Ctrl-C ended the parent in the middle
             return
-        except Exception as error:  # a component of the trial is not to be had here
+        except Exception as error:  # a component of the trial is not available here
             connection.send(described(error))
             connection.send(None)
             continue
@@ -227,11 +227,11 @@ def _receive(worker: _Worker) -> Event | None:
 
 
 def _death(code: int | None) -> str:
-    """Return what to say of a trial whose process died."""
+    """Return the reason given for a trial whose process died."""
     how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
     cause = {
         -signal.SIGKILL: " Likely out of memory: fewer --jobs, or a smaller train.batch_size.",
         -signal.SIGSEGV: " A crash in native code; the traceback above names the line that called it.",
         -signal.SIGABRT: " A crash in native code; the traceback above names the line that called it.",
     }.get(code or 0, "")
-    return f"the process died ({how}).{cause} The same command goes on from its last save."
+    return f"the process died ({how}).{cause} The same command resumes from its last save."

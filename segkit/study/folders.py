@@ -37,9 +37,9 @@ class Found:
 
     Attributes:
         trial: the trial; with the hardware settings of what is there, where these may be mixed.
-        state: "new": nothing; "open": to be gone on with, or to be evaluated again; "finished"; "failed"; "lost": it
+        state: "new": nothing; "open": to be resumed, or to be evaluated again; "finished"; "failed"; "lost": it
             was finished, but its weights are gone; "other": another trial.
-        why: what to tell; "" for nothing.
+        why: a line for the log; "" for none.
     """
 
     trial: Trial
@@ -59,7 +59,7 @@ def look(trial: Trial, *, mix: bool) -> Found:
     if status is None:
         return Found(trial, "new")
     if status.training_number != TRAINING_NUMBER:
-        why = f"{folder}: {older(status.training_number)}. Use --fresh to train it anew, or --name for "
+        why = f"{folder}: {older(status.training_number)}. Use --fresh to train it again, or --name for "
         return Found(trial, "other", why + "another run folder.")
     identity, evaluation = stored_identities(folder, status)
     if identity != trial.identity:
@@ -70,12 +70,12 @@ def look(trial: Trial, *, mix: bool) -> Found:
         if identity != trial.identity:
             return _changed(folder, trial, status, {} if mix else settings, changed)
     if status.status != "finished":
-        return Found(trial, "failed" if status.status == "failed" else "open", _ended(folder, status))
-    missing = lost_files(folder)
-    if "best.safetensors" not in missing and not _is_sound(folder):
-        return Found(trial, "lost", "best.safetensors of this finished trial is damaged: trained anew")
+        return Found(trial, "failed" if status.status == "failed" else "open", _explanation(folder, status))
+    missing = missing_results(folder)
+    if "best.safetensors" not in missing and not _is_readable(folder):
+        return Found(trial, "lost", "best.safetensors of this finished trial is damaged: it is trained again")
     if "best.safetensors" in missing:
-        return Found(trial, "lost", "best.safetensors of this finished trial is gone: trained anew")
+        return Found(trial, "lost", "best.safetensors of this finished trial is gone: it is trained again")
     if missing:
         return Found(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: made again")
     if evaluation != trial.evaluation:
@@ -102,7 +102,7 @@ def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
         return stored
 
 
-def on_data(found: Found, fingerprint: str | None) -> Found:
+def after_data(found: Found, fingerprint: str | None) -> Found:
     """Return what a run folder holds of a trial whose data are read by now: another trial, if it saw other data.
 
     Args:
@@ -110,17 +110,17 @@ def on_data(found: Found, fingerprint: str | None) -> Found:
         fingerprint: of the data as they are; None where they were not read.
     """
     folder = found.trial.path
-    before = _seen(Status.find(folder))
+    before = _fingerprint_of(Status.find(folder))
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
         return found
     return Found(
         found.trial, "other", f"{folder}: the data have changed since it was trained (their fingerprint differs), and "
-        "a study compares trials of the same data. Restore the data, train anew with --fresh, or choose another run "
+        "a study compares trials of the same data. Restore the data, train again with --fresh, or choose another run "
         "folder with --name.",
     )  # fmt: skip
 
 
-def refuse_others(looked: Sequence[Found]) -> None:
+def refuse_conflicts(looked: Sequence[Found]) -> None:
     """Raise if a run folder holds other trials than planned; one line for all of which the same is true."""
     texts: dict[str, list[str]] = {}
     for found in looked:
@@ -132,16 +132,16 @@ def refuse_others(looked: Sequence[Found]) -> None:
         raise UserError("\n".join(f"{places[0]}{more[text]}: {text}" for text, places in texts.items()))
 
 
-def _seen(status: Status | None) -> str | None:
-    """Return the fingerprint of the data that a trial saw, None where it does not say."""
+def _fingerprint_of(status: Status | None) -> str | None:
+    """Return the fingerprint of the data of a trial, None where it is not stated."""
     return status.data.fingerprint if status is not None and status.data is not None else None
 
 
-def _ended(folder: Path, status: Status) -> str:
+def _explanation(folder: Path, status: Status) -> str:
     if status.status != "running":
         return ""
     return f"its process {ENDED}; " + (
-        "goes on from its last save" if (folder / "last.safetensors").is_file() else "begins again: nothing was saved"
+        "resumes from its last save" if (folder / "last.safetensors").is_file() else "begins again: nothing was saved"
     )
 
 
@@ -153,16 +153,16 @@ def _as_trained(folder: Path, trial: Trial) -> Trial:
 
 
 def _changed(folder: Path, trial: Trial, status: Status, settings: dict[str, str], changed: dict[str, str]) -> Found:
-    """Return whether a trial that differs from what its folder holds can go on from it."""
+    """Return whether a trial can be resumed from what its folder holds, which differs from it."""
     fewer = trial.recipe.train.epochs < status.epochs_done
     if changed and not settings and not not_resumable(_without_hardware(changed)) and not fewer:
-        return Found(trial, "open", _ended(folder, status))
+        return Found(trial, "open", _explanation(folder, status))
     what = "; ".join(f"{key} {text}" for key, text in changed.items())
     if settings and settings.keys() == changed.keys():
         return Found(trial, "other", f"{folder}: {what}. {REMEDY}")
     return Found(
         trial, "other", f"{folder}: holds another trial: {what or 'the source of a plugin it uses has changed'}. "
-        "Use --fresh to train it anew, or --name for another run folder.",
+        "Use --fresh to train it again, or --name for another run folder.",
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _without_hardware(changed: dict[str, str]) -> dict[str, str]:
     return {key: text for key, text in changed.items() if key.removeprefix("train.") not in HARDWARE}
 
 
-def lost_files(folder: Path) -> list[str]:
+def missing_results(folder: Path) -> list[str]:
     """Return the results that are not there, or end within a line, of a trial that is finished."""
     return [name for name in RESULTS if not (folder / name).is_file() or not _is_whole(folder / name)]
 
@@ -184,7 +184,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def finished_elsewhere(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
-    """Return the finished and whole trials of the run folders beside this one, by their training identities.
+    """Return the complete trials of the neighbouring run folders, by their training identities.
 
     Args:
         run: the run folder.
@@ -197,19 +197,19 @@ def finished_elsewhere(run: Path, wanted: Mapping[str, str | None]) -> dict[str,
         status = Status.find(path.parent)
         if status is None or status.status != "finished" or status.limited:
             continue
-        if status.training_number != TRAINING_NUMBER or lost_files(path.parent):
+        if status.training_number != TRAINING_NUMBER or missing_results(path.parent):
             continue
         identity = str(status.identity)
         if identity not in wanted and status.versions.get("segkit") != version("segkit"):
             identity, _ = stored_identities(path.parent, status)
         if identity not in wanted or identity in index or wanted[identity] is None:
             continue
-        if _seen(status) == wanted[identity] and _is_sound(path.parent):
+        if _fingerprint_of(status) == wanted[identity] and _is_readable(path.parent):
             index[identity] = path.parent
     return index
 
 
-def _is_sound(folder: Path) -> bool:
+def _is_readable(folder: Path) -> bool:
     """Return whether the weights of a finished trial can be read."""
     try:
         checkpoint.load(folder / "best.safetensors")

@@ -41,12 +41,12 @@ def settle(
     """Return the study's recipe and trials with every "auto" settled, and how many trials to train side by side.
 
     "auto" is what the run folder's trials were trained with; in a new study it is what this machine suggests. A trial
-    whose device is not here is left as it is: looking at its inputs says so.
+    whose device is missing is left as it is: checking its inputs reports that.
 
     Args:
         recipe: the study's.
         planned: its trials, at least one.
-        known: what `recorded` says.
+        known: the result of `recorded`.
         jobs: trials side by side, or "auto".
         mix: whether trials may differ from each other, and from what is known.
 
@@ -80,7 +80,7 @@ def settled(train: Train, threads: int) -> Train:
     return train.model_copy(update={"device": name, "precision": found.precision, "threads": count})
 
 
-def of_trials(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
+def with_hardware_of(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
     """Return a study's recipe with the settings of its trials, unless these differ."""
     first, *others = [{key: getattr(trial.recipe.train, key) for key in HARDWARE} for trial in planned]
     if any(other != first for other in others):

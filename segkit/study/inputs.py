@@ -1,4 +1,4 @@
-"""What only the data and the machine tell of a study's recipes, asked before anything is trained."""
+"""Checks of a study's recipes that need the data and the machine, made before anything is trained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segkit.recipe.model import Recipe
 
 
 def data_of(recipe: Recipe) -> str:
-    """Return a key of what a recipe says of its data."""
+    """Return a key for the data of a recipe."""
     return json.dumps(recipe.dump()["data"], sort_keys=True)
 
 
@@ -19,7 +19,7 @@ def fingerprints(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, 
     """Read the data of recipes as they are now; return their fingerprints by `data_of`, and every mistake once.
 
     Whatever is found here is the user's input, a plugin that gives no data included: nothing begins. What only a
-    trial can tell, it tells itself, and fails.
+    trial can find out, it reports itself, and fails.
     """
     if not recipes:
         return {}, []
@@ -51,7 +51,7 @@ def check(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
         mistakes: what `fingerprints` found.
 
     Raises:
-        UserError: data, split or device cannot be had as a recipe says; every mistake once.
+        UserError: data, split or device are not available as a recipe asks; every mistake once.
     """
     from segkit import device
 

@@ -28,7 +28,7 @@ DAMAGED = "damaged"
 
 @dataclass(frozen=True)
 class Planned:
-    """A study as its recipe says.
+    """A study as its recipe plans it.
 
     Attributes:
         title: the question.
@@ -49,7 +49,7 @@ class TrialRecord:
 
     Attributes:
         status: "finished", "failed", "interrupted", "running", "missing" or "damaged" (no readable trial.json).
-        info: what trial.json says.
+        info: the content of trial.json.
         curves: the columns of metrics.csv, by name, one number an epoch.
         rows: those of cases.csv of a finished trial.
         problem: what of it could not be read; "" otherwise.
@@ -135,7 +135,7 @@ def _title(tree: Mapping[str, Any], run: Path) -> str:
 
 
 def _unplanned(run: Path, problem: str) -> Planned:
-    """Return the trials that are on disk, with what the recipe's plain text says of them."""
+    """Return the trials that are on disk, ordered as far as the recipe's plain text tells."""
     try:
         tree = toml.load(run / "recipe.toml")
     except UserError:
@@ -169,7 +169,7 @@ def _is_table(value: Any) -> bool:
 def read_trial(
     run: Path, variant: str, seed: int, fold: int | None, folder: Path, known: dict[bytes, Keys]
 ) -> TrialRecord:
-    """Return a trial as it is on disk; whatever is not there or damaged is said in the record.
+    """Return a trial as it is on disk; the record names whatever is missing or damaged.
 
     Args:
         run: the run folder.

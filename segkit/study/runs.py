@@ -18,7 +18,7 @@ from segkit.locks import Lock
 from segkit.recipe.model import Recipe, compose, validate
 from segkit.recipe.variants import slug
 from segkit.study import executor, hardware, inputs
-from segkit.study.folders import finished_elsewhere, look, on_data, refuse_others, stored_identities
+from segkit.study.folders import finished_elsewhere, look, after_data, refuse_conflicts, stored_identities
 from segkit.study.plan import WHOLE, size_of, trials
 from segkit.training.events import Event
 from segkit.training.status import Status
@@ -67,7 +67,7 @@ class Outcome:
         lines = [*self.table, f"trials: {counted or 'none'}"]
         lines += [f"failed: {trial}: {why}" for trial, why in self.failures.items()]
         if self.interrupted:
-            lines.append("interrupted: the state is saved; the same command goes on from there")
+            lines.append("interrupted: the state is saved; the same command resumes from there")
         if self.folder:
             lines.append(f"report: {self.folder / 'report.html'}")
         return lines
@@ -117,7 +117,7 @@ class StudyRun:
         planned: all its trials.
         folder: the run folder.
         limit: a training cut short on purpose.
-        warnings: what its recipe says, but seldom means.
+        warnings: about what is valid in its recipe, but seldom meant.
     """
 
     path: Path
@@ -152,7 +152,7 @@ class StudyRun:
 
         Args:
             jobs: trials side by side, or "auto".
-            fresh: train anew what is there but differs.
+            fresh: train again what is there but differs.
             fail_fast: stop at the first failed trial.
             mix_hardware: let trials of other devices, precisions and numbers of threads stand side by side.
 
@@ -178,7 +178,7 @@ class StudyRun:
             files.sweep(folder)
 
     def _write_recipe(self) -> None:
-        path, text = self.folder / "recipe.toml", hardware.of_trials(self.recipe, self.planned).to_toml()
+        path, text = self.folder / "recipe.toml", hardware.with_hardware_of(self.recipe, self.planned).to_toml()
         self._same = path.is_file() and files.read_text(path) == text
         if not self._same:
             files.write_text(path, text)
@@ -188,12 +188,12 @@ class StudyRun:
         known = {} if fresh else hardware.recorded(self.folder)
         self.recipe, self.planned, side_by_side = hardware.settle(self.recipe, self.planned, known, jobs, mix=mix)
         looked = [look(trial, mix=mix) for trial in self.planned]
-        refuse_others([] if fresh else looked)
+        refuse_conflicts([] if fresh else looked)
         self.planned = [found.trial for found in looked]
         recipes = [found.trial.recipe for found in looked if fresh or found.state != "finished"]
         printed, mistakes = inputs.fingerprints(recipes, data)
-        looked = [on_data(found, printed.get(inputs.data_of(found.trial.recipe))) for found in looked]
-        refuse_others([] if fresh else looked)
+        looked = [after_data(found, printed.get(inputs.data_of(found.trial.recipe))) for found in looked]
+        refuse_conflicts([] if fresh else looked)
         missing = [found for found in looked if found.state != "finished"]
         anew = [found.trial for found in missing if found.state in ("new", "lost", "other")]
         wanted = {trial.identity: printed.get(inputs.data_of(trial.recipe)) for trial in anew}
@@ -233,7 +233,7 @@ class StudyRun:
         if end and end.kind in ("finished", "reused"):
             yield from self._reuse(trial, twin.path, again)
         else:
-            yield Event(trial.name, end.kind if end else "interrupted", f"as its twin {twin.folder}")
+            yield Event(trial.name, end.kind if end else "interrupted", f"as the identical trial {twin.folder}")
 
     def _reuse(self, trial: Trial, source: Path, again: list[Trial]) -> Iterator[Event]:
         """Copy a finished trial of the same identity, whole or not at all; evaluate it again if its metrics differ."""
@@ -259,7 +259,7 @@ class StudyRun:
         kinds = {end.kind for end in self._ends.values()}
         if len(self._ends) == len(self.planned) and kinds <= {"finished", "skipped", "reused"}:
             return "every trial is finished; the same command writes the report"
-        return "what was trained is saved; the same command goes on from there"
+        return "what was trained is saved; the same command resumes from there"
 
     def finish(self) -> Outcome:
         """Return how the study ended."""

@@ -61,7 +61,7 @@ class StoredNormalization(Stored):
 
 
 class Meta(Stored):
-    """What a checkpoint says beside its tensors."""
+    """The metadata of a checkpoint."""
 
     format: Literal[2]
     kind: Literal["best", "last"]
@@ -139,7 +139,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint says, without reading its tensors; the hash is not checked.
+    """Return the metadata of a checkpoint without reading its tensors; the hash is not checked.
 
     Raises:
         UserError: the file is missing, damaged or no checkpoint.

@@ -1,4 +1,4 @@
-"""What a trial tells whoever watches it."""
+"""The events of a trial, for whoever watches it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said loudly: a loss that is not finite, a term that drowns the others, a model that sees only background."""
+"""Guards: a loss that is not finite, a term that drowns out the others, a model that predicts only background."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Batch = tuple[Tensor, Tensor, Tensor]  # image, target, scores
 
 
 class NonFiniteError(Exception):
-    """A loss is not finite; training cannot go on.
+    """A loss is not finite; training stops.
 
     Attributes:
         terms: the value of each summand, in the order of the recipe.
@@ -89,7 +89,7 @@ class LossWatch:
             self._look(*self._pending.popleft())
 
     def ruined(self, step: int) -> UserError | None:
-        """Return the error of the plugin that ruined the weights in the last of so many steps, where it can be told."""
+        """Return the error of the plugin that ruined the weights in the last step, where that can be determined."""
         if self._last is None:
             return None
         _, target, scores = self._last
@@ -143,7 +143,7 @@ def look_back(
 
     Raises:
         ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores are,
-            or the model has weights that it does not tell of.
+            or the model has weights that it has not registered.
     """
     own = next(suspects(model), None) if model is not None else None
     hidden = _unregistered(scores, module) if own is not None else None
@@ -157,7 +157,7 @@ def look_back(
         return
     values = objective.terms(scores, target)
     if not all(bool(torch.isfinite(tensor).all()) for tensor in (scores, *values)):
-        return  # what is worse, and said by `LossWatch`
+        return  # `LossWatch` reports that
     wrong = objective.infinite_gradient(scores, target, penalties=True)
     if wrong is not None:
         raise wrong
@@ -218,7 +218,7 @@ def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
     for row in first_batch:
         if row["term"].startswith("loss.") and row["weight"] and row["gradient_share"] == 0 and len(first_batch) > 1:
             return (
-                f"{row['term']} has no gradient on the first batch (value {row['value']:.4g}): nothing is learnt from "
+                f"{row['term']} has no gradient on the first batch (value {row['value']:.4g}): nothing is learned from "
                 "it there. Is its value detached, rounded or constant?"
             )
     for row in first_batch:
@@ -226,14 +226,14 @@ def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
             others = ", ".join(other["term"] for other in first_batch if other is not row)
             return (
                 f"{row['term']} has {100 * row['gradient_share']:.2f} % of the gradient on the first batch "
-                f"(value {row['value']:.4g}, weight {row['weight']:g}): {others} will hardly be learnt. Likely a sum "
+                f"(value {row['value']:.4g}, weight {row['weight']:g}): {others} will hardly be learned. Likely a sum "
                 "over pixels beside a mean, or a weight of another scale: use a mean, or lower its weight."
             )
     return None
 
 
 def collapsed(rows: Sequence[Row]) -> str | None:
-    """Return a warning if structures that are there are predicted nowhere: under 1 % of their pixels in all cases."""
+    """Return a warning if a structure is hardly predicted at all: under 1 % of its pixels over all cases."""
     black = []
     for channel in dict.fromkeys(row.channel for row in rows):
         truth = sum(row.truth_pixels for row in rows if row.channel == channel)

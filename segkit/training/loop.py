@@ -38,7 +38,7 @@ class Report:
         step: steps done in all.
         rate: the learning rate at the epoch's begin.
         complete: whether the step was the epoch's last.
-        seen: images since the epoch began, or went on.
+        seen: images since the epoch began, or was resumed.
         seconds: since then.
     """
 
@@ -65,7 +65,7 @@ class Report:
 
     @property
     def images_per_second(self) -> float:
-        """The speed since the epoch began, or went on."""
+        """The speed since the epoch began, or was resumed."""
         return self.seen / max(self.seconds, 1e-9)
 
 

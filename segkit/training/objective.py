@@ -1,4 +1,4 @@
-"""What is minimised: the weighted losses of the scores, and the weighted penalties of the parameters."""
+"""The objective: the weighted losses of the scores, and the weighted penalties of the parameters."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Objective:
         Args:
             scores: the model's.
             target: of the same batch.
-            penalties: look at those too, at the weights of now.
+            penalties: also check the penalties, at the current weights.
         """
         logits = self._logits(scores.detach()).requires_grad_()
         weights = [weight for _, weight in self.parameters]
@@ -162,7 +162,7 @@ class Objective:
 def gradient_shares(values: Sequence[Tensor], objective: Objective) -> list[dict[str, Any]]:
     """Return value and share of the gradient norm of each summand, on one batch.
 
-    The graph is kept, so that the step goes on with the same forward pass.
+    The graph is kept, so that the step can use the same forward pass.
     """
     weights = objective.weights
     parameters = [parameter for _, parameter in objective.parameters]

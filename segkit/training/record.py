@@ -1,4 +1,4 @@
-"""What a trial writes: status, metrics, overlays, and what its checkpoints say."""
+"""What a trial writes: status, metrics, overlays, and the metadata of its checkpoints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Record:
     Attributes:
         history: the rows of metrics.csv.
         best: (score, epoch) of the best checkpoint so far.
-        warnings: what the guards said.
+        warnings: those of the guards.
     """
 
     def __init__(self, trial: Trial, parts: Setup) -> None:
@@ -93,7 +93,7 @@ class Record:
         }
 
     def meta(self, kind: str) -> dict[str, Any]:
-        """Return what a checkpoint says beside its tensors."""
+        """Return the metadata of a checkpoint."""
         parts = self.parts
         used = plugins.used_by(self.recipe.components())
         return {

@@ -1,6 +1,6 @@
 """The tables of a trial, metrics.csv and cases.csv: the one place that writes and reads them.
 
-They are read as columns; what is wrong with a damaged one is said with its line.
+They are read as columns; messages about damage name the line.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ def _numbers(text: bytes, rows: int) -> tuple[Numbers, Flags, Flags]:
 
 
 def _read_any(name: str, data: bytes) -> Rows:
-    """Read a file with quotes, or with its columns in another order; say what is wrong with a damaged one."""
+    """Read a file with quotes, or with its columns in another order; raise what is wrong with a damaged one."""
     header, rows = _table(name, data, HEADER)
     at = [header.index(column) for column in HEADER]
     numbers = np.zeros((len(rows), len(HEADER) - NAMES))

@@ -1,4 +1,4 @@
-"""How a trial is saved, and how it goes on from what was saved."""
+"""How a trial is saved and resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segkit.training.status import Status
 
 
 def save_best(record: Record) -> None:
-    """Write the weights of now as best.safetensors."""
+    """Write the current weights as best.safetensors."""
     checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), record.meta("best"))
 
 
@@ -45,7 +45,7 @@ def save_last(record: Record) -> None:
     }
     try:
         checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
-    except TypeError as error:  # it says which part of the state cannot be saved
+    except TypeError as error:  # it names the part of the state that cannot be saved
         slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
         blame([state.parts[slot]] if slot in state.parts else [], error)
 
@@ -59,7 +59,7 @@ def _told(state: State, slot: str) -> dict[str, Any]:
 
 
 def restore(record: Record) -> str:
-    """Go on from last.safetensors where there is one; return what to tell, "" for a new start.
+    """Resume from last.safetensors where there is one; return a line for the log, "" for a new start.
 
     Raises:
         UserError: the checkpoint is damaged, of another trial, or the data is not what it was trained on.
@@ -69,19 +69,19 @@ def restore(record: Record) -> str:
         return _restore_finished(record)
     found = checkpoint.load(path, with_state=True)
     if found.meta["training_number"] != TRAINING_NUMBER:
-        raise UserError(f"{path}: {older(found.meta['training_number'])}. Train anew with --fresh.")
+        raise UserError(f"{path}: {older(found.meta['training_number'])}. Train it again with --fresh.")
     changed = not_resumable(differences(refilled(found.meta["recipe"], str(path)), record.recipe.dump()))
     if changed:
         what = "; ".join(f"{key} {text}" for key, text in changed.items())
-        raise UserError(f"{path}: belongs to another trial: {what}. Train anew with --fresh.")
+        raise UserError(f"{path}: belongs to another trial: {what}. Train it again with --fresh.")
     if found.meta["fingerprint"] != record.parts.fingerprint:
         raise UserError(
             f"{path}: the data has changed since this trial began (its fingerprint differs). "
-            "Restore the data, or train anew with --fresh."
+            "Restore the data, or train again with --fresh."
         )
     state, kept = record.parts.state, found.state
     if kept is None:
-        raise UserError(f"{path}: holds no training state. Train anew with --fresh.")
+        raise UserError(f"{path}: holds no training state. Train it again with --fresh.")
     checkpoint.load_into(state.model, found.weights, str(path))
     load_optimizer(state.optimizer, kept["optimizer"])
     state.schedule.load_state_dict(kept["schedule"])
@@ -98,11 +98,11 @@ def restore(record: Record) -> str:
     record.warnings, record.seconds = kept["warnings"], kept["seconds"]
     if state.epoch > record.recipe.train.epochs:
         return "trained already: evaluated again"
-    return f"goes on in epoch {state.epoch}, after step {state.step}"
+    return f"resumes in epoch {state.epoch}, after step {state.step}"
 
 
 def _restore_finished(record: Record) -> str:
-    """Take over a finished trial without last.safetensors, which can be evaluated again; return what to tell."""
+    """Take over a finished trial without last.safetensors, to evaluate it again; return a line for the log."""
     status = Status.find(record.folder.path)
     if status is None or status.limited or not (record.folder / "best.safetensors").is_file():
         return ""

@@ -38,7 +38,7 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None 
     """Train, evaluate and save one trial; yield what happens. Nothing is raised but programming errors of segkit.
 
     The folder ends with metrics.csv, cases.csv, best and last checkpoints, overlays, recipe.toml and trial.json; an
-    interrupted or failed trial goes on from its last save when it is run again.
+    interrupted or failed trial resumes from its last save when it is run again.
 
     Args:
         trial: what to train, and where its files go.

@@ -91,14 +91,14 @@ def build_model(recipe: Recipe, channels: int) -> nn.Module:
 
 
 def check_data(recipe: Recipe, data: DataCache) -> str:
-    """Read the data and split them: what only they can tell of a recipe; return their fingerprint.
+    """Read and split the data, which validates the rest of a recipe; return their fingerprint.
 
     Args:
         recipe: of a trial.
         data: reads the data, and keeps them.
 
     Raises:
-        UserError: data or split cannot be had as the recipe says.
+        UserError: data or split are not available as the recipe asks.
     """
     return _divided(recipe, data)[1]
 
@@ -120,7 +120,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         data: reads the data, and keeps them.
 
     Raises:
-        UserError: data, split, device or a component cannot be had as the recipe says.
+        UserError: data, split, device or a component are not available as the recipe asks.
     """
     settings = recipe.train
     dataset, printed, whole = _divided(recipe, data)
@@ -231,5 +231,6 @@ def _counts(dataset: Dataset, split: Split) -> str:
 
     return (
         f"data {dataset.name}: {counted(len(split.train), 'case')} of {patients(split.train)} for training, "
-        f"{len(split.validation)} of {patients(split.validation)} for validation; channels {', '.join(dataset.channels)}"
+        f"{len(split.validation)} of {patients(split.validation)} for validation; "
+        f"channels {', '.join(dataset.channels)}"
     )

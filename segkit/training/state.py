@@ -1,4 +1,4 @@
-"""Everything that a training changes: saved and restored, it goes on to the bit."""
+"""Everything that a training changes; saved and restored, it continues to the bit."""
 
 from __future__ import annotations
 

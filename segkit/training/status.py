@@ -1,4 +1,4 @@
-"""trial.json: what a trial says of itself; the one place that writes and reads it."""
+"""trial.json, the status of a trial: the one place that writes and reads it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from segkit import files
 from segkit.errors import UserError
 
-ENDED = "ended without a word (killed, out of memory, or a crash inside native code)"
-"""What is said of a trial whose status is "running" while nothing runs."""
+ENDED = "ended without reporting why (killed, out of memory, or a crash in native code)"
+"""Describes a trial whose status is "running" while nothing runs."""
 
 
 def _named(terms: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -37,11 +37,11 @@ class Data(Part):
 
 
 class Status(Part):
-    """What trial.json says; what is not known yet is None, or empty.
+    """The content of trial.json; what is not known yet is None, or empty.
 
     Attributes:
         status: "running", "finished", "failed" or "interrupted".
-        training_number: see `segkit.recipe.identity`; 1 of a trial that does not say.
+        training_number: see `segkit.recipe.identity`; 1 where it is not stated.
         identity, evaluation: of what it is trained and evaluated as.
         limited: whether the training was cut short on purpose.
         epochs: as planned.
@@ -80,7 +80,7 @@ class Status(Part):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Return what the trial.json of a folder says.
+        """Return the status in a folder.
 
         Raises:
             UserError: it is missing, cannot be read, or is damaged; the message names the file.
@@ -97,7 +97,7 @@ class Status(Part):
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """Return what the trial.json of a folder says; None where there is none that can be read."""
+        """Return the status in a folder; None where there is none that can be read."""
         try:
             return cls.read(folder)
         except UserError:

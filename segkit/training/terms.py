@@ -1,4 +1,4 @@
-"""The summands of what is minimised; a fault in one is told with its name, file and line."""
+"""The summands of the objective; a fault in one is reported with its name, file and line."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class Term:
     def detached(self, *handed: Any) -> UserError:
         """Return the error of a loss without a gradient."""
         text = (
-            "its value has no gradient, so that nothing is learnt: the graph is cut (by detach, item, numpy, no_grad, "
+            "its value has no gradient, so that nothing is learned: the graph is cut (by detach, item, numpy, no_grad, "
             "rounding or a comparison). Compute with differentiable operations on the logits."
         )
         return fault(self.component, text, self._line(lambda *tensors: breaks_graph, *handed, last=True))
