@@ -30,7 +30,8 @@ from segkit.plugins import former
 from segkit.registry.component import Component
 
 if TYPE_CHECKING:
-    from segkit.api import Predictor, evaluate, load, run
+    from segkit.api import evaluate, load, run
+    from segkit.evaluation.predictor import Predictor
     from segkit.recipe.model import Recipe
 
 __version__: str
@@ -71,7 +72,11 @@ def __getattr__(name: str) -> Any:
         from segkit.recipe.model import Recipe
 
         return Recipe
-    if name in ("Predictor", "evaluate", "load", "run"):
+    if name == "Predictor":
+        from segkit.evaluation.predictor import Predictor
+
+        return Predictor
+    if name in ("evaluate", "load", "run"):
         from segkit import api
 
         return getattr(api, name)

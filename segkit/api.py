@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +17,11 @@ from segkit.recipe.model import Recipe, validate
 from segkit.registry.faults import ComponentError, suspects
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from segkit.components.datasets.case import Case
-    from segkit.device import Device
-    from segkit.evaluation.evaluator import Prediction
+    from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
     from segkit.study.runs import Outcome, StudyRun
     from segkit.training.events import Event
-    from segkit.types import Array
 
 
 def run(
@@ -77,82 +71,6 @@ def conclude(study: StudyRun) -> Outcome:
     return outcome
 
 
-@dataclass(frozen=True, repr=False)
-class Predictor:
-    """A trained model ready to predict.
-
-    Attributes:
-        model: image (N, 1, H, W), normalised, to scores (N, C, H, W); in eval mode.
-        recipe: the recipe it was trained from; the parts named in `missing` are segkit's defaults instead.
-        channels: the structures' names.
-        meta: the metadata of the checkpoint.
-        device: where and in which precision it computes.
-        missing: parts of the recipe that prediction does not need and that are not available, each with the reason.
-    """
-
-    model: nn.Module
-    recipe: Recipe
-    channels: tuple[str, ...]
-    meta: dict[str, Any]
-    device: Device
-    missing: dict[str, str]
-
-    def __repr__(self) -> str:
-        meta = self.meta
-        return (
-            f"<segkit Predictor: {self.recipe.model.name} of variant {meta['variant']}, {meta['kind']} checkpoint, "
-            f"epoch {meta['epoch']}; channels {', '.join(self.channels)}>"
-        )
-
-    def evaluator(self, cases: Sequence[Case]) -> Any:
-        """Return the evaluator of the training, over other cases."""
-        from segkit.evaluation.evaluator import Evaluator, Normalization
-
-        return Evaluator(
-            cases,
-            self.channels,
-            self.recipe.transforms.eval,
-            Normalization(**self.meta["normalization"]),
-            self.device,
-            batch_size=self.recipe.train.batch_size,
-            exclusive=bool(self.meta["exclusive"]),
-            named=self.recipe.model,
-        )
-
-    def threads(self) -> AbstractContextManager[None]:
-        """Return the context in which a CPU computes with as many threads as in the training, to the last bit."""
-        from segkit.device import threads
-
-        return threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
-
-    def predict(self, image: Array) -> Array:
-        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type.
-
-        Where classes exclude each other, masks cannot be derived from them: use `segment`.
-        """
-        return self._of(image).probability
-
-    def segment(self, image: Array) -> Array:
-        """Return the masks (C, H, W), bool, of one grey image (H, W): decided as for the metrics, at its own size."""
-        return self._of(image).mask
-
-    def _of(self, image: Array) -> Prediction:
-        import numpy as np
-
-        from segkit.components.datasets.case import Case
-
-        if not isinstance(image, np.ndarray) or image.ndim != 2 or not image.size or image.dtype.kind not in "buif":
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UserError(f"an image is a numpy array of numbers (rows, columns), one grey channel; got {got}.")
-        image = np.asarray(image)  # of a masked one, all pixels
-        masks = np.zeros((len(self.channels), *image.shape), dtype=bool)
-        case = Case(name="image", patient=None, image=image, masks=masks, spacing_mm=None)
-        found: Prediction
-        with self.threads():
-            (found,) = self.evaluator([case]).predict(self.model)
-        return found
-
-
 def load(
     path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
 ) -> Predictor:
@@ -170,6 +88,7 @@ def load(
     import torch
 
     from segkit.device import fallback
+    from segkit.evaluation.predictor import Predictor
     from segkit.training import checkpoint
     from segkit.training.setup import build_model
 

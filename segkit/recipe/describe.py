@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkit.recipe import merge, toml
 from segkit.registry.component import Entry
+from segkit.registry.plausible import filled
 from segkit.registry.registry import REFERENCE
 
 if TYPE_CHECKING:
@@ -66,8 +67,6 @@ def _type(schema: dict[str, Any]) -> str:
 
 def snippet(entry: Entry) -> str:
     """Return a piece of recipe that uses a component, every parameter with its default or a value that fits."""
-    from segkit.registry.plausible import filled
-
     made, unknown = filled(entry, {})
     fields = {field.alias or key: field for key, field in entry.parameters.model_fields.items()}
     defaults = {name: field.default for name, field in fields.items() if not field.is_required()}

@@ -50,8 +50,8 @@ def compared(trials: Sequence[TrialRecord]) -> tuple[list[TrialRecord], list[str
         names = "; ".join(trial.name for trial in finished if trial.training_number == number)
         said.append(
             f"{names}: trained by an older version of segkit (training number {number}, the tables show {newest}), "
-            "whose numbers cannot be compared with these: left out of the tables. Train it again with --fresh, or copy the "
-            "older trials with the recipe to a folder of their own and report that"
+            "whose numbers cannot be compared with these: left out of the tables. Train again with --fresh, or "
+            "copy the older trials with the recipe to a folder of their own and report that"
         )
     finished = [trial for trial in finished if trial.training_number == newest]
     folds = {trial.fold for trial in trials}

@@ -18,7 +18,7 @@ from segkit.locks import Lock
 from segkit.recipe.model import Recipe, compose, validate
 from segkit.recipe.variants import slug
 from segkit.study import executor, hardware, inputs
-from segkit.study.folders import finished_elsewhere, look, after_data, refuse_conflicts, stored_identities
+from segkit.study.folders import after_data, finished_elsewhere, look, refuse_conflicts, stored_identities
 from segkit.study.plan import WHOLE, size_of, trials
 from segkit.training.events import Event
 from segkit.training.status import Status
