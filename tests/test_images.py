@@ -148,7 +148,7 @@ def test_what_a_png_says_beside_its_pixels_is_no_warning(tmp_path: Path, capfd: 
     ("data", "message"),
     [
         (png(100_000, 100_000, b""), "100000 x 100000 pixels; images are read from 1 x 1 to 8192 x 8192"),
-        (png(8192, 8192, b"few"), "a damaged image: 3 bytes cannot hold its 8192 x 8192 pixels"),
+        (png(8192, 8192, b"few"), "a damaged image: 60 bytes cannot hold its 8192 x 8192 pixels"),
         (png(8192, 8192, bytes(1 << 20), bits=16, colours=6), "512 MiB of pixels; images are read up to 256 MiB"),
     ],
     ids=["sides", "few data", "many bytes"],
@@ -183,7 +183,7 @@ NIFTI = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (pillow("PNG", twice=True), "an animation of 2 pictures; one a file is read"),
+        (pillow("PNG", twice=True), "an animation of 2 images; one a file is read"),
         (pillow("TIFF", twice=True), "several images in one file; one a file is read"),
         (pillow("GIF", twice=True), "a GIF picture; images are PNG, TIFF, JPEG, BMP or DICOM files"),
         (pillow("JPEG", turned=6), r"to be shown turned or mirrored \(EXIF orientation 6\).* Save it upright"),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.headers import kind_of
+from segkit.components.datasets.kinds import kind_of
 from segkit.components.datasets.reading import SIDE, read_bytes
 from segkit.errors import UserError
 from segkit.types import Array
