@@ -18,8 +18,18 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 PLAIN = ("1.2.840.10008.1.2", EXPLICIT, BIG_ENDIAN)
 
 
-def dicom(pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), **elements: Any) -> bytes:
-    """Return a DICOM file of pixels (H, W); `elements` replace what is written by default, None leaves it out."""
+def dicom(
+    pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), frame: bytes | None = None, **elements: Any
+) -> bytes:
+    """Return a DICOM file of pixels (H, W).
+
+    Args:
+        pixels: uint8, uint16 or int16.
+        syntax: the transfer syntax.
+        spacing: in mm, or None.
+        frame: the pixels, compressed as the transfer syntax says.
+        elements: replace what is written by default; None leaves an element out.
+    """
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = UID(syntax)
     meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
@@ -36,7 +46,7 @@ def dicom(pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), **
             setattr(made, name, value)
     order = ">" if syntax == BIG_ENDIAN else "<"
     raw = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    made.PixelData = raw if syntax in PLAIN else pydicom.encaps.encapsulate([raw])
+    made.PixelData = raw if syntax in PLAIN else pydicom.encaps.encapsulate([frame or raw])
     made["PixelData"].VR = "OW" if bits == 16 and syntax in PLAIN else "OB"
     out = io.BytesIO()
     pydicom.dcmwrite(out, made, little_endian=syntax != BIG_ENDIAN, implicit_vr=syntax == "1.2.840.10008.1.2")

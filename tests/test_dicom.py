@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segkit import UserError
 from segkit.components.datasets.dicom import parse_dicom
 from tests.rvsc_like import BIG_ENDIAN, dicom
 
+RLE, JPEG, JPEG_2000 = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
 PIXELS = np.arange(42, dtype=np.uint16).reshape(6, 7) * 90
 
 
@@ -23,6 +27,79 @@ def test_grey_levels_as_stored(syntax: str, kind: Any) -> None:
     assert image.dtype == kind
     assert np.array_equal(image, pixels)
     assert spacing == (1.25, 1.5)
+
+
+def jpeg(pixels: Any, kind: str = "JPEG", **options: Any) -> bytes:
+    """Return pixels as Pillow compresses them."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def runs(pixels: Any) -> bytes:
+    """Return pixels (H, W) as DICOM's RLE: one segment a byte of a pixel, the higher first, of literal runs."""
+    planes = pixels.astype(f">u{pixels.itemsize}").tobytes()
+    segments = []
+    for number in range(pixels.itemsize):
+        plane = planes[number :: pixels.itemsize]
+        packed = b"".join(
+            bytes([len(part) - 1]) + part for i in range(0, len(plane), 99) if (part := plane[i : i + 99])
+        )
+        segments.append(packed + b"\x80" * (len(packed) % 2))
+    starts = [64 + sum(map(len, segments[:number])) for number in range(len(segments))]
+    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
+def test_lossless_compression_gives_the_same_pixels(kind: Any) -> None:
+    pixels = (PIXELS % 250).astype(kind) - (kind == np.int16) * 50
+    plain, _ = parse_dicom(dicom(pixels), "x.dcm")
+    image, spacing = parse_dicom(dicom(pixels, syntax=RLE, frame=runs(pixels)), "x.dcm")
+    assert image.dtype == plain.dtype
+    assert np.array_equal(image, plain)
+    assert spacing == (1.25, 1.5)
+    if kind != np.int16:  # which Pillow does not write
+        frame = jpeg(pixels, "JPEG2000", no_jp2=True, irreversible=False)
+        image, _ = parse_dicom(dicom(pixels, syntax=JPEG_2000, frame=frame), "x.dcm")
+        assert image.dtype == plain.dtype
+        assert np.array_equal(image, plain)
+
+
+def test_lossy_compression_gives_what_pillow_decodes() -> None:
+    pixels = np.add.outer(np.arange(24), np.arange(17)).astype(np.uint8) * 5
+    frame = jpeg(pixels)
+    image, _ = parse_dicom(dicom(pixels, syntax=JPEG, frame=frame), "x.dcm")
+    assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(frame))))
+    assert np.abs(image.astype(int) - pixels).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("syntax", "frame", "message"),
+    [
+        (JPEG, jpeg(np.zeros((600, 70), np.uint8)), "header states 6 x 7 pixels, .* hold 600 x 70 of mode L"),
+        (JPEG, jpeg(np.zeros((6, 7, 3), np.uint8)), "6 x 7 of mode RGB"),
+        (JPEG_2000, jpeg(np.zeros((600, 70), np.uint8), "JPEG2000", no_jp2=True), "hold 600 x 70 of mode L"),
+        (RLE, runs(np.zeros((60, 70), np.uint16)), r"hold 2 segments of up to 4,200 bytes"),
+        (RLE, runs(np.zeros((6, 7), np.uint8)), r"hold 1 segments of up to 42 bytes"),
+        (RLE, runs(PIXELS)[:100], r"decoded RLE segment data doesn't match"),
+        (RLE, struct.pack("<16I", 2, 64, 64, *[0] * 13) + b"\x81\0" * 2**20, "134,217,728 bytes"),
+    ],
+    ids=["size", "colour", "size of JPEG 2000", "size of RLE", "bits", "cut", "bomb"],
+)  # fmt: skip
+def test_compressed_pixels_that_are_not_as_many_as_stated(syntax: str, frame: bytes, message: str) -> None:
+    data = dicom(PIXELS, syntax=syntax, frame=frame)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=rf"x\.dcm: damaged: .*{message}"):
+        parse_dicom(data, "x.dcm")
+    assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    tracemalloc.stop()
+
+
+def test_every_cut_of_a_compressed_file_is_noticed() -> None:
+    data = dicom(PIXELS, syntax=RLE, frame=runs(PIXELS))
+    for length in range(0, len(data) - 8, 7):
+        with pytest.raises(UserError, match=r"x\.dcm: "):
+            parse_dicom(data[:length], "x.dcm")
 
 
 def test_twelve_bits_in_sixteen() -> None:
@@ -60,7 +137,8 @@ def test_without_spacing() -> None:
         ({"Rows": 5}, "5 x 7 pixels need 70 bytes; PixelData has 84"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
         ({"spacing": (0, 1)}, "PixelSpacing is .*two lengths in mm, above 0"),
-        ({"syntax": "1.2.840.10008.1.2.4.90"}, r"compressed \('JPEG 2000.*which is not read. Decompress it first"),
+        ({"syntax": "1.2.840.10008.1.2.4.70"}, r"compressed in a way that is not read \('JPEG Lossless.*Decompress it"),
+        ({"syntax": JPEG_2000}, r"damaged: its pixels cannot be decoded \(not a JPEG 2000 file\)"),
     ],
 )
 def test_what_is_not_read_is_said(elements: dict[str, Any], message: str) -> None:

@@ -66,8 +66,8 @@ def decode_image(data: bytes, name: str) -> Decoded:
         raise UserError(f"{name}: {reason}") from None
     except Exception as error:  # whatever a decoder raises on damaged bytes means the same here
         short = isinstance(error, struct.error | EOFError | IndexError) or "truncated" in str(error).lower()
-        reason = "cut off" if short else str(error).strip().partition("\n")[0][:120] or type(error).__name__
-        raise UserError(f"{name}: a damaged image: {ended(reason)}") from None
+        text = "cut off" if short else str(error).strip().partition("\n")[0][:120] or type(error).__name__
+        raise UserError(f"{name}: a damaged image: {ended(text)}") from None
 
 
 def _decoded(data: bytes) -> Decoded:
@@ -113,8 +113,7 @@ def _open(data: bytes) -> ImageFile:
     if data[:2] == b"\xff\xd8":
         if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise EOFError
-        # without EXIF data, of which Pillow would copy the values of all tags
-        return JpegImagePlugin.JpegImageFile(io.BytesIO(data.replace(b"Exif\0\0", bytes(6))))
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(without_exif(data)))
     if data[:2] == b"BM":
         return BmpImagePlugin.BmpImageFile(file)
     if not data:
@@ -151,6 +150,11 @@ def _by_opencv(data: bytes, size: tuple[int, int]) -> Decoded:
     return Decoded(found)
 
 
+def without_exif(data: bytes) -> bytes:
+    """Return a JPEG whose EXIF data Pillow does not see: it would copy the values of all tags, which may overlap."""
+    return data.replace(b"Exif\0\0", bytes(6))
+
+
 def _exif(data: bytes) -> bytes:
     """Return what follows the mark of EXIF data; nothing where there are none."""
     return data[data.index(b"Exif\0\0") + 6 :] if b"Exif\0\0" in data else b""
@@ -170,7 +174,7 @@ def _check_upright(exif: bytes) -> None:
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the tags of a TIFF's first directory, each with its first number; then NEXT_IMAGE: where the next one is."""
+    """Yield the tags of a TIFF's first directory, each with its first number, and NEXT_IMAGE: where the next one is."""
     order = "<" if data[:1] == b"I" else ">"
     (at,) = struct.unpack(order + "I", data[4:8])
     (count,) = struct.unpack(order + "H", data[at : at + 2])

@@ -1,7 +1,7 @@
 """DICOM files: one grey frame and its spacing, or one message.
 
-What is read: uncompressed (implicit and explicit, little and big endian), one frame, one sample a pixel, 8 or 16
-bits, up to 8192 x 8192. Bits above BitsStored are dropped, MONOCHROME1 is inverted within the stored range, and
+What is read: one frame, one sample a pixel, 8 or 16 bits, up to 8192 x 8192; uncompressed, or compressed as RLE,
+8-bit JPEG or JPEG 2000. Bits above BitsStored are dropped, MONOCHROME1 is inverted within the stored range, and
 rescale slope and intercept are applied. A file without PixelSpacing has none. Windows and look-up tables are for
 display and do not count. Everything else is refused before memory is taken for pixels.
 """
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from segkit.components.datasets.decoding import without_exif
 from segkit.components.datasets.kinds import kind_of
 from segkit.components.datasets.reading import SIDE, read_bytes
 from segkit.errors import UserError
@@ -27,10 +29,15 @@ if TYPE_CHECKING:
 
 MOST_HEADER = 4 << 20  # bytes before the pixels
 PIXEL_DATA = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"  # the element's tag, little and big endian
-UNDEFINED = 0xFFFFFFFF
+ITEM, LAST_ITEM = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+MOST_FRAGMENTS = 10_000
 DEFLATED = b"1.2.840.10008.1.2.1.99"
-READABLE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
+IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
+RLE, JPEG = "1.2.840.10008.1.2.5", ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
+DECODERS = {  # of transfer syntaxes: the plugin of pydicom, so that pixels do not depend on what else is installed
+    IMPLICIT: "", EXPLICIT: "", BIG_ENDIAN: "", RLE: "pydicom", **dict.fromkeys((*JPEG, *JPEG_2000), "pillow"),
+}  # fmt: skip
 KEYWORDS = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
     "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
@@ -47,7 +54,7 @@ class Format:
     stored: int
     signed: bool
     inverted: bool
-    big_endian: bool
+    syntax: str
     slope: float
     intercept: float
     spacing_mm: tuple[float, float] | None
@@ -73,7 +80,7 @@ def parse_dicom(data: bytes, name: str) -> tuple[Array, tuple[float, float] | No
     try:
         header, at = _header(data)
         found = _format(header)
-        return _pixels(_pixel_bytes(data, at, found), found), found.spacing_mm
+        return _image(_stored(data, at, found), found), found.spacing_mm
     except _RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
 
@@ -97,14 +104,14 @@ def _header(data: bytes) -> tuple[Header, int]:
     except Exception as error:
         raise _RefusedError(f"damaged: its header cannot be parsed ({type(error).__name__}: {error}).") from None
     syntax = header.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and str(syntax) not in READABLE:
+    if syntax is not None and str(syntax) not in DECODERS:
         raise _RefusedError(_compressed(str(getattr(syntax, "name", syntax))))
     return header, file.tell()
 
 
 def _compressed(syntax: str) -> str:
     return (
-        f"its pixels are compressed ({syntax[:80]!r}), which is not read. "
+        f"its pixels are compressed in a way that is not read ({syntax[:80]!r}). "
         "Decompress it first, e.g. with `gdcmconv --raw` or `dcmdjpeg`."
     )
 
@@ -129,8 +136,8 @@ def _format(header: Header) -> Format:
     stored = _whole(header, "BitsStored", allocated, 1, allocated)
     if _whole(header, "HighBit", stored - 1) != stored - 1:
         raise _RefusedError("its pixels do not begin at the lowest bit (HighBit is not BitsStored - 1).")
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    big_endian = str(syntax) == BIG_ENDIAN if syntax is not None else header.original_encoding[1] is False
+    implicit, little = header.original_encoding
+    plain = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
     slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
     if slope == 0:
         raise _RefusedError("RescaleSlope is 0: every pixel would be the same.")
@@ -138,7 +145,7 @@ def _format(header: Header) -> Format:
         rows, columns, allocated, stored,
         signed=_whole(header, "PixelRepresentation", 0, 0, 1) == 1,
         inverted=photometric == "MONOCHROME1",
-        big_endian=big_endian,
+        syntax=str(header.file_meta.get("TransferSyntaxUID") or plain),
         slope=slope,
         intercept=intercept,
         spacing_mm=_spacing(header),
@@ -193,36 +200,99 @@ def _spacing(header: Header) -> tuple[float, float] | None:
     return row, column
 
 
-def _pixel_bytes(data: bytes, at: int, found: Format) -> memoryview:
-    """Return the bytes of the pixels, as many as rows and columns need."""
+def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
+    """Return the stored values (H, W) of the element PixelData that begins at `at`."""
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels.decoders import get_decoder
+    from pydicom.uid import UID
+
     element = data[at : at + 12]
     if element[:4] not in PIXEL_DATA or len(element) < 12:
         raise _RefusedError(f"holds no PixelData within its first {MOST_HEADER >> 20} MiB, or is cut off before it.")
-    order: Literal["big", "little"] = "big" if found.big_endian else "little"
     explicit = element[4:6] in (b"OB", b"OW", b"UN")
-    size = int.from_bytes(element[8:12] if explicit else element[4:8], order)
+    size = int.from_bytes(
+        element[8:12] if explicit else element[4:8], "big" if found.syntax == BIG_ENDIAN else "little"
+    )
     start = at + (12 if explicit else 8)
-    if size == UNDEFINED:
-        raise _RefusedError(_compressed("encapsulated PixelData"))
-    if found.big_endian and found.allocated == 8 and element[4:6] == b"OW":
-        raise _RefusedError("8-bit pixels in big-endian words are not read.")
     needed = found.rows * found.columns * found.allocated // 8
-    if size not in (needed, needed + needed % 2):  # an odd length is padded by one byte
+    plugin = DECODERS[found.syntax]
+    frame: Any
+    if plugin:
+        frame = _frame(data, start)
+    elif size not in (needed, needed + needed % 2):  # an odd length is padded by one byte
         raise _RefusedError(f"{found.rows} x {found.columns} pixels need {needed:,} bytes; PixelData has {size:,}.")
-    if len(data) < start + needed:
+    elif len(data) < start + needed:
         raise _RefusedError(f"cut off: {len(data) - start:,} of {needed:,} bytes of pixels are there.")
-    return memoryview(data)[start : start + needed]
+    else:
+        frame = memoryview(data)[start : start + size]
+    options: Any = {
+        "rows": found.rows, "columns": found.columns, "number_of_frames": 1, "samples_per_pixel": 1,
+        "bits_allocated": found.allocated, "bits_stored": found.stored, "pixel_representation": int(found.signed),
+        "photometric_interpretation": "MONOCHROME2", "pixel_keyword": "PixelData", "view_only": True,
+        "pixel_vr": "OW" if element[4:6] == b"OW" else "OB",
+    }  # fmt: skip
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if plugin:
+                frame = without_exif(frame) if found.syntax in JPEG else frame
+                _check_frame(frame, found)
+                frame = encapsulate([frame])
+            values: NDArray[np.integer] = get_decoder(UID(found.syntax)).as_array(
+                frame, raw=True, index=0, decoding_plugin=plugin, **options
+            )[0]
+            return values
+    except Exception as error:  # whatever a decoder raises on damaged bytes means the same here
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+        raise _RefusedError(f"damaged: its pixels cannot be decoded ({reason[:200]}).") from None
 
 
-def _pixels(raw: memoryview, found: Format) -> Array:
+def _frame(data: bytes, at: int) -> bytes:
+    """Return the only frame of encapsulated PixelData whose first item is at `at`, its fragments joined."""
+    items: list[bytes] = []
+    while data[at : at + 4] == ITEM and len(items) <= MOST_FRAGMENTS:
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        items.append(data[at + 8 : at + 8 + size])
+        at += 8 + size
+    if data[at : at + 4] != LAST_ITEM:
+        raise _RefusedError("cut off: its compressed pixels have no end.")
+    return b"".join(items[1:])  # the first lists offsets of frames
+
+
+def _check_frame(frame: bytes, found: Format) -> None:
+    """Raise unless a compressed frame holds as many pixels as the header states: it might unfold to any size."""
+    from PIL import Jpeg2KImagePlugin, JpegImagePlugin
+
+    if found.syntax == RLE:
+        segments, *starts = struct.unpack("<3I", frame[:12])
+        ends = [*starts[1:segments], len(frame)]
+        sizes = [_unpacked(frame[start:end]) for start, end in zip(starts, ends, strict=False)]
+        good = segments == found.allocated // 8 and max(sizes) <= found.rows * found.columns + 1  # a byte of padding
+        held = f"{segments} segments of up to {max(sizes):,} bytes"
+    else:
+        kind = JpegImagePlugin.JpegImageFile if found.syntax in JPEG else Jpeg2KImagePlugin.Jpeg2KImageFile
+        image = kind(io.BytesIO(frame))
+        good = image.size == (found.columns, found.rows) and image.mode in ("L", "I;16")
+        held = f"{image.size[1]} x {image.size[0]} of mode {image.mode}"
+    if not good:
+        raise ValueError(f"the header states {found.rows} x {found.columns} pixels, the compressed data hold {held}")
+
+
+def _unpacked(segment: bytes) -> int:
+    """Return the length of a segment of run-length encoded bytes once decoded."""
+    at = total = 0
+    while at < len(segment):
+        code = segment[at]
+        total += code + 1 if code < 128 else 257 - code if code > 128 else 0
+        at += code + 2 if code < 128 else 2 if code > 128 else 1
+    return total
+
+
+def _image(stored: NDArray[np.integer], found: Format) -> Array:
     """Return the image: uint8 or uint16 as stored, float32 where values are negative or rescaled."""
     import numpy as np
 
-    kind = np.dtype(f"{'>' if found.big_endian else '<'}u{found.allocated // 8}")
-    values: NDArray[np.int32] = np.frombuffer(raw, kind).reshape(found.rows, found.columns).astype(np.int32)
-    values &= (1 << found.stored) - 1
-    if found.signed:
-        values -= (values >> (found.stored - 1)) << found.stored
+    values = stored.astype(np.int32)
     if found.inverted:  # the lowest stored value becomes the highest
         values = (-1 if found.signed else (1 << found.stored) - 1) - values
     if (found.slope, found.intercept) == (1.0, 0.0) and values.min() >= 0:

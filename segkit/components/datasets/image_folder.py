@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Le
 
 from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
-from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.images import KINDS, Colours, agree, read_levels, read_picture
+from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
 from segkit.errors import UserError, counted, ended
 from segkit.types import Positive
