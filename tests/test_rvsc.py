@@ -108,7 +108,7 @@ def test_swapped_contours_are_noticed(root: Path) -> None:
     inside, outside = inner.read_text(), outer.read_text()
     inner.write_text(outside)
     outer.write_text(inside)
-    with pytest.raises(UserError, match=r"encloses more than the outer one, .* swapped"):
+    with pytest.raises(UserError, match=r"encloses more than the outer contour .* swapped"):
         read(root)
 
 

@@ -203,7 +203,7 @@ def _spacing(header: Header) -> tuple[float, float] | None:
 def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
     """Return the stored values (H, W) of the element PixelData that begins at `at`."""
     from pydicom.encaps import encapsulate
-    from pydicom.pixels.decoders import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
 
     element = data[at : at + 12]
