@@ -96,8 +96,14 @@ def test_several_structures_by_their_grey_level(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "masks/ann/a.png").unlink(), r"1 file without mask .*: .*images/ann/a.png"),
-        (lambda root: (root / "images/ann/a.png").unlink(), r"1 file without image .*: .*masks/ann/a.png"),
+        (
+            lambda root: (root / "masks/ann/a.png").unlink(),
+            r"images/ann/a\.png: has no mask of the same name in masks/",
+        ),
+        (
+            lambda root: (root / "images/ann/a.png").unlink(),
+            r"masks/ann/a\.png: has no image of the same name in images/",
+        ),
         (
             lambda root: write(root / "masks/ann/a.png", MASK * 7),
             r"a.png: holds the levels 0, 7; a mask of one structure",
@@ -109,7 +115,10 @@ def test_several_structures_by_their_grey_level(root: Path) -> None:
         (lambda root: write(root / "masks/ann/a.png", np.dstack([MASK, MASK * 9, MASK])), r"a.png: a coloured mask"),
         (lambda root: (root / "images/ann/a.png").write_bytes(b"\x89PNG\r\n\x1a\n"), r"a.png: a damaged image"),
         (lambda root: (root / "images/ann/a.png").write_bytes(b""), r"a.png: a damaged image"),
-        (lambda root: write(root / "images/ann/a.tif", GREY), r"two files of one name. Which one counts"),
+        (
+            lambda root: write(root / "images/ann/a.tif", GREY),
+            r"a\.tif: has the name of \S+a\.png\. Which one counts\? Remove the other",
+        ),
         (lambda root: write(root / "images/ann/a.png", np.full((12, 10), 5, np.uint8)), None),
     ],
 )
@@ -329,9 +338,9 @@ def sparse(path: Path) -> None:
         (lambda path: os.mkfifo(path), r"a\.png: a pipe, no regular file"),
         (lambda path: path.symlink_to("nowhere"), r"a\.png: a link that leads nowhere"),
         (lambda path: path.symlink_to(path.name), r"a\.png: a link that leads to itself"),
-        (lambda path: path.mkdir(), r"without image .* \S+images/ann/a\.png is a folder"),
+        (lambda path: path.mkdir(), r"has no image .* \S+images/ann/a\.png is a folder"),
         (lambda path: path.with_suffix(".nii.gz").touch(), r"ann/a\.nii\.gz is a NIfTI volume; this version reads 2-D"),
-        (lambda path: path.with_suffix(".gif").touch(), r"without image .*ann/a\.gif is of a kind that is not read"),
+        (lambda path: path.with_suffix(".gif").touch(), r"has no image .*ann/a\.gif is of a kind that is not read"),
         (sparse, r"a\.png: 1,099,511,627,776 bytes; .* up to"),
     ],
 )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
+from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.reading import files_below, is_folder, shortened
 from segkit.errors import counted
 
@@ -33,9 +33,9 @@ class Pair:
     common: int
 
 
-def scan(root: Path, faults: list[str]) -> list[str]:
-    """Return the files below a folder, relative to it; what cannot be looked at is added to `faults`."""
-    return [path.relative_to(root).as_posix() for path in files_below(root, root, SCAN_DEPTH, faults)]
+def scan(root: Path, problems: list[str]) -> list[str]:
+    """Return the files below a folder, relative to it; what cannot be looked at is added to `problems`."""
+    return [path.relative_to(root).as_posix() for path in files_below(root, root, SCAN_DEPTH, problems)]
 
 
 def stem(file: str) -> str | None:

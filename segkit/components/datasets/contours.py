@@ -174,15 +174,18 @@ def fill_structures(
     import numpy as np
 
     filled = {kind: fill(line, shape) for kind, line in lines.items()}
-    beyond = 0
-    if len(filled) == 2:
-        if filled["i"].sum() > filled["o"].sum():
-            names = lines["i"].name, lines["o"].name
-            raise UserError(f"{names[0]}: encloses more than the outer contour {names[1]}. Are they swapped?")
-        beyond = int((filled["i"] & ~filled["o"]).sum())
-        beyond = beyond if beyond > TOUCHING * int(filled["i"].sum()) else 0
+    both = len(filled) == 2
+    if both and filled["i"].sum() > filled["o"].sum():
+        names = lines["i"].name, lines["o"].name
+        raise UserError(f"{names[0]}: encloses more than the outer contour {names[1]}. Are they swapped?")
     masks = [filled["o"] & ~filled["i"] if name == "wall" else filled[NEEDED[name][0]] for name in structures]
-    return np.stack(masks), beyond
+    return np.stack(masks), outside(filled["i"], filled["o"]) if both else 0
+
+
+def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
+    """Return how many pixels of a filled inner contour lie outside the outer one; 0 where the two only touch."""
+    count = int((inner & ~outer).sum())
+    return count if count > TOUCHING * int(inner.sum()) else 0
 
 
 def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
