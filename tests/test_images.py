@@ -131,6 +131,16 @@ def test_what_is_wrong_is_named(root: Path, change: Any, message: str | None) ->
         read(root)
 
 
+def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
+    write(root / "images/ann/a.png", GREY[:5])
+    write(root / "masks/ann/b.png", MASK * 7)
+    write(root / "images/bob/d.png", GREY)
+    with pytest.raises(UserError, match=r"images/bob/d\.png: has no mask of the same name in masks/\.") as caught:
+        read(root)
+    places = [Path(line.partition(": ")[0]).relative_to(root) for line in str(caught.value).splitlines()]
+    assert [str(place) for place in places] == ["images/bob/d.png", "masks/ann/a.png", "masks/ann/b.png"]
+
+
 def test_values_that_are_not_finite(tmp_path: Path) -> None:
     pixels = GREY.astype(np.float32)
     pixels[0, 0] = np.nan

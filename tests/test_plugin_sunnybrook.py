@@ -166,6 +166,17 @@ def test_says_of_each_series_why_it_does_not_fit(tree: Path) -> None:
     assert "  CINESAX_300: 1 frame not there: 0060." in rest
 
 
+def test_the_problems_of_all_patients_are_raised_together_and_found_by_check(tree: Path) -> None:
+    (tree / "SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0003-0060.dcm").unlink()
+    (tree / "SCD_IMAGES_02/SCD0000201/CINESAX_4/IM-0003-0020.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(UserError, match="SCD0000101: its contours fit none of its series") as caught:
+        read(tree)
+    assert re.search(r"CINESAX_300: 1 frame not there: 0060\.\n.*SCD0000201: its contours fit none", str(caught.value))
+    faults = [finding for finding in check_data(tree).findings if finding.kind == "fault"]
+    assert [Path(str(finding.place)).name for finding in faults] == ["SCD0000101", "SCD0000201"]
+    assert "IM-0003-0020.dcm: no DICOM file" in faults[1].text
+
+
 def test_a_frame_that_two_files_claim_is_refused(tree: Path) -> None:
     write_image(tree / "SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0004-0048.dcm")
     with pytest.raises(UserError, match=r"CINESAX_300: 1 frame there twice: 0048"):

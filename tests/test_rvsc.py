@@ -12,6 +12,7 @@ import pytest
 
 import segkit
 from segkit import UserError
+from segkit.checks.data import check_data
 from segkit.components.datasets import Dataset
 from tests.rvsc_like import patient, square
 
@@ -182,6 +183,32 @@ def test_frames_that_lack_a_contour_are_said(root: Path) -> None:
     assert len(data.cases) == 2
     assert any("for lack of an inner or an outer contour: patient01/p01-0020" in note for note in data.notes)
     assert len(read(root, structures=["endocardium"]).cases) == 3
+
+
+def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
+    contour(root).write_text("10 10\nten ten\n12 12\n")
+    contour(root, frame=40).unlink()
+    (root / "patient02/P02dicom/P02-0020.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(UserError, match=r"P01list\.txt:3: P01-0040-icontour-manual\.txt is not in") as caught:
+        read(root)
+    lines = str(caught.value).splitlines()
+    assert [len(lines), ":2: 'ten ten' is no point" in lines[1], "P02-0020.dcm: no DICOM file" in lines[2]] == [
+        3, True, True,
+    ]  # fmt: skip
+    assert {str(finding) for finding in check_data(root).findings if finding.kind == "fault"} == set(lines)
+
+
+def test_of_very_many_problems_the_first_are_raised(tmp_path: Path) -> None:
+    patient(tmp_path, 1, range(30))
+    for path in (tmp_path / "patient01/P01dicom").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"its image p01-0000\.dcm is not in") as caught:
+        read(tmp_path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "... and 10 more mistakes"
+    faults = [finding for finding in check_data(tmp_path).findings if finding.kind == "fault"]
+    assert len(faults) == 30
 
 
 def test_folders_that_hold_no_data(tmp_path: Path) -> None:
