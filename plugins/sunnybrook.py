@@ -153,7 +153,7 @@ def _table(top: Path, files: list[Path]) -> dict[str, str]:
                 ids.update({key: patient} if key else {})
             return ids
         except csv.Error as error:
-            raise UserError(f"{path}:{rows.line_num}: no table: {error}.") from None
+            raise UserError(f"{path}:{rows.line_num}: not a CSV table: {error}.") from None
     raise UserError(f"{top}: no patient table is here (a CSV file with the columns PatientID and OriginalID).")
 
 

@@ -129,7 +129,7 @@ def test_without_spacing() -> None:
     ("elements", "message"),
     [
         ({"NumberOfFrames": 3}, "3 frames in one file; one frame a file is read"),
-        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "no grey image: 3 samples"),
+        ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "not a grey image: 3 samples"),
         ({"BitsAllocated": 32}, "32 bits a pixel; 8 and 16 are read"),
         ({"HighBit": 3}, "do not begin at the lowest bit"),
         ({"Rows": 20000}, "20000 x 7 pixels; images are read up to 8192 x 8192"),

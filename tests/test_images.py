@@ -345,7 +345,7 @@ def sparse(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: os.mkfifo(path), r"a\.png: a pipe, no regular file"),
+        (lambda path: os.mkfifo(path), r"a\.png: a pipe, not a regular file"),
         (lambda path: path.symlink_to("nowhere"), r"a\.png: a link that leads nowhere"),
         (lambda path: path.symlink_to(path.name), r"a\.png: a link that leads to itself"),
         (lambda path: path.mkdir(), r"has no image .* \S+images/ann/a\.png is a folder"),
@@ -367,7 +367,7 @@ def test_what_stands_where_an_image_should(root: Path, make: Any, message: str) 
         ("new\nline", r"images/bob: the name 'new\\nline\.png' holds a control character. Rename it"),
         ("\x1b[31m", r"the name '\\x1b\[31m\.png' holds a control character"),
         ("a\u202egnp", r"the name 'a\\u202egnp\.png' holds a control character"),
-        (os.fsdecode(b"\xff"), r"the name '\\udcff\.png' is no text in UTF-8"),
+        (os.fsdecode(b"\xff"), r"the name '\\udcff\.png' is not valid UTF-8"),
     ],
 )
 def test_names_that_cannot_stand_in_a_table(root: Path, name: str, message: str) -> None:

@@ -174,7 +174,7 @@ def test_the_problems_of_all_patients_are_raised_together_and_found_by_check(tre
     assert re.search(r"CINESAX_300: 1 frame not there: 0060\.\n.*SCD0000201: its contours fit none", str(caught.value))
     faults = [finding for finding in check_data(tree).findings if finding.kind == "fault"]
     assert [Path(str(finding.place)).name for finding in faults] == ["SCD0000101", "SCD0000201"]
-    assert "IM-0003-0020.dcm: no DICOM file" in faults[1].text
+    assert "IM-0003-0020.dcm: not a DICOM file" in faults[1].text
 
 
 def test_a_frame_that_two_files_claim_is_refused(tree: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_part_of_it_or_its_reader_missing_is_said(tree: Path, part: str) -> No
 
 def test_a_table_that_is_none(tree: Path) -> None:
     (tree / "scd_patientdata.csv").write_text("PatientID,OriginalID\n" + "x" * 200_000 + ",SC-HF-I-1\n")
-    with pytest.raises(UserError, match=r"scd_patientdata\.csv:\d+: no table: field larger than field limit"):
+    with pytest.raises(UserError, match=r"scd_patientdata\.csv:\d+: not a CSV table: field larger than field limit"):
         read(tree)
 
 

@@ -90,10 +90,10 @@ def test_a_line_that_crosses_itself_is_filled(root: Path) -> None:
         ("", "holds no points"),
         ("10 10\n", r"1 different point; a contour needs three"),
         ("10 10\n10 10\n12 12\n", r"2 different points;"),
-        ("10 10\nten ten\n12 12\n", r":2: 'ten ten' is no point"),
-        ("10 10\n1e999 3\n12 12\n", r":2: .*is no point"),
+        ("10 10\nten ten\n12 12\n", r":2: 'ten ten' is not a point"),
+        ("10 10\n1e999 3\n12 12\n", r":2: .*is not a point"),
         ("10 10\n400 10\n10 400\n", r"outside|beyond"),
-        ("\0\0\0", "no text"),
+        ("\0\0\0", "not a text file"),
         ("9" * 500 + "\n", "a line of"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_folder_that_a_link_leads_back_to(root: Path) -> None:
         (r".\P01\..\..\..\etc\passwd", r"P01list.txt:1: .*leads out of the data's folder"),
         ("/etc/passwd", r"P01list.txt:1: "),
         (r".\P01\P01contours-manual\P01-0777-icontour-manual.txt", r"P01list.txt:1: .* is not in .*patient01"),
-        (r".\P01\holiday.txt", r"P01list.txt:1: .*is no contour file"),
+        (r".\P01\holiday.txt", r"P01list.txt:1: .*is not a contour file"),
     ],
 )
 def test_lists_that_lead_elsewhere(root: Path, line: str, message: str) -> None:
@@ -192,7 +192,7 @@ def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
     with pytest.raises(UserError, match=r"P01list\.txt:3: P01-0040-icontour-manual\.txt is not in") as caught:
         read(root)
     lines = str(caught.value).splitlines()
-    assert [len(lines), ":2: 'ten ten' is no point" in lines[1], "P02-0020.dcm: no DICOM file" in lines[2]] == [
+    assert [len(lines), ":2: 'ten ten' is not a point" in lines[1], "P02-0020.dcm: not a DICOM file" in lines[2]] == [
         3, True, True,
     ]  # fmt: skip
     assert {str(finding) for finding in check_data(root).findings if finding.kind == "fault"} == set(lines)

@@ -64,10 +64,10 @@ def parse_contour(data: bytes, name: str) -> Contour:
     for number, line in _lines(data, name):
         match = POINT.fullmatch(line) or DECIMAL_COMMAS.fullmatch(line)
         if match is None:
-            raise UserError(f"{name}:{number}: {line[:60]!r} is no point; a line should be `x y`, in pixels.")
+            raise UserError(f"{name}:{number}: {line[:60]!r} is not a point; a line should be `x y`, in pixels.")
         x, y = (float(part.replace(",", ".")) for part in match.groups())
         if not (abs(x) < 1e6 and abs(y) < 1e6):
-            raise UserError(f"{name}:{number}: ({x:g}, {y:g}) is no point of an image.")
+            raise UserError(f"{name}:{number}: ({x:g}, {y:g}) is not a point of an image.")
         points.append((x, y))
         lines.append(number)
     if not points:
@@ -189,7 +189,7 @@ def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
 
 
 def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
-    """Return what to tell of inner contours that lie outside outer ones, and what was done.
+    """Return notes on inner contours that lie outside outer ones, and what was done.
 
     Args:
         found: how many pixels, by frame.

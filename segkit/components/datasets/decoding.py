@@ -33,7 +33,7 @@ CMYK = "in CMYK colours, for print; save it as a grey image."
 Colour = tuple[int, int, int]
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """Why an image is not read though it may be whole; the caller adds its name."""
 
 
@@ -62,7 +62,7 @@ def decode_image(data: bytes, name: str) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return _decoded(data)
-    except _RefusedError as reason:
+    except RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
     except Exception as error:  # whatever a decoder raises on damaged bytes means the same here
         short = isinstance(error, struct.error | EOFError | IndexError) or "truncated" in str(error).lower()
@@ -77,14 +77,14 @@ def _decoded(data: bytes) -> Decoded:
         return _by_opencv(data, _tiff_size(data))
     image = _open(data)
     if image.mode == "CMYK":
-        raise _RefusedError(CMYK)
+        raise RefusedError(CMYK)
     columns, rows = image.size
     wide = data[:4] == PNG and data[24] == 16
     bands = 4 if image.mode in ("P", "LA") else len(image.getbands())
     _check_size(rows, columns, bands * (2 if wide else 1))
     if data[:4] == PNG:
         if getattr(image, "n_frames", 1) > 1:
-            raise _RefusedError(f"an animation of {getattr(image, 'n_frames', 1)} images; one a file is read.")
+            raise RefusedError(f"an animation of {getattr(image, 'n_frames', 1)} images; one a file is read.")
         if rows * columns * data[24] > 8 * len(data) * DENSEST:
             raise ValueError(f"{len(data)} bytes cannot hold its {rows} x {columns} pixels")
         _open(data).verify()  # the checksums of its chunks
@@ -120,15 +120,15 @@ def _open(data: bytes) -> ImageFile:
         raise ValueError("it is empty, 0 bytes")
     kind = kind_of(data)
     advice = VOLUMES if kind.endswith("volume") else "images are PNG, TIFF, JPEG, BMP or DICOM files"
-    raise _RefusedError(f"{kind}; {advice}.")
+    raise RefusedError(f"{kind}; {advice}.")
 
 
 def _check_size(rows: int, columns: int, depth: int) -> None:
     """Raise unless an image of `depth` bytes a pixel, once decoded, is within the limits."""
     if not (1 <= rows <= SIDE and 1 <= columns <= SIDE):
-        raise _RefusedError(f"{rows} x {columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
+        raise RefusedError(f"{rows} x {columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
     if rows * columns * depth > MOST_DECODED:
-        raise _RefusedError(
+        raise RefusedError(
             f"{rows * columns * depth >> 20} MiB of pixels; images are read up to {MOST_DECODED >> 20} MiB."
         )
 
@@ -167,7 +167,7 @@ def _check_upright(exif: bytes) -> None:
     except (struct.error, IndexError):
         return  # unreadable, so nobody turns it
     if turned:
-        raise _RefusedError(
+        raise RefusedError(
             f"to be shown turned or mirrored (EXIF orientation {min(turned)}), which not every program does, so that "
             "image and mask may not match. Save it upright, without EXIF data."
         )
@@ -195,11 +195,11 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
     for tag, number in _tags(data):
         found.setdefault(tag, number)
     if found[NEXT_IMAGE]:
-        raise _RefusedError("several images in one file; one a file is read. Split it first.")
+        raise RefusedError("several images in one file; one a file is read. Split it first.")
     if not {HEIGHT, WIDTH} <= set(found):
         raise ValueError("it states no size")
     if found.get(PHOTOMETRIC) == 5:
-        raise _RefusedError(CMYK)
+        raise RefusedError(CMYK)
     if found.get(ORIENTATION, 1) not in (0, 1):
         _check_upright(data)
     samples = 3 if found.get(PHOTOMETRIC) == 3 else found.get(SAMPLES, 1)

@@ -1,4 +1,4 @@
-"""Reading files that nobody vouches for: bounded, regular, and inside the folder that was named."""
+"""Reading untrusted files: bounded, regular, and inside the dataset's folder."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes.
 
     Raises:
-        UserError: it is missing, unreadable, larger, or no regular file (a pipe would never end).
+        UserError: it is missing, unreadable, larger, or not a regular file (a pipe would never end).
     """
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: {UNREADABLE.get(stat.S_IFMT(found.st_mode), 'something')}, no regular file.")
+            raise UserError(f"{path}: {UNREADABLE.get(stat.S_IFMT(found.st_mode), 'something')}, not a regular file.")
         if found.st_size > limit:
             raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
         with path.open("rb") as file:
@@ -58,7 +58,7 @@ def decode(data: bytes, name: str) -> str:
     """Return the text of a list or a contour: ASCII, UTF-8 or, with a byte order mark, UTF-16.
 
     Raises:
-        UserError: it is no text, or longer than a mebibyte.
+        UserError: it is not text, or longer than a mebibyte.
     """
     if len(data) > MOST_TEXT:
         raise UserError(f"{name}: {len(data):,} bytes; files of this kind are read up to {MOST_TEXT:,}.")
@@ -66,9 +66,9 @@ def decode(data: bytes, name: str) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: no text: byte {error.start} cannot be decoded.") from None
+        raise UserError(f"{name}: not a text file: byte {error.start} cannot be decoded.") from None
     if "\0" in text:
-        raise UserError(f"{name}: no text: holds a zero byte.")
+        raise UserError(f"{name}: not a text file: it holds a zero byte.")
     return text
 
 
@@ -133,7 +133,7 @@ def entries(folder: Path, problems: list[str] | None = None) -> list[Path]:
 def flaw_of_name(name: str) -> str | None:
     """Return why a name cannot stand in tables and file names; None if it can."""
     if any(unicodedata.category(letter) == "Cs" for letter in name):
-        return "is no text in UTF-8"
+        return "is not valid UTF-8"
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in BIDI for letter in name):
         return "holds a control character"
     return None

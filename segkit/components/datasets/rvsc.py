@@ -166,7 +166,7 @@ def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
     with collected(problems):
         for line, name in parse_list(read_bytes(inside(patient.root, path), MOST_TEXT), str(path)):
             if not CONTOUR.fullmatch(name):
-                problems.append(f"{path}:{line}: {name[:80]!r} is no contour file (PXX-NNNN-icontour-manual.txt).")
+                problems.append(f"{path}:{line}: {name[:80]!r} is not a contour file (PXX-NNNN-icontour-manual.txt).")
             elif name.lower() not in patient.files:
                 problems.append(f"{path}:{line}: {name} is not in {patient.folder}.")
             else:
