@@ -13,9 +13,8 @@ from PIL import Image
 
 from segkit import UserError
 from segkit.components.datasets.dicom import parse_dicom
-from tests.rvsc_like import BIG_ENDIAN, dicom
+from tests.rvsc_like import BIG_ENDIAN, JPEG, JPEG_2000, RLE, dicom, jpeg, runs
 
-RLE, JPEG, JPEG_2000 = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
 PIXELS = np.arange(42, dtype=np.uint16).reshape(6, 7) * 90
 
 
@@ -27,27 +26,6 @@ def test_grey_levels_as_stored(syntax: str, kind: Any) -> None:
     assert image.dtype == kind
     assert np.array_equal(image, pixels)
     assert spacing == (1.25, 1.5)
-
-
-def jpeg(pixels: Any, kind: str = "JPEG", **options: Any) -> bytes:
-    """Return pixels as Pillow compresses them."""
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, kind, **options)
-    return out.getvalue()
-
-
-def runs(pixels: Any) -> bytes:
-    """Return pixels (H, W) as DICOM's RLE: one segment a byte of a pixel, the higher first, of literal runs."""
-    planes = pixels.astype(f">u{pixels.itemsize}").tobytes()
-    segments = []
-    for number in range(pixels.itemsize):
-        plane = planes[number :: pixels.itemsize]
-        packed = b"".join(
-            bytes([len(part) - 1]) + part for i in range(0, len(plane), 99) if (part := plane[i : i + 99])
-        )
-        segments.append(packed + b"\x80" * (len(packed) % 2))
-    starts = [64 + sum(map(len, segments[:number])) for number in range(len(segments))]
-    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int16])
