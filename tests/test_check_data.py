@@ -137,7 +137,7 @@ def test_what_reading_refuses_is_a_fault(tmp_path: Path) -> None:
     assert found["b.jpg"].endswith("no label map. Was it scaled, or saved as JPEG?")
 
 
-def test_findings_are_told_by_kind() -> None:
+def test_findings_are_grouped_by_kind() -> None:
     found = [
         Finding("note", "left out.", "z"),
         Finding("warning", "astray.", "frame 1", "230 pixels"),
@@ -154,7 +154,7 @@ def test_findings_are_told_by_kind() -> None:
     assert counted(found[:1]) == "0 faults, 1 note"
 
 
-def test_patients_that_cannot_be_told_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
+def test_patients_that_cannot_be_identified_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
     pictures(tmp_path, *(f"anna{number // 3}_slice{number % 3}.png" for number in range(9)))
     report = check_data(tmp_path)
     (finding,) = report.findings

@@ -119,7 +119,7 @@ def test_without_spacing() -> None:
         ({"syntax": JPEG_2000}, r"damaged: its pixels cannot be decoded \(not a JPEG 2000 file\)"),
     ],
 )
-def test_what_is_not_read_is_said(elements: dict[str, Any], message: str) -> None:
+def test_what_is_not_read_is_refused(elements: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=rf"x\.dcm: .*{message}"):
         parse_dicom(dicom(PIXELS, **elements), "x.dcm")
 

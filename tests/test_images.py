@@ -430,7 +430,7 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["all"], "a channel cannot be called 'all': tables call the mean over channels so"),
         (["ALL"], "a channel cannot be called 'ALL'"),
@@ -446,12 +446,12 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
         (["c", "c"], "2 channels are called 'c'"),
     ],
 )
-def test_channels_have_names_that_tables_and_files_can_bear(root: Path, names: list[str], said: str) -> None:
+def test_channels_have_names_that_tables_and_files_can_bear(root: Path, names: list[str], message: str) -> None:
     case = Case("a", None, GREY, np.zeros((len(names), *GREY.shape), bool), None)
-    with pytest.raises(ContractError, match=f"^mine: .*{said}"):
+    with pytest.raises(ContractError, match=f"^mine: .*{message}"):
         Dataset("mine", tuple(names), (case,))
     if len(set(names)) == len(names):
-        with pytest.raises(UserError, match=f"labels: .*{said}"):
+        with pytest.raises(UserError, match=f"labels: .*{message}"):
             read(root, labels={name: number for number, name in enumerate(names, 1)})
 
 

@@ -113,7 +113,7 @@ def test_swapped_contours_are_noticed(root: Path) -> None:
         read(root)
 
 
-def test_an_inner_contour_that_leaves_the_outer_one_is_told_and_read_as_drawn(root: Path) -> None:
+def test_an_inner_contour_that_leaves_the_outer_one_is_noted_and_read_as_drawn(root: Path) -> None:
     assert read(root).notes == ()
     contour(root).write_text(square(12, 3, 20, 11))  # 8 x 8 pixels, of which the columns 3 to 6 lie outside
     contour(root, frame=40).write_text(square(0, 0, 5, 6))  # 30 pixels, all of them outside
@@ -175,7 +175,7 @@ def test_an_image_that_is_missing_or_damaged(root: Path) -> None:
         read(root)
 
 
-def test_frames_that_lack_a_contour_are_said(root: Path) -> None:
+def test_frames_that_lack_a_contour_are_noted(root: Path) -> None:
     contour(root, "o").unlink()
     path = root / "patient01/P01list.txt"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "0020-ocontour" not in line))

@@ -91,8 +91,12 @@ def why_none(root: Path, files: list[str]) -> str:
     if not files:
         hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
         folders = sum(1 for path in root.iterdir() if is_folder(path) and not path.name.startswith("."))
-        said = f", but for {counted(hidden, 'hidden file')}" if hidden else ""
-        return f"holds {counted(folders, 'folder')}, but no files{said}." if folders else f"is empty{said}."
+        hidden_files = f", but for {counted(hidden, 'hidden file')}" if hidden else ""
+        return (
+            f"holds {counted(folders, 'folder')}, but no files{hidden_files}."
+            if folders
+            else f"is empty{hidden_files}."
+        )
     volumes = Counter(kind for file in files if (kind := volume(file)))
     images = [name for file in files if (name := stem(file))]
     advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "
