@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segkit import UserError, datasets
 from segkit.components.datasets import Case, Dataset, fill, read_contour, read_dicom
-from segkit.components.datasets.contours import Contour, outside, outside_notes
+from segkit.components.datasets.contours import Contour, check_structures, fill_structures, outside_notes
+from segkit.components.datasets.problems import collected, raise_collected
 from segkit.components.datasets.reading import (
     MOST_TEXT,
     decode,
@@ -70,28 +71,30 @@ def sunnybrook(
     Source: Radau et al. 2009 (Evaluation framework for algorithms segmenting short axis cardiac MRI); CC0.
     """
     top = open_root(root)
-    if not structures or len(set(structures)) < len(structures):
-        raise UserError(f"structures: {list(structures)} should name each channel once, and at least one.")
+    check_structures(structures)
     needed = {"i", "o"} if "wall" in structures else {"i"}
+    problems: list[str] = []
     cases, partial, absent, astray = [], [], [], {}
-    for patient, images, folder in _linked(top):
+    for patient, images, folder in _linked(top, problems):
         if images is None:
             absent.append(patient)
             continue
-        contours = _contours(top, folder)
-        chosen = _choose(_candidates(top, images, (series or {}).get(patient)), contours, images)
-        for number, lines in contours.items():
-            if needed <= set(lines):
-                case, beyond = _case(patient, chosen[number], lines, structures)
-                cases.append(case)
-                astray[case.name] = beyond
-            else:
-                partial.append(f"{patient}/{number:04d}")
-    notes = (
-        [f"{counted(len(absent), 'patient')} with contours, but without images here: {shortened(absent)}."]
-        if absent
-        else []
-    )
+        with collected(problems):
+            contours = _contours(top, folder)
+            chosen = _choose(_candidates(top, images, (series or {}).get(patient)), contours, images)
+            for number, lines in contours.items():
+                path, (image, spacing) = chosen[number]
+                if not needed <= set(lines):
+                    partial.append(f"{patient}/{number:04d}")
+                    continue
+                with collected(problems):
+                    masks, beyond = fill_structures(lines, (image.shape[0], image.shape[1]), structures)
+                    cases.append(Case(f"{patient}/{path.stem}", patient, image, masks, spacing))
+                    astray[cases[-1].name] = beyond
+    raise_collected(problems)
+    notes = []
+    if absent:
+        notes.append(f"{counted(len(absent), 'patient')} with contours, but without images here: {shortened(absent)}.")
     if partial:
         notes.append(
             f"{counted(len(partial), 'frame')} left out, which lack an inner or an outer contour: {shortened(partial)}."
@@ -101,30 +104,31 @@ def sunnybrook(
     return Dataset("sunnybrook", tuple(structures), tuple(cases), (*notes, *outside_notes(astray)))
 
 
-def _linked(top: Path) -> Iterator[tuple[str, Path | None, Path]]:
+def _linked(top: Path, problems: list[str]) -> Iterator[tuple[str, Path | None, Path]]:
     """Yield the PatientID, the folder of images (None if it is not there) and that of contours of each patient."""
-    found = list(_walk(top, top, DEPTH, {top}))
+    found = list(_walk(top, top, DEPTH, {top}, problems))
     ids = _table(top, [path for path in found if path.suffix.lower() == ".csv"])
     images: dict[str, Path] = {}
     for path in found:
-        if is_folder(path) and PATIENT.fullmatch(path.name):
-            if path.name in images:
-                raise UserError(f"{images[path.name]} and {path}: one patient twice. Remove or rename one.")
-            images[path.name] = path
+        if is_folder(path) and PATIENT.fullmatch(path.name) and images.setdefault(path.name, path) != path:
+            problems.append(f"{images[path.name]} and {path}: one patient twice. Remove or rename one.")
     for path in found:
         if is_folder(path / "contours-manual" / "IRCCI-expert"):
-            if _plain(path.name) not in ids:
-                raise UserError(f"{path}: the patient table has no OriginalID {_plain(path.name)}.")
-            patient = ids[_plain(path.name)]
-            yield patient, images.get(patient), path
+            patient = ids.get(_plain(path.name))
+            if patient:
+                yield patient, images.get(patient), path
+            else:
+                problems.append(f"{path}: the patient table has no OriginalID {_plain(path.name)}.")
 
 
-def _walk(top: Path, folder: Path, depth: int, seen: set[Path]) -> Iterator[Path]:
+def _walk(top: Path, folder: Path, depth: int, seen: set[Path], problems: list[str]) -> Iterator[Path]:
     """Yield files and folders, but nothing inside a patient's."""
-    for path in entries(folder):
-        yield once(top, path, seen) if is_folder(path) else inside(top, path)
-        if depth > 1 and is_folder(path) and not (PATIENT.fullmatch(path.name) or is_folder(path / "contours-manual")):
-            yield from _walk(top, path, depth - 1, seen)
+    for path in entries(folder, problems):
+        with collected(problems):
+            yield once(top, path, seen) if is_folder(path) else inside(top, path)
+            whole = PATIENT.fullmatch(path.name) or is_folder(path / "contours-manual")
+            if depth > 1 and is_folder(path) and not whole:
+                yield from _walk(top, path, depth - 1, seen, problems)
 
 
 def _plain(name: str) -> str:
@@ -149,7 +153,7 @@ def _table(top: Path, files: list[Path]) -> dict[str, str]:
                 ids.update({key: patient} if key else {})
             return ids
         except csv.Error as error:
-            raise UserError(f"{path}:{rows.line_num}: no table: {error}.") from None
+            raise UserError(f"{path}:{rows.line_num}: not a CSV table: {error}.") from None
     raise UserError(f"{top}: no patient table is here (a CSV file with the columns PatientID and OriginalID).")
 
 
@@ -247,18 +251,3 @@ def _edge_strength(images: dict[int, tuple[Path, Image]], contours: Contours) ->
         under.append(float(slope[rows, columns].mean()))
         everywhere.append(float(slope.mean()))
     return sum(under) / (sum(everywhere) or 1.0)
-
-
-def _case(
-    patient: str, found: tuple[Path, Image], lines: dict[str, Contour], structures: tuple[Structure, ...]
-) -> tuple[Case, int]:
-    """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
-    import numpy as np
-
-    path, (image, spacing) = found
-    masks = {kind: fill(line, (image.shape[0], image.shape[1])) for kind, line in lines.items()}
-    if len(masks) == 2 and masks["i"].sum() > masks["o"].sum():
-        raise UserError(f"{lines['i'].name}: encloses more than the outer contour {lines['o'].name}. Are they swapped?")
-    chosen = [masks["i"] if structure == "cavity" else masks["o"] & ~masks["i"] for structure in structures]
-    beyond = outside(masks["i"], masks["o"]) if len(masks) == 2 else 0
-    return Case(f"{patient}/{path.stem}", patient, image, np.stack(chosen), spacing), beyond

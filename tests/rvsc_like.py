@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,28 @@ from typing import Any
 import numpy as np
 import pydicom
 import pydicom.encaps
+from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
+RLE, JPEG, JPEG_2000 = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.90"
 PLAIN = ("1.2.840.10008.1.2", EXPLICIT, BIG_ENDIAN)
 
 
-def dicom(pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), **elements: Any) -> bytes:
-    """Return a DICOM file of pixels (H, W); `elements` replace what is written by default, None leaves it out."""
+def dicom(
+    pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), frame: bytes | None = None, **elements: Any
+) -> bytes:
+    """Return a DICOM file of pixels (H, W).
+
+    Args:
+        pixels: uint8, uint16 or int16.
+        syntax: the transfer syntax.
+        spacing: in mm, or None.
+        frame: the pixels, compressed as the transfer syntax says.
+        elements: replace what is written by default; None leaves an element out.
+    """
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = UID(syntax)
     meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
@@ -36,11 +49,32 @@ def dicom(pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), **
             setattr(made, name, value)
     order = ">" if syntax == BIG_ENDIAN else "<"
     raw = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    made.PixelData = raw if syntax in PLAIN else pydicom.encaps.encapsulate([raw])
+    made.PixelData = raw if syntax in PLAIN else pydicom.encaps.encapsulate([frame or raw])
     made["PixelData"].VR = "OW" if bits == 16 and syntax in PLAIN else "OB"
     out = io.BytesIO()
     pydicom.dcmwrite(out, made, little_endian=syntax != BIG_ENDIAN, implicit_vr=syntax == "1.2.840.10008.1.2")
     return out.getvalue()
+
+
+def jpeg(pixels: Any, kind: str = "JPEG", **options: Any) -> bytes:
+    """Return pixels as Pillow compresses them."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue()
+
+
+def runs(pixels: Any) -> bytes:
+    """Return pixels (H, W) as DICOM's RLE: one segment a byte of a pixel, the higher first, of literal runs."""
+    planes = pixels.astype(f">u{pixels.itemsize}").tobytes()
+    segments = []
+    for number in range(pixels.itemsize):
+        plane = planes[number :: pixels.itemsize]
+        packed = b"".join(
+            bytes([len(part) - 1]) + part for i in range(0, len(plane), 99) if (part := plane[i : i + 99])
+        )
+        segments.append(packed + b"\x80" * (len(packed) % 2))
+    starts = [64 + sum(map(len, segments[:number])) for number in range(len(segments))]
+    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
 
 
 def square(top: float, left: float, bottom: float, right: float, end: str = "\n") -> str:

@@ -67,7 +67,7 @@ def test_every_fault_is_named_not_only_the_first(folder: Path) -> None:
     found = texts(check_data(folder))
     for expected in (
         "broken.png: a damaged image", "again.png: has no mask", "alone.png: has no image",
-        "the same image 2 times", "the mask has (5, 5) pixels, its image (20, 30)",
+        "the same image 2 times", "the mask has 5 x 5 pixels, its image has 20 x 30",
         "holds 600 levels: no label map",
     ):  # fmt: skip
         assert expected in found
@@ -133,11 +133,11 @@ def test_what_reading_refuses_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "masks/b.png").unlink()
     write(tmp_path / "masks/b.jpg", np.kron(np.eye(2, 3, dtype=np.uint8), np.full((10, 10), 255, np.uint8)))
     found = {Path(str(finding.place)).name: finding.text for finding in check_data(tmp_path).findings}
-    assert re.fullmatch(r"has the name of \S+: remove one\.", found["a.tif"])
+    assert re.fullmatch(r"has the name of \S+a\.png\. Which one counts\? Remove the other\.", found["a.tif"])
     assert found["b.jpg"].endswith("no label map. Was it scaled, or saved as JPEG?")
 
 
-def test_findings_are_told_by_kind() -> None:
+def test_findings_are_grouped_by_kind() -> None:
     found = [
         Finding("note", "left out.", "z"),
         Finding("warning", "astray.", "frame 1", "230 pixels"),
@@ -154,7 +154,7 @@ def test_findings_are_told_by_kind() -> None:
     assert counted(found[:1]) == "0 faults, 1 note"
 
 
-def test_patients_that_cannot_be_told_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
+def test_patients_that_cannot_be_identified_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
     pictures(tmp_path, *(f"anna{number // 3}_slice{number % 3}.png" for number in range(9)))
     report = check_data(tmp_path)
     (finding,) = report.findings

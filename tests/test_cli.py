@@ -176,7 +176,10 @@ def test_wrong_input_is_one_message(run: Run, words: list[str], message: str) ->
     ("sets", "message"),
     [
         (["data.rvsc.root=missing"], "missing: no such folder"),
-        (["data.image_folder.root=pictures"], "without mask of the same name"),
+        (
+            ["data.image_folder.root=pictures"],
+            "pictures/masks: holds no images (PNG, TIFF, JPEG, BMP, DICOM). It is empty",
+        ),
         (["train.device=cuda:7"], "train.device: 'cuda:7' is not here"),
     ],
 )
@@ -346,7 +349,7 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
     status, out, _ = run("check", "data")
     assert status == 1
     assert sum(line.startswith("fault") for line in out.splitlines()) == 1
-    assert "fault, 7 times: the mask has (5, 5) pixels, its image (9, 9). At " in out
+    assert "fault, 7 times: the mask has 5 x 5 pixels, its image has 9 x 9. At " in out
     found = json.loads(run("check", "data", "--json")[1])["findings"]
     assert [finding["kind"] for finding in found] == ["fault"] * 7 + ["warning"] * 2
 

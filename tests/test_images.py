@@ -96,8 +96,14 @@ def test_several_structures_by_their_grey_level(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "masks/ann/a.png").unlink(), r"1 file without mask .*: .*images/ann/a.png"),
-        (lambda root: (root / "images/ann/a.png").unlink(), r"1 file without image .*: .*masks/ann/a.png"),
+        (
+            lambda root: (root / "masks/ann/a.png").unlink(),
+            r"images/ann/a\.png: has no mask of the same name in masks/",
+        ),
+        (
+            lambda root: (root / "images/ann/a.png").unlink(),
+            r"masks/ann/a\.png: has no image of the same name in images/",
+        ),
         (
             lambda root: write(root / "masks/ann/a.png", MASK * 7),
             r"a.png: holds the levels 0, 7; a mask of one structure",
@@ -109,7 +115,10 @@ def test_several_structures_by_their_grey_level(root: Path) -> None:
         (lambda root: write(root / "masks/ann/a.png", np.dstack([MASK, MASK * 9, MASK])), r"a.png: a coloured mask"),
         (lambda root: (root / "images/ann/a.png").write_bytes(b"\x89PNG\r\n\x1a\n"), r"a.png: a damaged image"),
         (lambda root: (root / "images/ann/a.png").write_bytes(b""), r"a.png: a damaged image"),
-        (lambda root: write(root / "images/ann/a.tif", GREY), r"two files of one name. Which one counts"),
+        (
+            lambda root: write(root / "images/ann/a.tif", GREY),
+            r"a\.tif: has the name of \S+a\.png\. Which one counts\? Remove the other",
+        ),
         (lambda root: write(root / "images/ann/a.png", np.full((12, 10), 5, np.uint8)), None),
     ],
 )
@@ -120,6 +129,16 @@ def test_what_is_wrong_is_named(root: Path, change: Any, message: str | None) ->
         return
     with pytest.raises(UserError, match=message):
         read(root)
+
+
+def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
+    write(root / "images/ann/a.png", GREY[:5])
+    write(root / "masks/ann/b.png", MASK * 7)
+    write(root / "images/bob/d.png", GREY)
+    with pytest.raises(UserError, match=r"images/bob/d\.png: has no mask of the same name in masks/\.") as caught:
+        read(root)
+    places = [Path(line.partition(": ")[0]).relative_to(root) for line in str(caught.value).splitlines()]
+    assert [str(place) for place in places] == ["images/bob/d.png", "masks/ann/a.png", "masks/ann/b.png"]
 
 
 def test_values_that_are_not_finite(tmp_path: Path) -> None:
@@ -148,7 +167,7 @@ def test_what_a_png_says_beside_its_pixels_is_no_warning(tmp_path: Path, capfd: 
     ("data", "message"),
     [
         (png(100_000, 100_000, b""), "100000 x 100000 pixels; images are read from 1 x 1 to 8192 x 8192"),
-        (png(8192, 8192, b"few"), "a damaged image: 3 bytes cannot hold its 8192 x 8192 pixels"),
+        (png(8192, 8192, b"few"), "a damaged image: 60 bytes cannot hold its 8192 x 8192 pixels"),
         (png(8192, 8192, bytes(1 << 20), bits=16, colours=6), "512 MiB of pixels; images are read up to 256 MiB"),
     ],
     ids=["sides", "few data", "many bytes"],
@@ -183,7 +202,7 @@ NIFTI = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (pillow("PNG", twice=True), "an animation of 2 pictures; one a file is read"),
+        (pillow("PNG", twice=True), "an animation of 2 images; one a file is read"),
         (pillow("TIFF", twice=True), "several images in one file; one a file is read"),
         (pillow("GIF", twice=True), "a GIF picture; images are PNG, TIFF, JPEG, BMP or DICOM files"),
         (pillow("JPEG", turned=6), r"to be shown turned or mirrored \(EXIF orientation 6\).* Save it upright"),
@@ -326,12 +345,12 @@ def sparse(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: os.mkfifo(path), r"a\.png: a pipe, no regular file"),
+        (lambda path: os.mkfifo(path), r"a\.png: a pipe, not a regular file"),
         (lambda path: path.symlink_to("nowhere"), r"a\.png: a link that leads nowhere"),
         (lambda path: path.symlink_to(path.name), r"a\.png: a link that leads to itself"),
-        (lambda path: path.mkdir(), r"without image .* \S+images/ann/a\.png is a folder"),
+        (lambda path: path.mkdir(), r"has no image .* \S+images/ann/a\.png is a folder"),
         (lambda path: path.with_suffix(".nii.gz").touch(), r"ann/a\.nii\.gz is a NIfTI volume; this version reads 2-D"),
-        (lambda path: path.with_suffix(".gif").touch(), r"without image .*ann/a\.gif is of a kind that is not read"),
+        (lambda path: path.with_suffix(".gif").touch(), r"has no image .*ann/a\.gif is of a kind that is not read"),
         (sparse, r"a\.png: 1,099,511,627,776 bytes; .* up to"),
     ],
 )
@@ -348,7 +367,7 @@ def test_what_stands_where_an_image_should(root: Path, make: Any, message: str) 
         ("new\nline", r"images/bob: the name 'new\\nline\.png' holds a control character. Rename it"),
         ("\x1b[31m", r"the name '\\x1b\[31m\.png' holds a control character"),
         ("a\u202egnp", r"the name 'a\\u202egnp\.png' holds a control character"),
-        (os.fsdecode(b"\xff"), r"the name '\\udcff\.png' is no text in UTF-8"),
+        (os.fsdecode(b"\xff"), r"the name '\\udcff\.png' is not valid UTF-8"),
     ],
 )
 def test_names_that_cannot_stand_in_a_table(root: Path, name: str, message: str) -> None:
@@ -411,7 +430,7 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "said"),
+    ("names", "message"),
     [
         (["all"], "a channel cannot be called 'all': tables call the mean over channels so"),
         (["ALL"], "a channel cannot be called 'ALL'"),
@@ -427,12 +446,12 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
         (["c", "c"], "2 channels are called 'c'"),
     ],
 )
-def test_channels_have_names_that_tables_and_files_can_bear(root: Path, names: list[str], said: str) -> None:
+def test_channels_have_names_that_tables_and_files_can_bear(root: Path, names: list[str], message: str) -> None:
     case = Case("a", None, GREY, np.zeros((len(names), *GREY.shape), bool), None)
-    with pytest.raises(ContractError, match=f"^mine: .*{said}"):
+    with pytest.raises(ContractError, match=f"^mine: .*{message}"):
         Dataset("mine", tuple(names), (case,))
     if len(set(names)) == len(names):
-        with pytest.raises(UserError, match=f"labels: .*{said}"):
+        with pytest.raises(UserError, match=f"labels: .*{message}"):
             read(root, labels={name: number for number, name in enumerate(names, 1)})
 
 

@@ -154,7 +154,7 @@ def test_refuses_series_that_fit_alike_and_takes_the_one_named(tree: Path) -> No
         read(tree, series={"SCD0000101": "CINESAX_9"})
 
 
-def test_says_of_each_series_why_it_does_not_fit(tree: Path) -> None:
+def test_states_of_each_series_why_it_does_not_fit(tree: Path) -> None:
     folder = tree / "SCD_IMAGES_01/SCD0000101"
     (folder / "CINESAX_300/IM-0003-0060.dcm").unlink()
     series(tree, "SCD0000101", "CINESAX_200", [48, 60], size=(16, 16))
@@ -166,13 +166,24 @@ def test_says_of_each_series_why_it_does_not_fit(tree: Path) -> None:
     assert "  CINESAX_300: 1 frame not there: 0060." in rest
 
 
+def test_the_problems_of_all_patients_are_raised_together_and_found_by_check(tree: Path) -> None:
+    (tree / "SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0003-0060.dcm").unlink()
+    (tree / "SCD_IMAGES_02/SCD0000201/CINESAX_4/IM-0003-0020.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(UserError, match="SCD0000101: its contours fit none of its series") as caught:
+        read(tree)
+    assert re.search(r"CINESAX_300: 1 frame not there: 0060\.\n.*SCD0000201: its contours fit none", str(caught.value))
+    faults = [finding for finding in check_data(tree).findings if finding.kind == "fault"]
+    assert [Path(str(finding.place)).name for finding in faults] == ["SCD0000101", "SCD0000201"]
+    assert "IM-0003-0020.dcm: not a DICOM file" in faults[1].text
+
+
 def test_a_frame_that_two_files_claim_is_refused(tree: Path) -> None:
     write_image(tree / "SCD_IMAGES_01/SCD0000101/CINESAX_300/IM-0004-0048.dcm")
     with pytest.raises(UserError, match=r"CINESAX_300: 1 frame there twice: 0048"):
         read(tree)
 
 
-def test_an_inner_contour_that_leaves_the_outer_one_is_told(tree: Path) -> None:
+def test_an_inner_contour_that_leaves_the_outer_one_is_noted(tree: Path) -> None:
     folder = tree / "scd_manualcontours/SCD_ManualContours/SC-HF-I-02/contours-manual/IRCCI-expert"
     path = folder / "IM-0001-0020-icontour-manual.txt"
     moved = [f"{float(line.split()[0]) - 8} {line.split()[1]}" for line in path.read_text().splitlines()]
@@ -200,7 +211,7 @@ def test_check_knows_the_published_layout_and_reads_it_by_the_plugin(tree: Path)
 
 
 @pytest.mark.parametrize("part", ["", "scd_manualcontours", "SCD_IMAGES_01"])
-def test_a_part_of_it_or_its_reader_missing_is_said(tree: Path, part: str) -> None:
+def test_a_part_of_it_or_its_reader_missing_is_reported(tree: Path, part: str) -> None:
     found = [str(finding) for finding in check_data(tree / part).findings]
     assert part == "" or "no patient table is here" in found[0]
     segkit.datasets.restore({name: segkit.datasets[name] for name in segkit.datasets.names() if name != "sunnybrook"})
@@ -212,9 +223,9 @@ def test_a_part_of_it_or_its_reader_missing_is_said(tree: Path, part: str) -> No
     assert "the plugin sunnybrook.py reads: it is not loaded. Put it" in finding.text
 
 
-def test_a_table_that_is_none(tree: Path) -> None:
+def test_a_damaged_table(tree: Path) -> None:
     (tree / "scd_patientdata.csv").write_text("PatientID,OriginalID\n" + "x" * 200_000 + ",SC-HF-I-1\n")
-    with pytest.raises(UserError, match=r"scd_patientdata\.csv:\d+: no table: field larger than field limit"):
+    with pytest.raises(UserError, match=r"scd_patientdata\.csv:\d+: not a CSV table: field larger than field limit"):
         read(tree)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import segkit
 from segkit import UserError
+from segkit.checks.data import check_data
 from segkit.components.datasets import Dataset
 from tests.rvsc_like import patient, square
 
@@ -89,10 +90,10 @@ def test_a_line_that_crosses_itself_is_filled(root: Path) -> None:
         ("", "holds no points"),
         ("10 10\n", r"1 different point; a contour needs three"),
         ("10 10\n10 10\n12 12\n", r"2 different points;"),
-        ("10 10\nten ten\n12 12\n", r":2: 'ten ten' is no point"),
-        ("10 10\n1e999 3\n12 12\n", r":2: .*is no point"),
+        ("10 10\nten ten\n12 12\n", r":2: 'ten ten' is not a point"),
+        ("10 10\n1e999 3\n12 12\n", r":2: .*is not a point"),
         ("10 10\n400 10\n10 400\n", r"outside|beyond"),
-        ("\0\0\0", "no text"),
+        ("\0\0\0", "not a text file"),
         ("9" * 500 + "\n", "a line of"),
     ],
 )
@@ -108,11 +109,11 @@ def test_swapped_contours_are_noticed(root: Path) -> None:
     inside, outside = inner.read_text(), outer.read_text()
     inner.write_text(outside)
     outer.write_text(inside)
-    with pytest.raises(UserError, match=r"encloses more than the outer one, .* swapped"):
+    with pytest.raises(UserError, match=r"encloses more than the outer contour .* swapped"):
         read(root)
 
 
-def test_an_inner_contour_that_leaves_the_outer_one_is_told_and_read_as_drawn(root: Path) -> None:
+def test_an_inner_contour_that_leaves_the_outer_one_is_noted_and_read_as_drawn(root: Path) -> None:
     assert read(root).notes == ()
     contour(root).write_text(square(12, 3, 20, 11))  # 8 x 8 pixels, of which the columns 3 to 6 lie outside
     contour(root, frame=40).write_text(square(0, 0, 5, 6))  # 30 pixels, all of them outside
@@ -145,7 +146,7 @@ def test_a_folder_that_a_link_leads_back_to(root: Path) -> None:
         (r".\P01\..\..\..\etc\passwd", r"P01list.txt:1: .*leads out of the data's folder"),
         ("/etc/passwd", r"P01list.txt:1: "),
         (r".\P01\P01contours-manual\P01-0777-icontour-manual.txt", r"P01list.txt:1: .* is not in .*patient01"),
-        (r".\P01\holiday.txt", r"P01list.txt:1: .*is no contour file"),
+        (r".\P01\holiday.txt", r"P01list.txt:1: .*is not a contour file"),
     ],
 )
 def test_lists_that_lead_elsewhere(root: Path, line: str, message: str) -> None:
@@ -174,7 +175,7 @@ def test_an_image_that_is_missing_or_damaged(root: Path) -> None:
         read(root)
 
 
-def test_frames_that_lack_a_contour_are_said(root: Path) -> None:
+def test_frames_that_lack_a_contour_are_noted(root: Path) -> None:
     contour(root, "o").unlink()
     path = root / "patient01/P01list.txt"
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "0020-ocontour" not in line))
@@ -182,6 +183,32 @@ def test_frames_that_lack_a_contour_are_said(root: Path) -> None:
     assert len(data.cases) == 2
     assert any("for lack of an inner or an outer contour: patient01/p01-0020" in note for note in data.notes)
     assert len(read(root, structures=["endocardium"]).cases) == 3
+
+
+def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
+    contour(root).write_text("10 10\nten ten\n12 12\n")
+    contour(root, frame=40).unlink()
+    (root / "patient02/P02dicom/P02-0020.dcm").write_bytes(b"no DICOM")
+    with pytest.raises(UserError, match=r"P01list\.txt:3: P01-0040-icontour-manual\.txt is not in") as caught:
+        read(root)
+    lines = str(caught.value).splitlines()
+    assert [len(lines), ":2: 'ten ten' is not a point" in lines[1], "P02-0020.dcm: not a DICOM file" in lines[2]] == [
+        3, True, True,
+    ]  # fmt: skip
+    assert {str(finding) for finding in check_data(root).findings if finding.kind == "fault"} == set(lines)
+
+
+def test_of_very_many_problems_the_first_are_raised(tmp_path: Path) -> None:
+    patient(tmp_path, 1, range(30))
+    for path in (tmp_path / "patient01/P01dicom").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"its image p01-0000\.dcm is not in") as caught:
+        read(tmp_path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 21
+    assert lines[-1] == "... and 10 more mistakes"
+    faults = [finding for finding in check_data(tmp_path).findings if finding.kind == "fault"]
+    assert len(faults) == 30
 
 
 def test_folders_that_hold_no_data(tmp_path: Path) -> None:

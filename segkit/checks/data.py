@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.checks import layouts
 from segkit.components.datasets import datasets
-from segkit.components.datasets.image_folder import COLOURED
-from segkit.components.datasets.images import agree, read_levels, read_picture
-from segkit.components.datasets.reading import inside, open_root, shortened
-from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, patient_folders, read_case, read_patient
+from segkit.components.datasets.image_folder import COLOURED, read_pairs
+from segkit.components.datasets.problems import DatasetError, collected
+from segkit.components.datasets.reading import open_root, shortened
+from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
 from segkit.data.splits import patient_warnings
 from segkit.errors import UserError, counted
 from segkit.recipe import toml
@@ -45,11 +45,15 @@ class DataReport:
     findings: list[Finding] = field(default_factory=list)
     recipe: str = ""
 
-    def add(self, error: UserError | str) -> None:
-        """Add what a reader complained of as a fault, at the file that it names."""
-        place, colon, text = str(error).partition(": ")
-        known = bool(colon) and "/" in place and "\n" not in place
-        self.findings.append(Finding("fault", text if known else str(error), place if known else None))
+    def add(self, problems: Iterable[str]) -> None:
+        """Add what readers say is wrong as faults, each at the file that it names; what is known already, once."""
+        known = {str(finding) for finding in self.findings}
+        for problem in dict.fromkeys(problems):
+            place, colon, text = problem.partition(": ")
+            if problem not in known and colon and "/" in place and "\n" not in place:
+                self.findings.append(Finding("fault", text, place))
+            elif problem not in known:
+                self.findings.append(Finding("fault", problem))
 
 
 @dataclass
@@ -61,9 +65,7 @@ class _Seen:
     spacings: Counter[str] = field(default_factory=Counter)
     patients: Counter[str | None] = field(default_factory=Counter)
     contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = field(default_factory=dict)
-    levels: Counter[float] = field(default_factory=Counter)
     constant: list[str] = field(default_factory=list)
-    colours: dict[int, tuple[tuple[int, int, int], Path]] = field(default_factory=dict)
     one_structure: bool = True
     count: int = 0
     empty: int = 0
@@ -133,10 +135,9 @@ def check_data(folder: Path) -> DataReport:
     Raises:
         UserError: there is no such folder, it cannot be listed, or it holds more than a million files.
     """
-    root, report, faults = open_root(Path(folder)), DataReport(), list[str]()
-    files = layouts.scan(root, faults)
-    for fault in faults:
-        report.add(fault)
+    root, report, problems = open_root(Path(folder)), DataReport(), list[str]()
+    files = layouts.scan(root, problems)
+    report.add(problems)
     pairs = layouts.pairs(files)
     contours = [match["kind"].lower() for file in files if (match := CONTOUR.fullmatch(file.rpartition("/")[2]))]
     if layouts.is_sunnybrook(files):
@@ -144,8 +145,8 @@ def check_data(folder: Path) -> DataReport:
     elif any(kind in LINE_KINDS for kind in contours):
         _rvsc(root, report)
     elif pairs:
-        _image_folder(root, files, pairs, report)
-    elif files or not faults:
+        _image_folder(root, pairs, report)
+    elif files or not problems:
         report.facts = [("files", layouts.kinds(files))] if files else []
         report.findings.append(Finding("fault", layouts.why_none(root, files), str(folder)))
     return report
@@ -166,7 +167,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
     try:
         data = datasets.build("sunnybrook", {"root": str(root)})
     except UserError as error:
-        report.add(error)
+        report.add(error.problems if isinstance(error, DatasetError) else [str(error)])
         return
     for case in data.cases:
         seen.image(case.name, case.patient, case.image, case.spacing_mm)
@@ -177,34 +178,27 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
 
 
 def _rvsc(root: Path, report: DataReport) -> None:
-    """Read the patients of the challenge's layout, one frame at a time."""
-    seen, contours = _Seen(), Counter[str]()
-    for folder in patient_folders(root):
-        try:
-            patient = read_patient(root, folder)
-        except UserError as error:
-            report.add(error)
-            continue
+    """Read the patients of the challenge's layout, one frame at a time, each with the structures that it has."""
+    seen, contours, problems = _Seen(), Counter[str](), list[str]()
+    for patient in read_patients(root, problems):
         if not patient.frames:
-            report.findings.append(Finding("note", "a patient without contours, left out.", str(folder)))
+            report.findings.append(Finding("note", "a patient without contours, left out.", str(patient.folder)))
         for frame, found in patient.frames.items():
             contours.update(list(found))
             structures: tuple[Structure, ...] = ("endocardium",) if "i" in found else ("epicardium",)
-            if {"i", "o"} <= set(found):
+            if len(found) == 2:
                 structures = ("wall", "cavity")
             else:
-                text = f"has an {'inner' if 'i' in found else 'outer'} contour only: left out of wall and cavity."
-                report.findings.append(Finding("note", text, f"{folder}: frame {frame}"))
-            try:
+                text = f"has an {LINE_KINDS[next(iter(found))]} contour only: left out of wall and cavity."
+                report.findings.append(Finding("note", text, f"{patient.folder}: frame {frame}"))
+            with collected(problems):
                 case, beyond = read_case(patient, frame, structures)
-            except UserError as error:
-                report.add(error)
-                continue
-            seen.image(case.name, case.patient, case.image, case.spacing_mm)
-            seen.empty += not case.masks.any()
-            if beyond:
-                text = "its inner contour leaves the outer one: one of them is misplaced, or of another frame."
-                report.findings.append(Finding("warning", text, case.name, counted(beyond, "pixel")))
+                seen.image(case.name, case.patient, case.image, case.spacing_mm)
+                seen.empty += not case.masks.any()
+                if beyond:
+                    text = "its inner contour leaves the outer one: one of them is misplaced, or of another frame."
+                    report.findings.append(Finding("warning", text, case.name, counted(beyond, "pixel")))
+    report.add(problems)
     listed = ", ".join(f"{LINE_KINDS[kind]} ({contours[kind]})" for kind in LINE_KINDS if contours[kind])
     report.layout = "rvsc"
     report.facts = [*seen.facts(), ("contours", listed or "none")]
@@ -214,76 +208,52 @@ def _rvsc(root: Path, report: DataReport) -> None:
         report.findings.append(Finding("fault", "contours, but no frame that can be read.", str(root)))
 
 
-def _image_folder(root: Path, files: list[str], pairs: list[layouts.Pair], report: DataReport) -> None:
-    """Read pairs of images and masks."""
-    pair, seen = pairs[0], _Seen()
-    pictures, truths = (_by_name(root, files, folder, report) for folder in (pair.images, pair.masks))
-    for these, those, word in ((pictures, truths, "mask"), (truths, pictures, "image")):
-        alone = [path for name, path in these.items() if name not in those]
-        report.findings += [Finding("fault", f"has no {word} of the same name.", str(path)) for path in alone]
-    for name, path in pictures.items():
-        size = None
-        try:
-            picture = read_picture(inside(root, path))
-            size = picture.pixels.shape
-            seen.image(name, name.rpartition("/")[0].split("/")[0], picture.pixels, picture.spacing_mm)
-            if picture.coloured:
-                report.findings.append(Finding("note", f"a coloured image {COLOURED}.", str(path)))
-        except UserError as error:
-            report.add(error)
-        if name in truths:
-            _mask(truths[name], root, size, seen, report)
+def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> None:
+    """Read pairs of images and masks, one at a time."""
+    import numpy as np
+
+    seen, problems, names, levels = _Seen(), list[str](), list[str](), Counter[float]()
+    with collected(problems):
+        for pair in read_pairs(root, pairs[0].images, pairs[0].masks, problems, []):
+            names.append(pair.name)
+            if pair.picture:
+                patient = pair.name.rpartition("/")[0].split("/")[0]
+                seen.image(pair.name, patient, pair.picture.pixels, pair.picture.spacing_mm)
+                if pair.picture.coloured:
+                    report.findings.append(Finding("note", f"a coloured image {COLOURED}.", str(pair.image)))
+            if pair.levels is not None and pair.mask:
+                found = set(np.unique(pair.levels).tolist())
+                flaw = _flaw_of_levels(found, pair.mask)
+                problems += [f"{pair.mask}: {flaw}"] if flaw else []
+                levels.update(() if flaw else found)
+                seen.one_structure &= bool(flaw) or found <= {0, 1} or found <= {0, 255}
+                seen.empty += found == {0}
+    report.add(problems)
     report.layout = "image_folder"
-    levels = sorted(seen.levels)
-    shown = ", ".join(f"{level:g} (in {seen.levels[level]})" for level in levels[:MOST_LEVELS])
+    shown = ", ".join(f"{level:g} (in {levels[level]})" for level in sorted(levels)[:MOST_LEVELS])
     report.facts = [*seen.facts(), ("mask levels", shown or "none")]
     report.findings += seen.findings()
     if len(pairs) > 1:
         report.findings.append(Finding("warning", layouts.several(pairs)))
-    if seen.count and levels and len(levels) <= MOST_LEVELS:
-        report.recipe = _lines(root, pair, seen, list(pictures))
+    if seen.count and 0 < len(levels) <= MOST_LEVELS:
+        report.recipe = _lines(root, pairs[0], seen, sorted(levels), names)
 
 
-def _by_name(root: Path, files: list[str], folder: str, report: DataReport) -> dict[str, Path]:
-    """Return the image files below a folder by their path in it without the ending."""
-    found: dict[str, Path] = {}
-    for file in (file for file in files if file.startswith(f"{folder}/") and layouts.stem(file)):
-        if found.setdefault(name := str(layouts.stem(file))[len(folder) + 1 :], root / file) != root / file:
-            report.findings.append(Finding("fault", f"has the name of {found[name]}: remove one.", str(root / file)))
-    return found
+def _flaw_of_levels(found: set[float], mask: Path) -> str:
+    """Return why a mask's levels are none of labels; "" where they are."""
+    if len(found) > (2 if mask.suffix.lower() in (".jpg", ".jpeg") else MOST_LEVELS):
+        return f"holds {len(found)} levels: no label map. Was it scaled, or saved as JPEG?"
+    if any(level < 0 or level > 65535 or level != int(level) for level in found):
+        return "holds levels that are no whole numbers from 0 to 65535."
+    return ""
 
 
-def _mask(path: Path, root: Path, size: tuple[int, ...] | None, seen: _Seen, report: DataReport) -> None:
-    """Take note of a mask's levels, and of what is wrong with it."""
-    import numpy as np
-
-    try:
-        pixels, colours = read_levels(inside(root, path))
-        agree(seen.colours, colours, path)
-    except UserError as error:
-        report.add(error)
-        return
-    found: set[float] = set(np.unique(pixels).tolist())
-    faults = []
-    if size is not None and pixels.shape != size:
-        faults.append(f"the mask has {pixels.shape} pixels, its image {size}.")
-    if len(found) > (2 if path.suffix.lower() in (".jpg", ".jpeg") else MOST_LEVELS):
-        faults.append(f"holds {len(found)} levels: no label map. Was it scaled, or saved as JPEG?")
-    elif any(level < 0 or level > 65535 or level != int(level) for level in found):
-        faults.append("holds levels that are no whole numbers from 0 to 65535.")
-    else:
-        seen.levels.update(found)
-        seen.one_structure &= found <= {0, 1} or found <= {0, 255}
-    report.findings += [Finding("fault", text, str(path)) for text in faults]
-    seen.empty += found == {0}
-
-
-def _lines(root: Path, pair: layouts.Pair, seen: _Seen, names: list[str]) -> str:
+def _lines(root: Path, pair: layouts.Pair, seen: _Seen, levels: list[float], names: list[str]) -> str:
     lines = ["[data.image_folder]", f"root = {toml.value(str(root))}"]
     lines += [f"images = {toml.value(pair.images)}"] if pair.images != "images" else []
     lines += [f"masks = {toml.value(pair.masks)}"] if pair.masks != "masks" else []
     if not seen.one_structure:
-        labels = ", ".join(f"structure_{int(level)} = {int(level)}" for level in sorted(seen.levels) if level)
+        labels = ", ".join(f"structure_{int(level)} = {int(level)}" for level in levels if level)
         lines.append(f"labels = {{ {labels} }}")
     if seen.patients[None]:
         lines += _pattern(sorted(name.rpartition("/")[2] for name in names))

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from segkit.components.datasets.headers import VOLUMES, volume
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
+from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.reading import files_below, is_folder, shortened
 from segkit.errors import counted
 
@@ -33,9 +33,9 @@ class Pair:
     common: int
 
 
-def scan(root: Path, faults: list[str]) -> list[str]:
-    """Return the files below a folder, relative to it; what cannot be looked at is added to `faults`."""
-    return [path.relative_to(root).as_posix() for path in files_below(root, root, SCAN_DEPTH, faults)]
+def scan(root: Path, problems: list[str]) -> list[str]:
+    """Return the files below a folder, relative to it; what cannot be looked at is added to `problems`."""
+    return [path.relative_to(root).as_posix() for path in files_below(root, root, SCAN_DEPTH, problems)]
 
 
 def stem(file: str) -> str | None:
@@ -91,8 +91,12 @@ def why_none(root: Path, files: list[str]) -> str:
     if not files:
         hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
         folders = sum(1 for path in root.iterdir() if is_folder(path) and not path.name.startswith("."))
-        said = f", but for {counted(hidden, 'hidden file')}" if hidden else ""
-        return f"holds {counted(folders, 'folder')}, but no files{said}." if folders else f"is empty{said}."
+        hidden_files = f", but for {counted(hidden, 'hidden file')}" if hidden else ""
+        return (
+            f"holds {counted(folders, 'folder')}, but no files{hidden_files}."
+            if folders
+            else f"is empty{hidden_files}."
+        )
     volumes = Counter(kind for file in files if (kind := volume(file)))
     images = [name for file in files if (name := stem(file))]
     advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "

@@ -16,7 +16,7 @@ FORMER = {
     **{f"segkit.{name}": f"segkit.components.{name}" for name in ("interpolation", "network", "penalties", "unet")},
     **{
         f"segkit.datasets.{name}": f"segkit.components.datasets.{name}"
-        for name in ("case", "contours", "dicom", "headers", "image_folder", "images", "phantom", "reading", "rvsc")
+        for name in ("case", "contours", "dicom", "image_folder", "images", "phantom", "reading", "rvsc")
     },
     **{
         f"segkit.losses.{name}": f"segkit.components.losses.{name}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import random
 
 import numpy as np
@@ -11,37 +10,27 @@ import numpy as np
 from segkit import UserError
 from segkit.components.datasets.dicom import parse_dicom
 from tests.fuzz.mutation import mutated
+from tests.rvsc_like import JPEG, JPEG_2000, PLAIN, RLE, dicom, jpeg, runs
 
-SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
+PIXELS = np.arange(42, dtype=np.uint16).reshape(7, 6)
+SMALL = PIXELS.astype(np.uint8)
 
 
 @functools.cache
-def seed(syntax: str, bits: int, rows: int) -> bytes:
-    """Return a small valid file."""
-    import pydicom
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import UID
-
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = UID(syntax)
-    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
-    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
-    made = FileDataset("x", {}, file_meta=meta, preamble=b"\0" * 128)
-    made.Rows, made.Columns, made.SamplesPerPixel = rows, 6, 1
-    made.BitsAllocated = made.BitsStored = bits
-    made.HighBit, made.PixelRepresentation, made.PhotometricInterpretation = bits - 1, 0, "MONOCHROME2"
-    made.PixelSpacing, made.RescaleSlope, made.RescaleIntercept = [1.25, 1.5], 1, 0
-    pixels = np.arange(rows * 6, dtype=f"{'>' if syntax.endswith('2.2') else '<'}u{bits // 8}")
-    made.PixelData = pixels.tobytes()
-    made["PixelData"].VR = "OW"
-    out = io.BytesIO()
-    pydicom.dcmwrite(out, made, little_endian=not syntax.endswith("2.2"), implicit_vr=syntax == SYNTAXES[0])
-    return out.getvalue()
+def seeds() -> list[bytes]:
+    """Return small valid files."""
+    plain = [dicom(pixels, syntax=syntax) for syntax in PLAIN for pixels in (PIXELS, SMALL, SMALL[:4])]
+    return [
+        *plain,
+        dicom(PIXELS, syntax=RLE, frame=runs(PIXELS)),
+        dicom(SMALL, syntax=JPEG, frame=jpeg(SMALL)),
+        dicom(PIXELS, syntax=JPEG_2000, frame=jpeg(PIXELS, "JPEG2000", no_jp2=True)),
+    ]
 
 
 def mutate(chance: random.Random) -> bytes:
     """Return a file that is nearly right."""
-    return mutated(seed(chance.choice(SYNTAXES), chance.choice([8, 16]), chance.choice([4, 7])), chance)
+    return mutated(chance.choice(seeds()), chance)
 
 
 def one(data: bytes) -> bool:

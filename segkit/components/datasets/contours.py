@@ -9,7 +9,7 @@ crosses itself are filled; centres on the line belong to the side to the right o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 POINT = re.compile(rf"({NUMBER})(?:[ \t]*[,;][ \t]*|[ \t]+)({NUMBER})")
 DECIMAL_COMMAS = re.compile(r"([+-]?[0-9]+(?:,[0-9]+)?)(?:[ \t]*;[ \t]*|[ \t]+)([+-]?[0-9]+(?:,[0-9]+)?)")
 TOUCHING = 0.01  # share of an inner contour that may lie outside the outer one: lines that touch cross by a pixel
+NEEDED = {"wall": "io", "cavity": "i", "endocardium": "i", "epicardium": "o"}  # contours, by structure
 CHUNK = 100  # edges filled at a time; bounds the memory of a hostile contour
 
 
@@ -63,10 +64,10 @@ def parse_contour(data: bytes, name: str) -> Contour:
     for number, line in _lines(data, name):
         match = POINT.fullmatch(line) or DECIMAL_COMMAS.fullmatch(line)
         if match is None:
-            raise UserError(f"{name}:{number}: {line[:60]!r} is no point; a line should be `x y`, in pixels.")
+            raise UserError(f"{name}:{number}: {line[:60]!r} is not a point; a line should be `x y`, in pixels.")
         x, y = (float(part.replace(",", ".")) for part in match.groups())
         if not (abs(x) < 1e6 and abs(y) < 1e6):
-            raise UserError(f"{name}:{number}: ({x:g}, {y:g}) is no point of an image.")
+            raise UserError(f"{name}:{number}: ({x:g}, {y:g}) is not a point of an image.")
         points.append((x, y))
         lines.append(number)
     if not points:
@@ -151,6 +152,36 @@ def _wind(turns: NDArray[np.int32], begin: NDArray[np.float64], end: NDArray[np.
     np.add.at(turns, (row, column), np.where(y1 > y0, 1, -1)[edge].astype(np.int32))
 
 
+def check_structures(structures: Sequence[str]) -> None:
+    """Raise unless a reader's parameter `structures` names each channel once, and at least one."""
+    if not structures or len(set(structures)) < len(structures):
+        raise UserError(f"structures: {list(structures)} should name each channel once, and at least one.")
+
+
+def fill_structures(
+    lines: Mapping[str, Contour], shape: tuple[int, int], structures: Sequence[str]
+) -> tuple[NDArray[np.bool_], int]:
+    """Return the masks (C, H, W) of structures, and how many pixels of the inner contour lie outside the outer one.
+
+    Args:
+        lines: the inner contour ("i"), the outer one ("o"), or both, as the structures need.
+        shape: of the image.
+        structures: "wall", "cavity", "endocardium" or "epicardium".
+
+    Raises:
+        UserError: a point lies outside the image, or the inner contour encloses more than the outer one.
+    """
+    import numpy as np
+
+    filled = {kind: fill(line, shape) for kind, line in lines.items()}
+    both = len(filled) == 2
+    if both and filled["i"].sum() > filled["o"].sum():
+        names = lines["i"].name, lines["o"].name
+        raise UserError(f"{names[0]}: encloses more than the outer contour {names[1]}. Are they swapped?")
+    masks = [filled["o"] & ~filled["i"] if name == "wall" else filled[NEEDED[name][0]] for name in structures]
+    return np.stack(masks), outside(filled["i"], filled["o"]) if both else 0
+
+
 def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
     """Return how many pixels of a filled inner contour lie outside the outer one; 0 where the two only touch."""
     count = int((inner & ~outer).sum())
@@ -158,10 +189,10 @@ def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
 
 
 def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
-    """Return what to tell of inner contours that lie outside outer ones, and what was done.
+    """Return notes on inner contours that lie outside outer ones, and what was done.
 
     Args:
-        found: the result of `outside` of each frame.
+        found: how many pixels, by frame.
     """
     counts = {frame: count for frame, count in found.items() if count}
     if not counts:

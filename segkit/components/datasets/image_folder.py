@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
 from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
-from segkit.components.datasets.headers import VOLUMES, volume
-from segkit.components.datasets.images import KINDS, Colours, agree, read_levels, read_picture
+from segkit.components.datasets.decoding import Colour
+from segkit.components.datasets.images import KINDS, Picture, agree, read_levels, read_picture
+from segkit.components.datasets.kinds import VOLUMES, volume
+from segkit.components.datasets.problems import collected, raise_collected
 from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
 from segkit.errors import UserError, counted, ended
-from segkit.types import Positive
+from segkit.types import Array, Positive
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 Label = Annotated[int, Ge(1), Le(65535)]
+DOT = re.compile(r"(?<!^)\.")
 ONE_STRUCTURE = "foreground"
 DEPTH = 4  # folders below `images` and `masks`
 COLOURED = "turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read"
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An image and its mask.
+
+    Attributes:
+        name: their path below both folders, without ending.
+        image: the image's file.
+        mask: the mask's, if it has one.
+        picture: the image; None if it cannot be read.
+        levels: the mask (H, W) as stored; None if it is not there or cannot be read.
+    """
+
+    name: str
+    image: Path
+    mask: Path | None
+    picture: Picture | None
+    levels: Array | None
 
 
 def image_folder(
@@ -57,24 +81,59 @@ def image_folder(
     top = open_root(root)
     names = _channels(labels)
     pattern = _pattern(patient)
-    skipped: list[str] = []
-    pictures = _by_stem(top, images, skipped)
-    truths = _by_stem(top, masks, skipped)
-    if not pictures:
-        raise UserError(f"{top / images}: {_what_instead(top / images)}")
-    _check_pairs(top, pictures, truths, images, masks)
+    problems: list[str] = []
+    skipped: list[Path] = []
     cases, coloured = [], []
-    colours: dict[int, tuple[tuple[int, int, int], Path]] = {}
-    for stem, path in pictures.items():
-        picture = read_picture(path)
-        mask, found = _read_mask(truths[stem], path, picture.pixels.shape, labels)
-        agree(colours, found, truths[stem])
-        cases.append(Case(stem, _patient(stem, pattern, path), picture.pixels, mask, spacing_mm or picture.spacing_mm))
-        coloured += [stem] if picture.coloured else []
-    notes = [f"{counted(len(skipped), 'other file')} left out, no image: {shortened(skipped)}."] if skipped else []
+    for pair in read_pairs(top, images, masks, problems, skipped):
+        with collected(problems):
+            whose = _patient(pair.name, pattern, pair.image)
+            if pair.picture and pair.levels is not None:
+                truth = _masks(str(pair.mask), pair.levels, labels)
+                cases.append(Case(pair.name, whose, pair.picture.pixels, truth, spacing_mm or pair.picture.spacing_mm))
+                coloured += [pair.name] if pair.picture.coloured else []
+    raise_collected(problems)
+    notes = []
+    if skipped:
+        listed = shortened(path.relative_to(top).as_posix() for path in skipped)
+        notes.append(f"{counted(len(skipped), 'other file')} left out, no image: {listed}.")
     if coloured:
         notes.append(f"{counted(len(coloured), 'coloured image')} {COLOURED}: {shortened(coloured)}.")
     return Dataset("image_folder", names, tuple(cases), tuple(notes))
+
+
+def read_pairs(root: Path, images: str, masks: str, problems: list[str], skipped: list[Path]) -> Iterator[Pair]:
+    """Yield the images of a folder, each with the mask of its name in another; what is wrong is added to `problems`.
+
+    Args:
+        root: the folder that holds both, links resolved.
+        images: the folder of the images, below `root`.
+        masks: the folder of the masks, below `root`.
+        problems: where to add what is wrong with a file.
+        skipped: where to add the files that are no images.
+
+    Raises:
+        UserError: one of the folders is not there, or holds no images.
+    """
+    pictures, truths = (_by_stem(root, below, problems, skipped) for below in (images, masks))
+    for below, files in ((images, pictures), (masks, truths)):
+        if not files and not problems:
+            raise UserError(f"{root / below}: {_what_instead(root / below)}")
+    problems += _unpaired(root, pictures, truths, masks, "mask", skipped)
+    problems += _unpaired(root, truths, pictures, images, "image", skipped)
+    known: dict[int, tuple[Colour, Path]] = {}
+    for name, path in pictures.items():
+        picture = levels = None
+        with collected(problems):
+            picture = read_picture(inside(root, path))
+        mask = truths.get(name)
+        if mask:
+            with collected(problems):
+                levels, colours = read_levels(inside(root, mask))
+                if picture and levels.shape != picture.pixels.shape:
+                    sizes = [f"{rows} x {columns}" for rows, columns in (levels.shape, picture.pixels.shape)]
+                    problems.append(f"{mask}: the mask has {sizes[0]} pixels, its image has {sizes[1]}.")
+                agree(known, colours, mask)
+        yield Pair(name, path, mask, picture, levels)
 
 
 def _channels(labels: dict[str, int] | None) -> tuple[str, ...]:
@@ -107,21 +166,19 @@ def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | No
     return found
 
 
-def _by_stem(root: Path, below: str, skipped: list[str]) -> dict[str, Path]:
+def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -> dict[str, Path]:
     """Return the image files of a folder by their path in it, without the ending."""
     folder = root / below
     if not is_folder(folder):
         raise UserError(f"{folder}: no such folder. Here are: {shortened(path.name for path in entries(root))}.")
     inside(root, folder)
     found: dict[str, Path] = {}
-    for path in files_below(root, folder, DEPTH):
-        if path.suffix.lower() not in KINDS:
-            skipped.append(path.relative_to(root).as_posix())
-            continue
+    for path in files_below(root, folder, DEPTH, problems):
         stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise UserError(f"{found[stem]} and {path}: two files of one name. Which one counts? Remove the other.")
-        found[stem] = inside(root, path)
+        if path.suffix.lower() not in KINDS:
+            skipped.append(path)
+        elif found.setdefault(stem, path) != path:
+            problems.append(f"{path}: has the name of {found[stem]}. Which one counts? Remove the other.")
     return found
 
 
@@ -135,52 +192,32 @@ def _what_instead(folder: Path) -> str:
     return f"holds no images (PNG, TIFF, JPEG, BMP, DICOM). {listed}"
 
 
-def _check_pairs(root: Path, pictures: dict[str, Path], truths: dict[str, Path], images: str, masks: str) -> None:
-    """Raise unless every image has a mask and every mask an image."""
-    lines = []
-    for these, those, word, folder in ((pictures, truths, "mask", masks), (truths, pictures, "image", images)):
-        alone = [stem for stem in these if stem not in those]
-        if alone:
-            listed = shortened(str(these[stem]) for stem in alone)
-            hint = _same_name(root / folder / alone[0]) if those else f" {folder}: {_what_instead(root / folder)}"
-            lines.append(f"{counted(len(alone), 'file')} without {word} of the same name in {folder}/: {listed}.{hint}")
-    if lines:
-        raise UserError("\n".join(lines))
+def _unpaired(
+    root: Path, these: dict[str, Path], those: dict[str, Path], below: str, word: str, skipped: list[Path]
+) -> Iterator[str]:
+    """Yield which of some files have no partner in the folder `below`, and what else has their name there."""
+    alone = [name for name in these if name not in those]
+    others = {
+        str(path.with_name(path.name[: dot.start()])): path for path in skipped for dot in DOT.finditer(path.name)
+    }
+    for name in alone:
+        wanted = str(root / below / name)
+        folder = next((wanted + ending for ending in KINDS if is_folder(Path(wanted + ending))), None)
+        hint = f" {folder} is a folder." if folder else ""
+        if wanted in others:
+            kind = volume(others[wanted].name)
+            hint = f" {others[wanted]} is {f'a {kind} volume; {VOLUMES}' if kind else 'of a kind that is not read'}."
+        yield f"{these[name]}: has no {word} of the same name in {below}/.{hint}"
 
 
-def _same_name(wanted: Path) -> str:
-    """Return a sentence about what has the name, without its ending, of a file that is missing."""
-    for path in entries(wanted.parent) if is_folder(wanted.parent) else ():
-        if path.name.startswith(f"{wanted.name}."):
-            if is_folder(path):
-                return f" {path} is a folder."
-            kind = volume(path.name)
-            return f" {path} is a {kind} volume; {VOLUMES}." if kind else f" {path} is of a kind that is not read."
-    return ""
-
-
-def _read_mask(
-    path: Path, image: Path, shape: tuple[int, ...], labels: dict[str, int] | None
-) -> tuple[NDArray[np.bool_], Colours]:
-    """Return the masks (C, H, W) of a file, checked against its image and the labels, and the colours of a palette.
-
-    Args:
-        path: the file.
-        image: the image's file, for messages.
-        shape: the image's, (H, W).
-        labels: the grey level of each structure, or None for one structure of level 1 or 255.
+def _masks(path: str, levels: Array, labels: dict[str, int] | None) -> NDArray[np.bool_]:
+    """Return the masks (C, H, W) of a mask's levels; without labels, of one structure of level 1 or 255.
 
     Raises:
-        UserError: it cannot be read, has another size, or holds other levels.
+        UserError: it holds other levels.
     """
     import numpy as np
 
-    levels, colours = read_levels(path)
-    if levels.shape != shape:
-        raise UserError(
-            f"{path}: the mask has {levels.shape[0]} x {levels.shape[1]} pixels, "
-            f"its image {image} has {shape[0]} x {shape[1]}."
-        )
     found = set(np.unique(levels).tolist())
     if labels is None:
         if not (found <= {0, 1} or found <= {0, 255}):
@@ -189,12 +226,12 @@ def _read_mask(
                 "For several, name their levels: labels = { wall = 1, cavity = 2 }."
             )
         one: NDArray[np.bool_] = np.asarray(levels != 0)[np.newaxis]
-        return one, colours
+        return one
     unexpected = found - {0, *labels.values()}
     if unexpected:
         known = ", ".join(f"{level} ({name})" for name, level in labels.items())
         raise UserError(f"{path}: holds unexpected levels: {_listed(unexpected)}; known are 0 (none), {known}.")
-    return np.stack([levels == level for level in labels.values()]), colours
+    return np.stack([levels == level for level in labels.values()])
 
 
 def _listed(levels: set[float]) -> str:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segkit.components.datasets.decoding import Colour, Decoded, decode_image
 from segkit.components.datasets.dicom import parse_dicom
-from segkit.components.datasets.headers import VOLUMES, NotReadError, chunks, read_header, to_png, volume
+from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.reading import entries, is_folder, read_bytes, shortened
-from segkit.errors import UserError, counted, ended
+from segkit.errors import UserError, counted
 from segkit.types import Array
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 DICOM_SUFFIXES = (".dcm", ".dicom")
 KINDS = SUFFIXES + DICOM_SUFFIXES
-LUMA = (114, 587, 299)  # thousandths of blue, green and red (ITU-R BT.601)
-PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # the chunks of a PNG that say what is in its pixels
-PALETTE = 3  # a PNG's kind of colour
+LUMA = (299, 587, 114)  # thousandths of red, green and blue (ITU-R BT.601)
 BLACK = (0, 0, 0)
-Colours = dict[int, tuple[int, int, int]]  # red, green, blue by level
+Colours = dict[int, Colour]  # red, green, blue by level
 ROWS = 512  # converted at a time, which bounds the memory
 
 
@@ -57,7 +55,7 @@ def read_picture(path: Path) -> Picture:
     data = read_bytes(path)
     if _is_dicom(path, data):
         return Picture(*parse_dicom(data, str(path)))
-    pixels = decode_image(data, str(path))
+    pixels = decode_image(data, str(path)).pixels
     grey = _equal(pixels)
     if grey is not None and _alpha_differs(pixels) and grey.min() == grey.max():
         raise UserError(f"{path}: its picture is in the alpha channel, which is not read. Save it as a grey image.")
@@ -78,16 +76,17 @@ def read_levels(path: Path) -> tuple[Array, Colours]:
     data = read_bytes(path)
     if _is_dicom(path, data):
         return parse_dicom(data, str(path))[0], {}
-    pixels: Any = decode_image(data, str(path))
-    indexed = _indexed(data, str(path))
-    if indexed is not None:
-        return indexed
-    if _alpha_differs(pixels):
+    found = decode_image(data, str(path))
+    labels = _labels(found, str(path))
+    if labels is not None:
+        return labels
+    if _alpha_differs(found.pixels):
         raise UserError(f"{path}: a mask with a transparent part. Save it without alpha: one grey level a structure.")
-    grey = _equal(pixels)
+    grey = _equal(found.pixels)
     if grey is None:
+        pixels: Any = found.pixels
         colours = len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
-        palette = ", in a palette that is not of labels: black, then others" if _has_palette(data) else ""
+        palette = ", in a palette that is not of labels: black, then others" if found.palette else ""
         raise UserError(
             f"{path}: a coloured mask, of {colours} colours{palette}. Save it with one grey level a structure, 0 for "
             "none."
@@ -95,12 +94,8 @@ def read_levels(path: Path) -> tuple[Array, Colours]:
     return _plain(grey, str(path)), {}
 
 
-def _has_palette(data: bytes) -> bool:
-    return data[:4] == b"\x89PNG" and data[25] == PALETTE
-
-
-def _indexed(data: bytes, name: str) -> tuple[Array, Colours] | None:
-    """Return the indices (H, W) of a PNG with a palette of labels, and the colours of 0 and those that occur.
+def _labels(found: Decoded, name: str) -> tuple[Array, Colours] | None:
+    """Return the indices (H, W) of a palette of labels, and the colours of 0 and those that occur.
 
     None for other files, and for palettes of grey levels or of the colours of any picture.
 
@@ -109,20 +104,14 @@ def _indexed(data: bytes, name: str) -> tuple[Array, Colours] | None:
     """
     import numpy as np
 
-    if not _has_palette(data):
+    palette = found.palette
+    grey = all(red == green == blue for red, green, blue in palette)
+    if found.indices is None or grey or palette[0] != BLACK or palette[1:2] == (BLACK,):
         return None
-    palette = dict(chunks(data)).get(b"PLTE", b"")
-    colours = list(zip(palette[::3], palette[1::3], palette[2::3], strict=False))
-    if all(red == green == blue for red, green, blue in colours) or colours[0] != BLACK or BLACK in colours[1:2]:
-        return None
-    # the same file without its palette is a grey one, whose grey levels are the indices
-    grey = ((kind, body[:9] + b"\0" + body[10:] if kind == b"IHDR" else body) for kind, body in chunks(data))
-    levels: Any = decode_image(to_png((kind, body) for kind, body in grey if kind not in (b"PLTE", b"tRNS")), name)
-    levels = levels // (255 // ((1 << min(8, data[24])) - 1))  # less than 8 bits are spread over all 256 grey levels
-    found = np.unique(levels).tolist()
-    if found[-1] >= len(colours):
-        raise UserError(f"{name}: a damaged image: index {found[-1]} of a palette of {len(colours)} colours.")
-    return levels, {level: colours[level] for level in (0, *found)}
+    levels = np.unique(found.indices).tolist()
+    if levels[-1] >= len(palette):
+        raise UserError(f"{name}: a damaged image: index {levels[-1]} of a palette of {len(palette)} colours.")
+    return found.indices, {level: palette[level] for level in (0, *levels)}
 
 
 def agree(known: dict[int, tuple[tuple[int, int, int], Path]], colours: Colours, path: Path) -> None:
@@ -209,40 +198,6 @@ def _is_dicom(path: Path, data: bytes) -> bool:
     if volume(path.name):
         raise UserError(f"{path}: a {volume(path.name)} volume; {VOLUMES}.")
     return named or data[128:132] == b"DICM"
-
-
-def decode_image(data: bytes, name: str) -> Array:
-    """Return the pixels of a PNG, TIFF, JPEG or BMP file, (H, W) or (H, W, channels) in OpenCV's order.
-
-    The size is read from the header, and refused, before any memory is taken for pixels.
-
-    Raises:
-        UserError: damaged, of another kind, larger than 8192 x 8192, or of more than 256 MiB.
-    """
-    import cv2
-    import numpy as np
-
-    try:
-        header = read_header(data)
-    except NotReadError as reason:
-        raise UserError(f"{name}: {reason}") from None
-    except struct.error:
-        raise UserError(f"{name}: a damaged image: cut off.") from None
-    except (IndexError, ValueError) as error:
-        raise UserError(f"{name}: a damaged image: {ended(error)}") from None
-    if data[:4] == b"\x89PNG":  # of other chunks libpng complains by itself, file by file
-        data = to_png((kind, body) for kind, body in chunks(data) if kind in PIXELS)
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message below says it
-    try:
-        found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise UserError(f"{name}: a damaged image ({str(error).strip().splitlines()[-1][:120]}).") from None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if found is None or found.shape[:2] != (header.rows, header.columns):
-        raise UserError(f"{name}: a damaged image, or of a kind that cannot be decoded.")
-    return found
 
 
 def _alpha_differs(pixels: Array) -> bool:

@@ -1,4 +1,4 @@
-"""Reading files that nobody vouches for: bounded, regular, and inside the folder that was named."""
+"""Reading untrusted files: bounded, regular, and inside the dataset's folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from segkit.components.datasets.problems import collected
 from segkit.errors import UserError
 
 SIDE = 8192  # pixels; the most rows, and the most columns, of an image
@@ -28,12 +29,12 @@ def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
     """Return the bytes of a regular file of at most `limit` bytes.
 
     Raises:
-        UserError: it is missing, unreadable, larger, or no regular file (a pipe would never end).
+        UserError: it is missing, unreadable, larger, or not a regular file (a pipe would never end).
     """
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: {UNREADABLE.get(stat.S_IFMT(found.st_mode), 'something')}, no regular file.")
+            raise UserError(f"{path}: {UNREADABLE.get(stat.S_IFMT(found.st_mode), 'something')}, not a regular file.")
         if found.st_size > limit:
             raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
         with path.open("rb") as file:
@@ -57,7 +58,7 @@ def decode(data: bytes, name: str) -> str:
     """Return the text of a list or a contour: ASCII, UTF-8 or, with a byte order mark, UTF-16.
 
     Raises:
-        UserError: it is no text, or longer than a mebibyte.
+        UserError: it is not text, or longer than a mebibyte.
     """
     if len(data) > MOST_TEXT:
         raise UserError(f"{name}: {len(data):,} bytes; files of this kind are read up to {MOST_TEXT:,}.")
@@ -65,9 +66,9 @@ def decode(data: bytes, name: str) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: no text: byte {error.start} cannot be decoded.") from None
+        raise UserError(f"{name}: not a text file: byte {error.start} cannot be decoded.") from None
     if "\0" in text:
-        raise UserError(f"{name}: no text: holds a zero byte.")
+        raise UserError(f"{name}: not a text file: it holds a zero byte.")
     return text
 
 
@@ -104,35 +105,35 @@ def inside(root: Path, path: Path) -> Path:
     return path
 
 
-def entries(folder: Path, faults: list[str] | None = None) -> list[Path]:
+def entries(folder: Path, problems: list[str] | None = None) -> list[Path]:
     """Return a folder's files and folders, numbers in names in their order, without hidden ones.
 
     Args:
         folder: the folder.
-        faults: where to put what is wrong; without it, the first fault is raised.
+        problems: where to add what is wrong; without it, the first problem is raised.
 
     Raises:
         UserError: it cannot be read, or a name in it cannot be written into a table.
     """
-    try:
-        found = [path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK]
-    except OSError as error:
-        _raise_or_add(unreadable(folder, error), faults)
-        return []
-    plain = []
+    found: list[Path] = []
+    with collected(problems):
+        try:
+            found = [path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in JUNK]
+        except OSError as error:
+            raise UserError(unreadable(folder, error)) from None
+    good = []
     for path in sorted(found, key=lambda path: natural(path.name)):
-        flaw = flaw_of_name(path.name)
-        if flaw:
-            _raise_or_add(f"{folder}: the name {path.name!a} {flaw}. Rename it.", faults)
-        else:
-            plain.append(path)
-    return plain
+        with collected(problems):
+            if flaw := flaw_of_name(path.name):
+                raise UserError(f"{folder}: the name {path.name!a} {flaw}. Rename it.")
+            good.append(path)
+    return good
 
 
 def flaw_of_name(name: str) -> str | None:
     """Return why a name cannot stand in tables and file names; None if it can."""
     if any(unicodedata.category(letter) == "Cs" for letter in name):
-        return "is no text in UTF-8"
+        return "is not valid UTF-8"
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in BIDI for letter in name):
         return "holds a control character"
     return None
@@ -143,31 +144,27 @@ def is_folder(path: Path) -> bool:
     return os.path.isdir(path)
 
 
-def files_below(root: Path, folder: Path, depth: int = 4, faults: list[str] | None = None) -> Iterator[Path]:
+def files_below(root: Path, folder: Path, depth: int = 4, problems: list[str] | None = None) -> Iterator[Path]:
     """Yield the files of a folder and, to a depth, of the folders in it.
 
     Args:
-        root: links must not lead out of it.
+        root: links must not lead out of it, or to it.
         folder: where to begin.
         depth: 1 for the files of the folder alone.
-        faults: where to put what is wrong; without it, the first fault is raised.
+        problems: where to add what is wrong; without it, the first problem is raised.
 
     Raises:
         UserError: a folder cannot be read, is a link out of `root`, or is reached twice; or there are too many files.
     """
-    seen = {folder.resolve()}
+    seen = {root.resolve(), folder.resolve()}
 
     def walk(folder: Path, depth: int) -> Iterator[Path]:
-        for path in entries(folder, faults):
+        for path in entries(folder, problems):
             if not is_folder(path):
                 yield path
             elif depth > 1:
-                try:
-                    once(root, path, seen)
-                except UserError as error:
-                    _raise_or_add(str(error), faults)
-                else:
-                    yield from walk(path, depth - 1)
+                with collected(problems):
+                    yield from walk(once(root, path, seen), depth - 1)
 
     for count, path in enumerate(walk(folder, depth)):
         if count >= MOST_FILES:
@@ -186,12 +183,6 @@ def once(root: Path, folder: Path, seen: set[Path]) -> Path:
         raise UserError(f"{folder}: a link to {real}, which is read already. Remove the link.")
     seen.add(real)
     return folder
-
-
-def _raise_or_add(text: str, faults: list[str] | None) -> None:
-    if faults is None:
-        raise UserError(text)
-    faults.append(text)
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

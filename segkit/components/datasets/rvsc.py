@@ -6,11 +6,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.contours import fill, outside, outside_notes, parse_list, read_contour
+from segkit.components.datasets.contours import (
+    NEEDED,
+    check_structures,
+    fill_structures,
+    outside_notes,
+    parse_list,
+    read_contour,
+)
 from segkit.components.datasets.dicom import read_dicom
+from segkit.components.datasets.problems import collected, raise_collected
 from segkit.components.datasets.reading import (
     MOST_TEXT,
     entries,
@@ -24,21 +32,13 @@ from segkit.components.datasets.reading import (
 )
 from segkit.errors import UserError, counted
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
 Structure = Literal["wall", "cavity", "endocardium", "epicardium"]
-Kind = Literal["i", "o"]
 
 CONTOUR = re.compile(r"(?P<frame>.+)-(?P<kind>[a-z][0-9]?)contour(?:-manual)?\.txt", re.IGNORECASE)
 LIST = re.compile(r".*list\.txt", re.IGNORECASE)
 PARTS = re.compile(r".*(dicom|contours).*", re.IGNORECASE)
-NEEDED: dict[str, tuple[Kind, ...]] = {
-    "wall": ("i", "o"), "cavity": ("i",), "endocardium": ("i",), "epicardium": ("o",),
-}  # fmt: skip
 DEPTH = 3  # folders between the root and a patient's
-LINE_KINDS: dict[Kind, str] = {"i": "inner", "o": "outer"}
+LINE_KINDS = {"i": "inner", "o": "outer"}
 
 
 @dataclass
@@ -87,106 +87,103 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
         UserError: a file is missing, damaged or contradicts another, or a path leads out of `root`; it is named.
     """
     top = open_root(root)
-    if not structures or len(set(structures)) < len(structures):
-        raise UserError(f"structures: {list(structures)} should name each channel once, and at least one.")
-    patients = [read_patient(top, folder) for folder in patient_folders(top)]
-    if not patients:
+    check_structures(structures)
+    problems: list[str] = []
+    patients = read_patients(top, problems)
+    if not patients and not problems:
         raise UserError(f"{root}: no patient's folder is here (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
-    _check_names(patients)
     needed = {kind for structure in structures for kind in NEEDED[structure]}
     cases, partial, astray = [], [], {}
     for patient in patients:
         for frame, found in patient.frames.items():
-            if needed <= set(found):
+            if not needed <= set(found):
+                partial.append(f"{patient.folder.name}/{frame}")
+                continue
+            with collected(problems):
                 case, beyond = read_case(patient, frame, structures)
                 cases.append(case)
                 astray[case.name] = beyond
-            else:
-                partial.append(f"{patient.folder.name}/{frame}")
-    notes = [*_notes(patients, partial), *outside_notes(astray)]
+    raise_collected(problems)
     if not cases:
         listed = ", ".join(structures)
         raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
-    return Dataset("rvsc", tuple(structures), tuple(cases), tuple(notes))
+    return Dataset("rvsc", tuple(structures), tuple(cases), (*_notes(patients, partial), *outside_notes(astray)))
 
 
-def patient_folders(root: Path) -> Iterator[Path]:
+def read_patients(root: Path, problems: list[str]) -> list[Patient]:
+    """Return what the patients' folders below `root` hold; what is wrong is added to `problems`."""
+    patients: dict[str, Patient] = {}
+    for folder in _patient_folders(root, problems):
+        other = patients.get(folder.name.lower())
+        if other:
+            problems.append(f"{other.folder} and {folder}: one patient twice. Remove or rename one.")
+        else:
+            patients[folder.name.lower()] = _read_patient(root, folder, problems)
+    return list(patients.values())
+
+
+def _patient_folders(root: Path, problems: list[str]) -> Iterator[Path]:
     """Yield the folders that hold a patient's frames or contours, those nearest to the root first."""
     level, seen = [root], {root}
     for _ in range(DEPTH + 1):
         below: list[Path] = []
         for folder in level:
-            found = entries(folder)
+            found = entries(folder, problems)
             folders = [path for path in found if is_folder(path)]
             if any(PARTS.fullmatch(path.name) for path in folders) or any(
                 LIST.fullmatch(path.name) or CONTOUR.fullmatch(path.name) for path in found
             ):
                 yield folder
-            else:
-                below += [once(root, path, seen) for path in folders]
+                continue
+            for path in folders:
+                with collected(problems):
+                    below.append(once(root, path, seen))
         level = below
 
 
-def _check_names(patients: list[Patient]) -> None:
-    """Raise if two folders have the name of one patient."""
-    seen: dict[str, Path] = {}
-    for patient in patients:
-        name = patient.folder.name.lower()
-        if name in seen:
-            raise UserError(f"{seen[name]} and {patient.folder}: one patient twice. Remove or rename one.")
-        seen[name] = patient.folder
-
-
-def read_patient(root: Path, folder: Path) -> Patient:
+def _read_patient(root: Path, folder: Path, problems: list[str]) -> Patient:
     """Return what a patient's folder holds: the listed contours, or all where there is no list."""
     patient = Patient(root, folder)
-    for path in files_below(root, folder):
+    for path in files_below(root, folder, problems=problems):
         patient.files.setdefault(path.name.lower(), []).append(path)
     contours = sorted(name for name in patient.files if CONTOUR.fullmatch(name))
     if not contours:
         return patient  # the challenge's test patients list contours that nobody has
     lists = [path for name in patient.files if LIST.fullmatch(name) for path in patient.files[name]]
-    listed = [entry for path in lists for entry in _listed(patient, path)] if lists else contours
+    listed = [name for path in lists for name in _listed(patient, path, problems)] if lists else contours
     for name in dict.fromkeys(name.lower() for name in listed):
-        match, contour = CONTOUR.fullmatch(name), patient.file(name)
-        if match and contour and match["kind"] in LINE_KINDS:
-            patient.frames.setdefault(match["frame"], {})[match["kind"]] = contour
+        match = CONTOUR.fullmatch(name)
+        if match and match["kind"] in LINE_KINDS:
+            with collected(problems):
+                contour = patient.file(name)
+                if contour:
+                    patient.frames.setdefault(match["frame"], {})[match["kind"]] = contour
     return patient
 
 
-def _listed(patient: Patient, path: Path) -> Iterator[str]:
-    """Yield the contour files on a list, each of them there."""
-    for line, name in parse_list(read_bytes(inside(patient.root, path), MOST_TEXT), str(path)):
-        if not CONTOUR.fullmatch(name):
-            raise UserError(f"{path}:{line}: {name[:80]!r} is no contour file (PXX-NNNN-icontour-manual.txt).")
-        if patient.file(name) is None:
-            raise UserError(f"{path}:{line}: {name} is not in {patient.folder}.")
-        yield name
+def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
+    """Yield the contour files on a list that are there."""
+    with collected(problems):
+        for line, name in parse_list(read_bytes(inside(patient.root, path), MOST_TEXT), str(path)):
+            if not CONTOUR.fullmatch(name):
+                problems.append(f"{path}:{line}: {name[:80]!r} is not a contour file (PXX-NNNN-icontour-manual.txt).")
+            elif name.lower() not in patient.files:
+                problems.append(f"{path}:{line}: {name} is not in {patient.folder}.")
+            else:
+                yield name
 
 
 def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> tuple[Case, int]:
     """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
-    import numpy as np
-
     contours = patient.frames[frame]
-    path: Path | None = patient.file(f"{frame}.dcm") or patient.file(frame)
+    path = patient.file(f"{frame}.dcm") or patient.file(frame)
     if path is None:
         raise UserError(f"{next(iter(contours.values()))}: its image {frame}.dcm is not in {patient.folder}.")
     image, spacing = read_dicom(path)
-    shape = (image.shape[0], image.shape[1])
-    filled = {kind: fill(read_contour(contour), shape) for kind, contour in contours.items()}
-    if len(filled) == 2 and filled["i"].sum() > filled["o"].sum():
-        raise UserError(f"{contours['i']}: encloses more than the outer one, {contours['o'].name}. Are they swapped?")
-    masks = np.stack([_mask(structure, filled) for structure in structures])
+    lines = {kind: read_contour(contour) for kind, contour in contours.items()}
+    masks, beyond = fill_structures(lines, (image.shape[0], image.shape[1]), structures)
     name = patient.folder.name
-    beyond = outside(filled["i"], filled["o"]) if len(filled) == 2 else 0
     return Case(f"{name}/{path.name[: len(frame)]}", name, image, masks, spacing), beyond
-
-
-def _mask(structure: Structure, filled: dict[str, NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    if structure == "wall":
-        return filled["o"] & ~filled["i"]
-    return filled[NEEDED[structure][0]]
 
 
 def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:

@@ -1,0 +1,211 @@
+"""Pixels of PNG, TIFF, JPEG and BMP files, or one message; limits are checked in the header, before decoding.
+
+Pillow decodes what it gives unchanged. OpenCV decodes TIFF, since Pillow knows no 16-bit colour or 64-bit float and
+copies the values of all tags, gigabytes if a small file says so; PNG in 16-bit colour, which Pillow cuts to 8 bits;
+and BMP of 16 and 32 bits, which Pillow scales, or whose alpha it drops.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from segkit.components.datasets.kinds import VOLUMES, kind_of
+from segkit.components.datasets.reading import SIDE
+from segkit.errors import UserError, ended
+from segkit.types import Array
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+MOST_DECODED = 256 << 20  # bytes of decoded pixels; 8192 x 8192 of three bytes have 192 MiB
+DENSEST = 1100  # decoded bytes that one byte of deflate can stand for, at most (1032), and some
+PNG, TIFF = b"\x89PNG", (b"II*\0", b"MM\0*")
+WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
+NEXT_IMAGE = -1
+TIFF_NUMBERS = {1: "B", 3: "H", 4: "I"}
+CMYK = "in CMYK colours, for print; save it as a grey image."
+
+Colour = tuple[int, int, int]
+
+
+class RefusedError(Exception):
+    """Why an image is not read though it may be whole; the caller adds its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """The pixels of a file.
+
+    Attributes:
+        pixels: (H, W), or (H, W, C) of grey and alpha (C = 2), red, green and blue (3), and alpha (4).
+        indices: (H, W), where it is a PNG with a palette.
+        palette: its colours.
+    """
+
+    pixels: Array
+    indices: Array | None = None
+    palette: tuple[Colour, ...] = ()
+
+
+def decode_image(data: bytes, name: str) -> Decoded:
+    """Return the pixels of a PNG, TIFF, JPEG or BMP file.
+
+    Raises:
+        UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, several images, CMYK, or not upright.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _decoded(data)
+    except RefusedError as reason:
+        raise UserError(f"{name}: {reason}") from None
+    except Exception as error:  # whatever a decoder raises on damaged bytes means the same here
+        short = isinstance(error, struct.error | EOFError | IndexError) or "truncated" in str(error).lower()
+        text = "cut off" if short else str(error).strip().partition("\n")[0][:120] or type(error).__name__
+        raise UserError(f"{name}: a damaged image: {ended(text)}") from None
+
+
+def _decoded(data: bytes) -> Decoded:
+    import numpy as np
+
+    if data[:4] in TIFF:
+        return _by_opencv(data, _tiff_size(data))
+    image = _open(data)
+    if image.mode == "CMYK":
+        raise RefusedError(CMYK)
+    columns, rows = image.size
+    wide = data[:4] == PNG and data[24] == 16
+    bands = 4 if image.mode in ("P", "LA") else len(image.getbands())
+    _check_size(rows, columns, bands * (2 if wide else 1))
+    if data[:4] == PNG:
+        if getattr(image, "n_frames", 1) > 1:
+            raise RefusedError(f"an animation of {getattr(image, 'n_frames', 1)} images; one a file is read.")
+        if rows * columns * data[24] > 8 * len(data) * DENSEST:
+            raise ValueError(f"{len(data)} bytes cannot hold its {rows} x {columns} pixels")
+        _open(data).verify()  # the checksums of its chunks
+    if (wide and image.mode != "I;16") or (data[:2] == b"BM" and data[28] in (16, 32)):
+        return _by_opencv(data, (rows, columns))
+    image.load()
+    _check_upright(_exif(image.info.get("exif", b"") if data[:4] == PNG else data))
+    if image.mode != "P":
+        return Decoded(np.asarray(image.convert("L") if image.mode == "1" else image))
+    colours = np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB"))
+    if data[:4] != PNG or image.palette is None:
+        return Decoded(colours)
+    palette = bytes(image.palette.palette)
+    return Decoded(colours, np.asarray(image), tuple(zip(palette[::3], palette[1::3], palette[2::3], strict=False)))
+
+
+def _open(data: bytes) -> ImageFile:
+    """Return a PNG, JPEG or BMP as Pillow opens it: the header alone is read."""
+    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin
+
+    file = io.BytesIO(data)
+    if data[:4] == PNG:
+        if len(data) < 26:
+            raise EOFError
+        return PngImagePlugin.PngImageFile(file)
+    if data[:2] == b"\xff\xd8":
+        if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
+            raise EOFError
+        return JpegImagePlugin.JpegImageFile(io.BytesIO(without_exif(data)))
+    if data[:2] == b"BM":
+        return BmpImagePlugin.BmpImageFile(file)
+    if not data:
+        raise ValueError("it is empty, 0 bytes")
+    kind = kind_of(data)
+    advice = VOLUMES if kind.endswith("volume") else "images are PNG, TIFF, JPEG, BMP or DICOM files"
+    raise RefusedError(f"{kind}; {advice}.")
+
+
+def _check_size(rows: int, columns: int, depth: int) -> None:
+    """Raise unless an image of `depth` bytes a pixel, once decoded, is within the limits."""
+    if not (1 <= rows <= SIDE and 1 <= columns <= SIDE):
+        raise RefusedError(f"{rows} x {columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
+    if rows * columns * depth > MOST_DECODED:
+        raise RefusedError(
+            f"{rows * columns * depth >> 20} MiB of pixels; images are read up to {MOST_DECODED >> 20} MiB."
+        )
+
+
+def _by_opencv(data: bytes, size: tuple[int, int]) -> Decoded:
+    import cv2
+    import numpy as np
+
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would print, the message says
+    try:
+        found: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if found is None or found.shape[:2] != size:
+        raise ValueError("it cannot be decoded")
+    if found.ndim == 3 and found.shape[2] >= 3:
+        found = np.concatenate([found[..., 2::-1], found[..., 3:]], axis=2)  # from blue, green, red
+    return Decoded(found)
+
+
+def without_exif(data: bytes) -> bytes:
+    """Return a JPEG whose EXIF data Pillow does not see: it would copy the values of all tags, which may overlap."""
+    return data.replace(b"Exif\0\0", bytes(6))
+
+
+def _exif(data: bytes) -> bytes:
+    """Return what follows the mark of EXIF data; nothing where there are none."""
+    return data[data.index(b"Exif\0\0") + 6 :] if b"Exif\0\0" in data else b""
+
+
+def _check_upright(exif: bytes) -> None:
+    """Raise if EXIF data say that the image is to be turned: some programs do that, others do not."""
+    try:
+        turned = {number for tag, number in _tags(exif) if tag == ORIENTATION} - {0, 1}
+    except (struct.error, IndexError):
+        return  # unreadable, so nobody turns it
+    if turned:
+        raise RefusedError(
+            f"to be shown turned or mirrored (EXIF orientation {min(turned)}), which not every program does, so that "
+            "image and mask may not match. Save it upright, without EXIF data."
+        )
+
+
+def _tags(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the tags of a TIFF's first directory, each with its first number, and NEXT_IMAGE: where the next one is."""
+    order = "<" if data[:1] == b"I" else ">"
+    (at,) = struct.unpack(order + "I", data[4:8])
+    (count,) = struct.unpack(order + "H", data[at : at + 2])
+    for entry in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, length = struct.unpack(order + "HHI", data[entry : entry + 8])
+        if kind in TIFF_NUMBERS:
+            number = order + TIFF_NUMBERS[kind]
+            place = entry + 8
+            if length * struct.calcsize(number) > 4:  # the values lie elsewhere
+                (place,) = struct.unpack(order + "I", data[place : place + 4])
+            yield tag, struct.unpack(number, data[place : place + struct.calcsize(number)])[0]
+    yield NEXT_IMAGE, struct.unpack(order + "I", data[at + 2 + 12 * count : at + 6 + 12 * count])[0]
+
+
+def _tiff_size(data: bytes) -> tuple[int, int]:
+    """Return rows and columns of a TIFF's only image."""
+    found: dict[int, int] = {}
+    for tag, number in _tags(data):
+        found.setdefault(tag, number)
+    if found[NEXT_IMAGE]:
+        raise RefusedError("several images in one file; one a file is read. Split it first.")
+    if not {HEIGHT, WIDTH} <= set(found):
+        raise ValueError("it states no size")
+    if found.get(PHOTOMETRIC) == 5:
+        raise RefusedError(CMYK)
+    if found.get(ORIENTATION, 1) not in (0, 1):
+        _check_upright(data)
+    samples = 3 if found.get(PHOTOMETRIC) == 3 else found.get(SAMPLES, 1)
+    depth = max(1, found.get(BITS, 8) // 8) * (4 if samples > 3 else samples)
+    largest_tile = max(found.get(TILE_HEIGHT, 0), found.get(TILE_WIDTH, 0))  # it can be larger than the image
+    if largest_tile > SIDE:
+        _check_size(largest_tile, largest_tile, depth)
+    _check_size(found[HEIGHT], found[WIDTH], depth)
+    return found[HEIGHT], found[WIDTH]
