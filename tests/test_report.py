@@ -158,7 +158,7 @@ def test_tables_say_what_the_summary_says(kind: str, html: str, markdown: str, l
     keys = {
         "variant": "variant", "verdict": "verdict", "Dice": "mean", "mean": "mean", "SD seeds": "sd_seeds",
         "SD patients": "sd_patients", "difference": "difference", "p": "p_holm", "p (Wilcoxon)": "p_wilcoxon_holm",
-        "could have shown": "smallest_detectable", "metric": "metric", "channel": "channel",
+        "smallest detectable": "smallest_detectable", "metric": "metric", "channel": "channel",
     }  # fmt: skip
     intervals = {"95 % (patients, bootstrap)": "ci", "95 % (patients and seeds)": "t"}
     headline = [line for line in lines if line["metric"] == "dice" and line["channel"] == "all"]
@@ -301,7 +301,7 @@ def test_a_report_whose_writing_was_interrupted_does_not_pass_for_one(
     def stopped(*blocks: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segkit.report.html.render", stopped)
+    monkeypatch.setattr("segkit.report.render.html", stopped)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         write_report(folder)
     assert read_table(folder) is None
