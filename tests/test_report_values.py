@@ -258,7 +258,7 @@ def test_trials_of_different_training_numbers_are_never_compared(tmp_path: Path)
     said = text(run)
     assert (
         "- none, seed 3; careless, seed 3: trained by an older version of segkit (training number 1, the tables show "
-        "2), whose numbers cannot be compared with these: left out of the tables." in said
+        "2), whose results cannot be compared with these: left out of the tables." in said
     )
     assert f"training number 2, this one has {TRAINING_NUMBER}" in said or TRAINING_NUMBER == 2
 
@@ -289,8 +289,8 @@ def test_mixed_hardware_is_a_warning_and_the_number_of_a_gpu_is_none(tmp_path: P
     info = {"device": "cpu", "threads": 8, "compile": True}
     write_trial(run, "careless", 3, rows=rows_of(3, ()), pictures=False, epochs=3, info=info)
     assert (
-        "> **Warning:** The trials were not trained under the same conditions: device cuda (5 trials), cpu (1 trial); threads 1 (5 "
-        "trials), 8 (1 trial); compile false (5 trials), true (1 trial)." in text(run)
+        "> **Warning:** The trials were not trained under the same conditions: device cuda (5 trials), cpu (1 trial); "
+        "threads 1 (5 trials), 8 (1 trial); compile false (5 trials), true (1 trial)." in text(run)
     )
 
 
