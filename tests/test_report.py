@@ -6,6 +6,7 @@ import functools
 import re
 import shutil
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,14 @@ def test_tables_say_what_the_summary_says(kind: str, html: str, markdown: str, l
                 low, high = line[f"{key}_low"], line[f"{key}_high"]
                 assert shown[column] == (f"{low} to {high}" if low else "")
     assert [row[-1] for row in tables[0][1:]] == ["3 of 3", "3 of 3", "2 of 3"]
+
+
+def test_html_and_markdown_have_the_same_sentences(html: str, markdown: str) -> None:
+    found = re.findall(r"<(p|li|figcaption)\b[^>]*>(.*?)</\1>", html)
+    sentences = [unescape(re.sub("<[^>]+>|`", "", text)) for _, text in found]
+    plain = re.sub(r"\\(.)", r"\1", markdown).replace("`", "")
+    assert len(sentences) >= 20
+    assert [text for text in sentences if text not in plain] == []
 
 
 def test_failed_trial_is_shown_with_its_reason(html: str, markdown: str) -> None:

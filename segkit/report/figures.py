@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
 PANEL, ROW = 2.5, 0.42
 FEW = 6
 MANY = 1000

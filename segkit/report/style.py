@@ -89,14 +89,14 @@ def _fonts() -> list[tuple[str, str]]:
 
 
 @functools.cache
-def _letters(path: str) -> frozenset[str]:
-    """Return the letters that a font draws in any size; none of a font that cannot be read."""
+def _letters(path: str) -> frozenset[int]:
+    """Return the code points that a font draws in any size; none of a font that cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
         font = FT2Font(path)
         boxes = "lastresort" in font.family_name.replace(" ", "").lower()  # a box for every letter
-        return frozenset(map(chr, font.get_charmap())) if font.scalable and not boxes else frozenset()
+        return frozenset(font.get_charmap() if font.scalable and not boxes else ())
     except (OSError, RuntimeError):
         return frozenset()
 
@@ -104,7 +104,7 @@ def _letters(path: str) -> frozenset[str]:
 @functools.cache
 def _font_of(letter: str) -> str | None:
     """Return the first font that has a letter, None where no font here does."""
-    return next((name for name, path in _fonts() if letter in _letters(path)), None)
+    return next((name for name, path in _fonts() if ord(letter) in _letters(path)), None)
 
 
 def look(number: int) -> dict[str, Any]:
@@ -118,12 +118,10 @@ def look(number: int) -> dict[str, Any]:
 
 def new_figure(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure of one column of panels, outside of pyplot's global state."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(panels, 1, 1 + i) for i in range(panels)]
+    return figure, list(figure.subplots(panels, squeeze=False)[:, 0])
 
 
 def shorten(label: str, length: int) -> str:
