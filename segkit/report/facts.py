@@ -12,6 +12,7 @@ from segkit.components.metrics import best_value, direction, metrics
 from segkit.recipe.identity import HARDWARE, TRAINING_NUMBER
 from segkit.study.reading import FINISHED
 from segkit.study.summary import ALL, Summary
+from segkit.study.verdicts import FEW_PATIENTS
 from segkit.training.events import ENDED
 
 IN_MM = {"hausdorff", "hd95", "assd"}
@@ -54,7 +55,7 @@ def gather(summary: Summary) -> dict[str, Any]:
         "ended": ENDED,
         "warnings": warnings,
         "least_seeds": min(seeds, default=0),
-        "few_patients": any("fewer than" in line.result.verdict for line in summary.headline),
+        "few_patients": any(0 < line.result.patients_compared < FEW_PATIENTS for line in summary.headline),
         "smaller_is_better": [name for name in names if direction(name) == -1],
         "in_mm": bool(IN_MM & set(names)),
         "training_number": TRAINING_NUMBER,
