@@ -6,6 +6,7 @@ import functools
 import re
 import shutil
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def test_tables_say_what_the_summary_says(kind: str, html: str, markdown: str, l
     keys = {
         "variant": "variant", "verdict": "verdict", "Dice": "mean", "mean": "mean", "SD seeds": "sd_seeds",
         "SD patients": "sd_patients", "difference": "difference", "p": "p_holm", "p (Wilcoxon)": "p_wilcoxon_holm",
-        "could have shown": "smallest_detectable", "metric": "metric", "channel": "channel",
+        "smallest detectable": "smallest_detectable", "metric": "metric", "channel": "channel",
     }  # fmt: skip
     intervals = {"95 % (patients, bootstrap)": "ci", "95 % (patients and seeds)": "t"}
     headline = [line for line in lines if line["metric"] == "dice" and line["channel"] == "all"]
@@ -174,6 +175,14 @@ def test_tables_say_what_the_summary_says(kind: str, html: str, markdown: str, l
                 low, high = line[f"{key}_low"], line[f"{key}_high"]
                 assert shown[column] == (f"{low} to {high}" if low else "")
     assert [row[-1] for row in tables[0][1:]] == ["3 of 3", "3 of 3", "2 of 3"]
+
+
+def test_html_and_markdown_have_the_same_sentences(html: str, markdown: str) -> None:
+    found = re.findall(r"<(p|li|figcaption)\b[^>]*>(.*?)</\1>", html)
+    sentences = [unescape(re.sub("<[^>]+>|`", "", text)) for _, text in found]
+    plain = re.sub(r"\\(.)", r"\1", markdown).replace("`", "")
+    assert len(sentences) >= 20
+    assert [text for text in sentences if text not in plain] == []
 
 
 def test_failed_trial_is_shown_with_its_reason(html: str, markdown: str) -> None:
@@ -301,7 +310,7 @@ def test_a_report_whose_writing_was_interrupted_does_not_pass_for_one(
     def stopped(*blocks: Any) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segkit.report.html.render", stopped)
+    monkeypatch.setattr("segkit.report.render.html", stopped)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         write_report(folder)
     assert read_table(folder) is None

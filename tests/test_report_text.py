@@ -12,7 +12,7 @@ import pytest
 from rich.cells import cell_len
 
 from segkit.locks import Lock
-from segkit.report import document, html, markdown
+from segkit.report import render, tables
 from segkit.report.figures import transient_end
 from segkit.report.report import write_report
 from segkit.report.style import legible, shorten, wrapped
@@ -23,11 +23,11 @@ WIDTH = 100
 
 
 def text(run: Path) -> str:
-    return markdown.render("title", document.build(summarize(run), []))
+    return render.markdown(summarize(run), {})
 
 
 def terminal(run: Path) -> list[str]:
-    return markdown.terminal(document.verdict_table(summarize(run)))
+    return tables.for_terminal(summarize(run))
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +54,12 @@ def test_terminal_table_fits_and_has_what_matters(whole: Path) -> None:
 
 def test_one_seed_drops_empty_columns(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "study", {"none": 0.0, "lambda=1": -0.1}, (1,), pictures=False, patients=6)
-    table = document.verdict_table(summarize(folder))
+    table = tables.verdicts(summarize(folder))
     expected = ["variant", "verdict", "Dice", "patients", "SD patients", "difference", "95 % (patients, bootstrap)"]
     assert list(table.head) == [*expected, "p (Wilcoxon)", "trials"]
     assert all(any(column) for column in zip(*table.rows, strict=True))
     said = text(folder)
-    for absent in ("SD seeds", "patients and seeds)", "could have shown", "Could have shown"):
+    for absent in ("SD seeds", "patients and seeds)", "smallest detectable", "Smallest detectable"):
         assert absent not in said
     assert "One seed cannot show training noise" in said
     assert "is called better or worse" not in said
@@ -93,7 +93,7 @@ def test_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
     said = text(folder)
     assert "2 variants, 2 of 6 trials finished. This study is not complete" in said
     ended = "ended without reporting why (killed, out of memory, or a crash in native code), 10 of 30 epochs done"
-    assert f"- none, seed 2: {ended}; `segkit run` resumes it\n".replace("`", "\\`") in said
+    assert f"- none, seed 2: {ended}; `segkit run` resumes it\n" in said
     assert "- late, seed 1: interrupted, 10 of 30 epochs done\n" in said
     assert "- late, seed 2: not started\n" in said
     assert "- late, seed 3: failed after 10 of 30 epochs: train_loss is not finite" in said
@@ -164,7 +164,7 @@ def test_damaged_picture_is_left_out(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "study", {"none": 0.0}, (1,), patients=1, cases=4)
     for path in folder.glob("*/*/overlays/*.png"):
         cut(path, 0.3)
-    page = html.render("title", document.build(summarize(folder), []), {})
+    page = render.html(summarize(folder), {})
     assert "<img" not in page
     assert "percentile" in page
 
@@ -214,7 +214,7 @@ def test_folds_are_put_together(tmp_path: Path) -> None:
         assert (line.result.seeds, line.result.patients, line.trials) == (2, 8, 4)
     said = text(folder)
     assert "8 of 8 trials finished" in said
-    assert "(seed 1, fold 1)" in html.render("title", document.build(summary, []), {})
+    assert "(seed 1, fold 1)" in render.html(summary, {})
 
 
 def test_seed_without_all_folds_is_left_out_and_said(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from segkit import files
 from segkit.components.metrics import metrics
 from segkit.locks import Lock, is_locked
 from segkit.recipe.identity import TRAINING_NUMBER
-from segkit.report import document, html, markdown
+from segkit.report import render
 from segkit.report.report import write_report
 from segkit.study.reading import planned, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
@@ -34,11 +34,11 @@ SEEDS = (1, 2, 3)
 
 
 def text(run: Path) -> str:
-    return markdown.render("title", document.build(summarize(run), [])).replace("\\", "")
+    return render.markdown(summarize(run), {}).replace("\\", "")
 
 
 def page(run: Path) -> str:
-    return html.render("title", document.build(summarize(run), []), {})
+    return render.html(summarize(run), {})
 
 
 def line(summary: Summary, variant: str, metric: str = "dice", channel: str = "all") -> Any:
@@ -145,7 +145,7 @@ def test_figures_and_cases_use_the_same_values(tmp_path: Path) -> None:
     summary = summarize(run)
     by_case = summary.scores.by_case("dice", summary.scores.rows("none"))
     assert sorted(by_case)[5:] == [1.0] * 5
-    shown = {chosen.case: chosen for chosen in cases.choose(summary)}
+    shown = {example.name: example for example in cases.choose(summary)}
     best = shown[next(case for case in shown if int(case[-1]) >= 5)]
     assert best.by_variant["none"].caption == "dice 1.0000 (seed 1)"
     assert best.by_variant["careless"].caption == "dice 0.0000 (seed 1)"
@@ -175,7 +175,7 @@ def test_a_metric_without_best_value_stays_undefined_and_says_so(tmp_path: Path)
     assert "own declares no best value" in said
     assert (
         "careless: own is compared with the reference over 5 of 10 patients (5 without a defined value in some of "
-        "these trials); the means are of other patients than the difference." in said
+        "these trials); the means are over other patients than the difference." in said
     )
     assert re.search(r"\| careless \| own .*\| 10 \(5 compared\) \|", said)
 
@@ -211,7 +211,7 @@ def test_patients_are_compared_over_all_folds(tmp_path: Path) -> None:
 
 def test_the_first_paragraph_says_that_the_cases_chose_the_epoch(tmp_path: Path) -> None:
     run = healthy_study(tmp_path / "study")
-    sentence = "the epoch of each checkpoint was chosen on the very cases that are reported here"
+    sentence = "the epoch of each checkpoint was chosen on the same cases that are reported here"
     assert sentence in text(run).split("\n\n")[1]
     assert sentence in page(run).split("<p>")[1]
 
@@ -223,7 +223,7 @@ def test_unknown_patients_are_a_loud_warning(tmp_path: Path) -> None:
         for seed in SEEDS:
             rows = [[row[0], "", *row[2:]] for row in rows_of(seed, ())]
             write_trial(run, variant, seed, rows=rows, pictures=False, epochs=3)
-    sentence = "The data do not say which patient any case is of. They were divided case by case"
+    sentence = "The data do not say which patient any case belongs to. They were split case by case"
     assert text(run).split("\n\n")[2].startswith(f"> **Warning:** {sentence}")
     found = page(run)
     assert f'<p class="alarm" role="alert"><strong>Warning</strong><br>{sentence}' in found
@@ -239,12 +239,12 @@ def test_some_unknown_patients_and_no_finished_trial_warn_too(tmp_path: Path) ->
     write_trial(run, "none", 1, rows=rows, pictures=False, epochs=3)
     for variant, seed in (("none", 2), ("none", 3), ("careless", 1), ("careless", 2), ("careless", 3)):
         write_trial(run, variant, seed, rows=rows, pictures=False, epochs=3)
-    assert "do not say which patient 1 case of 10 is of" in text(run)
+    assert "do not say which patient 1 case of 10 belongs to" in text(run)
     nothing = make_run(tmp_path / "other", {"none": 0.0}, (1,), status={("none", 1): "interrupted"}, pictures=False)
     path = nothing / "none" / "seed-1" / "trial.json"
     info = json.loads(path.read_text())
     path.write_text(json.dumps(info | {"data": info["data"] | {"patients": 0}}))
-    assert "**Warning:** The data do not say which patient any case is of" in text(nothing)
+    assert "**Warning:** The data do not say which patient any case belongs to" in text(nothing)
 
 
 def test_trials_of_different_training_numbers_are_never_compared(tmp_path: Path) -> None:
@@ -258,13 +258,13 @@ def test_trials_of_different_training_numbers_are_never_compared(tmp_path: Path)
     said = text(run)
     assert (
         "- none, seed 3; careless, seed 3: trained by an older version of segkit (training number 1, the tables show "
-        "2), whose numbers cannot be compared with these: left out of the tables." in said
+        "2), whose results cannot be compared with these: left out of the tables." in said
     )
     assert f"training number 2, this one has {TRAINING_NUMBER}" in said or TRAINING_NUMBER == 2
 
 
 def test_a_run_of_an_older_version_is_shown_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segkit.report.remarks.TRAINING_NUMBER", 7)
+    monkeypatch.setattr("segkit.report.facts.TRAINING_NUMBER", 7)
     run = healthy_study(tmp_path / "study")
     assert line(summarize(run), "careless").result.verdict == "worse"
     assert "This run was trained by an older version of segkit (training number 1, this one has 7)" in text(run)
@@ -289,8 +289,8 @@ def test_mixed_hardware_is_a_warning_and_the_number_of_a_gpu_is_none(tmp_path: P
     info = {"device": "cpu", "threads": 8, "compile": True}
     write_trial(run, "careless", 3, rows=rows_of(3, ()), pictures=False, epochs=3, info=info)
     assert (
-        "> **Warning:** The trials were not trained alike: device cuda (5 trials), cpu (1 trial); threads 1 (5 "
-        "trials), 8 (1 trial); compile false (5 trials), true (1 trial)." in text(run)
+        "> **Warning:** The trials were not trained under the same conditions: device cuda (5 trials), cpu (1 trial); "
+        "threads 1 (5 trials), 8 (1 trial); compile false (5 trials), true (1 trial)." in text(run)
     )
 
 
@@ -464,7 +464,7 @@ def test_a_study_without_variants_or_compared_with_nothing_is_reported(tmp_path:
     run = healthy_study(tmp_path / "study")
     recipe = run / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('compare_with = "none"', 'compare_with = "gone"'))
-    assert "study.compare_with names gone, which no variant is called: none is the reference." in text(run)
+    assert "study.compare_with is gone, which is not the label of any variant: none is the reference." in text(run)
 
 
 def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:

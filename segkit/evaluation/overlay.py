@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SCALE = 2
 DASH = 4
-MAX_NAME = 200  # bytes; file systems take 255, and a file that is being written has a longer name
+MAX_NAME = 200  # bytes; file systems allow 255, and temporary files have longer names
 TRUTH_RGB = (86, 180, 233)
 PREDICTION_RGB = (230, 159, 0)
 
@@ -22,8 +22,8 @@ PREDICTION_RGB = (230, 159, 0)
 def draw_overlay(image: Picture, truth: Masks, prediction: Masks) -> Picture:
     """Return the image, twice its size, with truth outlined solid sky blue and prediction dashed orange.
 
-    The colours are of the palette that colour-blind readers can tell apart (Okabe and Ito 2008); in grey the dashes
-    tell. Where both outlines coincide they alternate.
+    The colours are of a palette for colour-blind readers (Okabe and Ito 2008); in grey prints the dashes distinguish
+    the outlines. Where both coincide they alternate.
 
     Args:
         image: (H, W) uint8.
@@ -58,7 +58,7 @@ def _outlines(mask: Masks) -> list[NDArray[np.int32]]:
 
 
 def picture_name(case: str) -> str:
-    """Return the name of a case's picture: long ones, and what another could share, end in digits of their hash."""
+    """Return the file name of a case's overlay; names that are too long or ambiguous end in digits of their hash."""
     name = case.replace("/", "__")
     if len(name.encode()) > MAX_NAME or "__" in case or "_/" in case or "/_" in case:
         name = f"{name.encode()[:MAX_NAME].decode(errors='ignore')}-{hashlib.sha256(case.encode()).hexdigest()[:12]}"

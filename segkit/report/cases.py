@@ -1,4 +1,4 @@
-"""The cases that a report shows: the same for each variant, bad, middling and good ones of the reference."""
+"""The cases that a report shows: the same for each variant, poor, middling and good ones of the reference."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import numpy as np
 
 from segkit.evaluation.overlay import picture_name
 from segkit.report.style import wrapped
-from segkit.study.reading import TrialRecord
+from segkit.study.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from segkit.study.summary import Summary
 
 PERCENTILES = (5, 25, 50, 95)
 
 
 @dataclass(frozen=True)
-class Shown:
+class Panel:
     """One case as one variant segments it.
 
     Attributes:
@@ -35,50 +33,40 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A case at a percentile of the reference's per-case headline metric."""
+class Example:
+    """A case at a percentile of the reference's headline metric by case."""
 
     percentile: int
-    case: str
-    by_variant: dict[str, Shown]
+    name: str
+    by_variant: dict[str, Panel]
 
 
-def drawn_by(trial: TrialRecord) -> set[str]:
-    """Return the names of the pictures that a trial drew of its cases."""
-    folder = trial.folder / "overlays"
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def choose(summary: Summary) -> list[Chosen]:
-    """Return the cases nearest to the percentiles of the reference, among those that were drawn."""
-    ranked = [summary.reference, *(v for v in summary.variants if v != summary.reference)]
+def choose(summary: Summary) -> list[Example]:
+    """Return the cases nearest to the percentiles of the reference, among those with an overlay."""
+    ranked = sorted(summary.variants, key=lambda variant: variant != summary.reference)
     base = next((variant for variant in ranked if summary.compared(variant)), None)
-    if base is None:
+    scores = summary.scores
+    metric = summary.headline[0].result.metric if summary.lines else ""
+    if base is None or metric not in scores.values:
         return []
-    scores, metric = summary.scores, summary.headline[0].result.metric
-    pictures = {trial.folder: drawn_by(trial) for trial in summary.compared(base)}
-    means = scores.by_case(metric, scores.rows(base)) if metric in scores.values else np.zeros(0)
-    drawn = {
+    pictures = {path.name for trial in summary.compared(base) for path in (trial.folder / "overlays").glob("*.png")}
+    values = {
         case: float(value)
-        for case, value in zip(scores.cases, means, strict=False)
-        if not math.isnan(value) and any(picture_name(case) in names for names in pictures.values())
+        for case, value in zip(scores.cases, scores.by_case(metric, scores.rows(base)), strict=True)
+        if not math.isnan(value) and picture_name(case) in pictures
     }
-    if not drawn:
-        return []
-    chosen: dict[str, int] = {}
-    for percentile in PERCENTILES:
-        target = np.percentile(list(drawn.values()), percentile)
-        free = {case: value for case, value in drawn.items() if case not in chosen}
-        if free:
-            chosen[min(free, key=lambda case: (abs(free[case] - target), case))] = percentile
-    return [
-        Chosen(percentile, case, {variant: _show(summary, variant, case, metric) for variant in summary.variants})
-        for case, percentile in chosen.items()
-    ]
+    every, examples = list(values.values()), []
+    for percentile in PERCENTILES[: len(values)]:
+        target = np.percentile(every, percentile)
+        case = min(values, key=lambda case: (abs(values[case] - target), case))
+        del values[case]
+        panels = {variant: _panel(summary, variant, case, metric) for variant in summary.variants}
+        examples.append(Example(percentile, case, panels))
+    return examples
 
 
-def _show(summary: Summary, variant: str, case: str, metric: str) -> Shown:
-    """Return the picture of the variant's first trial that drew the case."""
+def _panel(summary: Summary, variant: str, case: str, metric: str) -> Panel:
+    """Return the overlay of the variant's first trial that has one of the case."""
     scores = summary.scores
     for trial in summary.compared(variant):
         path = trial.folder / "overlays" / picture_name(case)
@@ -87,33 +75,32 @@ def _show(summary: Summary, variant: str, case: str, metric: str) -> Shown:
             value = scores.by_case(metric, [row])[scores.cases.index(case)]
             number = f"{metric} undefined" if math.isnan(value) else f"{metric} {value:.4f}"
             fold = f", fold {trial.fold}" if trial.fold else ""
-            return Shown(path, f"{number} (seed {trial.seed}{fold})")
-    return Shown(None, "no picture")
+            return Panel(path, f"{number} (seed {trial.seed}{fold})")
+    return Panel(None, "no picture")
 
 
 def figure(summary: Summary) -> Figure | None:
     """Draw the chosen cases, a row for each variant and a column for each percentile."""
+    import cv2
     from matplotlib.figure import Figure
 
-    chosen = choose(summary)
-    if not chosen:
+    examples = choose(summary)
+    if not examples:
         return None
-    import cv2
-
     variants, size = summary.variants, 1.8
-    drawing = Figure(figsize=(size * len(chosen) + 0.5, size * len(variants) + 0.6), layout="constrained")
-    axes = drawing.subplots(len(variants), len(chosen), squeeze=False)
+    drawing = Figure(figsize=(size * len(examples) + 0.5, size * len(variants) + 0.6), layout="constrained")
+    axes = drawing.subplots(len(variants), len(examples), squeeze=False)
     for row, variant in zip(axes, variants, strict=True):
-        for axis, case in zip(row, chosen, strict=True):
-            shown = case.by_variant[variant]
-            picture = cv2.imread(str(shown.picture)) if shown.picture else None
+        for axis, example in zip(row, examples, strict=True):
+            panel = example.by_variant[variant]
+            picture = cv2.imread(str(panel.picture)) if panel.picture else None
             if picture is not None:
                 axis.imshow(picture[..., ::-1])
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             axis.grid(False)
-            axis.set_xlabel(shown.caption, fontsize=7)
+            axis.set_xlabel(panel.caption, fontsize=7)
         row[0].set_ylabel(wrapped(variant), fontsize=8)
-    for axis, case in zip(axes[0], chosen, strict=True):
-        axis.set_title(f"{case.percentile}th percentile\n{wrapped(case.case, 22, 1)}", fontsize=8, loc="center")
+    for axis, example in zip(axes[0], examples, strict=True):
+        axis.set_title(f"{example.percentile}th percentile\n{wrapped(example.name, 22, 1)}", fontsize=8, loc="center")
     return drawing

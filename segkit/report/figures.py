@@ -1,7 +1,8 @@
-"""The figures of a report, each a function from a summary to a matplotlib figure, or None where there is no data."""
+"""The figures of a report, each a function from a summary to a matplotlib figure, or to None without data for it."""
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -9,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segkit.report import cases, prose
-from segkit.report.style import COLOURS, lay_out, legend_below, look, new_figure, style, to_bytes, wrapped
+from segkit.report import cases
+from segkit.report.facts import IN_MM
+from segkit.report.style import COLOURS, legend_below, look, new_figure, style, to_bytes, wrapped
+from segkit.report.tables import headline_name
 from segkit.study.statistics import Table
+from segkit.study.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from segkit.study.summary import Line, Summary
 
 PANEL, ROW = 2.5, 0.42
 FEW = 6
@@ -27,29 +29,28 @@ LATE_EPOCHS = 20
 LATE_SHARE = 0.1
 
 
-def _stack(summary: Summary, variant: str, column: str) -> Table:
-    """Return a column of metrics.csv as (trials, epochs), NaN beyond the end of shorter trials."""
+def _bands(summary: Summary, variant: str, column: str) -> tuple[Table, ...] | None:
+    """Return the epochs in which a column of metrics.csv has values, and their mean, minimum and maximum over trials.
+
+    Each is (epochs,); trials may end early. None where no trial has any value.
+    """
     found = [trial.curves[column] for trial in summary.of(variant) if trial.curves.get(column)]
     table = np.full((len(found), max(map(len, found), default=0)), np.nan)
     for row, values in zip(table, found, strict=True):
         row[: len(values)] = values
     table[~np.isfinite(table)] = np.nan
-    return table
-
-
-def _bands(table: Table) -> tuple[Table, ...]:
-    """Return the epochs that have values, and their mean, least and largest over trials."""
     there = ~np.isnan(table).all(axis=0)
-    kept = table[:, there]
-    found = np.flatnonzero(there) + 1.0, np.nanmean(kept, axis=0), np.nanmin(kept, axis=0), np.nanmax(kept, axis=0)
-    return tuple(np.asarray(part, dtype=np.float64) for part in found)
+    if not there.any():
+        return None
+    bands = [np.flatnonzero(there) + 1.0, *(f(table[:, there], axis=0) for f in (np.nanmean, np.nanmin, np.nanmax))]
+    return tuple(np.asarray(part, dtype=np.float64) for part in bands)
 
 
 def transient_end(means: Sequence[Table]) -> int | None:
-    """Return the epoch from which a second panel shows more: all curves have come near to where they end.
+    """Return the epoch from which a second panel shows more, when all curves are near their final values.
 
-    A curve is near once it stays within a tenth of its whole range around the median of its last quarter; the panel
-    starts after the slowest curve, or after half the epochs. None for short trainings and curves without transient.
+    A curve is near once it stays within a tenth of its range of the median of its last quarter; the panel starts when
+    the slowest curve is, or after half the epochs. None for short trainings and curves without a transient.
     """
     epochs = max(map(len, means), default=0)
     if epochs < LATE_EPOCHS:
@@ -63,24 +64,24 @@ def transient_end(means: Sequence[Table]) -> int | None:
     return start if start > 2 else None
 
 
-def curves(summary: Summary, column: str, label: str, *, may_log: bool) -> Figure | None:
-    """Draw a column of metrics.csv over epochs: mean line and band from least to largest over trials."""
-    tables = {variant: _stack(summary, variant, column) for variant in summary.variants}
-    tables = {variant: table for variant, table in tables.items() if not np.isnan(table).all()}
-    if not tables:
+def curves(summary: Summary, column: str, label: str, *, may_log: bool = False) -> Figure | None:
+    """Draw a column of metrics.csv over epochs: a line for the mean over trials, a band from minimum to maximum."""
+    found = {variant: _bands(summary, variant, column) for variant in summary.variants}
+    bands = {variant: band for variant, band in found.items() if band}
+    if not bands:
         return None
-    bands = {variant: _bands(table) for variant, table in tables.items()}
     late = transient_end([mean for _, mean, _, _ in bands.values()])
-    figure, axes = new_figure(PANEL * (1 + bool(late)), 1 + bool(late))
-    alpha = 0.15 if len(tables) <= FEW else 0.07
-    for axis, start in zip(axes, (1, late), strict=False):
+    starts = [1, late] if late else [1]
+    figure, axes = new_figure(PANEL * len(starts), len(starts))
+    alpha = 0.15 if len(bands) <= FEW else 0.07
+    for axis, start in zip(axes, starts, strict=True):
         for variant, (epochs, mean, low, high) in bands.items():
-            shown = epochs >= (start or 1)
-            _line(axis, summary.variants.index(variant), epochs[shown], mean[shown], variant)
-            if len(tables[variant]) > 1:
-                colour = look(summary.variants.index(variant))["color"]
+            shown, number = epochs >= start, summary.variants.index(variant)
+            _line(axis, number, epochs[shown], mean[shown], variant)
+            if sum(bool(trial.curves.get(column)) for trial in summary.of(variant)) > 1:
+                colour = look(number)["color"]
                 axis.fill_between(epochs[shown], low[shown], high[shown], color=colour, alpha=alpha, linewidth=0)
-        _scale(axis, [band[1:] for band in bands.values()] if may_log else [], int(start or 1))
+        _scale(axis, [band[1:] for band in bands.values()] if may_log else [], start)
         axis.set_ylabel(label)
     if late:
         axes[1].set_title(f"from epoch {late}")
@@ -90,14 +91,14 @@ def curves(summary: Summary, column: str, label: str, *, may_log: bool) -> Figur
 
 
 def _line(axis: Axes, number: int, x: Table, y: Table, label: str) -> None:
-    """Draw a curve with a few markers, at other places for each variant."""
+    """Draw a curve with a few markers, at different epochs for each variant."""
     step = max(1, len(x) // 8)
     every: Any = (number * max(1, step // 4) % step, step) if len(x) > 1 else None
     axis.plot(x, y, label=wrapped(label, 60, 3), markevery=every, **look(number))
 
 
 def _scale(axis: Axes, bands: Sequence[Sequence[Table]], start: int) -> None:
-    """Use a log scale where the values span a decade or more, and whole epochs below."""
+    """Use a log scale where the values span a decade or more; label whole epochs only."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -120,8 +121,7 @@ def learning_rate(summary: Summary) -> Figure | None:
         return None
     figure, (axis,) = new_figure(PANEL)
     for shared, variants in groups.items():
-        everyone = len(groups) == 1 and len(variants) > 1
-        label = "all variants" if everyone else ", ".join(variants)
+        label = "all variants" if len(groups) == 1 < len(variants) else ", ".join(variants)
         epochs = np.arange(1.0, len(shared) + 1)
         _line(axis, summary.variants.index(variants[0]), epochs, np.array(shared), label)
     _scale(axis, [[np.array(shared)] for shared in groups], 1)
@@ -148,7 +148,8 @@ def effect(summary: Summary) -> Figure | None:
         axis.plot(result.difference, row, "o", color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.5)
     axis.axvline(0, color="#444444", linewidth=1, zorder=0)
     _rows(axis, [line.result.variant for line in lines])
-    axis.set_xlabel(f"{_named(lines[0])}: difference from {wrapped(summary.reference, 60, 1)}{_unit(lines[0])}")
+    name, unit = _headline(summary)
+    axis.set_xlabel(f"{name}: difference from {wrapped(summary.reference, 60, 1)}{unit}")
     grey: dict[str, Any] = {"color": "#666666"}
     keys = [Line2D([], [], linewidth=4, solid_capstyle="butt", label="95 %, patients alone (bootstrap)", **grey)]
     if any(not math.isnan(line.result.t_low) for line in lines):
@@ -161,12 +162,10 @@ def effect(summary: Summary) -> Figure | None:
     return figure
 
 
-def _named(line: Line) -> str:
-    return "Dice" if line.result.metric == "dice" else wrapped(line.result.metric, 60, 1)
-
-
-def _unit(line: Line) -> str:
-    return " (mm)" if line.result.metric in prose.IN_MM else ""
+def _headline(summary: Summary) -> tuple[str, str]:
+    """Return how axes call the headline's metric, and its unit."""
+    unit = " (mm)" if summary.headline[0].result.metric in IN_MM else ""
+    return wrapped(headline_name(summary), 60, 1), unit
 
 
 def _rows(axis: Axes, labels: Sequence[str]) -> None:
@@ -177,8 +176,9 @@ def _rows(axis: Axes, labels: Sequence[str]) -> None:
 
 
 def distribution(summary: Summary) -> Figure | None:
-    """Draw the distribution of the per-case headline metric: box (quartiles), whiskers (5th and 95th), every case."""
-    metric, scores = summary.headline[0].result.metric, summary.scores
+    """Draw the headline metric of every case, with boxes (quartiles) and whiskers (5th and 95th percentile)."""
+    scores = summary.scores
+    metric = summary.headline[0].result.metric if summary.lines else ""
     if metric not in scores.values:
         return None
     values = {v: scores.by_case(metric, scores.rows(v)) for v in summary.variants}
@@ -190,7 +190,7 @@ def distribution(summary: Summary) -> Figure | None:
     for row, (variant, found) in enumerate(values.items()):
         colour = look(summary.variants.index(variant))["color"]
         jitter = row + rng.uniform(-0.28, 0.28, len(found))
-        many = len(found) > MANY  # as a picture inside the SVG, which else has megabytes
+        many = len(found) > MANY  # drawn as pixels: the SVG would take megabytes
         size = 3 if many else 5
         axis.plot(found, jitter, ".", color=colour, alpha=0.6, markersize=size, markeredgewidth=0, rasterized=many)
     axis.boxplot(
@@ -203,34 +203,29 @@ def distribution(summary: Summary) -> Figure | None:
         medianprops={"color": "black", "linewidth": 1.8},
     )
     _rows(axis, list(values))
-    first = summary.headline[0]
-    axis.set_xlabel(f"{_named(first)} of a case{_unit(first)}, mean over channels and trials")
+    name, unit = _headline(summary)
+    axis.set_xlabel(f"{name} of a case{unit}, mean over channels and trials")
     return figure
-
-
-def _curves(column: str, label: str, *, may_log: bool) -> Callable[[Summary], Figure | None]:
-    return lambda summary: curves(summary, column, label, may_log=may_log)
 
 
 FIGURES: dict[str, Callable[[Summary], Figure | None]] = {
     "effect": effect,
     "distribution": distribution,
-    "val_dice": _curves("val_dice", "validation Dice", may_log=False),
-    "val_loss": _curves("val_loss", "validation loss", may_log=True),
-    "train_loss": _curves("train_loss", "training loss", may_log=True),
+    "val_dice": functools.partial(curves, column="val_dice", label="validation Dice"),
+    "val_loss": functools.partial(curves, column="val_loss", label="validation loss", may_log=True),
+    "train_loss": functools.partial(curves, column="train_loss", label="training loss", may_log=True),
     "learning_rate": learning_rate,
     "cases": cases.figure,
 }
 
 
-def draw(summary: Summary) -> dict[str, tuple[bytes, bytes]]:
-    """Return (PNG, SVG) of every figure there is data for, by file name."""
+def draw(summary: Summary) -> dict[str, dict[str, bytes]]:
+    """Return every figure there is data for, by name and by kind: "png" (300 dpi) and "svg"."""
     drawn = {}
     with style([*summary.variants, *summary.scores.cases, *summary.scores.metrics]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # of a bold face, say
         for name, function in FIGURES.items():
             figure = function(summary)
             if figure is not None:
-                lay_out(figure)
-                drawn[name] = to_bytes(figure, "png"), to_bytes(figure, "svg")
+                drawn[name] = to_bytes(figure)
     return drawn

@@ -1,8 +1,9 @@
-"""A run folder becomes one summary: what the tables, the figures and summary.csv say."""
+"""A run folder becomes one summary: the facts behind summary.csv, tables and figures."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,9 +13,7 @@ import numpy as np
 from segkit import files, locks, plugins
 from segkit.components.metrics import best_value, direction, metrics
 from segkit.errors import printable
-from segkit.report import remarks
-from segkit.report.remarks import compared
-from segkit.study.reading import FINISHED, TrialRecord, planned, read_trial
+from segkit.study.reading import FINISHED, Planned, TrialRecord, planned, read_trial
 from segkit.study.scores import Scores, gather
 from segkit.study.verdicts import Measure, Result, judge
 from segkit.training.results import Flags, Keys
@@ -22,33 +21,23 @@ from segkit.training.results import Flags, Keys
 ALL = "all"
 HEADLINE = "dice"
 P_VALUES = ("p_wilcoxon", "p_wilcoxon_holm", "p_seeds", "p_patients", "p", "p_holm")
-
-
 COLUMNS = (
     *("variant", "metric", "channel", "verdict", "trials", "failed_trials", "unfinished_trials", "seeds", "patients"),
     *("mean", "sd_seeds", "sd_patients", "patients_compared", "difference", "ci_low", "ci_high", "t_low", "t_high"),
-    *P_VALUES,
-    *(
-        "smallest_detectable",
-        "structures",
-        "undefined",
-        "rightly_empty",
-        "empty_truth",
-        "missed",
-        "false_positive_on_empty",
-    ),
+    *(*P_VALUES, "smallest_detectable", "structures", "undefined", "rightly_empty", "empty_truth", "missed"),
+    "false_positive_on_empty",
 )
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How often the masks of a variant's finished trials were empty, a case and channel each.
+    """How often the masks of a variant's compared trials are empty, counted once a case and channel.
 
     Attributes:
         structures: all of them.
-        empty_truth: nothing was there.
-        missed: something was there and nothing was predicted.
-        false_positive_on_empty: nothing was there and something was predicted.
+        empty_truth: the truth is empty.
+        missed: the truth is not empty and the prediction is.
+        false_positive_on_empty: the truth is empty and the prediction is not.
     """
 
     structures: int = 0
@@ -88,40 +77,40 @@ class Summary:
     """A study, read and judged.
 
     Attributes:
+        plan: what the recipe of the run folder plans.
+        live: a process is working on the run.
         reference: the variant that the others are compared with.
         trials: all planned trials, in the order of the plan.
-        scores: the values of the trials that are compared.
-        whole: those trials: finished, of seeds that have all their folds, and of one training number.
+        whole: the trials that are compared, see `compared`.
+        scores: their values.
+        measures: the means by patient that the verdicts are made from.
         lines: a line for each variant, metric and channel, the headline's first.
-        missing: what is not there, a sentence each.
-        alarms: what may make all numbers wrong, a sentence each.
-        notes: what else a reader must know, a sentence each.
     """
 
     run: Path
-    title: str
+    plan: Planned
+    live: bool
     variants: list[str]
     reference: str
     trials: list[TrialRecord]
-    scores: Scores
     whole: list[TrialRecord]
+    scores: Scores
+    measures: list[Measure]
     lines: list[Line]
-    missing: list[str]
-    alarms: list[str]
-    notes: list[str]
 
     @property
     def headline(self) -> list[Line]:
-        """The lines of the headline: Dice over all channels, a variant each."""
+        """The lines of the headline: Dice over all channels, one line a variant."""
         return self.lines[: len(self.variants)]
+
+    @property
+    def finished(self) -> list[TrialRecord]:
+        """The trials that are finished and readable."""
+        return [trial for trial in self.trials if trial.status == FINISHED and not trial.problem]
 
     def of(self, variant: str) -> list[TrialRecord]:
         """Return the trials of a variant."""
         return [trial for trial in self.trials if trial.variant == variant]
-
-    def finished(self, variant: str) -> list[TrialRecord]:
-        """Return the finished trials of a variant."""
-        return [trial for trial in self.of(variant) if trial.status == FINISHED and not trial.problem]
 
     def compared(self, variant: str) -> list[TrialRecord]:
         """Return the trials of a variant that the tables are about."""
@@ -129,7 +118,7 @@ class Summary:
 
 
 def _text(name: str, value: str | int | float) -> str:
-    """Return a value as every table shows it: four decimals, p-values three digits, nothing for NaN."""
+    """Return a value as every table shows it: four decimals, three digits of a p-value, nothing for NaN."""
     if not isinstance(value, float):
         return str(value)
     if math.isnan(value):
@@ -137,19 +126,28 @@ def _text(name: str, value: str | int | float) -> str:
     return f"{value:.3g}" if name in P_VALUES else f"{value + 0.0:.4f}".replace("-0.0000", "0.0000")
 
 
+def compared(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Return the finished trials of the highest training number whose variant and seed have all their folds."""
+    finished = [trial for trial in trials if trial.status == FINISHED and not trial.problem]
+    newest = max((trial.training_number for trial in finished), default=1)
+    finished = [trial for trial in finished if trial.training_number == newest]
+    folds = Counter((trial.variant, trial.seed) for trial in finished)
+    planned_folds = len({trial.fold for trial in trials})
+    return [trial for trial in finished if folds[trial.variant, trial.seed] == planned_folds]
+
+
 def summarize(run: Path) -> Summary:
-    """Read a run folder and judge the study; unfinished, failed and missing trials are tolerated and said."""
+    """Read a run folder and judge the study; unfinished, failed and missing trials are allowed."""
     plan = planned(run)
     known: dict[bytes, Keys] = {}
     trials = [read_trial(run, *trial, known) for trial in plan.trials]
     variants = list(dict.fromkeys(trial.variant for trial in trials))
     reference = plan.reference if plan.reference in variants else variants[0] if variants else ""
-    whole, excluded = compared(trials)
+    whole = compared(trials)
     if not {name for trial in whole if trial.rows for name in trial.rows.keys.names[3]} <= {e.name for e in metrics}:
         plugins.load()  # a plugin's metric: which values are better, and which is the best
     scores = gather(whole, best_value)
     measures = _measures(scores, variants)
-    results = judge(measures, variants, reference)
     counts = {(v, c): _counts(scores, v, c) for v in variants for c in (ALL, *scores.channels)}
     lines = [
         Line(
@@ -161,26 +159,13 @@ def summarize(run: Path) -> Summary:
             undefined=_count(scores.undefined, scores, result),
             rightly_empty=_count(scores.granted, scores, result),
         )
-        for result in results
+        for result in judge(measures, variants, reference)
     ]
-    missing = [remarks.unfinished(t, locks.is_locked(run)) for t in trials if t.status != FINISHED or t.problem]
-    return Summary(
-        run=run,
-        title=plan.title,
-        variants=variants,
-        reference=reference,
-        trials=trials,
-        scores=scores,
-        whole=whole,
-        lines=lines,
-        missing=missing + excluded,
-        alarms=remarks.alarms(trials, whole, scores),
-        notes=remarks.notes(plan, reference, variants, whole) + remarks.on_values(scores, measures, results, reference),
-    )
+    return Summary(run, plan, locks.is_locked(run), variants, reference, trials, whole, scores, measures, lines)
 
 
 def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
-    """Return each metric of all channels and of each, the headline first; one channel alone is not told twice."""
+    """Return each metric of all channels and of each, the headline first; a single channel is not listed twice."""
     names = sorted(scores.metrics, key=lambda name: name != HEADLINE)
     if not names:
         return [Measure(HEADLINE, ALL, direction(HEADLINE), {v: np.zeros((0, 0)) for v in variants})]
@@ -208,7 +193,7 @@ def _counts(scores: Scores, variant: str, channel: str) -> Counts:
 
 
 def _count(flags: Mapping[str, Flags], scores: Scores, result: Result) -> int:
-    """Count what is set for a variant in a metric and channel."""
+    """Count the flags that are set for a variant in a metric and channel."""
     found = flags.get(result.metric)
     if found is None:
         return 0

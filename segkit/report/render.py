@@ -1,0 +1,131 @@
+"""A report as HTML, Markdown and plain text, from the templates that hold its sentences and its layout."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+from rich.cells import cell_len
+
+from segkit.errors import counted, padded, printable
+from segkit.report import cases, facts, tables
+from segkit.study.summary import Summary
+
+PICTURE_PIXELS = 640
+
+
+def html(summary: Summary, figures: Mapping[str, bytes]) -> str:
+    """Return the report as one HTML file that needs nothing else: styles and pictures are inside.
+
+    Args:
+        summary: the study.
+        figures: SVG of each, by name.
+    """
+    return _render("report.html.j2", summary, figures)
+
+
+def markdown(summary: Summary, figures: Mapping[str, bytes]) -> str:
+    """Return the report as Markdown that is also readable as plain text; it links to the figures in `figures/`."""
+    return _render("report.md.j2", summary, figures).rstrip() + "\n"
+
+
+def alarms(summary: Summary) -> list[str]:
+    """Return what may bias all numbers, a line each, for a terminal."""
+    return _template("alarms.txt.j2").render(facts.alarms(summary)).splitlines()
+
+
+def _render(template: str, summary: Summary, figures: Mapping[str, bytes]) -> str:
+    recipe = summary.run / "recipe.toml"
+    return _template(template).render(
+        facts.gather(summary),
+        summary=summary,
+        metric=tables.headline_name(summary),
+        verdicts=tables.verdicts(summary),
+        failures=tables.failures(summary) if summary.lines else None,
+        everything=tables.everything(summary) if len(summary.lines) > len(summary.variants) else None,
+        first_batch=tables.first_batch(summary),
+        what_was_run=tables.what_was_run(summary),
+        recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
+        examples=cases.choose(summary),
+        figures={name: svg for name, svg in figures.items() if name != "cases"},
+    )
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    """Return a compiled template; what it shows is escaped for the format in its name, unless it is `Markup`."""
+    escaped = ESCAPES[name.split(".")[1]]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value))),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "aligned": aligned, "counted": counted, "data_uri": data_uri, "listed": listed, "one_line": one_line,
+        "picture": picture, "printable": lambda text: Markup(printable(text)),
+    }  # fmt: skip
+    return environment.get_template(name)
+
+
+def one_line(text: str) -> str:
+    """Return a text with single spaces in place of line breaks and indents; `Markup` stays `Markup`."""
+    return type(text)(" ".join(text.split()))
+
+
+def markdown_escape(text: str) -> str:
+    """Return a text on one line whose characters are neither Markdown nor HTML."""
+    return re.sub(r"([\\`*<|])", r"\\\1", one_line(printable(text)))
+
+
+ESCAPES: dict[str, Callable[[str], str]] = {
+    "html": lambda text: escape(printable(text)),
+    "md": markdown_escape,
+    "txt": lambda text: one_line(printable(text)),
+}
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return names as a list in a sentence, the first few of many."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def aligned(table: tables.Table) -> Markup:
+    """Return a Markdown table whose columns are aligned, numbers to the right."""
+    right = table.numeric
+    cells = [[markdown_escape(text) for text in row] for row in (table.head, *table.rows)]
+    widths = [max(3, *map(cell_len, column)) for column in zip(*cells, strict=True)]
+    rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]
+    head, *rows = (list(map(padded, row, widths, right)) for row in cells)
+    return Markup("\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Return an image as an address that holds it; `kind` is "svg+xml" or "webp"."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def picture(path: Path | None) -> str:
+    """Return an overlay as a data URI, no larger than the page can show it; "" where there is none or it is damaged."""
+    import cv2
+
+    image: Any = cv2.imread(str(path)) if path else None
+    if image is None:
+        return ""
+    scale = PICTURE_PIXELS / max(image.shape)
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    done, encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 90])
+    assert done, "an 8-bit image can always be encoded"
+    return data_uri(encoded.tobytes(), "webp")

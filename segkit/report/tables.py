@@ -1,0 +1,163 @@
+"""The tables of a report, as text; their numbers are those of summary.csv."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+
+from segkit.errors import counted, padded, printable
+from segkit.study.summary import Line, Summary
+
+COMPARED = {
+    "patients": "patients",
+    "sd_seeds": "SD seeds",
+    "sd_patients": "SD patients",
+    "difference": "difference",
+    "ci": "95 % (patients, bootstrap)",
+    "t": "95 % (patients and seeds)",
+    "p_holm": "p",
+    "p_wilcoxon_holm": "p (Wilcoxon)",
+    "smallest_detectable": "smallest detectable",
+}
+TERMINAL_COLUMNS, GAP, NARROWEST = 100, 2, 20
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, the row's name first."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether a column holds numbers alone, for each column."""
+        return [
+            any(column) and all(not text or text.lstrip("-")[:1].isdigit() for text in column)
+            for column in (zip(*self.rows, strict=True) if self.rows else [()] * len(self.head))
+        ]
+
+
+def _table(summary: Summary, lines: Iterable[Line], columns: Mapping[str, str]) -> Table:
+    """Return lines of the summary as a table, without the columns that are empty in every row.
+
+    Args:
+        summary: the study.
+        lines: what is shown, a row each.
+        columns: the heading of each column, by what it shows: a column of summary.csv, or "ci" or "t", an interval.
+    """
+    rows = []
+    for line in lines:
+        cells, result = line.cells(), line.result
+        if result.patients_compared not in (0, result.patients):
+            cells["patients"] += f" ({result.patients_compared} compared)"
+        cells["trials"] = f"{line.trials} of {len(summary.of(result.variant))}"
+        for name in ("ci", "t"):
+            cells[name] = f"{cells[f'{name}_low']} to {cells[f'{name}_high']}" if cells[f"{name}_low"] else ""
+        rows.append(cells)
+    kept = [name for name in columns if any(cells[name] for cells in rows)]
+    return Table([columns[name] for name in kept], [[cells[name] for name in kept] for cells in rows])
+
+
+def verdicts(summary: Summary) -> Table:
+    """Return the headline's table: a row for each variant."""
+    columns = {"variant": "variant", "verdict": "verdict", "mean": headline_name(summary), **COMPARED}
+    return _table(summary, summary.headline, columns | {"trials": "trials"})
+
+
+def headline_name(summary: Summary) -> str:
+    """Return how text and axes call the headline's metric."""
+    name = summary.headline[0].result.metric if summary.lines else "dice"
+    return "Dice" if name == "dice" else name
+
+
+def everything(summary: Summary) -> Table:
+    """Return all metrics and channels: a row for each variant in each."""
+    first = ("variant", "metric", "channel", "verdict", "mean")
+    return _table(summary, summary.lines, dict(zip(first, first, strict=True)) | COMPARED)
+
+
+def failures(summary: Summary) -> Table:
+    """Return how often a structure was missed or predicted where there is none: a row for each variant and channel."""
+    metric = summary.headline[0].result.metric
+    columns = {
+        "variant": "variant",
+        "channel": "channel",
+        "structures": "cases x channels x trials",
+        "empty_truth": "empty truth",
+        "missed": "missed",
+        "false_positive_on_empty": "false positive on empty truth",
+        "rightly_empty": "rightly left empty",
+        "undefined": f"{metric} undefined",
+    }
+    return _table(summary, (line for line in summary.lines if line.result.metric == metric), columns)
+
+
+def first_batch(summary: Summary) -> Table:
+    """Return value and gradient of each term of the loss on the first batch, of one trial a variant."""
+    rows = []
+    for variant in summary.variants:
+        for term in next((t.info["first_batch"] for t in summary.of(variant) if t.info.get("first_batch")), ()):
+            value, share = term.get("value"), term.get("gradient_share")
+            shown = f"{value:.4g}" if isinstance(value, int | float) else "not finite"
+            percent = f"{100 * share:.1f} %" if isinstance(share, int | float) else ""
+            rows.append([variant, str(term["term"]), shown, percent])
+    return Table(["variant", "term", "value", "share of the gradient"], rows)
+
+
+def what_was_run(summary: Summary) -> Table:
+    """Return data, hardware, versions and time; where trials differ, each value with its number of trials."""
+    infos = [trial.info for trial in summary.trials if trial.info]
+    if not infos:
+        return Table(["", ""], [])
+    found: dict[str, list[Any]] = {}
+    for name in ("name", "cases", "patients", "fingerprint"):
+        found[f"data: {name}"] = [info.get("data", {}).get(name) for info in infos]
+    for name in ("train", "validation"):
+        found[f"{name} cases"] = [len(info.get("split", {}).get(name, [])) for info in infos]
+    for name in ("hardware", "device", "precision", "threads"):
+        found[name] = [info.get(name) for info in infos]
+    for name in dict.fromkeys(name for info in infos for name in info.get("versions", {})):
+        found[name] = [info.get("versions", {}).get(name) for info in infos]
+    rows = []
+    for name, values in found.items():
+        counts = Counter(str(value) for value in values if value is not None)
+        each = [f"{value} ({counted(count, 'trial')})" for value, count in counts.most_common()]
+        rows.append([name, next(iter(counts)) if len(counts) == 1 else "; ".join(each)])
+    seconds = sum(float(info.get("seconds") or 0) for info in infos)
+    return Table(["", ""], [*rows, ["training time, all trials", f"{seconds / 60:.1f} minutes"]])
+
+
+def for_terminal(summary: Summary) -> list[str]:
+    """Return the lines of the verdict table for a terminal: the columns that matter most, long texts on more lines."""
+    cells = [line.cells() for line in summary.headline]
+    interval = next((name for name in ("t", "ci") if any(row[f"{name}_low"] for row in cells)), "")
+    columns = {"variant": "variant", "verdict": "verdict", "mean": headline_name(summary), "sd_seeds": "SD seeds"}
+    columns |= {"difference": "difference"} | ({interval: "95 %"} if interval else {}) | {"trials": "trials"}
+    table = _table(summary, summary.headline, columns)
+    rows = [[printable(" ".join(text.split())) for text in row] for row in (table.head, *table.rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for i in (1, 0):  # the verdicts give way first, then the variants
+        over = sum(widths) + GAP * (len(widths) - 1) - TERMINAL_COLUMNS
+        widths[i] -= max(0, min(over, widths[i] - NARROWEST))
+    lines = []
+    for row in rows:
+        for parts in itertools.zip_longest(*map(_folded, row, widths), fillvalue=""):
+            lines.append((" " * GAP).join(map(padded, parts, widths, table.numeric)).rstrip())
+    source = {"t": "patients and seeds", "ci": "patients alone (bootstrap)"}
+    return [*lines, f"95 %: interval of the difference, from {source[interval]}"] if interval else lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Return a text on lines of `width` cells of a terminal, where a Chinese letter takes two."""
+    for length in range(width, 0, -1):
+        lines = textwrap.wrap(text, length)
+        if all(cell_len(line) <= width for line in lines):
+            break
+    return lines or [""]
