@@ -132,8 +132,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda t: (t / "metrics.csv").write_text("epoch,val_dice\n1\n"),
         "metrics.csv is damaged: line 2 has 1 of 2 values",
     ),
-    "half trial.json": (lambda t: cut(t / "trial.json", 0.5), "trial.json cannot be read"),
-    "list in trial.json": (lambda t: (t / "trial.json").write_text("[1]"), "trial.json cannot be read: it is no table"),
+    "half trial.json": (lambda t: cut(t / "trial.json", 0.5), "trial.json is damaged: no JSON"),
+    "list in trial.json": (lambda t: (t / "trial.json").write_text("[1]"), "trial.json is damaged: no table of names and values"),
     "wrong trial.json": (
         lambda t: (t / "trial.json").write_text('{"status": "finished", "split": 3, "first_batch": [1]}'),
         "trial.json is damaged: split, first_batch is not what a training writes",
