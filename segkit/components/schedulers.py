@@ -7,18 +7,18 @@ OneCycleLR spans the training, and `T_max` is the number of epochs (inside Seque
 
 from __future__ import annotations
 
-import collections.abc
+import functools
 import inspect
 import math
-import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Len
 
+from segkit.components.families import classes, narrowed, plain, summary, writable
 from segkit.components.optimizers import wrong_rate
 from segkit.registry.component import Component
 from segkit.registry.registry import Registry
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Unit = Literal["epoch", "step"]
 
 BY_STEP = {"CyclicLR", "OneCycleLR"}
-FILLED_IN = {"epochs", "last_epoch", "optimizer", "steps_per_epoch", "total_steps"}
+HIDDEN = {"epochs", "last_epoch", "optimizer", "steps_per_epoch", "total_steps"}
 NOT_SETTABLE = {
     ("CyclicLR", "scale_mode"),  # belongs to a scale function, which is code
     ("ReduceLROnPlateau", "mode"),  # what is watched is a loss: less is better
@@ -138,64 +138,37 @@ def _register_torch(registry: Registry) -> None:
     """Register each scheduler of torch that can be set from plain values."""
     from torch.optim import lr_scheduler
 
-    for name, cls in sorted(vars(lr_scheduler).items()):
-        if not inspect.isclass(cls) or not issubclass(cls, lr_scheduler.LRScheduler) or name.startswith("_"):
-            continue
-        if cls is lr_scheduler.LRScheduler:
-            continue
-        signature = _narrowed(name, cls, registry)
+    for name, cls in classes(lr_scheduler, lr_scheduler.LRScheduler):
+        choose = functools.partial(_in_recipe, registry, cls)
+        signature = narrowed(cls, choose, handed=registry.handed, hidden=HIDDEN)
         if signature is not None:
-            doc = " ".join((cls.__doc__ or name).strip().split("\n\n", 1)[0].split())
             factory = _composite(cls) if "schedulers" in signature.parameters else _factory(cls)
-            registry.add(name, factory, signature, doc=doc, origin="torch.optim.lr_scheduler")
+            registry.add(name, factory, signature, doc=summary(cls), origin="torch.optim.lr_scheduler")
 
 
-def _narrowed(name: str, cls: type, registry: Registry) -> inspect.Signature | None:
-    """Return torch's signature as a recipe may write it; None if what it requires cannot be written."""
-    imported_for_checkers = {**vars(typing), **vars(collections.abc)}
-    hints = typing.get_type_hints(cls.__init__, localns=imported_for_checkers)  # type: ignore[misc]
-    handed = ("optimizer", "epochs", "steps_per_epoch")
-    own = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_ONLY) for key in handed]
-    for key, parameter in inspect.signature(cls).parameters.items():
-        if key in FILLED_IN or (name, key) in NOT_SETTABLE:
-            continue
-        annotation, default = _annotation(key, hints[key], registry), parameter.default
-        if annotation is None and default is parameter.empty:
-            return None
-        if annotation is None:
-            continue
-        if key == "schedulers":  # a sequence of one would be no sequence
-            annotation = Annotated[annotation, Len(2 if "milestones" in hints else 1)]
-        if key == "T_max":
-            annotation, default = annotation | None, None
-        if isinstance(default, int) and float in typing.get_args(hints[key]):
-            default = float(default)
-        own.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation, default=default))
-    return inspect.Signature(own)
-
-
-def _annotation(name: str, hint: Any, registry: Registry) -> Any:
-    """Return the bounded type of a parameter, from its name and torch's type; None if it cannot be written."""
+def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any) -> tuple[Any, Any]:
+    """Return type and default of a parameter of one of torch's schedulers, bounded by its name."""
     from torch.optim.lr_scheduler import LRScheduler
 
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal or hint in (bool, str):
-        return hint
-    if hint is int:
-        return Annotated[int, Ge(0)] if name in NON_NEGATIVE else Count
-    if hint is float:
-        return NonNegative if name in NON_NEGATIVE else Fraction if name in FRACTIONS else Positive
-    if origin in (list, Iterable, Sequence):
-        inner = (
-            Annotated[Component, registry] if arguments[0] is LRScheduler else _annotation(name, arguments[0], registry)
-        )
-        return None if inner is None else list[inner]  # type: ignore[valid-type]
-    if origin in (Union, types.UnionType):
-        # A list would be a value for each parameter group; a recipe knows none.
-        members = [argument for argument in arguments if typing.get_origin(argument) is not list]
-        found = [argument if argument is type(None) else _annotation(name, argument, registry) for argument in members]
-        return None if None in found else Union[tuple(found)]  # noqa: UP007
-    return None
+    def bounded(kind: Any) -> Any:
+        if kind is LRScheduler:
+            return Annotated[Component, registry]
+        if kind is int:
+            return Annotated[int, Ge(0)] if name in NON_NEGATIVE else Count
+        if kind is float:
+            return NonNegative if name in NON_NEGATIVE else Fraction if name in FRACTIONS else Positive
+        return plain(kind)
+
+    if (cls.__name__, name) in NOT_SETTABLE:
+        return None, default
+    if {float, list[float]} <= set(typing.get_args(hint)):  # the list is for parameter groups, which a recipe has not
+        hint, default = float, float(default) if isinstance(default, int) else default
+    annotation = writable(hint, bounded)
+    if name == "schedulers":  # a sequence of one would be no sequence
+        annotation = Annotated[annotation, Len(2 if cls.__name__ == "SequentialLR" else 1)]
+    if name == "T_max":
+        annotation, default = annotation | None, None
+    return annotation, default
 
 
 def _factory(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:

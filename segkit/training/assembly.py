@@ -14,7 +14,7 @@ import segkit
 from segkit import plugins
 from segkit.components.datasets.case import Dataset
 from segkit.components.network import guarded
-from segkit.components.optimizers import held
+from segkit.components.optimizers import parameter_ids
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches, Samples, to_device_float
 from segkit.data.fingerprint import fingerprint
@@ -203,7 +203,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
 
 def _left_out(component: Component, optimizer: torch.optim.Optimizer, objective: Objective) -> list[str]:
     """Return the warning about weights that an optimizer is handed and does not hold."""
-    kept = held(optimizer)
+    kept = parameter_ids(optimizer)
     names = [name for name, weight in objective.parameters if id(weight) not in kept]
     if not names:
         return []
