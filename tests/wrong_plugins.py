@@ -293,7 +293,7 @@ return nn.Conv2d(in_channels, out_channels, 3)
 === model dict
 model
 check: a dict, no tensor
-run: it gives a dict, no tensor of scores
+run: must return a tensor of scores, got dict
 class Net(nn.Module):
     def __init__(self):
         super().__init__()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import segkit
 from segkit import plugins
 from segkit.components.datasets.case import Dataset
-from segkit.components.network import guarded
+from segkit.components.models import checked
 from segkit.components.optimizers import parameter_ids
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches, Samples, to_device_float
@@ -191,7 +191,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
         evaluator=evaluator,
         metrics=recipe.metrics,
         epoch_metrics=_every_epoch(recipe.metrics),
-        forward=guarded(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
+        forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         normalization=normalization,
         dataset=dataset,
         split=split,
