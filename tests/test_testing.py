@@ -315,7 +315,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("metric", raises, {}, "called with an empty prediction and an empty truth: ZeroDivisionError"),
     ("metric", not_a_number, {}, "it gives NaN for a false positive"),
     ("metric", error_rate, {}, "register it with `lower_is_better=True`"),
-    ("metric", an_array, {}, "it gives a ndarray, no number"),
+    ("metric", an_array, {}, "must return a number, got ndarray"),
 ]
 
 

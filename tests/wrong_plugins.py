@@ -910,26 +910,26 @@ return Dataset("bad", ("blob",), tuple(cases))
 
 === metric None
 metric
-check: it gives None, no number
-run: it gives None, no number: is a `return` missing?
+check: must return a number, got None
+run: must return a number, got None: is a `return` missing?
 value = float((prediction & truth).sum())
 
 === metric array
 metric
-check: it gives a ndarray, no number, its shape is (40,)
-run: it gives a ndarray, no number, its shape is (24,)
+check: must return a number, got ndarray of shape (40,)
+run: must return a number, got ndarray of shape (24,)
 return (prediction & truth).sum(0)
 
 === metric tensor of several
 metric
-check: it gives a Tensor
-run: it gives a Tensor, no number, its shape is (3,)
+check: must return a number, got Tensor
+run: must return a number, got Tensor of shape (3,)
 return torch.ones(3)
 
 === metric text
 metric
-check: it gives a str, no number
-run: it gives a str, no number
+check: must return a number, got str
+run: must return a number, got str
 return "0.50"
 
 === metric seeds
