@@ -168,7 +168,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_worker_that_dies_is_told_of() -> None:
+def test_a_worker_that_dies_is_reported() -> None:
     with Batches(make_samples(CROP), batch_size=4, seed=0, workers=2) as batches:
         next(batches.epoch(1))
         os.kill(processes(batches)[1].pid, signal.SIGKILL)
@@ -176,11 +176,11 @@ def test_a_worker_that_dies_is_told_of() -> None:
             epochs(batches, 3)
 
 
-def test_a_worker_that_hangs_is_told_of_and_ended() -> None:
-    with Batches(make_samples(CROP), batch_size=4, seed=0, workers=1, patience=60.0) as batches:
+def test_a_worker_that_hangs_is_reported_and_ended() -> None:
+    with Batches(make_samples(CROP), batch_size=4, seed=0, workers=1, timeout=60.0) as batches:
         next(batches.epoch(1))
         assert batches._workers is not None
-        batches._workers._patience = 0.3
+        batches._workers._timeout = 0.3
         pid = processes(batches)[0].pid
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(WorkerError, match=r"has not answered for 0.3 seconds.*train.workers = 0"):

@@ -721,8 +721,8 @@ made = albumentations.NoOp(p=1)
 
 === transform float
 transform
-check: not become float32
-run: not become float32
+check: must leave image and masks uint8 and uint8, got float32
+run: must leave image and masks uint8 and uint8, got float32
 class Odd(albumentations.ImageOnlyTransform):
     def apply(self, img, **params):
         return img.astype(np.float32)

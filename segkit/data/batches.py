@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Literal, Self, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from segkit.data.pipeline import Pair
 from segkit.data.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
-from segkit.data.workers import PATIENCE, Workers
+from segkit.data.workers import TIMEOUT, Workers
 
 __all__ = ["Batches", "Samples", "pack_masks", "to_device_float", "to_uint8"]
 
@@ -64,7 +63,7 @@ class Batches:
             each pass in an order of its own, so that unlike numbers of samples train for like numbers of steps.
         device: where the batches go.
         plugins: folders that a worker searches for transforms of plugins.
-        patience: seconds after which a worker that does not answer counts as hanging.
+        timeout: seconds after which a worker that does not answer counts as hanging.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Batches:
         samples_per_epoch: int | None = None,
         device: torch.device | str = "cpu",
         plugins: Sequence[str] = (),
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.samples, self.seed, self.device = samples, seed, torch.device(device)
         cuda = self.device.type == "cuda"
@@ -87,10 +86,8 @@ class Batches:
         self.workers = _count(workers, self.device, len(samples.pipeline))
         self._workers: Workers | None = None
         if self.workers:
-            self._workers = Workers(samples, seed, self._order, self.workers, plugins, patience)
+            self._workers = Workers(samples, seed, self._order, self.workers, plugins, timeout)
             self._end = weakref.finalize(self, self._workers.close)
-        else:
-            cv2.setNumThreads(0)  # for images of this size its threads cost more than they save
 
     def __enter__(self) -> Self:
         return self

@@ -31,9 +31,9 @@ from segkit.errors import UserError
 T = TypeVar("T")
 Plan = Callable[[int], list[tuple[int, int]]]
 
-DEPTH = 2  # tasks that a worker holds: one in work, one waiting
-PATIENCE = 300.0  # seconds without an answer, the start included, after which a worker counts as hanging
-FAREWELL = 2.0  # seconds a worker has to end by itself
+PREFETCH = 2  # tasks that a worker holds: one in work, one waiting
+TIMEOUT = 300.0  # seconds without an answer, the start included, after which a worker counts as hanging
+SHUTDOWN = 2.0  # seconds a worker has to end by itself
 
 
 class WorkerError(RuntimeError):
@@ -146,7 +146,7 @@ class Workers:
         plan: the members of a batch, by its number.
         count: how many processes.
         plugin_folders: what a worker loads before it can unpickle transforms of plugins.
-        patience: seconds without an answer after which a worker counts as hanging.
+        timeout: seconds without an answer after which a worker counts as hanging.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class Workers:
         plan: Plan,
         count: int,
         plugin_folders: Sequence[str] = (),
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> None:
-        self._plan, self._patience = plan, patience
+        self._plan, self._timeout = plan, timeout
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
@@ -168,7 +168,7 @@ class Workers:
         shape = [np.empty((len(plan(0)), *array.shape[1:]), array.dtype) for array in likely]
         pipeline = _pickled(samples.pipeline)
         folders = list(plugin_folders) if samples.pipeline.custom else []
-        self._slots = [[_Block.of(context, shape) for _ in range(DEPTH)] for _ in range(count)]
+        self._slots = [[_Block.of(context, shape) for _ in range(PREFETCH)] for _ in range(count)]
         self._views = [[block.views() for block in slots] for slots in self._slots]
         self._processes, self._connections = [], []
         for slots in self._slots:
@@ -192,7 +192,7 @@ class Workers:
         """
         if number != self._taken:
             self._restart(number)
-        while self._sent < number + DEPTH * len(self._processes):
+        while self._sent < number + PREFETCH * len(self._processes):
             self._send()
         self._taken = number + 1
         result = use(self._receive(number))
@@ -202,14 +202,14 @@ class Workers:
     def _place(self, number: int) -> tuple[int, int]:
         """Return worker and slot of a batch: both in turn."""
         turn, worker = divmod(number, len(self._processes))
-        return worker, turn % DEPTH
+        return worker, turn % PREFETCH
 
     def _send(self) -> None:
         worker, slot = self._place(self._sent)
         try:
             self._connections[worker].send((slot, self._plan(self._sent)))
         except OSError:
-            self._complain(worker)
+            self._fail(worker)
         self._sent += 1
 
     def _restart(self, number: int) -> None:
@@ -222,13 +222,13 @@ class Workers:
     def _receive(self, number: int) -> Pair:
         worker, slot = self._place(number)
         connection, process = self._connections[worker], self._processes[worker]
-        ready = multiprocessing.connection.wait([connection, process.sentinel], self._patience)
+        ready = multiprocessing.connection.wait([connection, process.sentinel], self._timeout)
         if connection not in ready:
-            self._complain(worker, hangs=not ready)
+            self._fail(worker, hangs=not ready)
         try:
             kind, value = connection.recv()
         except (EOFError, OSError):
-            self._complain(worker)
+            self._fail(worker)
         if kind == "refused":
             raise value
         if kind == "broken":
@@ -239,14 +239,14 @@ class Workers:
         images, bits = self._views[worker][slot]
         return images[:count], bits[:count]
 
-    def _complain(self, worker: int, hangs: bool = False) -> None:
+    def _fail(self, worker: int, hangs: bool = False) -> None:
         process = self._processes[worker]
         if hangs:
             raise WorkerError(
-                f"worker process {process.pid} has not answered for {self._patience:g} seconds. "
+                f"worker process {process.pid} has not answered for {self._timeout:g} seconds. "
                 "Set train.workers = 0 to see where it stands."
             )
-        process.join(FAREWELL)
+        process.join(SHUTDOWN)
         raise WorkerError(
             f"worker process {process.pid} died (exit code {process.exitcode}; -9 means killed, often for want of "
             "memory). Set train.workers to a smaller number, or to 0."
@@ -259,7 +259,7 @@ class Workers:
                 connection.send(None)
         for connection, process in zip(self._connections, self._processes, strict=True):
             connection.close()
-            process.join(FAREWELL)
+            process.join(SHUTDOWN)
             if process.is_alive():
                 process.kill()
                 process.join()
