@@ -66,20 +66,8 @@ class _Block:
         ]
 
 
-@dataclass
-class _Job:
-    """What a worker gets at its start."""
-
-    names: list[str]
-    data: _Block
-    slots: list[_Block]
-    pipeline: bytes
-    seed: int
-    plugins: list[str]
-
-
 class _Slot:
-    """Hands out the arrays of a slot where a batch fits, new ones where not."""
+    """Gives out the arrays of a slot where a batch fits, new ones where it does not."""
 
     def __init__(self, block: _Block) -> None:
         self.arrays = block.views()
@@ -91,25 +79,32 @@ class _Slot:
         return (images[:count], bits[:count]) if self.used else new_arrays(count, size, kind)
 
 
-def serve(connection: Connection, job: _Job) -> None:
-    """Make batches until told to stop; the main function of a worker process."""
+def serve(
+    connection: Connection,
+    names: list[str],
+    data: _Block,
+    blocks: list[_Block],
+    pipeline: bytes,
+    seed: int,
+    plugin_folders: list[str],
+) -> None:
+    """Make batches until `None` arrives in place of a task; the main function of a worker process."""
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # a Ctrl-C or SIGTERM for the whole group is the main process's to answer, with workers at hand
+        os.setpgrp()  # the main process answers a Ctrl-C or SIGTERM of the whole group, while workers go on
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     with contextlib.suppress(EOFError, OSError):  # the main process is gone
         try:
-            if job.plugins:
-                plugins.load(job.plugins)
-            arrays = job.data.views()
-            half = len(arrays) // 2
-            samples = Samples.of_arrays(job.names, arrays[:half], arrays[half:], pickle.loads(job.pipeline))
-            slots = [_Slot(block) for block in job.slots]
+            if plugin_folders:
+                plugins.load(plugin_folders)
+            arrays = data.views()
+            samples = Samples(names, arrays[: len(names)], arrays[len(names) :], pickle.loads(pipeline))
+            slots = [_Slot(block) for block in blocks]
         except Exception:
             connection.send(("broken", traceback.format_exc()))
             return
         while (task := connection.recv()) is not None:
-            connection.send(_answer(samples, job.seed, slots[task[0]], task[1]))
+            connection.send(_answer(samples, seed, slots[task[0]], task[1]))
 
 
 def _answer(samples: Samples, seed: int, slot: _Slot, chosen: list[tuple[int, int]]) -> tuple[str, Any]:
@@ -133,7 +128,7 @@ def _pickled(pipeline: Pipeline) -> bytes:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UserError(
             f"transforms.train: one of {', '.join(pipeline.names)} cannot be sent to a worker process ({error}). Its "
-            "class should stand at the top of its file and hold plain values; or set train.workers = 0."
+            "class must be defined at the top level of its file and hold plain values; or set train.workers = 0."
         ) from error
 
 
@@ -173,8 +168,8 @@ class Workers:
         self._processes, self._connections = [], []
         for slots in self._slots:
             ours, theirs = context.Pipe()
-            job = _Job(samples.names, data, slots, pipeline, seed, folders)
-            process = context.Process(target=serve, args=(theirs, job), name="segkit-worker", daemon=True)
+            job = (theirs, samples.names, data, slots, pipeline, seed, folders)
+            process = context.Process(target=serve, args=job, name="segkit-worker", daemon=True)
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -213,7 +208,7 @@ class Workers:
         self._sent += 1
 
     def _restart(self, number: int) -> None:
-        """Forget what was made ahead and begin at another number."""
+        """Discard what was made ahead and begin at another number."""
         for waiting in range(self._taken, self._sent):
             with contextlib.suppress(UserError):
                 self._receive(waiting)
@@ -244,12 +239,12 @@ class Workers:
         if hangs:
             raise WorkerError(
                 f"worker process {process.pid} has not answered for {self._timeout:g} seconds. "
-                "Set train.workers = 0 to see where it stands."
+                "Set train.workers = 0 to see where it hangs."
             )
         process.join(SHUTDOWN)
         raise WorkerError(
-            f"worker process {process.pid} died (exit code {process.exitcode}; -9 means killed, often for want of "
-            "memory). Set train.workers to a smaller number, or to 0."
+            f"worker process {process.pid} died (exit code {process.exitcode}; -9 means killed, often because "
+            "memory ran out). Set train.workers to a smaller number, or to 0."
         )
 
     def close(self) -> None:

@@ -148,7 +148,7 @@ def assemble(recipe: Recipe, limit: Limit) -> Assembly:
     generators = Generators()
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     suspicions = generators.doubts(recipe.model)
-    samples = Samples([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
+    samples = Samples.of([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
     full = len(split.full_train) if settings.budget == "steps" else None
     batches = Batches(
         samples,
