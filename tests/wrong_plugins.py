@@ -543,16 +543,16 @@ return Odd(parameters, lr=0.1)
 
 === optimizer of a negative rate
 optimizer
-check: it makes the learning rate -0.1
-run: it makes the learning rate -0.1
+check: it sets the learning rate to -0.1
+run: it sets the learning rate to -0.1
 made = torch.optim.SGD(parameters, lr=0.1)
 made.param_groups[0]['lr'] = -0.1
 return made
 
 === optimizer without a rate
 optimizer
-check: it makes the learning rate None
-run: it makes the learning rate None
+check: it sets the learning rate to None
+run: it sets the learning rate to None
 made = torch.optim.SGD(parameters, lr=0.1)
 made.param_groups[0]['lr'] = None
 return made
@@ -663,19 +663,19 @@ made = torch.optim.lr_scheduler.StepLR(optimizer, 3)
 === scheduler below zero
 scheduler
 check: the learning rate of step 3 of 24 is -0.1
-run: it makes the learning rate -0.01
+run: it sets the learning rate to -0.01
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 2 - epochs % 2 else -1.0), 'step'
 
 === scheduler below zero at once
 scheduler
-check: it makes the learning rate -0.1
-run: it makes the learning rate -0.01
+check: it sets the learning rate to -0.1
+run: it sets the learning rate to -0.01
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: -1.0)
 
 === scheduler NaN
 scheduler
 check: the learning rate of step 2 of 24 is nan
-run: it makes the learning rate nan
+run: it sets the learning rate to nan
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float('nan') if step else 1.0), 'step'
 
 === scheduler of another optimizer

@@ -111,16 +111,16 @@ def _check_made(made: Any, parameters: Iterable[Tensor]) -> str | None:
     given = {id(weight) for weight in parameters if weight.requires_grad}  # none of a generator that is used up
     if given and given.isdisjoint(parameter_ids(made)):
         return (
-            "it holds none of the parameters that it is handed, so that nothing is trained: give it these, no copies."
+            "it holds none of the parameters that it is handed, so that nothing is trained: pass these on, not copies."
         )
     return wrong_rate(made)
 
 
 def wrong_rate(optimizer: Optimizer) -> str | None:
-    """Return what is wrong with an optimizer's learning rates: one is negative, not finite, or no number."""
+    """Return what is wrong with an optimizer's learning rates: one is negative, not finite, or not a number."""
     for rate in (group["lr"] for group in optimizer.param_groups):
         if not hasattr(rate, "__float__") or not 0 <= float(rate) < math.inf:
-            return f"it makes the learning rate {rate}: it must be a finite number of 0 or more."
+            return f"it sets the learning rate to {rate}: it must be a finite number of 0 or more."
     return None
 
 

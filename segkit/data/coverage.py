@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 Plane = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
 
-FULL = 254  # an even number: half of it can be told from more and less
+FULL = 254  # even, so that exactly half is a value of its own
 HALF = FULL // 2
 SMOOTH = np.array([0.2, 0.6, 0.2])
 TENT = 1 / 6  # the variance of linear interpolation, square pixels

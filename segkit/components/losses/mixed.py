@@ -14,7 +14,7 @@ from segkit.types import Fraction, Positive, Tensor
 class Combined:
     """Binary cross-entropy plus lambda * dice plus (1 - lambda) * inverse dice; 0 or more.
 
-    Its two parts are told apart in the log, with the share of the gradient that each has.
+    The log shows its two parts, and the share of the gradient that each has.
 
     Args:
         lambda_: the weight of dice against inverse dice; `lambda` in a recipe.

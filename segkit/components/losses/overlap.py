@@ -114,7 +114,7 @@ def focal_tversky(
     import torch
 
     loss = _tversky_of(count(logits, target, reduction), alpha, 1 - alpha, epsilon)
-    # The slope of a power below 1 is infinite at 0, and infinite times 0 is no number.
+    # The slope of a power below 1 is infinite at 0, and infinity times 0 is not a number.
     return loss.clamp_min(torch.finfo(loss.dtype).tiny).pow(gamma).mean()
 
 
