@@ -153,10 +153,7 @@ def iou(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     |P and T| / |P or T|, 0 to 1 (Jaccard 1912). A missed structure and a false positive on empty truth are 0; both
     empty is undefined (NaN).
 
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: not used.
+    Arguments as for `dice`.
     """
     predicted, true, both = _counts(prediction, truth)
     return both / (predicted + true - both) if predicted + true else math.nan
@@ -169,10 +166,7 @@ def precision(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     |P and T| / |P|, 0 to 1. A missed structure is 0, although the quotient is undefined: otherwise a model gains by
     predicting nothing. Both empty is undefined (NaN).
 
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: not used.
+    Arguments as for `dice`.
     """
     predicted, true, both = _counts(prediction, truth)
     if predicted:
@@ -187,10 +181,7 @@ def recall(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     |P and T| / |T|, 0 to 1. A false positive on empty truth is 0, although the quotient is undefined: one rule for
     all overlaps. Both empty is undefined (NaN).
 
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: not used.
+    Arguments as for `dice`.
     """
     predicted, true, both = _counts(prediction, truth)
     if true:
@@ -247,12 +238,7 @@ def hd95(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """95th percentile Hausdorff distance, in mm (in pixels where the data have no spacing).
 
     The larger of the two directed 95th percentiles of the distances between the outlines (not the percentile of both
-    directions pooled, which is smaller), linearly interpolated. Empty masks as in `hausdorff`.
-
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: (row, column) distance between pixel centres, or None.
+    directions pooled, which is smaller), linearly interpolated. Empty masks and arguments as for `hausdorff`.
     """
     import numpy as np
 
@@ -265,12 +251,7 @@ def assd(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Average symmetric surface distance, in mm (in pixels where the data have no spacing).
 
     The mean over the edge pixels of both masks of the distance to the other outline (Heimann et al. 2009, IEEE TMI 28).
-    Empty masks as in `hausdorff`.
-
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: (row, column) distance between pixel centres, or None.
+    Empty masks and arguments as for `hausdorff`.
     """
     found = _distances(prediction, truth, spacing_mm)
     if isinstance(found, float):

@@ -5,7 +5,7 @@ Conversion to normalized float and to one plane a channel happens on the device 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -148,22 +148,13 @@ def _planes(bits: Tensor, channels: int) -> Tensor:
     return spread.view(torch.uint8).view(*bits.shape, width)[..., :channels]
 
 
-Allocate = Callable[[int, tuple[int, ...], Any], Pair]
-
-
-def new_arrays(count: int, size: tuple[int, ...], kind: Any) -> Pair:
-    """Return arrays for a batch: (N, H, W) uint8 and (N, H, W) of the bit maps' type."""
-    return np.empty((count, *size), np.uint8), np.empty((count, *size), kind)
-
-
-def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]], allocate: Allocate = new_arrays) -> Pair:
+def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]]) -> Pair:
     """Return a batch: images (N, H, W) uint8 and bit maps of the same size.
 
     Args:
         samples: where from, and what to do with each.
         seed: of the trial.
         chosen: (pass over the samples, index) of each member; with the seed, all that its randomness depends on.
-        allocate: makes the arrays from N, (H, W) and the bit maps' type.
 
     Raises:
         UserError: a transform failed, or sizes differ; the message names the sample.
@@ -175,7 +166,8 @@ def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]], all
             samples.images[index], samples.bits[index], (seed, passed, index), name=name, labels=labels
         )
         if batch is None:
-            batch = allocate(len(chosen), image.shape, bits.dtype)
+            size = (len(chosen), *image.shape)
+            batch = np.empty(size, np.uint8), np.empty(size, bits.dtype)
         elif image.shape != batch[0].shape[1:]:
             first, (rows, columns) = samples.names[chosen[0][1]], batch[0].shape[1:]
             raise UserError(

@@ -25,7 +25,7 @@ import numpy as np
 
 from segkit import plugins
 from segkit.data.pipeline import Pair, Pipeline
-from segkit.data.samples import Samples, assemble, new_arrays
+from segkit.data.samples import Samples, assemble
 from segkit.errors import UserError
 
 T = TypeVar("T")
@@ -66,19 +66,6 @@ class _Block:
         ]
 
 
-class _Slot:
-    """Gives out the arrays of a slot where a batch fits, new ones where it does not."""
-
-    def __init__(self, block: _Block) -> None:
-        self.arrays = block.views()
-        self.used = False
-
-    def __call__(self, count: int, size: tuple[int, ...], kind: Any) -> Pair:
-        images, bits = self.arrays
-        self.used = images.shape[1:] == size and bits.dtype == kind and count <= len(images)
-        return (images[:count], bits[:count]) if self.used else new_arrays(count, size, kind)
-
-
 def serve(
     connection: Connection,
     names: list[str],
@@ -99,7 +86,7 @@ def serve(
                 plugins.load(plugin_folders)
             arrays = data.views()
             samples = Samples(names, arrays[: len(names)], arrays[len(names) :], pickle.loads(pipeline))
-            slots = [_Slot(block) for block in blocks]
+            slots = [block.views() for block in blocks]
         except Exception:
             connection.send(("broken", traceback.format_exc()))
             return
@@ -107,14 +94,21 @@ def serve(
             connection.send(_answer(samples, seed, slots[task[0]], task[1]))
 
 
-def _answer(samples: Samples, seed: int, slot: _Slot, chosen: list[tuple[int, int]]) -> tuple[str, Any]:
+def _answer(
+    samples: Samples, seed: int, slot: list[np.ndarray[Any, Any]], chosen: list[tuple[int, int]]
+) -> tuple[str, Any]:
+    """Make a batch and put it into a slot of shared memory; return it where it does not fit."""
     try:
-        batch = assemble(samples, seed, chosen, slot)
-        return ("slot", None) if slot.used else ("arrays", batch)
+        batch = assemble(samples, seed, chosen)
     except UserError as error:
         return "refused", error
     except Exception:
         return "broken", traceback.format_exc()
+    if batch[0].shape[1:] != slot[0].shape[1:] or len(batch[0]) > len(slot[0]):
+        return "arrays", batch
+    for place, array in zip(slot, batch, strict=True):
+        place[: len(array)] = array
+    return "slot", None
 
 
 def _pickled(pipeline: Pipeline) -> bytes:
