@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from segkit import regularizers
-from segkit.types import Tensor
-
-if TYPE_CHECKING:
-    from torch.nn import Parameter
-
-    NamedParameters = Iterable[tuple[str, Parameter]]
+from segkit.types import NamedParameters, Tensor
 
 
 @regularizers.register("group_lasso")

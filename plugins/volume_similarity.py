@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from segkit import metrics
-from segkit.components.metrics import Mask, Spacing
+from segkit.types import Mask, Spacing
 
 
 @metrics.register("volume_similarity", best=1.0)

@@ -156,6 +156,7 @@ def process_state(count: int) -> Iterator[None]:
     opencv, rng = cv2.getNumThreads(), torch.get_rng_state()
     with threads(count):
         try:
+            cv2.setNumThreads(0)  # for images of this size its threads cost more than they save
             yield
         finally:
             torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])

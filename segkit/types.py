@@ -1,4 +1,4 @@
-"""Types for the parameters of components: bounded numbers as a recipe may write them."""
+"""Types for the signatures of components: bounded numbers as a recipe may write them, and what segkit hands in."""
 
 from __future__ import annotations
 
@@ -14,15 +14,33 @@ NonNegative = Annotated[float, Ge(0)]
 """A number of 0 or more."""
 Count = Annotated[int, Ge(1)]
 """A whole number of 1 or more."""
+Spacing = tuple[float, float] | None
+"""The distance between pixel centres along (rows, columns) in mm; None where the data do not state it."""
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+    from torch.nn import Parameter
 
     Array = NDArray[np.generic]
+    Mask = NDArray[np.bool_]
+    Probability = NDArray[np.float32]
+    NamedParameters = Iterable[tuple[str, Parameter]]
 else:  # names for annotations alone: a component's file needs no torch to be listed
-    Tensor = Any
-    Array = Any
+    Tensor = Array = Mask = Probability = NamedParameters = Any
 
-__all__ = ["Array", "Count", "Fraction", "NonNegative", "Positive", "Tensor"]
+__all__ = [
+    "Array",
+    "Count",
+    "Fraction",
+    "Mask",
+    "NamedParameters",
+    "NonNegative",
+    "Positive",
+    "Probability",
+    "Spacing",
+    "Tensor",
+]

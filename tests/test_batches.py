@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -21,6 +22,7 @@ from segkit.components.datasets.case import Case
 from segkit.data.batches import Batches, Order, Samples
 from segkit.data.pipeline import Pipeline
 from segkit.data.workers import WorkerError
+from segkit.device import process_state
 
 CROP = ("RandomCrop", {"height": 24, "width": 32})
 ROTATE = ("Rotate", {"limit": 180, "p": 0.5})
@@ -39,7 +41,7 @@ def make_samples(*named: tuple[str, dict[str, Any]], count: int = 11, channels: 
         )
         for number in range(count)
     ]
-    return Samples(cases, Pipeline([transforms.component(name, values) for name, values in named]))
+    return Samples.of(cases, Pipeline([transforms.component(name, values) for name, values in named]))
 
 
 def bytes_of(batches: Iterator[tuple[Tensor, Tensor]]) -> list[tuple[bytes, bytes]]:
@@ -86,6 +88,20 @@ def test_batches_that_were_handed_out_stay_as_they_are(reference: dict[int, list
     with Batches(make_samples(ROTATE, CROP), batch_size=4, seed=5, workers=1) as batches:
         kept = [batch for epoch in range(1, 6) for batch in batches.epoch(epoch)]
         assert bytes_of(iter(kept)) == [batch for epoch in range(1, 6) for batch in reference[epoch]]
+
+
+def test_opencvs_threads_are_a_trials_to_set_and_to_put_back() -> None:
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        with Batches(make_samples(CROP), batch_size=4, seed=0, workers=0) as batches:
+            list(batches.epoch(1))
+            assert cv2.getNumThreads() == 2
+        with process_state(1):
+            assert cv2.getNumThreads() == 1
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 def members(order: Order, numbers: range) -> list[list[tuple[int, int]]]:
@@ -168,7 +184,7 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_a_worker_that_dies_is_told_of() -> None:
+def test_a_worker_that_dies_is_reported() -> None:
     with Batches(make_samples(CROP), batch_size=4, seed=0, workers=2) as batches:
         next(batches.epoch(1))
         os.kill(processes(batches)[1].pid, signal.SIGKILL)
@@ -176,11 +192,11 @@ def test_a_worker_that_dies_is_told_of() -> None:
             epochs(batches, 3)
 
 
-def test_a_worker_that_hangs_is_told_of_and_ended() -> None:
-    with Batches(make_samples(CROP), batch_size=4, seed=0, workers=1, patience=60.0) as batches:
+def test_a_worker_that_hangs_is_reported_and_ended() -> None:
+    with Batches(make_samples(CROP), batch_size=4, seed=0, workers=1, timeout=60.0) as batches:
         next(batches.epoch(1))
         assert batches._workers is not None
-        batches._workers._patience = 0.3
+        batches._workers._timeout = 0.3
         pid = processes(batches)[0].pid
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(WorkerError, match=r"has not answered for 0.3 seconds.*train.workers = 0"):

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from segkit import UserError, optimizers
-from segkit.components.optimizers import narrowed
 
 FIRST_STUDY = [
     ("Adam", {"lr": 2e-3}),
@@ -160,19 +159,6 @@ def test_torch_refuses_what_only_it_can_judge() -> None:
 
 def test_names_match_loosely() -> None:
     assert optimizers["rms_prop"].name == "RMSprop"
-
-
-def test_what_a_recipe_cannot_write_is_narrowed_away() -> None:
-    def init(params: Any, lr: float, hook: Any, eps: float = 0.5, mask: Any = None) -> None: ...
-
-    assert narrowed(inspect.signature(init)) is None
-
-    def other(params: Any, eps: float = 0.5, mask: Any = None, decay: float = -1) -> None: ...
-
-    signature = narrowed(inspect.signature(other))
-    assert signature is not None
-    assert list(signature.parameters) == ["parameters", "eps", "decay"]
-    assert signature.parameters["decay"].default == -1.0
 
 
 def test_the_dump_holds_every_default_and_builds_the_same() -> None:

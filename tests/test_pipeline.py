@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from segkit import UserError, transforms
-from segkit.data.pipeline import Pipeline, TransformError, holds_others, labels_of
+from segkit.data.pipeline import Pipeline, TransformError, has_new_labels, labels_of
 
 # What each needs beside its defaults; an entry of the registry that is not here is tried with its defaults alone.
 NEEDS: dict[str, dict[str, Any]] = {
@@ -117,7 +117,7 @@ def test_a_fair_share_of_samples_is_rotated() -> None:
     assert 160 < turned < 240
 
 
-def test_leading_transforms_without_luck_run_once_a_case() -> None:
+def test_leading_transforms_that_draw_no_random_number_run_once_a_case() -> None:
     pairs = [sample(), sample(size=(72, 60))]
     pipeline = make(*STUDY)
     settled, rest = pipeline.settle(pairs, ["a", "b"])
@@ -216,8 +216,8 @@ def test_transforms_of_plugins_draw_from_the_key_and_never_run_once(registered: 
     ("name", "values", "message"),
     [
         ("blend", {"p": 1.0}, r"P01: transform blend \(.*\): gave the masks labels that were not there: \[.*2.*\]"),
-        ("wrong", {"how": "type"}, r"P01: transform wrong \(.*\): .*not become float32.*normalizes on the device"),
-        ("wrong", {"how": "size"}, r"P01: transform wrong \(.*\): .*of one size, not become \(63, 80\)"),
+        ("wrong", {"how": "type"}, r"P01: transform wrong \(.*\): .*got float32 and uint8.*normalizes on the device"),
+        ("wrong", {"how": "size"}, r"P01: transform wrong \(.*\): .*of one size, got \(63, 80\)"),
         ("wrong", {"how": "error"}, r"P01: transform wrong \(.*\): out of luck"),
         ("RandomCrop", {"height": 100, "width": 100}, "P01: transform RandomCrop: Crop size"),
     ],
@@ -251,7 +251,7 @@ def test_no_transforms_leave_everything_as_it_is() -> None:
 def test_other_labels_are_seen(kind: Any, labels: tuple[int, ...]) -> None:
     for value in range(256):
         bits = np.full((3, 4), value, kind)
-        assert holds_others(bits, labels) == (value not in {0, *labels}), value
+        assert has_new_labels(bits, labels) == (value not in {0, *labels}), value
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import segkit
-from segkit.components.metrics import best_value, direction
+from segkit.components.metrics import best_value, direction, hard
 from segkit.errors import RegistrationError
 from segkit.registry.registry import Registry
 
@@ -44,10 +44,26 @@ def test_traits_of_built_in_metrics() -> None:
     assert (direction("dice"), direction("assd"), direction("nobody")) == (1, -1, None)
 
 
+@pytest.mark.parametrize("marked_first", [True, False])
+def test_a_mark_of_former_plugins_is_the_trait(marked_first: bool) -> None:
+    def error_rate(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+        return 0.0
+
+    before = segkit.metrics.snapshot()
+    decorators = [segkit.metrics.lower_is_better, segkit.metrics.register("error_rate", best=0.0)]
+    try:
+        for decorate in decorators if marked_first else decorators[::-1]:
+            assert decorate(error_rate) is error_rate
+        assert segkit.metrics["error_rate"].traits["lower_is_better"] is True
+        assert (direction("error_rate"), best_value("error_rate")) == (-1, 0.0)
+    finally:
+        segkit.metrics.restore(before)
+
+
 def test_what_a_slot_offers_can_be_had_by_attribute() -> None:
     found: Callable[..., Any] = segkit.losses.dice
     assert found is segkit.losses["dice"].factory
-    assert segkit.metrics.lower_is_better(nothing) is nothing
+    assert segkit.metrics.hard is hard
     assert segkit.models.unet is segkit.models["unet"].factory
     with pytest.raises(AttributeError, match=r"segkit.losses has no attribute 'dyce'"):
         _ = segkit.losses.dyce

@@ -133,7 +133,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "metrics.csv is damaged: line 2 has 1 of 2 values",
     ),
     "half trial.json": (lambda t: cut(t / "trial.json", 0.5), "trial.json is damaged: no JSON"),
-    "list in trial.json": (lambda t: (t / "trial.json").write_text("[1]"), "trial.json is damaged: no table of names and values"),
+    "list in trial.json": (
+        lambda t: (t / "trial.json").write_text("[1]"),
+        "trial.json is damaged: no table of names and values",
+    ),
     "wrong trial.json": (
         lambda t: (t / "trial.json").write_text('{"status": "finished", "split": 3, "first_batch": [1]}'),
         "trial.json is damaged: split, first_batch is not what a training writes",

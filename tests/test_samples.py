@@ -50,7 +50,7 @@ def test_flat_and_nearly_flat_images() -> None:
     ("image", "message"),
     [
         (np.array([[0.0, np.nan]], np.float32), "P01: the image holds values that are not finite"),
-        (np.zeros((4, 4, 3), np.uint8), r"P01: an image should be \(rows, columns\), one grey channel"),
+        (np.zeros((4, 4, 3), np.uint8), r"P01: an image must be \(rows, columns\), one grey channel"),
     ],
 )
 def test_images_that_cannot_be_used(image: NDArray[Any], message: str) -> None:
@@ -87,7 +87,7 @@ def test_exclusive_targets_begin_with_the_background(channels: int) -> None:
 
 @pytest.mark.parametrize("shape", [(17, 4, 4), (0, 4, 4), (4, 4)])
 def test_masks_that_cannot_be_packed(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match="P01: masks should be 1 to 16 channels"):
+    with pytest.raises(UserError, match="P01: masks must be 1 to 16 channels"):
         pack_masks(np.zeros(shape, bool), "P01")
 
 
@@ -98,7 +98,7 @@ def test_samples_hold_what_the_fixed_transforms_leave() -> None:
         transforms.component("RandomCrop", {"height": 16, "width": 16}),
     ]
     cases = [case("a"), case("b", (60, 50), seed=1)]
-    samples = Samples(cases, Pipeline(components))
+    samples = Samples.of(cases, Pipeline(components))
     assert samples.names == ["a", "b"]
     assert samples.pipeline.names == ("RandomCrop",)
     assert [image.shape for image in samples.images] == [(32, 24)] * 2
@@ -111,11 +111,11 @@ def test_samples_hold_what_the_fixed_transforms_leave() -> None:
 
 def test_flat_images_have_a_deviation_to_divide_by() -> None:
     flat = Case("flat", None, np.full((8, 8), 7, np.uint8), np.zeros((1, 8, 8), bool), None)
-    assert Samples([flat], Pipeline()).mean_std() == (7.0, 1.0)
+    assert Samples.of([flat], Pipeline()).mean_std() == (7.0, 1.0)
 
 
 def test_a_batch_has_one_size() -> None:
-    samples = Samples([case("a"), case("b", (40, 48))], Pipeline())
+    samples = Samples.of([case("a"), case("b", (40, 48))], Pipeline())
     images, bits = assemble(samples, 0, [(1, 0), (2, 0)])
     assert images.shape == bits.shape == (2, 48, 40)
     assert np.array_equal(images[0], samples.images[0])

@@ -221,11 +221,11 @@ MIXED = {"schedulers": [{"OneCycleLR": {"max_lr": 0.1}}, {"StepLR": {"step_size"
     [
         ("SequentialLR", {**MIXED, "milestones": [3]}, "different units: OneCycleLR by step, StepLR by epoch"),
         ("ChainedScheduler", MIXED, "different units"),
-        ("SequentialLR", {**SETTINGS["SequentialLR"], "milestones": [3, 5]}, "2 schedulers need 1 milestones, not 2"),
+        ("SequentialLR", {**SETTINGS["SequentialLR"], "milestones": [3, 5]}, "2 schedulers need 1 milestone, got 2"),
         (
             "SequentialLR",
             {"schedulers": [{"LinearLR": {}}, {"LinearLR": {}}, {"LinearLR": {}}], "milestones": [5, 3]},
-            "milestones must rise",
+            "milestones must increase",
         ),
         (
             "SequentialLR",

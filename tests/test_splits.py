@@ -33,7 +33,7 @@ def split(data: Dataset, **options: Any) -> Split:
     return split_cases(data, **{"validation": 0.2, "train_fraction": 1.0, "seed": 1} | options)
 
 
-def people(data: Dataset, numbers: tuple[int, ...]) -> set[str | None]:
+def patients_of(data: Dataset, numbers: tuple[int, ...]) -> set[str | None]:
     return {data.cases[number].patient for number in numbers}
 
 
@@ -41,9 +41,9 @@ def test_no_patient_is_on_both_sides_and_nobody_is_left_out() -> None:
     data = dataset()
     for seed in range(20):
         found = split(data, seed=seed)
-        assert not people(data, found.train) & people(data, found.validation)
+        assert not patients_of(data, found.train) & patients_of(data, found.validation)
         assert len(found.train) + len(found.validation) == len(data.cases)
-        assert len(people(data, found.validation)) == 3
+        assert len(patients_of(data, found.validation)) == 3
     assert split(data, seed=1).validation != split(data, seed=2).validation
 
 
@@ -59,19 +59,19 @@ def test_training_sets_are_nested_and_validation_stays() -> None:
 def test_the_split_does_not_depend_on_the_order_of_the_cases() -> None:
     data = dataset()
     turned = Dataset("made", ("x",), data.cases[::-1])
-    assert people(data, split(data).validation) == people(turned, split(turned).validation)
+    assert patients_of(data, split(data).validation) == patients_of(turned, split(turned).validation)
 
 
 def test_folds_cover_every_patient_once() -> None:
     data = dataset()
-    held = [people(data, split(data, folds=4, fold=fold).validation) for fold in range(1, 5)]
+    held = [patients_of(data, split(data, folds=4, fold=fold).validation) for fold in range(1, 5)]
     assert sum(len(part) for part in held) == 16
-    assert set().union(*held) == people(data, tuple(range(len(data.cases))))
-    with pytest.raises(UserError, match="5 is none of the folds 1 to 4"):
+    assert set().union(*held) == patients_of(data, tuple(range(len(data.cases))))
+    with pytest.raises(UserError, match=r"split\.fold: must be from 1 to 4, got 5"):
         split(data, folds=4, fold=5)
 
 
-def test_cases_without_patients_are_said() -> None:
+def test_cases_without_patients_are_reported() -> None:
     found = split(dataset(named=False))
     assert found.notes == ()
     (warning,) = found.warnings

@@ -297,7 +297,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("optimizer", Uphill, {}, "it does not go downhill"),
     ("optimizer", Forgetful, {}, "it does not go on from a saved state"),
     ("scheduler", below_zero, {}, "the learning rate of step 9 of 24 is -0.1"),
-    ("scheduler", no_scheduler, {}, "should give a torch LRScheduler"),
+    ("scheduler", no_scheduler, {}, "must return a torch LRScheduler"),
     ("upsampler", thrice, {}, "it gives (1, 4, 9, 12), not (1, 4, 6, 8)"),
     ("initializer", blind, {}, "Fill in place"),
     ("initializer", numpys, {}, "it draws from numpy's global random generator"),
@@ -315,7 +315,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("metric", raises, {}, "called with an empty prediction and an empty truth: ZeroDivisionError"),
     ("metric", not_a_number, {}, "it gives NaN for a false positive"),
     ("metric", error_rate, {}, "register it with `lower_is_better=True`"),
-    ("metric", an_array, {}, "it gives a ndarray, no number"),
+    ("metric", an_array, {}, "must return a number, got ndarray"),
 ]
 
 

@@ -124,7 +124,7 @@ def test_a_plugin_component_that_raises_leaves_its_traceback(tmp_path: Path) -> 
 def test_a_builder_that_refuses_its_parameters_is_named(tmp_path: Path) -> None:
     sets = "scheduler={ SequentialLR = { schedulers = ['StepLR_', 'StepLR_'], milestones = [1, 2] } }"
     events = train(tmp_path, sets.replace("'StepLR_'", "'ConstantLR'"))
-    assert events[-1].text == "scheduler.SequentialLR: SequentialLR: 2 schedulers need 1 milestones, not 2."
+    assert events[-1].text == "scheduler.SequentialLR: 2 schedulers need 1 milestone, got 2."
 
 
 def test_the_trial_goes_on_where_a_failure_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

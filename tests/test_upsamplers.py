@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from segkit import upsamplers
-from segkit.components.interpolation import Bilinear
+from segkit.components.autograd import Bilinear
 
 NAMES = upsamplers.names()
 SIZES = [(1, 1), (1, 5), (2, 2), (7, 4)]

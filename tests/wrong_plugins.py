@@ -293,7 +293,7 @@ return nn.Conv2d(in_channels, out_channels, 3)
 === model dict
 model
 check: a dict, no tensor
-run: it gives a dict, no tensor of scores
+run: must return a tensor of scores, got dict
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -543,16 +543,16 @@ return Odd(parameters, lr=0.1)
 
 === optimizer of a negative rate
 optimizer
-check: it makes the learning rate -0.1
-run: it makes the learning rate -0.1
+check: it sets the learning rate to -0.1
+run: it sets the learning rate to -0.1
 made = torch.optim.SGD(parameters, lr=0.1)
 made.param_groups[0]['lr'] = -0.1
 return made
 
 === optimizer without a rate
 optimizer
-check: it makes the learning rate None
-run: it makes the learning rate None
+check: it sets the learning rate to None
+run: it sets the learning rate to None
 made = torch.optim.SGD(parameters, lr=0.1)
 made.param_groups[0]['lr'] = None
 return made
@@ -663,19 +663,19 @@ made = torch.optim.lr_scheduler.StepLR(optimizer, 3)
 === scheduler below zero
 scheduler
 check: the learning rate of step 3 of 24 is -0.1
-run: it makes the learning rate -0.01
+run: it sets the learning rate to -0.01
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 2 - epochs % 2 else -1.0), 'step'
 
 === scheduler below zero at once
 scheduler
-check: it makes the learning rate -0.1
-run: it makes the learning rate -0.01
+check: it sets the learning rate to -0.1
+run: it sets the learning rate to -0.01
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: -1.0)
 
 === scheduler NaN
 scheduler
 check: the learning rate of step 2 of 24 is nan
-run: it makes the learning rate nan
+run: it sets the learning rate to nan
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float('nan') if step else 1.0), 'step'
 
 === scheduler of another optimizer
@@ -721,8 +721,8 @@ made = albumentations.NoOp(p=1)
 
 === transform float
 transform
-check: not become float32
-run: not become float32
+check: must leave image and masks uint8 and uint8, got float32
+run: must leave image and masks uint8 and uint8, got float32
 class Odd(albumentations.ImageOnlyTransform):
     def apply(self, img, **params):
         return img.astype(np.float32)
@@ -910,26 +910,26 @@ return Dataset("bad", ("blob",), tuple(cases))
 
 === metric None
 metric
-check: it gives None, no number
-run: it gives None, no number: is a `return` missing?
+check: must return a number, got None
+run: must return a number, got None: is a `return` missing?
 value = float((prediction & truth).sum())
 
 === metric array
 metric
-check: it gives a ndarray, no number, its shape is (40,)
-run: it gives a ndarray, no number, its shape is (24,)
+check: must return a number, got ndarray of shape (40,)
+run: must return a number, got ndarray of shape (24,)
 return (prediction & truth).sum(0)
 
 === metric tensor of several
 metric
-check: it gives a Tensor
-run: it gives a Tensor, no number, its shape is (3,)
+check: must return a number, got Tensor
+run: must return a number, got Tensor of shape (3,)
 return torch.ones(3)
 
 === metric text
 metric
-check: it gives a str, no number
-run: it gives a str, no number
+check: must return a number, got str
+run: must return a number, got str
 return "0.50"
 
 === metric seeds

@@ -6,46 +6,47 @@ norm layers keep 1 and 0. It draws from torch's global generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segkit.errors import ContractError
 from segkit.registry.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 
 @contextmanager
 def _in_place(module: nn.Module) -> Iterator[None]:
-    """See to it that a module is only filled: the same weights, still to be trained, with finite values."""
+    """Check that a module is only filled: the same weights, still to be trained, with finite values."""
     import torch
     from torch.nn.parameter import is_lazy
 
     before = {name: (p.shape, p.dtype, p.requires_grad) for name, p in module.named_parameters() if not is_lazy(p)}
     yield
-    missing = [name for name in before if name not in dict(module.named_parameters())]
-    if missing:
-        raise ContractError(f"it takes {missing[0]} away from the module. Fill in place.")
-    for name, p in module.named_parameters():
-        if name in before and before[name] != (p.shape, p.dtype, p.requires_grad):
+    after = dict(module.named_parameters())
+    for name in before:
+        if name not in after:
+            raise ContractError(f"it takes {name} away from the module. Fill in place.")
+        p = after[name]
+        if before[name] != (p.shape, p.dtype, p.requires_grad):
             now = f"{p.dtype} {tuple(p.shape)}" if p.requires_grad else "a weight that is not trained"
             raise ContractError(f"it changes {name} to {now}. Fill in place, under `torch.no_grad()`.")
-        if name in before and not bool(torch.isfinite(p).all()):
+        if not bool(torch.isfinite(p).all()):
             raise ContractError(f"it fills {name} with values that are not finite.")
 
 
 initializers = Registry("initializer", "initializers", home=__name__, handed=("module",), called=True, around=_in_place)
 
 
-def _fill(module: nn.Module, fill: Callable[[Tensor], object]) -> None:
-    """Fill the weights of convolutions and linear layers; set their biases to 0."""
+def _fill(module: nn.Module, fill: str, **values: Any) -> None:
+    """Fill the weights of convolutions and linear layers by a function of `torch.nn.init`; set their biases to 0."""
     from torch import nn
 
     for layer in module.modules():
         if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
-            fill(layer.weight)
+            getattr(nn.init, fill)(layer.weight, **values)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
@@ -56,9 +57,7 @@ def xavier_normal(module: nn.Module) -> None:
 
     Source: Glorot & Bengio 2010, eq. 12 (there with a uniform distribution).
     """
-    from torch.nn import init
-
-    _fill(module, init.xavier_normal_)
+    _fill(module, "xavier_normal_")
 
 
 @initializers.register("xavier_uniform")
@@ -67,9 +66,7 @@ def xavier_uniform(module: nn.Module) -> None:
 
     Source: Glorot & Bengio 2010, eq. 16.
     """
-    from torch.nn import init
-
-    _fill(module, init.xavier_uniform_)
+    _fill(module, "xavier_uniform_")
 
 
 @initializers.register("kaiming_normal")
@@ -78,9 +75,7 @@ def kaiming_normal(module: nn.Module) -> None:
 
     Source: He, Zhang, Ren, Sun 2015, eq. 10.
     """
-    from torch.nn import init
-
-    _fill(module, lambda weight: init.kaiming_normal_(weight, nonlinearity="relu"))
+    _fill(module, "kaiming_normal_", nonlinearity="relu")
 
 
 @initializers.register("kaiming_uniform")
@@ -89,9 +84,7 @@ def kaiming_uniform(module: nn.Module) -> None:
 
     Source: He, Zhang, Ren, Sun 2015, eq. 10 (there with a normal distribution).
     """
-    from torch.nn import init
-
-    _fill(module, lambda weight: init.kaiming_uniform_(weight, nonlinearity="relu"))
+    _fill(module, "kaiming_uniform_", nonlinearity="relu")
 
 
 @initializers.register("orthogonal")
@@ -100,9 +93,7 @@ def orthogonal(module: nn.Module) -> None:
 
     Source: Saxe, McClelland, Ganguli 2014, section 3.
     """
-    from torch.nn import init
-
-    _fill(module, init.orthogonal_)
+    _fill(module, "orthogonal_")
 
 
 @initializers.register("default")

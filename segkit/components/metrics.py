@@ -1,7 +1,7 @@
 """Metrics: one number a case and channel, from the predicted and the true mask at native resolution.
 
-The predicted mask is decided before: one half, or the likeliest class where classes exclude each other. A metric of the
-probabilities themselves says so (`uses="probability"`) and is handed them, float32.
+The predicted mask is decided before: probabilities of one half or more, or the likeliest of exclusive classes. A metric
+of the probabilities themselves is registered with `uses="probability"` and is handed them, float32.
 
 The one rule for empty masks, for every metric but `soft_dice`: a structure that is neither there nor predicted is
 undefined (NaN; counted, never averaged), and whatever is predicted although nothing is there, or not predicted
@@ -10,44 +10,37 @@ although it is, gets the worst value. So the mean never improves because somethi
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from segkit.registry.component import Entry
 from segkit.registry.registry import Registry
-from segkit.types import Array, Positive
+from segkit.types import Array, Mask, Positive, Probability, Spacing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Probability = NDArray[np.float32]
-    Mask = NDArray[np.bool_]
     Points = NDArray[np.float64]
-else:
-    Probability = Mask = Points = Array
-
-__all__ = [
-    "assd",
-    "best_value",
-    "dice",
-    "direction",
-    "hard",
-    "hausdorff",
-    "hd95",
-    "iou",
-    "lower_is_better",
-    "metrics",
-    "precision",
-    "recall",
-    "soft_dice",
-]
-
-Spacing = tuple[float, float] | None
 
 THRESHOLD = 0.5
+F = TypeVar("F", bound=Callable[..., Any])
 
-metrics = Registry(
+
+class _Metrics(Registry):
+    """The registry of metrics, which knows `lower_is_better` as a mark on a function too."""
+
+    def add(self, name: str, factory: Callable[..., Any], *about: Any, **more: Any) -> Entry:
+        """Register; a marked metric has the trait."""
+        traits: Mapping[str, Any] = more.pop("traits", {})
+        if getattr(factory, "lower_is_better", False):
+            traits = {**traits, "lower_is_better": True}
+        return super().add(name, factory, *about, traits=traits, **more)
+
+
+metrics = _Metrics(
     "metric",
     "metrics",
     home=__name__,
@@ -56,30 +49,15 @@ metrics = Registry(
     traits={"final_only": bool, "lower_is_better": bool, "uses": ("mask", "probability"), "best": float},
 )
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def as_number(value: Any) -> float:
-    """Return what a metric gave as a float: a number of Python, numpy or torch; a text that reads like one is none.
-
-    Raises:
-        ValueError: it is no number; the message says what it is.
-    """
-    try:
-        plain = value.item() if hasattr(value, "item") else value
-        if not isinstance(plain, str | bytes | bytearray):
-            return float(plain)
-    except (TypeError, ValueError, RuntimeError):
-        pass
-    if value is None:
-        raise ValueError("it gives None, no number: is a `return` missing?")
-    shape = f", its shape is {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
-    raise ValueError(f"it gives a {type(value).__name__}, no number{shape}: use `float(...)`.")
-
 
 def lower_is_better(metric: F) -> F:
-    """Mark a metric whose smaller values are the better ones, so that a study's verdict reads it rightly."""
+    """Mark a metric, as plugins of segkit 0.1 do; `register("name", lower_is_better=True)` is the same."""
     metric.lower_is_better = True  # type: ignore[attr-defined]
+    entries = metrics.snapshot()
+    for key, entry in entries.items():
+        if entry.factory is metric:  # registered before it was marked
+            entries[key] = dataclasses.replace(entry, traits={**entry.traits, "lower_is_better": True})
+    metrics.restore(entries)
     return metric
 
 
@@ -87,8 +65,7 @@ def direction(name: str) -> int | None:
     """Return 1 where larger values of the named metric are better, -1 where smaller are, None for an unknown name."""
     if name not in metrics:
         return None
-    entry = metrics[name]
-    return -1 if entry.traits["lower_is_better"] or getattr(entry.factory, "lower_is_better", False) else 1
+    return -1 if metrics[name].traits["lower_is_better"] else 1
 
 
 def best_value(name: str) -> float | None:
@@ -100,8 +77,26 @@ def best_value(name: str) -> float | None:
     return metrics[name].traits["best"] if name in metrics else None
 
 
+def as_number(value: Any) -> float:
+    """Return what a metric returned as a float: a number of Python, numpy or torch, but no string.
+
+    Raises:
+        ValueError: it is not a number; the message says what it is.
+    """
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+        if not isinstance(plain, str | bytes | bytearray):
+            return float(plain)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    if value is None:
+        raise ValueError("must return a number, got None: is a `return` missing?")
+    shape = f" of shape {tuple(value.shape)}" if getattr(value, "shape", ()) else ""
+    raise ValueError(f"must return a number, got {type(value).__name__}{shape}: use `float(...)`.")
+
+
 def hard(prediction: Array) -> Mask:
-    """Return the predicted mask: as it was decided, or of independent probabilities where they are 0.5 or more."""
+    """Return the predicted mask: as it is, or of independent probabilities where they are 0.5 or more."""
     found: Mask = prediction if prediction.dtype == bool else prediction >= THRESHOLD  # type: ignore
     return found
 
@@ -158,10 +153,7 @@ def iou(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     |P and T| / |P or T|, 0 to 1 (Jaccard 1912). A missed structure and a false positive on empty truth are 0; both
     empty is undefined (NaN).
 
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: not used.
+    Arguments as for `dice`.
     """
     predicted, true, both = _counts(prediction, truth)
     return both / (predicted + true - both) if predicted + true else math.nan
@@ -174,10 +166,7 @@ def precision(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     |P and T| / |P|, 0 to 1. A missed structure is 0, although the quotient is undefined: otherwise a model gains by
     predicting nothing. Both empty is undefined (NaN).
 
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: not used.
+    Arguments as for `dice`.
     """
     predicted, true, both = _counts(prediction, truth)
     if predicted:
@@ -192,10 +181,7 @@ def recall(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     |P and T| / |T|, 0 to 1. A false positive on empty truth is 0, although the quotient is undefined: one rule for
     all overlaps. Both empty is undefined (NaN).
 
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: not used.
+    Arguments as for `dice`.
     """
     predicted, true, both = _counts(prediction, truth)
     if true:
@@ -252,12 +238,7 @@ def hd95(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """95th percentile Hausdorff distance, in mm (in pixels where the data have no spacing).
 
     The larger of the two directed 95th percentiles of the distances between the outlines (not the percentile of both
-    directions pooled, which is smaller), linearly interpolated. Empty masks as in `hausdorff`.
-
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: (row, column) distance between pixel centres, or None.
+    directions pooled, which is smaller), linearly interpolated. Empty masks and arguments as for `hausdorff`.
     """
     import numpy as np
 
@@ -270,12 +251,7 @@ def assd(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Average symmetric surface distance, in mm (in pixels where the data have no spacing).
 
     The mean over the edge pixels of both masks of the distance to the other outline (Heimann et al. 2009, IEEE TMI 28).
-    Empty masks as in `hausdorff`.
-
-    Args:
-        prediction: (H, W) bool.
-        truth: (H, W) bool.
-        spacing_mm: (row, column) distance between pixel centres, or None.
+    Empty masks and arguments as for `hausdorff`.
     """
     found = _distances(prediction, truth, spacing_mm)
     if isinstance(found, float):

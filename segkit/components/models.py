@@ -6,19 +6,21 @@ without an activation at the end.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import MinLen
 
 from segkit.components.initializers import initializers
 from segkit.components.upsamplers import upsamplers
-from segkit.registry.faults import misfit
-from segkit.registry.registry import Component, Registry
-from segkit.types import Count, Fraction
+from segkit.errors import counted
+from segkit.registry.component import Component
+from segkit.registry.faults import blame, fault, misfit
+from segkit.registry.registry import Registry
+from segkit.types import Count, Fraction, Tensor
 
 if TYPE_CHECKING:
     from torch import nn
-
 
 SIZE = (64, 64)  # of the image on which lazy layers find their sizes
 
@@ -26,9 +28,9 @@ SIZE = (64, 64)  # of the image on which lazy layers find their sizes
 def _check_made(made: Any, in_channels: int, *handed: Any) -> str | None:
     from torch import nn
 
-    from segkit.components.network import complete
+    from segkit.components.lazy import materialize
 
-    return misfit(made, nn.Module, "torch.nn.Module") or complete(made, in_channels, SIZE)
+    return misfit(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, SIZE)
 
 
 models = Registry(
@@ -79,3 +81,39 @@ def unet(
     )
     initializer(model)
     return model
+
+
+def checked(model: Callable[[Tensor], Tensor], named: Component | None, outputs: int) -> Callable[[Tensor], Tensor]:
+    """Return the forward pass of a model, checked: image (N, I, H, W) to scores (N, outputs, H, W).
+
+    Args:
+        model: the module, or what compiles it.
+        named: the component that built it; without one the module itself is returned.
+        outputs: C, with the background where classes are exclusive.
+
+    Raises (when called):
+        ComponentError: the model raised, or returned something else; the message names it.
+    """
+    import torch
+
+    if named is None:
+        return model
+
+    def forward(image: Tensor) -> Tensor:
+        try:
+            scores = model(image)
+        except BaseException as error:
+            blame(named, error)
+        expected = (image.shape[0], outputs, *image.shape[2:])
+        if not isinstance(scores, torch.Tensor):
+            raise fault(named, f"must return a tensor of scores, got {type(scores).__name__}.")
+        if scores.shape != expected:
+            given = f"given an image {tuple(image.shape)} it gives {tuple(scores.shape)}"
+            raise fault(named, f"{given}; for {counted(outputs, 'channel')} of scores that should be {expected}.")
+        if not scores.is_floating_point():
+            raise fault(named, f"its scores are {scores.dtype}: return the numbers before any rounding or arg max.")
+        if not scores.requires_grad and torch.is_grad_enabled():
+            raise fault(named, "its scores have no gradient, so that nothing is learned: is there a detach or no_grad?")
+        return scores
+
+    return forward

@@ -8,16 +8,10 @@ optimizer's step with step_size = learning rate * weight; what it gives when cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from segkit.registry.registry import Registry
-from segkit.types import NonNegative, Tensor
-
-if TYPE_CHECKING:
-    from torch.nn import Parameter
-
-    NamedParameters = Iterable[tuple[str, Parameter]]
+from segkit.types import NamedParameters, NonNegative, Tensor
 
 ApplyTo = Literal["all", "weights"]
 """All parameters, or only those of more than one dimension: no biases, no norm layers."""
@@ -57,16 +51,21 @@ class L1:
 
     def __call__(self, named_parameters: NamedParameters) -> Tensor:
         """Return the sum of absolutes; of a proximal one without a gradient."""
-        from segkit.components.penalties import sum_of_absolutes
+        from segkit.components.autograd import sum_of_absolutes
 
         total = sum_of_absolutes(_chosen(named_parameters, self.apply_to))
         return total.detach() if self.proximal else total
 
     def step(self, named_parameters: NamedParameters, step_size: float) -> None:
         """Pull every weight towards 0 by `step_size`, in place, no further than 0."""
-        from segkit.components.penalties import shrink
+        import torch
 
-        shrink(_chosen(named_parameters, self.apply_to), step_size)
+        weights = _chosen(named_parameters, self.apply_to)
+        if weights:
+            with torch.no_grad():
+                shift = torch._foreach_clamp_max(weights, step_size)
+                torch._foreach_clamp_min_(shift, -step_size)
+                torch._foreach_sub_(weights, list(shift))
 
 
 @regularizers.register("l2")
@@ -79,7 +78,7 @@ def l2(named_parameters: NamedParameters, *, squared: bool = False, apply_to: Ap
             first study used, and pulls with a force of 1 in all, however large the weights are.
         apply_to: "all" parameters, or "weights": no biases, no norm layers.
     """
-    from segkit.components.penalties import norm
+    from segkit.components.autograd import norm
 
     value = norm(_chosen(named_parameters, apply_to))
     return value.square() if squared else value
@@ -105,7 +104,7 @@ def l1l2(
 
     Source: Zou & Hastie 2005 (elastic net), eq. 3, where the norm is squared.
     """
-    from segkit.components.penalties import norm, sum_of_absolutes
+    from segkit.components.autograd import norm, sum_of_absolutes
 
     weights = _chosen(named_parameters, apply_to)
     length = norm(weights)

@@ -7,19 +7,20 @@ OneCycleLR spans the training, and `T_max` is the number of epochs (inside Seque
 
 from __future__ import annotations
 
-import collections.abc
+import functools
 import inspect
 import math
-import types
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Len
 
+from segkit.components.families import classes, narrowed, plain, summary, writable
 from segkit.components.optimizers import wrong_rate
+from segkit.errors import counted
 from segkit.registry.component import Component
 from segkit.registry.registry import Registry
 from segkit.types import Count, Fraction, NonNegative, Positive
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 Unit = Literal["epoch", "step"]
 
 BY_STEP = {"CyclicLR", "OneCycleLR"}
-FILLED_IN = {"epochs", "last_epoch", "optimizer", "steps_per_epoch", "total_steps"}
-NOT_SETTABLE = {
-    ("CyclicLR", "scale_mode"),  # belongs to a scale function, which is code
-    ("ReduceLROnPlateau", "mode"),  # what is watched is a loss: less is better
+HIDDEN = {"epochs", "last_epoch", "optimizer", "steps_per_epoch", "total_steps"}
+HIDDEN_OF = {
+    "CyclicLR": "scale_mode",  # belongs to a scale function, which is code
+    "ReduceLROnPlateau": "mode",  # what is watched is a loss: less is better
 }
 FRACTIONS = {"base_momentum", "end_factor", "factor", "max_momentum", "pct_start", "start_factor"}
 NON_NEGATIVE = {"cooldown", "eps", "eta_min", "min_lr", "patience", "power", "threshold"}
@@ -55,25 +56,23 @@ class Schedule:
 
     @classmethod
     def of(cls, made: Any) -> Schedule:
-        """Return a Schedule from what a component made: one, a (scheduler, unit) pair, or a scheduler by epoch.
+        """Return a Schedule from what a component returned: one, a (scheduler, unit) pair, or a scheduler by epoch.
 
         Raises:
-            ValueError: it made something else.
+            ValueError: it returned something else.
         """
         from torch.optim.lr_scheduler import LRScheduler
 
         if isinstance(made, Schedule):
             return made
-        scheduler, unit = made if isinstance(made, tuple) and len(made) == 2 else (made, _unit(""))
-        if not isinstance(scheduler, LRScheduler) or unit not in typing.get_args(Unit):
-            parts = made if isinstance(made, tuple) else [made]
-            listed = ", ".join(repr(part) if isinstance(part, str) else f"a {type(part).__name__}" for part in parts)
-            wrong = "None: is a `return` missing?" if made is None else f"{listed}."
-            raise ValueError(
-                "a scheduler component should give a torch LRScheduler, alone or with its unit 'epoch' or 'step', "
-                f"not {wrong}"
-            )
-        return cls(scheduler, unit)
+        pair: tuple[Any, Any] = made if isinstance(made, tuple) and len(made) == 2 else (made, "epoch")
+        scheduler, unit = pair
+        if isinstance(scheduler, LRScheduler) and unit in typing.get_args(Unit):
+            return cls(scheduler, unit)
+        parts = made if isinstance(made, tuple) else [made]
+        listed = ", ".join(repr(part) if isinstance(part, str) else f"a {type(part).__name__}" for part in parts)
+        got = "None: is a `return` missing?" if made is None else f"{listed}."
+        raise ValueError(f"must return a torch LRScheduler, alone or with its unit 'epoch' or 'step', got {got}")
 
     @classmethod
     def constant(cls, optimizer: Optimizer) -> Schedule:
@@ -83,12 +82,12 @@ class Schedule:
         return cls(ConstantLR(optimizer, factor=1.0, total_iters=0))
 
     def step_batch(self) -> None:
-        """Say that the optimizer has made a step."""
+        """Step after a step of the optimizer, if that is the unit."""
         if self.unit == "step":
             self._step()
 
     def step_epoch(self, val_loss: float) -> None:
-        """Say that an epoch is over, and with what validation loss."""
+        """Step after an epoch, if that is the unit; ReduceLROnPlateau watches the validation loss."""
         if self.unit == "epoch":
             self._step(val_loss)
 
@@ -109,7 +108,7 @@ class Schedule:
         return _plain(self.scheduler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the optimizer's own state is to be loaded beside it."""
+        """Continue from a state; load the optimizer's own beside it."""
         self.scheduler.load_state_dict(_merged(self.scheduler.state_dict(), state))
 
 
@@ -138,64 +137,35 @@ def _register_torch(registry: Registry) -> None:
     """Register each scheduler of torch that can be set from plain values."""
     from torch.optim import lr_scheduler
 
-    for name, cls in sorted(vars(lr_scheduler).items()):
-        if not inspect.isclass(cls) or not issubclass(cls, lr_scheduler.LRScheduler) or name.startswith("_"):
-            continue
-        if cls is lr_scheduler.LRScheduler:
-            continue
-        signature = _narrowed(name, cls, registry)
+    for name, cls in classes(lr_scheduler, lr_scheduler.LRScheduler):
+        choose = functools.partial(_in_recipe, registry, cls)
+        signature = narrowed(cls, choose, handed=registry.handed, hidden={*HIDDEN, HIDDEN_OF.get(name, "")})
         if signature is not None:
-            doc = " ".join((cls.__doc__ or name).strip().split("\n\n", 1)[0].split())
-            factory = _composite(cls) if "schedulers" in signature.parameters else _factory(cls)
-            registry.add(name, factory, signature, doc=doc, origin="torch.optim.lr_scheduler")
+            factory = _composite if "schedulers" in signature.parameters else _factory
+            registry.add(name, factory(cls), signature, doc=summary(cls), origin="torch.optim.lr_scheduler")
 
 
-def _narrowed(name: str, cls: type, registry: Registry) -> inspect.Signature | None:
-    """Return torch's signature as a recipe may write it; None if what it requires cannot be written."""
-    imported_for_checkers = {**vars(typing), **vars(collections.abc)}
-    hints = typing.get_type_hints(cls.__init__, localns=imported_for_checkers)  # type: ignore[misc]
-    handed = ("optimizer", "epochs", "steps_per_epoch")
-    own = [inspect.Parameter(key, inspect.Parameter.POSITIONAL_ONLY) for key in handed]
-    for key, parameter in inspect.signature(cls).parameters.items():
-        if key in FILLED_IN or (name, key) in NOT_SETTABLE:
-            continue
-        annotation, default = _annotation(key, hints[key], registry), parameter.default
-        if annotation is None and default is parameter.empty:
-            return None
-        if annotation is None:
-            continue
-        if key == "schedulers":  # a sequence of one would be no sequence
-            annotation = Annotated[annotation, Len(2 if "milestones" in hints else 1)]
-        if key == "T_max":
-            annotation, default = annotation | None, None
-        if isinstance(default, int) and float in typing.get_args(hints[key]):
-            default = float(default)
-        own.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation, default=default))
-    return inspect.Signature(own)
-
-
-def _annotation(name: str, hint: Any, registry: Registry) -> Any:
-    """Return the bounded type of a parameter, from its name and torch's type; None if it cannot be written."""
+def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any) -> tuple[Any, Any]:
+    """Return type and default of a parameter of one of torch's schedulers, bounded by its name."""
     from torch.optim.lr_scheduler import LRScheduler
 
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal or hint in (bool, str):
-        return hint
-    if hint is int:
-        return Annotated[int, Ge(0)] if name in NON_NEGATIVE else Count
-    if hint is float:
-        return NonNegative if name in NON_NEGATIVE else Fraction if name in FRACTIONS else Positive
-    if origin in (list, Iterable, Sequence):
-        inner = (
-            Annotated[Component, registry] if arguments[0] is LRScheduler else _annotation(name, arguments[0], registry)
-        )
-        return None if inner is None else list[inner]  # type: ignore[valid-type]
-    if origin in (Union, types.UnionType):
-        # A list would be a value for each parameter group; a recipe knows none.
-        members = [argument for argument in arguments if typing.get_origin(argument) is not list]
-        found = [argument if argument is type(None) else _annotation(name, argument, registry) for argument in members]
-        return None if None in found else Union[tuple(found)]  # noqa: UP007
-    return None
+    def bounded(kind: Any) -> Any:
+        if kind is LRScheduler:
+            return Annotated[Component, registry]
+        if kind is int:
+            return Annotated[int, Ge(0)] if name in NON_NEGATIVE else Count
+        if kind is float:
+            return NonNegative if name in NON_NEGATIVE else Fraction if name in FRACTIONS else Positive
+        return plain(kind)
+
+    if {float, list[float]} <= set(typing.get_args(hint)):  # the list is for parameter groups, which a recipe has not
+        hint, default = float, float(default) if isinstance(default, int) else default
+    annotation = writable(hint, bounded)
+    if name == "schedulers":  # a sequence of one would be no sequence
+        annotation = Annotated[annotation, Len(2 if cls.__name__ == "SequentialLR" else 1)]
+    if name == "T_max":
+        annotation, default = annotation | None, None
+    return annotation, default
 
 
 def _factory(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
@@ -208,18 +178,14 @@ def _factory(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
             given.setdefault("T_max", epochs)
         if "total_steps" in known:
             given["total_steps"] = epochs * steps_per_epoch
-        return Schedule(cls(optimizer, **given), _unit(cls.__name__))
+        return Schedule(cls(optimizer, **given), "step" if cls.__name__ in BY_STEP else "epoch")
 
     return build
 
 
-def _unit(name: str) -> Unit:
-    return "step" if name in BY_STEP else "epoch"
-
-
 def _unit_of(component: Component) -> Unit:
     inner = component.arguments.get("schedulers")
-    return _unit_of(inner[0]) if inner else _unit(component.name)
+    return _unit_of(inner[0]) if inner else "step" if component.name in BY_STEP else "epoch"
 
 
 def _composite(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
@@ -237,35 +203,32 @@ def _composite(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
         units = {component.name: _unit_of(component) for component in schedulers}
         if len(set(units.values())) > 1:
             listed = ", ".join(f"{name} by {unit}" for name, unit in units.items())
-            raise ValueError(f"{cls.__name__}: its schedulers step in different units: {listed}. Choose one unit.")
+            raise ValueError(f"its schedulers step in different units: {listed}. Choose schedulers of one unit.")
         unit: Unit = next(iter(units.values()))
         steps = 1 if unit == "step" else steps_per_epoch
         whole = epochs * steps_per_epoch if unit == "step" else epochs
-        lengths = (
-            [whole] * len(schedulers) if milestones is None else _lengths(cls.__name__, schedulers, milestones, whole)
-        )
+        lengths = [whole] * len(schedulers)
+        if milestones is not None:
+            lengths = _lengths(schedulers, milestones, whole)
         parts = [
             Schedule.of(component(optimizer, length, steps)).scheduler
             for component, length in zip(schedulers, lengths, strict=True)
         ]
-        if milestones is None:
-            return Schedule(cls(parts, optimizer), unit)
-        return Schedule(cls(optimizer, parts, milestones), unit)
+        return Schedule(cls(parts, optimizer) if milestones is None else cls(optimizer, parts, milestones), unit)
 
     return build
 
 
-def _lengths(name: str, schedulers: list[Component], milestones: list[int], whole: int) -> list[int]:
-    """Return how long each scheduler of a sequence is in charge; the last, to the end."""
+def _lengths(schedulers: list[Component], milestones: list[int], whole: int) -> list[int]:
+    """Return how long each scheduler of a sequence runs; the last, to the end."""
     if len(milestones) != len(schedulers) - 1:
-        raise ValueError(
-            f"{name}: {len(schedulers)} schedulers need {len(schedulers) - 1} milestones, not {len(milestones)}."
-        )
+        needed = counted(len(schedulers) - 1, "milestone")
+        raise ValueError(f"{len(schedulers)} schedulers need {needed}, got {len(milestones)}.")
     if milestones != sorted(set(milestones)):
-        raise ValueError(f"{name}: milestones must rise, given {milestones}.")
+        raise ValueError(f"milestones must increase, got {milestones}.")
     for component in schedulers:
         if "schedulers" in component.arguments:
-            raise ValueError(f"{name}: torch cannot start a {component.name} at a milestone; name its parts here.")
+            raise ValueError(f"torch cannot start a {component.name} at a milestone; name its parts here.")
     return [max(1, end - start) for start, end in zip([0, *milestones], [*milestones, whole], strict=True)]
 
 

@@ -2,25 +2,24 @@
 
 Albumentations warns about an unknown parameter and goes on; here every parameter is checked. Masks are labels: where an
 image is scaled they are resampled by area (`segkit.data.resampling`), beyond borders they are filled with 0, and what
-would
-blend or relabel them cannot be set; a `mask_interpolation` of 0 may be written, and changes nothing. Transforms that
-change the type of the image (Normalize, ToFloat) are absent: segkit normalizes on the device. So are those that need
-colour, boxes, or reference images. A single number given to CLAHE's `clip_limit` is that limit, exactly; Albumentations
-would draw one from (1, limit).
+would blend or relabel them cannot be set; a `mask_interpolation` of 0 is accepted, and changes nothing.
+
+Absent are transforms that change the type of the image (Normalize, ToFloat), since segkit normalizes on the device, and
+those that need colour, boxes, or reference images. A single number given to CLAHE's `clip_limit` is that limit,
+exactly; Albumentations would draw one from (1, limit).
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
-import sys
-import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from segkit.components.families import classes, narrowed, plain, summary, writable
 from segkit.registry.component import Component
 from segkit.registry.faults import misfit
 from segkit.registry.messages import shown, summed
@@ -35,14 +34,12 @@ __all__ = ["transforms"]
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported, also by a plugin
 
 LARGEST = 8192  # pixels a side
-COMPOSITIONS = ("OneOf", "RandomOrder", "Sequential", "SomeOf")
 UNUSABLE = {
     "ConstrainedCoarseDropout",  # picks regions by label or box; a pixel's bits are no label
-    "ImageOnlyTransform",  # the base class
     "Lambda",  # is set by code
 }
-TRIED = {"Superpixels"}  # fits; to try it anew costs half a second of imports
-NOT_SETTABLE = {"ignore_channels", "ignore_values", "keypoint_remapping_method", "mask_params"}  # no such things here
+FITTING = {"Superpixels"}  # known to; to try it anew costs half a second of imports
+HIDDEN = {"ignore_channels", "ignore_values", "keypoint_remapping_method", "mask_params"}  # no such things here
 BLENDS_MASKS = "image_mask"
 ADVICE = ".*(special|alias|very slow)"  # "is a special case of": advice about a class, not about values
 ANY = float | int | str | bool | list[float] | list[list[float]]
@@ -50,32 +47,26 @@ ANY = float | int | str | bool | list[float] | list[list[float]]
 
 def _register_albumentations(registry: Registry) -> None:
     """Register each transform that fits a grey image with masks, and the compositions of transforms."""
-    import albumentations
-
-    for name, cls in _fitting():
-        signature = _narrowed(cls)
-        if signature is not None:
-            registry.add(name, _factory(cls), signature, doc=_doc(cls), origin="albumentations")
-    for name in COMPOSITIONS:
-        cls = getattr(albumentations, name)
-        registry.add(name, _factory(cls), _composed(cls, registry), doc=_doc(cls), origin="albumentations")
-
-
-def _fitting() -> Iterator[tuple[str, type[BasicTransform]]]:
-    """Yield Albumentations' transforms that take a grey image and its masks and leave the image's type alone."""
     import albumentations as a
+
+    fitting = [cls for _, cls in classes(a, a.DualTransform, a.ImageOnlyTransform) if _fits(cls)]
+    for cls in [*fitting, a.OneOf, a.RandomOrder, a.Sequential, a.SomeOf]:
+        signature = narrowed(cls, functools.partial(_in_recipe, registry, cls), hidden=HIDDEN)
+        if signature is not None:
+            registry.add(cls.__name__, _factory(cls), signature, doc=_doc(cls), origin="albumentations")
+
+
+def _fits(cls: type[BasicTransform]) -> bool:
+    """Return whether a transform takes a grey image and its masks alone, and leaves the image's type as it is."""
+    from albumentations import DualTransform
     from albumentations.core.type_definitions import Targets
 
-    for name, cls in sorted(vars(a).items()):
-        if not inspect.isclass(cls) or not issubclass(cls, (a.DualTransform, a.ImageOnlyTransform)):
-            continue
-        targets = getattr(cls, "_targets", ())
-        takes_image = Targets.IMAGE in (targets if isinstance(targets, tuple) else (targets,))
-        more_data = "BBox" in name or "metadata_key" in inspect.signature(cls).parameters
-        if name in UNUSABLE or not takes_image or more_data:
-            continue
-        if issubclass(cls, a.DualTransform) or name in TRIED or _fits_grey(cls):
-            yield name, cls
+    name, targets = cls.__name__, getattr(cls, "_targets", ())
+    takes_image = Targets.IMAGE in (targets if isinstance(targets, tuple) else (targets,))
+    more_data = "BBox" in name or "metadata_key" in inspect.signature(cls).parameters
+    if name in UNUSABLE or not takes_image or more_data:
+        return False
+    return issubclass(cls, DualTransform) or name in FITTING or _fits_grey(cls)
 
 
 def _fits_grey(cls: type[BasicTransform]) -> bool:
@@ -101,54 +92,37 @@ def _fits_grey(cls: type[BasicTransform]) -> bool:
 
 
 def _doc(cls: type) -> str:
-    first, *rest = (cls.__doc__ or cls.__name__).strip().split("\n\n", 1)
     note = ["A single `clip_limit` is that limit, exactly, not a range from 1."] if cls.__name__ == "CLAHE" else []
-    return "\n\n".join([" ".join(first.split()), *note, *rest])
+    return "\n\n".join([summary(cls), *note, *(cls.__doc__ or "").strip().split("\n\n", 1)[1:]])
 
 
-def _narrowed(cls: type[BasicTransform]) -> inspect.Signature | None:
-    """Return the signature as a recipe may write it; None if what it requires cannot be written, or nothing is left."""
-    scope = {**vars(typing), **vars(sys.modules[cls.__module__]), "Path": Path, "Sequence": Sequence}
-    own = []
-    for name, parameter in inspect.signature(cls).parameters.items():
-        hint, default = parameter.annotation, parameter.default
-        hint = eval(hint, scope) if isinstance(hint, str) else hint
-        annotation: Any = None if name in NOT_SETTABLE else _writable(hint)
-        if name in ("fill_mask", "mask_drop_value"):
-            # None leaves the mask under a hole as it is, 0 erases it; a fixed 0 is no choice.
-            annotation = Literal[0] | None if default is None else None
-        elif name == "mask_interpolation":
-            annotation = Literal[0]
-        if annotation is None and default is parameter.empty:
-            return None
-        if annotation is None:
-            continue
-        if default is None or isinstance(default, (list, dict)) or name in ("min_height", "min_width"):
-            annotation, default = annotation | None, None
-        checked = Annotated[annotation, _check(cls, name)]
-        own.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=checked, default=default))
-    return inspect.Signature(own) if own else None
+def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any) -> tuple[Any, Any]:
+    """Return type and default of a parameter; values for a transform are judged by Albumentations."""
+    from albumentations import BaseCompose
+
+    if issubclass(cls, BaseCompose):
+        known = {"transforms": list[Annotated[Component, registry]], "n": Count, "replace": bool, "p": Fraction}
+        return known.get(name), default
+    annotation = writable(hint, _leaf)
+    if name in ("fill_mask", "mask_drop_value"):
+        # None leaves the mask under a hole as it is, 0 erases it; a fixed 0 is no choice.
+        annotation = Literal[0] | None if default is None else None
+    elif name == "mask_interpolation":
+        annotation = Literal[0]
+    if annotation is None:
+        return None, default
+    if default is None or isinstance(default, (list, dict)) or name in ("min_height", "min_width"):
+        annotation, default = annotation | None, None
+    return Annotated[annotation, _check(cls, name)], default
 
 
-def _writable(hint: Any) -> Any:
-    """Return the part of a type that a recipe can write; None if there is none."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return ANY
-    if hint in (bool, int, float, str, type(None)):
-        return hint
-    if origin is Literal:
-        return Literal[tuple(value for value in arguments if value != BLENDS_MASKS)]
-    if origin in (Union, types.UnionType):
-        members = [member for member in map(_writable, arguments) if member is not None]
-        return None if members in ([], [type(None)]) else Union[tuple(members)]  # noqa: UP007
-    if origin in (tuple, list, dict, Sequence):
-        inner = tuple(argument if argument is Ellipsis else _writable(argument) for argument in arguments)
-        return None if None in inner else (list if origin is Sequence else origin)[inner]
-    return None
+def _leaf(hint: Any) -> Any:
+    if typing.get_origin(hint) is Literal:
+        return Literal[tuple(value for value in typing.get_args(hint) if value != BLENDS_MASKS)]
+    return ANY if hint is Any else plain(hint)
 
 
-def _check(cls: type[BasicTransform], name: str) -> Any:
+def _check(cls: type[Any], name: str) -> Any:
     """Return a validator that lets Albumentations judge a value, but keeps it as it was written."""
     from pydantic import AfterValidator, TypeAdapter, ValidationError
 
@@ -167,7 +141,7 @@ def _check(cls: type[BasicTransform], name: str) -> Any:
         try:
             adapter.validate_python(value)
         except ValidationError as error:
-            raise ValueError(_said(error)) from None
+            raise ValueError(_message(error)) from None
         return value
 
     return AfterValidator(judge)
@@ -180,7 +154,7 @@ def _largest(value: Any) -> int:
     return abs(value) if isinstance(value, int) else 0
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """Return the messages of an Albumentations error in one line."""
     from pydantic import ValidationError
 
@@ -209,13 +183,13 @@ def _factory(cls: type[Any]) -> Callable[..., Any]:
                 warnings.filterwarnings("ignore", ADVICE, UserWarning)
                 return cls(**_adjusted(cls.__name__, given))
         except (ValueError, UserWarning) as error:
-            raise ValueError(_said(error)) from error
+            raise ValueError(_message(error)) from error
 
     return build
 
 
 def _adjusted(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Say what TOML cannot: a limit that is no range, and "no minimum" beside a divisor."""
+    """Express what TOML cannot: a limit that is not a range, and "no minimum" beside a divisor."""
     if name == "CLAHE" and isinstance(given["clip_limit"], (int, float)):
         return {**given, "clip_limit": (given["clip_limit"], given["clip_limit"])}
     if name == "PadIfNeeded":
@@ -223,18 +197,6 @@ def _adjusted(name: str, given: dict[str, Any]) -> dict[str, Any]:
             if f"pad_{side}_divisor" in given:
                 given = {f"min_{side}": None, **given}
     return given
-
-
-def _composed(cls: type, registry: Registry) -> inspect.Signature:
-    """Return the signature of a composition: nested transforms, and its own plain parameters."""
-    known = {"n": Count, "replace": bool, "p": Fraction}
-    parameters = inspect.signature(cls).parameters
-    own = [
-        parameters[name].replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
-        for name, annotation in {"transforms": list[Annotated[Component, registry]], **known}.items()
-        if name in parameters
-    ]
-    return inspect.Signature(own)
 
 
 def _check_made(made: Any) -> str | None:

@@ -21,26 +21,20 @@ def _check_made(made: Any, in_channels: int, out_channels: int) -> str | None:
     import torch
     from torch import nn
 
-    from segkit.components.network import complete
+    from segkit.components.lazy import materialize
 
-    wrong = misfit(made, nn.Module, "torch.nn.Module") or complete(made, in_channels, TRIED)
+    wrong = misfit(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, TRIED)
     if wrong:
         return wrong
-    training, state = made.training, torch.get_rng_state()
-    with torch.no_grad():
-        found = made.eval()(torch.zeros(1, in_channels, *TRIED))
+    training, image = made.training, torch.zeros(1, in_channels, *TRIED)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        found = made.eval()(image)
     made.train(training)
-    torch.set_rng_state(state)
     expected = (1, out_channels, 2 * TRIED[0], 2 * TRIED[1])
     if tuple(getattr(found, "shape", ())) == expected:
         return None
-    given = f"(1, {in_channels}, {TRIED[0]}, {TRIED[1]})"
-    return f"given {given} it gives {described_shape(found)}, not {expected}: twice the height and width."
-
-
-def described_shape(value: Any) -> str:
-    """Return a tensor's shape, or what it is instead of a tensor."""
-    return str(tuple(value.shape)) if hasattr(value, "shape") else f"a {type(value).__name__}"
+    given = tuple(found.shape) if hasattr(found, "shape") else f"a {type(found).__name__}"
+    return f"given {tuple(image.shape)} it gives {given}, not {expected}: twice the height and width."
 
 
 upsamplers = Registry(
@@ -70,7 +64,7 @@ def bilinear(in_channels: int, out_channels: int) -> nn.Module:
     """
     from torch import nn
 
-    from segkit.components.interpolation import Bilinear
+    from segkit.components.autograd import Bilinear
 
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, kernel_size=1), Bilinear())
 

@@ -8,22 +8,19 @@ from __future__ import annotations
 import functools
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from segkit.data.pipeline import Pair
 from segkit.data.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
-from segkit.data.workers import PATIENCE, Workers
+from segkit.data.workers import TIMEOUT, Workers
 
 __all__ = ["Batches", "Samples", "pack_masks", "to_device_float", "to_uint8"]
-
-T = TypeVar("T")
 
 MOST_WORKERS = 4  # feed any single device with 8-bit images
 
@@ -64,7 +61,7 @@ class Batches:
             each pass in an order of its own, so that unlike numbers of samples train for like numbers of steps.
         device: where the batches go.
         plugins: folders that a worker searches for transforms of plugins.
-        patience: seconds after which a worker that does not answer counts as hanging.
+        timeout: seconds after which a worker that does not answer counts as hanging.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class Batches:
         samples_per_epoch: int | None = None,
         device: torch.device | str = "cpu",
         plugins: Sequence[str] = (),
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> None:
         self.samples, self.seed, self.device = samples, seed, torch.device(device)
         cuda = self.device.type == "cuda"
@@ -87,10 +84,8 @@ class Batches:
         self.workers = _count(workers, self.device, len(samples.pipeline))
         self._workers: Workers | None = None
         if self.workers:
-            self._workers = Workers(samples, seed, self._order, self.workers, plugins, patience)
+            self._workers = Workers(samples, seed, self._order, self.workers, plugins, timeout)
             self._end = weakref.finalize(self, self._workers.close)
-        else:
-            cv2.setNumThreads(0)  # for images of this size its threads cost more than they save
 
     def __enter__(self) -> Self:
         return self
@@ -118,31 +113,28 @@ class Batches:
         """
         first = (epoch - 1) * self.steps_per_epoch
         for number in range(first + start, first + self.steps_per_epoch):
-            yield self._take(number, self._to_device)
-
-    def _take(self, number: int, use: Callable[[Pair], T]) -> T:
-        if self._workers is not None:
-            return self._workers.take(number, use)
-        return use(assemble(self.samples, self.seed, self._order(number)))
+            if self._workers is not None:
+                yield self._workers.take(number, self._to_device)
+            else:
+                yield self._to_device(assemble(self.samples, self.seed, self._order(number)))
 
     def _to_device(self, batch: Pair) -> tuple[Tensor, Tensor]:
         """Copy a batch out of the workers' memory, to the device; CUDA copies beside its own work."""
-        tensors = [torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array) for array in batch]
+        images, bits = (
+            torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array) for array in batch
+        )
         if self._stream is None:
-            images, bits = (_moved(tensor, self.device) for tensor in tensors)
-            return images, bits
-        pinned = [torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor) for tensor in tensors]
+            return images.to(self.device, copy=True), bits.to(self.device, copy=True)
+        pinned = [
+            torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor) for tensor in (images, bits)
+        ]
         current = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self._stream):
-            there = [tensor.to(self.device, non_blocking=True) for tensor in pinned]
+            images, bits = (tensor.to(self.device, non_blocking=True) for tensor in pinned)
         current.wait_stream(self._stream)
-        for tensor in there:
-            tensor.record_stream(current)
-        return there[0], there[1]
-
-
-def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    return tensor.clone() if device.type == "cpu" else tensor.to(device)
+        images.record_stream(current)
+        bits.record_stream(current)
+        return images, bits
 
 
 def _count(workers: int | Literal["auto"], device: torch.device, transforms: int) -> int:

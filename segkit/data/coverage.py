@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 Plane = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
 
-FULL = 254  # an even number: half of it can be told from more and less
+FULL = 254  # even, so that exactly half is a value of its own
 HALF = FULL // 2
 SMOOTH = np.array([0.2, 0.6, 0.2])
 TENT = 1 / 6  # the variance of linear interpolation, square pixels
 Matrix = tuple[float, float, float, float, float, float]  # from old to new (x, y), row by row
 
 
-def decided(bits: Bits, move: Callable[[Plane], Plane], exclusive: bool) -> Bits:
+def relabelled(bits: Bits, move: Callable[[Plane], Plane], exclusive: bool) -> Bits:
     """Return what a bit map becomes when the coverage of each label is moved.
 
     Args:
@@ -103,8 +103,8 @@ def smoothed(plane: Plane) -> Plane:
     return cv2.sepFilter2D(plane, -1, SMOOTH, SMOOTH, borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
 
-def slight(matrix: Matrix) -> bool:
-    """Return whether a matrix shifts, or turns by less than 2.6 degrees about none or a quarter turn."""
+def is_slight(matrix: Matrix) -> bool:
+    """Return whether a matrix only shifts, or rotates by less than 2.6 degrees beside any number of quarter turns."""
     a, b, _, d, e, _ = matrix
     turned = max(abs(a * a + b * b - 1), abs(d * d + e * e - 1), abs(a * d + b * e)) < 1e-6
     return turned and max(abs(a), abs(b)) > 0.999 and max(abs(value - round(value)) for value in matrix) > 1e-6
@@ -112,7 +112,7 @@ def slight(matrix: Matrix) -> bool:
 
 def softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
     """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
-    if slight(matrix):
+    if is_slight(matrix):
         return smoothed, 1
     a, b, _, c, d, _ = matrix
     twelve = 12 * (a * d - b * c) ** 2

@@ -49,10 +49,10 @@ class Pipeline:
             follow_images(transform, exclusive)
         self._random = random.Random(0)
         self._generator = np.random.Generator(np.random.PCG64(0))
-        self._share_randomness()
+        self._share_generators()
 
-    def _share_randomness(self) -> None:
-        """Let all transforms draw from two generators, so that a sample costs one reseeding."""
+    def _share_generators(self) -> None:
+        """Give all transforms the same two generators, so that one reseeding serves a whole sample."""
         for _, transform in self._steps:
             transform.set_random_state(self._generator, self._random)
 
@@ -95,7 +95,7 @@ class Pipeline:
         labels = labels_of(bits) if labels is None else labels
         try:
             done = self._run(image, bits, key)
-            if holds_others(done[1], labels):
+            if has_new_labels(done[1], labels):
                 self._run(image, bits, key, labels)  # once more, to find out which transform it was
         except TransformError as error:
             raise TransformError(f"{name}: {error}" if name else str(error)) from error
@@ -125,7 +125,7 @@ class Pipeline:
     def settle(self, pairs: Sequence[Pair], names: Sequence[str]) -> tuple[list[Pair], Pipeline]:
         """Run the leading transforms that draw no random number on any pair; return the pairs and the rest.
 
-        A transform of a plugin is never among them: it may draw from generators that nobody watches.
+        A transform of a plugin is never among them: it may draw from generators that are not watched.
 
         Args:
             pairs: images and their masks.
@@ -136,12 +136,12 @@ class Pipeline:
         """
         settled, rest = list(pairs), Pipeline()
         for count, (name, transform) in enumerate(self._steps):
-            done = _without_luck(name, transform, settled, names) if _is_albumentations(transform) else None
+            done = _if_deterministic(name, transform, settled, names) if _is_albumentations(transform) else None
             if done is None:
                 rest._steps = self._steps[count:]
                 break
             settled = done
-        self._share_randomness()
+        self._share_generators()
         rest._random, rest._generator = self._random, self._generator
         return settled, rest
 
@@ -158,7 +158,6 @@ class Pipeline:
                 f"transforms.eval: one of {', '.join(self.names)} gives several results for one image: evaluation must "
                 "not be random, and a transform draws from `self.py_random` or `self.random_generator` alone."
             )
-        probe = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
         for name, transform in self._steps:
             if not isinstance(transform, (a.ImageOnlyTransform, a.NoOp, a.Resize, a.LongestMaxSize, a.SmallestMaxSize)):
                 raise UserError(
@@ -170,23 +169,30 @@ class Pipeline:
                     f"transforms.eval: {name} samples the image by nearest neighbour, which moves all of it by up to "
                     f"half a pixel against the truth. Set {LINEAR[isinstance(transform, a.Downscale)]}."
                 )
-            if _without_luck(name, transform, [(probe, np.zeros_like(probe))], ["transforms.eval"]) is None:
+            if _if_deterministic(name, transform, [_probe()], ["transforms.eval"]) is None:
                 raise UserError(
                     f"transforms.eval: {name} is random, but evaluation must not be. Set p = 1, and numbers for ranges."
                 )
-        self._share_randomness()
+        self._share_generators()
 
     def _repeats(self) -> bool:
         """Return whether one image gives one result, whatever the state of numpy's and Python's generators."""
-        probe = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
         kept, found = (np.random.get_state(), random.getstate()), []
-        for seed in range(3):
-            np.random.seed(seed)
-            random.seed(seed)
-            found.append(self(probe, np.zeros_like(probe))[0])
-        np.random.set_state(kept[0])
-        random.setstate(kept[1])
+        try:
+            for seed in range(3):
+                np.random.seed(seed)
+                random.seed(seed)
+                found.append(self(*_probe())[0])
+        finally:
+            np.random.set_state(kept[0])
+            random.setstate(kept[1])
         return all(np.array_equal(found[0], other) for other in found[1:])
+
+
+def _probe() -> Pair:
+    """Return an image of many grey levels, and empty masks."""
+    image = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    return image, np.zeros_like(image)
 
 
 def labels_of(bits: Bits) -> tuple[int, ...]:
@@ -194,7 +200,7 @@ def labels_of(bits: Bits) -> tuple[int, ...]:
     return tuple(int(value) for value in np.unique(bits))
 
 
-def holds_others(bits: Bits, labels: tuple[int, ...]) -> bool:
+def has_new_labels(bits: Bits, labels: tuple[int, ...]) -> bool:
     """Return whether a bit map holds a value beside 0 and `labels` (in order)."""
     if not labels or labels[-1] == len(labels) - (labels[0] == 0):  # without gaps: the greatest value tells
         return int(bits.max()) > max(labels, default=0)
@@ -217,43 +223,50 @@ def _is_albumentations(transform: Any) -> bool:
 
 
 def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
-    """Apply one transform and check what it gives back."""
+    """Apply one transform and check what it returns."""
     try:
         done = transform(image=image, mask=bits)
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        text = explained(error) if not isinstance(error, Exception) else " ".join(said(error).split())
-        raise _refused(name, transform, text or type(error).__name__, error) from error
+        text = " ".join(said(error).split()) if isinstance(error, Exception) else explained(error)
+        raise _failure(name, transform, text or type(error).__name__, error) from error
     new_image, new_bits = done["image"], done["mask"]
-    for what, array in (("an image", new_image), ("masks", new_bits)):
+    for what, array in (("image", new_image), ("masks", new_bits)):
         if not isinstance(array, np.ndarray):
-            raise _refused(name, transform, f"it gives {what} of type {type(array).__name__}, no numpy array.")
+            raise _failure(name, transform, f"must return the {what} as a numpy array, got {type(array).__name__}.")
     if new_image.ndim == 3 and new_image.shape[2] == 1:
         new_image = new_image[..., 0]
     if new_image.dtype != np.uint8 or new_bits.dtype != bits.dtype:
         text = (
-            f"image and masks should stay {image.dtype} and {bits.dtype}, "
-            f"not become {new_image.dtype} and {new_bits.dtype}. segkit normalizes on the device."
+            f"must leave image and masks {image.dtype} and {bits.dtype}, got {new_image.dtype} and {new_bits.dtype}. "
+            "segkit normalizes on the device."
         )
-        raise _refused(name, transform, text)
+        raise _failure(name, transform, text)
     if new_image.ndim != 2 or new_image.shape != new_bits.shape:
-        text = f"image and masks should stay of one size, not become {new_image.shape} and {new_bits.shape}."
-        raise _refused(name, transform, text)
+        text = f"must leave image and masks of one size, got {new_image.shape} and {new_bits.shape}."
+        raise _failure(name, transform, text)
     return new_image, new_bits
 
 
-def _refused(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
+def _check_labels(name: str, transform: Any, bits: Bits, labels: tuple[int, ...]) -> None:
+    if has_new_labels(bits, labels):
+        new = sorted(set(labels_of(bits)) - {0, *labels})
+        raise _failure(name, transform, f"gave the masks labels that were not there: {new}.")
+
+
+def _failure(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
     """Return the error of a transform, a plugin's with its file and line."""
-    if not _is_albumentations(transform):
-        return TransformError(signed(f"transform {name}", type(transform), text, error))
-    if name in transforms and transforms[name].foreign:
-        return TransformError(signed(f"transform {name}", transforms[name].factory, text, error))
-    return TransformError(f"transform {name}: {text}")
+    factory: Any = type(transform)
+    if _is_albumentations(transform):
+        if name not in transforms or not transforms[name].foreign:
+            return TransformError(f"transform {name}: {text}")
+        factory = transforms[name].factory
+    return TransformError(signed(f"transform {name}", factory, text, error))
 
 
-class _Watched(random.Random):
-    """A generator that does not count a draw between equal ends as luck."""
+class _ProbeRandom(random.Random):
+    """A generator whose state tells of draws that were random: one between equal bounds leaves it as it is."""
 
     def uniform(self, a: float, b: float) -> float:
         return a if a == b else super().uniform(a, b)
@@ -262,25 +275,19 @@ class _Watched(random.Random):
         return a if a == b else super().randint(a, b)
 
 
-def _check_labels(name: str, transform: Any, bits: Bits, labels: tuple[int, ...]) -> None:
-    if holds_others(bits, labels):
-        new = sorted(set(labels_of(bits)) - {0, *labels})
-        raise _refused(name, transform, f"gave the masks labels that were not there: {new}.")
-
-
-def _without_luck(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
+def _if_deterministic(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
     """Return the transformed pairs, or None if the transform drew a random number."""
-    watched, generator = _Watched(0), np.random.Generator(np.random.PCG64(0))
-    untouched = watched.getstate(), generator.bit_generator.state
-    transform.set_random_state(generator, watched)
+    plain, generator = _ProbeRandom(0), np.random.Generator(np.random.PCG64(0))
+    untouched = plain.getstate(), generator.bit_generator.state
+    transform.set_random_state(generator, plain)
     done = []
-    for called, (image, bits) in zip(names, pairs, strict=True):
+    for case, (image, bits) in zip(names, pairs, strict=True):
         try:
             pair = _apply(name, transform, image.copy(), bits.copy())
             _check_labels(name, transform, pair[1], labels_of(bits))
         except TransformError as error:
-            raise TransformError(f"{called}: {error}") from error
-        if (watched.getstate(), generator.bit_generator.state) != untouched:
+            raise TransformError(f"{case}: {error}") from error
+        if (plain.getstate(), generator.bit_generator.state) != untouched:
             return None
         done.append(pair)
     return done

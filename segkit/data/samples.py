@@ -5,7 +5,8 @@ Conversion to normalized float and to one plane a channel happens on the device 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,42 +25,38 @@ MOST_SPREAD = 7  # channels whose bits, spread out, do not meet
 BRIGHTEST = 99.9  # percentile that becomes white: a few hot pixels should not darken the rest
 
 
+@dataclass
 class Samples:
-    """Cases scaled to 8 bits and packed, after the leading transforms that draw no randomness: those run once a case.
-
-    Args:
-        cases: what a dataset gives.
-        pipeline: the transforms of the recipe.
+    """What the network is trained on, after the transforms that are the same each time, which run once a case.
 
     Attributes:
         names: the cases' names.
         images: (H, W) uint8 a sample.
         bits: the masks, (H, W) uint8 or uint16 a sample, bit c for channel c.
-        labels: the values that each bit map holds.
         pipeline: the transforms that are left to do for each sample drawn.
-
-    Raises:
-        UserError: a case or a transform cannot be used; the message names the case.
+        labels: the values that each bit map holds.
     """
 
-    def __init__(self, cases: Sequence[Case], pipeline: Pipeline) -> None:
+    names: list[str]
+    images: list[Image]
+    bits: list[Bits]
+    pipeline: Pipeline
+    labels: list[tuple[int, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.labels = [labels_of(bits) for bits in self.bits]
+
+    @classmethod
+    def of(cls, cases: Sequence[Case], pipeline: Pipeline) -> Samples:
+        """Scale cases to 8 bits, pack their masks, and run the leading transforms that draw no randomness.
+
+        Raises:
+            UserError: a case or a transform cannot be used; the message names the case.
+        """
         names = [case.name for case in cases]
         pairs = [(to_uint8(case.image, case.name), pack_masks(case.masks, case.name)) for case in cases]
         settled, rest = pipeline.settle(pairs, names)
-        self._hold(names, [pair[0] for pair in settled], [pair[1] for pair in settled], rest)
-
-    @classmethod
-    def of_arrays(
-        cls, names: Sequence[str], images: Sequence[Image], bits: Sequence[Bits], pipeline: Pipeline
-    ) -> Samples:
-        """Return samples from what another instance holds."""
-        made = cls.__new__(cls)
-        made._hold(names, images, bits, pipeline)
-        return made
-
-    def _hold(self, names: Sequence[str], images: Sequence[Image], bits: Sequence[Bits], pipeline: Pipeline) -> None:
-        self.names, self.images, self.bits, self.pipeline = list(names), list(images), list(bits), pipeline
-        self.labels = [labels_of(bits) for bits in self.bits]
+        return cls(names, [image for image, _ in settled], [bits for _, bits in settled], rest)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,7 +77,7 @@ def to_uint8(image: NDArray[Any], name: str = "image") -> Image:
         UserError: the image is not two-dimensional or not finite.
     """
     if image.ndim != 2:
-        raise UserError(f"{name}: an image should be (rows, columns), one grey channel, not {image.shape}.")
+        raise UserError(f"{name}: an image must be (rows, columns), one grey channel, got {image.shape}.")
     if image.dtype == np.uint8:
         return image
     values = image.astype(np.float64)
@@ -100,7 +97,7 @@ def pack_masks(masks: NDArray[Any], name: str = "masks") -> Bits:
         UserError: more than 16 channels.
     """
     if masks.ndim != 3 or not 1 <= len(masks) <= MOST_CHANNELS:
-        raise UserError(f"{name}: masks should be 1 to {MOST_CHANNELS} channels of (rows, columns), not {masks.shape}.")
+        raise UserError(f"{name}: masks must be 1 to {MOST_CHANNELS} channels of (rows, columns), got {masks.shape}.")
     kind = np.uint8 if len(masks) <= 8 else np.uint16
     bits = np.zeros(masks.shape[1:], kind)
     for channel, mask in enumerate(masks):
@@ -151,22 +148,13 @@ def _planes(bits: Tensor, channels: int) -> Tensor:
     return spread.view(torch.uint8).view(*bits.shape, width)[..., :channels]
 
 
-Allocate = Callable[[int, tuple[int, ...], Any], Pair]
-
-
-def new_arrays(count: int, size: tuple[int, ...], kind: Any) -> Pair:
-    """Return arrays for a batch: (N, H, W) uint8 and (N, H, W) of the bit maps' type."""
-    return np.empty((count, *size), np.uint8), np.empty((count, *size), kind)
-
-
-def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]], allocate: Allocate = new_arrays) -> Pair:
+def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]]) -> Pair:
     """Return a batch: images (N, H, W) uint8 and bit maps of the same size.
 
     Args:
         samples: where from, and what to do with each.
         seed: of the trial.
         chosen: (pass over the samples, index) of each member; with the seed, all that its randomness depends on.
-        allocate: makes the arrays from N, (H, W) and the bit maps' type.
 
     Raises:
         UserError: a transform failed, or sizes differ; the message names the sample.
@@ -178,7 +166,8 @@ def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]], all
             samples.images[index], samples.bits[index], (seed, passed, index), name=name, labels=labels
         )
         if batch is None:
-            batch = allocate(len(chosen), image.shape, bits.dtype)
+            size = (len(chosen), *image.shape)
+            batch = np.empty(size, np.uint8), np.empty(size, bits.dtype)
         elif image.shape != batch[0].shape[1:]:
             first, (rows, columns) = samples.names[chosen[0][1]], batch[0].shape[1:]
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from segkit.components.datasets.case import Case, Dataset
 from segkit.errors import UserError, counted
@@ -55,12 +55,14 @@ def split_cases(
         fold: the group to validate on, from 1 to `folds`.
 
     Raises:
-        UserError: fewer patients than groups, a fold that is not there, or one image on both sides.
+        UserError: fewer patients than groups, a fold out of range, or one image on both sides.
     """
     groups: dict[str, list[int]] = {}
     for number, case in enumerate(dataset.cases):
-        groups.setdefault(_patient(case), []).append(number)
-    order = sorted(groups, key=lambda patient: (hashlib.sha256(f"{seed}:{patient}".encode()).digest(), patient))
+        # Prefixed, so that a patient's name is not taken for a case's.
+        group = f"patient {case.patient}" if case.patient is not None else f"case {case.name}"
+        groups.setdefault(group, []).append(number)
+    order = sorted(groups, key=lambda group: (hashlib.sha256(f"{seed}:{group}".encode()).digest(), group))
     needed = folds or 2
     if len(order) < needed:
         raise UserError(
@@ -68,32 +70,31 @@ def split_cases(
             f"({', '.join(sorted(case.patient or case.name for case in dataset.cases)[:1])}, ...): "
             + ("use fewer folds." if folds else "training and validation need a patient each.")
         )
-    if folds is not None:
-        if fold is None or not 1 <= fold <= folds:
-            raise UserError(f"split.fold: {fold} is none of the folds 1 to {folds}.")
-        held = order[fold - 1 :: folds]
+    if folds is None:
+        validated = order[: min(_share(validation, len(order)), len(order) - 1)]
+    elif fold is not None and 1 <= fold <= folds:
+        validated = order[fold - 1 :: folds]
     else:
-        held = order[: min(_share(validation, len(order)), len(order) - 1)]
-    rest = [patient for patient in order if patient not in set(held)]
+        raise UserError(f"split.fold: must be from 1 to {folds}, got {fold}.")
+    rest = [group for group in order if group not in set(validated)]
     kept = rest[: _share(train_fraction, len(rest))]
-    split = Split(train=_numbers(groups, kept), validation=_numbers(groups, held), full_train=_numbers(groups, rest))
-    check_separate(dataset, split.full_train, split.validation)
+    train, held_out, full_train = (
+        tuple(sorted(number for group in chosen for number in groups[group])) for chosen in (kept, validated, rest)
+    )
+    check_separate(dataset, full_train, held_out)
+    notes = tuple(
+        f"no case of the {side} set shows any {name}."
+        for side, numbers in (("training", train), ("validation", held_out))
+        for channel, name in enumerate(dataset.channels)
+        if not any(dataset.cases[number].masks[channel].any() for number in numbers)
+    )
     warnings = patient_warnings(sum(case.patient is None for case in dataset.cases), len(dataset.cases))
-    return replace(split, notes=_notes(dataset, split), warnings=warnings)
-
-
-def _patient(case: Case) -> str:
-    """Return what a case is grouped by; no patient's name is taken for a case's."""
-    return f"patient {case.patient}" if case.patient is not None else f"case {case.name}"
+    return Split(train, held_out, full_train, notes, warnings)
 
 
 def _share(fraction: float, count: int) -> int:
     """Return a share of `count`, rounded half up, at least 1."""
     return max(1, math.floor(fraction * count + 0.5))
-
-
-def _numbers(groups: dict[str, list[int]], patients: Sequence[str]) -> tuple[int, ...]:
-    return tuple(sorted(number for patient in patients for number in groups[patient]))
 
 
 def check_separate(dataset: Dataset, train: Sequence[int], validation: Sequence[int]) -> None:
@@ -104,9 +105,10 @@ def check_separate(dataset: Dataset, train: Sequence[int], validation: Sequence[
     Raises:
         UserError: the message names the patient, or both cases.
     """
-    patients = {case.patient: case.name for case in _of(dataset, train) if case.patient is not None}
-    contents = {_content(case): case for case in _of(dataset, train)}
-    for case in _of(dataset, validation):
+    trained = [dataset.cases[number] for number in train]
+    patients = {case.patient: case.name for case in trained if case.patient is not None}
+    contents = {_content(case): case for case in trained}
+    for case in (dataset.cases[number] for number in validation):
         if case.patient in patients:
             raise UserError(
                 f"{dataset.name}: patient {case.patient} is on both sides: {patients[case.patient]} in training, "
@@ -120,34 +122,19 @@ def check_separate(dataset: Dataset, train: Sequence[int], validation: Sequence[
             )
 
 
-def _of(dataset: Dataset, numbers: Sequence[int]) -> list[Case]:
-    return [dataset.cases[number] for number in numbers]
-
-
 def _content(case: Case) -> tuple[tuple[int, ...], bytes]:
     import numpy as np
 
     return case.image.shape, hashlib.blake2b(np.ascontiguousarray(case.image).tobytes(), digest_size=16).digest()
 
 
-def _notes(dataset: Dataset, split: Split) -> tuple[str, ...]:
-    """Return which structures one side never shows."""
-    notes = []
-    for side, numbers in (("training", split.train), ("validation", split.validation)):
-        for channel, name in enumerate(dataset.channels):
-            if not any(dataset.cases[number].masks[channel].any() for number in numbers):
-                notes.append(f"no case of the {side} set shows any {name}.")
-    return tuple(notes)
-
-
 def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:
-    """Return what is wrong with a split of so many cases of which so many name no patient, and what to do."""
+    """Return the warning about cases that name no patient, and what to do; none if all of them do."""
     if not nameless:
         return ()
     return (
         f"{nameless} of {counted(cases, 'case')} {'names' if nameless == 1 else 'name'} no patient: they are split "
-        "case by case. Images of one person may be on both sides, and the validation is then too good "
-        "to be true. Give each patient a folder of images, or where names tell the patient and the data's reader has "
-        "the parameter, say how: "
-        'patient = "^([^_]+)_" takes what is before the first _.',
+        "case by case. Images of one patient may then be on both sides, which makes the validation look better than it "
+        "is. Give each patient a folder of images, or, where file names begin with the patient and the reader has this "
+        'parameter, set patient = "^([^_]+)_", which takes what is before the first _.',
     )

@@ -25,15 +25,15 @@ import numpy as np
 
 from segkit import plugins
 from segkit.data.pipeline import Pair, Pipeline
-from segkit.data.samples import Samples, assemble, new_arrays
+from segkit.data.samples import Samples, assemble
 from segkit.errors import UserError
 
 T = TypeVar("T")
 Plan = Callable[[int], list[tuple[int, int]]]
 
-DEPTH = 2  # tasks that a worker holds: one in work, one waiting
-PATIENCE = 300.0  # seconds without an answer, the start included, after which a worker counts as hanging
-FAREWELL = 2.0  # seconds a worker has to end by itself
+PREFETCH = 2  # tasks that a worker holds: one in work, one waiting
+TIMEOUT = 300.0  # seconds without an answer, the start included, after which a worker counts as hanging
+SHUTDOWN = 2.0  # seconds a worker has to end by itself
 
 
 class WorkerError(RuntimeError):
@@ -66,60 +66,49 @@ class _Block:
         ]
 
 
-@dataclass
-class _Job:
-    """What a worker gets at its start."""
-
-    names: list[str]
-    data: _Block
-    slots: list[_Block]
-    pipeline: bytes
-    seed: int
-    plugins: list[str]
-
-
-class _Slot:
-    """Hands out the arrays of a slot where a batch fits, new ones where not."""
-
-    def __init__(self, block: _Block) -> None:
-        self.arrays = block.views()
-        self.used = False
-
-    def __call__(self, count: int, size: tuple[int, ...], kind: Any) -> Pair:
-        images, bits = self.arrays
-        self.used = images.shape[1:] == size and bits.dtype == kind and count <= len(images)
-        return (images[:count], bits[:count]) if self.used else new_arrays(count, size, kind)
-
-
-def serve(connection: Connection, job: _Job) -> None:
-    """Make batches until told to stop; the main function of a worker process."""
+def serve(
+    connection: Connection,
+    names: list[str],
+    data: _Block,
+    blocks: list[_Block],
+    pipeline: bytes,
+    seed: int,
+    plugin_folders: list[str],
+) -> None:
+    """Make batches until `None` arrives in place of a task; the main function of a worker process."""
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # a Ctrl-C or SIGTERM for the whole group is the main process's to answer, with workers at hand
+        os.setpgrp()  # the main process answers a Ctrl-C or SIGTERM of the whole group, while workers go on
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     with contextlib.suppress(EOFError, OSError):  # the main process is gone
         try:
-            if job.plugins:
-                plugins.load(job.plugins)
-            arrays = job.data.views()
-            half = len(arrays) // 2
-            samples = Samples.of_arrays(job.names, arrays[:half], arrays[half:], pickle.loads(job.pipeline))
-            slots = [_Slot(block) for block in job.slots]
+            if plugin_folders:
+                plugins.load(plugin_folders)
+            arrays = data.views()
+            samples = Samples(names, arrays[: len(names)], arrays[len(names) :], pickle.loads(pipeline))
+            slots = [block.views() for block in blocks]
         except Exception:
             connection.send(("broken", traceback.format_exc()))
             return
         while (task := connection.recv()) is not None:
-            connection.send(_answer(samples, job.seed, slots[task[0]], task[1]))
+            connection.send(_answer(samples, seed, slots[task[0]], task[1]))
 
 
-def _answer(samples: Samples, seed: int, slot: _Slot, chosen: list[tuple[int, int]]) -> tuple[str, Any]:
+def _answer(
+    samples: Samples, seed: int, slot: list[np.ndarray[Any, Any]], chosen: list[tuple[int, int]]
+) -> tuple[str, Any]:
+    """Make a batch and put it into a slot of shared memory; return it where it does not fit."""
     try:
-        batch = assemble(samples, seed, chosen, slot)
-        return ("slot", None) if slot.used else ("arrays", batch)
+        batch = assemble(samples, seed, chosen)
     except UserError as error:
         return "refused", error
     except Exception:
         return "broken", traceback.format_exc()
+    if batch[0].shape[1:] != slot[0].shape[1:] or len(batch[0]) > len(slot[0]):
+        return "arrays", batch
+    for place, array in zip(slot, batch, strict=True):
+        place[: len(array)] = array
+    return "slot", None
 
 
 def _pickled(pipeline: Pipeline) -> bytes:
@@ -133,7 +122,7 @@ def _pickled(pipeline: Pipeline) -> bytes:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UserError(
             f"transforms.train: one of {', '.join(pipeline.names)} cannot be sent to a worker process ({error}). Its "
-            "class should stand at the top of its file and hold plain values; or set train.workers = 0."
+            "class must be defined at the top level of its file and hold plain values; or set train.workers = 0."
         ) from error
 
 
@@ -146,7 +135,7 @@ class Workers:
         plan: the members of a batch, by its number.
         count: how many processes.
         plugin_folders: what a worker loads before it can unpickle transforms of plugins.
-        patience: seconds without an answer after which a worker counts as hanging.
+        timeout: seconds without an answer after which a worker counts as hanging.
     """
 
     def __init__(
@@ -156,9 +145,9 @@ class Workers:
         plan: Plan,
         count: int,
         plugin_folders: Sequence[str] = (),
-        patience: float = PATIENCE,
+        timeout: float = TIMEOUT,
     ) -> None:
-        self._plan, self._patience = plan, patience
+        self._plan, self._timeout = plan, timeout
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
@@ -168,13 +157,13 @@ class Workers:
         shape = [np.empty((len(plan(0)), *array.shape[1:]), array.dtype) for array in likely]
         pipeline = _pickled(samples.pipeline)
         folders = list(plugin_folders) if samples.pipeline.custom else []
-        self._slots = [[_Block.of(context, shape) for _ in range(DEPTH)] for _ in range(count)]
+        self._slots = [[_Block.of(context, shape) for _ in range(PREFETCH)] for _ in range(count)]
         self._views = [[block.views() for block in slots] for slots in self._slots]
         self._processes, self._connections = [], []
         for slots in self._slots:
             ours, theirs = context.Pipe()
-            job = _Job(samples.names, data, slots, pipeline, seed, folders)
-            process = context.Process(target=serve, args=(theirs, job), name="segkit-worker", daemon=True)
+            job = (theirs, samples.names, data, slots, pipeline, seed, folders)
+            process = context.Process(target=serve, args=job, name="segkit-worker", daemon=True)
             process.start()
             theirs.close()
             self._processes.append(process)
@@ -192,7 +181,7 @@ class Workers:
         """
         if number != self._taken:
             self._restart(number)
-        while self._sent < number + DEPTH * len(self._processes):
+        while self._sent < number + PREFETCH * len(self._processes):
             self._send()
         self._taken = number + 1
         result = use(self._receive(number))
@@ -202,18 +191,18 @@ class Workers:
     def _place(self, number: int) -> tuple[int, int]:
         """Return worker and slot of a batch: both in turn."""
         turn, worker = divmod(number, len(self._processes))
-        return worker, turn % DEPTH
+        return worker, turn % PREFETCH
 
     def _send(self) -> None:
         worker, slot = self._place(self._sent)
         try:
             self._connections[worker].send((slot, self._plan(self._sent)))
         except OSError:
-            self._complain(worker)
+            self._fail(worker)
         self._sent += 1
 
     def _restart(self, number: int) -> None:
-        """Forget what was made ahead and begin at another number."""
+        """Discard what was made ahead and begin at another number."""
         for waiting in range(self._taken, self._sent):
             with contextlib.suppress(UserError):
                 self._receive(waiting)
@@ -222,13 +211,13 @@ class Workers:
     def _receive(self, number: int) -> Pair:
         worker, slot = self._place(number)
         connection, process = self._connections[worker], self._processes[worker]
-        ready = multiprocessing.connection.wait([connection, process.sentinel], self._patience)
+        ready = multiprocessing.connection.wait([connection, process.sentinel], self._timeout)
         if connection not in ready:
-            self._complain(worker, hangs=not ready)
+            self._fail(worker, hangs=not ready)
         try:
             kind, value = connection.recv()
         except (EOFError, OSError):
-            self._complain(worker)
+            self._fail(worker)
         if kind == "refused":
             raise value
         if kind == "broken":
@@ -239,17 +228,17 @@ class Workers:
         images, bits = self._views[worker][slot]
         return images[:count], bits[:count]
 
-    def _complain(self, worker: int, hangs: bool = False) -> None:
+    def _fail(self, worker: int, hangs: bool = False) -> None:
         process = self._processes[worker]
         if hangs:
             raise WorkerError(
-                f"worker process {process.pid} has not answered for {self._patience:g} seconds. "
-                "Set train.workers = 0 to see where it stands."
+                f"worker process {process.pid} has not answered for {self._timeout:g} seconds. "
+                "Set train.workers = 0 to see where it hangs."
             )
-        process.join(FAREWELL)
+        process.join(SHUTDOWN)
         raise WorkerError(
-            f"worker process {process.pid} died (exit code {process.exitcode}; -9 means killed, often for want of "
-            "memory). Set train.workers to a smaller number, or to 0."
+            f"worker process {process.pid} died (exit code {process.exitcode}; -9 means killed, often because "
+            "memory ran out). Set train.workers to a smaller number, or to 0."
         )
 
     def close(self) -> None:
@@ -259,7 +248,7 @@ class Workers:
                 connection.send(None)
         for connection, process in zip(self._connections, self._processes, strict=True):
             connection.close()
-            process.join(FAREWELL)
+            process.join(SHUTDOWN)
             if process.is_alive():
                 process.kill()
                 process.join()

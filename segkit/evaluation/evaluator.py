@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from segkit.components.datasets.case import Case
 from segkit.components.metrics import as_number, hard
-from segkit.components.network import guarded
+from segkit.components.models import checked
 from segkit.data.batches import pack_masks, to_device_float, to_uint8
 from segkit.data.pipeline import Pipeline
 from segkit.device import Device
@@ -98,7 +98,7 @@ class Evaluator:
 
     def _batches(self, model: nn.Module) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Yield (case numbers, scores, target) of each batch of equally sized images."""
-        forward = guarded(model, self.named, len(self.channels) + self.exclusive)
+        forward = checked(model, self.named, len(self.channels) + self.exclusive)
         for numbers in self._groups:
             images = torch.from_numpy(np.stack([self.images[n] for n in numbers])).to(self.device.device)
             masks = torch.from_numpy(np.stack([self.masks[n] for n in numbers])).to(self.device.device)

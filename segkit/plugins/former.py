@@ -13,7 +13,8 @@ SLOTS = (
 )  # fmt: skip
 FORMER = {
     **{f"segkit.{name}": f"segkit.components.{name}" for name in SLOTS},
-    **{f"segkit.{name}": f"segkit.components.{name}" for name in ("interpolation", "network", "penalties", "unet")},
+    **{f"segkit.{name}": "segkit.components.autograd" for name in ("interpolation", "penalties")},
+    "segkit.unet": "segkit.components.unet",
     **{
         f"segkit.datasets.{name}": f"segkit.components.datasets.{name}"
         for name in ("case", "contours", "dicom", "image_folder", "images", "phantom", "reading", "rvsc")

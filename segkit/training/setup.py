@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from segkit import plugins
 from segkit.components.datasets.case import Dataset
 from segkit.components.metrics import metrics
-from segkit.components.network import guarded
-from segkit.components.optimizers import held
+from segkit.components.models import checked
+from segkit.components.optimizers import parameter_ids
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches, Samples, to_device_float
 from segkit.data.cache import DataCache
@@ -136,7 +136,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     generators = Generators()
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     suspicions = generators.doubts(recipe.model)
-    samples = Samples([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
+    samples = Samples.of([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
     full = len(split.full_train) if settings.budget == "steps" else None
     batches = Batches(
         samples,
@@ -179,7 +179,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         evaluator=evaluator,
         metrics=recipe.metrics,
         epoch_metrics=_every_epoch(recipe.metrics),
-        forward=guarded(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
+        forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         normalization=normalization,
         dataset=dataset,
         split=split,
@@ -191,7 +191,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
 
 def _left_out(component: Component, optimizer: torch.optim.Optimizer, objective: Objective) -> list[str]:
     """Return the warning about weights that an optimizer is handed and does not hold."""
-    kept = held(optimizer)
+    kept = parameter_ids(optimizer)
     names = [name for name, weight in objective.parameters if id(weight) not in kept]
     if not names:
         return []

@@ -88,7 +88,7 @@ def measure(rounds: int, workers: int) -> tuple[list[float], list[float]]:
     """Return images a second of segkit and of the plain pipeline, one of each a round."""
     dataset = segkit.datasets.build("phantom", {})
     components = [segkit.transforms.component(name, values) for name, values in TRANSFORMS]
-    samples = Samples(dataset.cases, Pipeline(components))
+    samples = Samples.of(dataset.cases, Pipeline(components))
     loops = {
         "segkit": ours(samples, len(dataset.channels), workers),
         "plain": plain(dataset.cases, *samples.mean_std(), workers),

@@ -1,4 +1,4 @@
-"""Losses: what training makes small.
+"""Losses: what training minimizes.
 
 A loss is handed `logits` (N, C, H, W) and `target` (N, C, H, W) in {0, 1}, both of one floating type, and gives
 a scalar. `sigmoid(logits)` is each channel's probability, with independent channels and with exclusive classes

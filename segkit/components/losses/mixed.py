@@ -14,14 +14,13 @@ from segkit.types import Fraction, Positive, Tensor
 class Combined:
     """Binary cross-entropy plus lambda * dice plus (1 - lambda) * inverse dice; 0 or more.
 
-    Its two parts are told apart in the log, with the share of the gradient that each has.
+    The log shows its two parts, and the share of the gradient that each has.
 
     Args:
         lambda_: the weight of dice against inverse dice; `lambda` in a recipe.
         bce_reduction: "mean" over pixels, or as published "sum" over the pixels of an image (a mean over cases and
             channels), which grows with the image and drowns the other terms: at 192 x 192 it is 36,864 times larger.
-        epsilon: in pixels, as for `dice`.
-        reduction: of dice and inverse dice, "case" or "batch", as for `dice`.
+        epsilon, reduction: of dice and inverse dice, as for `dice`.
     """
 
     parts = ("bce", "mix")
@@ -61,15 +60,12 @@ def switching(
     """Dice and inverse dice whose weights trade places where the batch has little foreground; from 0 to 1.
 
     A channel that fills more than `threshold` of the batch's pixels costs lambda * dice + (1 - lambda) * inverse dice,
-    any other (1 - lambda) * dice + lambda * inverse dice. The idea is published, the two constants are ours.
+    any other (1 - lambda) * dice + lambda * inverse dice. The idea is published, the two constants are segkit's.
 
     Args:
-        logits: scores (N, C, H, W).
-        target: masks (N, C, H, W) in {0, 1}.
         threshold: the fraction of foreground pixels, of a channel over the batch, above which dice weighs lambda.
         lambda_: the weight of dice above the threshold; `lambda` in a recipe.
-        epsilon: in pixels, as for `dice`.
-        reduction: "case" or "batch", as for `dice`.
+        logits, target, epsilon, reduction: as for `dice`.
 
     Source: after Dang, Anand, Sethi 2019 (pixel-wise segmentation of the right ventricle).
     """

@@ -42,14 +42,8 @@ def dice_mix(
 ) -> Tensor:
     """Dice and inverse dice, mixed: lambda * dice + (1 - lambda) * inverse dice, from 0 to 1.
 
-    Both come from the same sums, which are computed once.
-
-    Args:
-        logits: scores (N, C, H, W).
-        target: masks (N, C, H, W) in {0, 1}.
-        lambda_: the weight of dice; `lambda` in a recipe.
-        epsilon: in pixels, as for `dice`.
-        reduction: "case" or "batch", as for `dice`.
+    Both come from the same sums, which are computed once. The weight of dice is `lambda_`, in a recipe `lambda`; other
+    arguments as for `dice`.
     """
     return mix_of(count(logits, target, reduction), lambda_, epsilon)
 
@@ -76,12 +70,9 @@ def tversky(
     alpha = beta = 1 is `jaccard`.
 
     Args:
-        logits: scores (N, C, H, W).
-        target: masks (N, C, H, W) in {0, 1}.
         alpha: the weight of what is missed.
         beta: the weight of what is marked in error.
-        epsilon: in pixels.
-        reduction: "case" or "batch", as for `dice`.
+        logits, target, epsilon, reduction: as for `dice`.
 
     Source: Salehi, Erdogmus, Gholipour 2017, eq. 3 (where alpha and beta trade places); letters as in Abraham &
     Khan 2019, eq. 2.
@@ -102,19 +93,16 @@ def focal_tversky(
     """Focal Tversky loss: the Tversky loss of each case and channel to the power gamma; from 0 to 1.
 
     Args:
-        logits: scores (N, C, H, W).
-        target: masks (N, C, H, W) in {0, 1}.
         alpha: the weight of false negatives; that of false positives is 1 - alpha.
         gamma: the exponent; below 1 it favours cases that are nearly right, above 1 those that are wrong.
-        epsilon: in pixels.
-        reduction: "case" or "batch", as for `dice`.
+        logits, target, epsilon, reduction: as for `dice`.
 
     Source: Abraham & Khan 2019, eq. 3; its 1 / gamma = 1 / (4/3) is gamma = 0.75 here.
     """
     import torch
 
     loss = _tversky_of(count(logits, target, reduction), alpha, 1 - alpha, epsilon)
-    # The slope of a power below 1 is infinite at 0, and infinite times 0 is no number.
+    # The slope of a power below 1 is infinite at 0, and infinity times 0 is not a number.
     return loss.clamp_min(torch.finfo(loss.dtype).tiny).pow(gamma).mean()
 
 

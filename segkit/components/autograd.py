@@ -1,16 +1,17 @@
-"""Penalties on weights with cheap gradients: no concatenation, one fused pass over all weights backward."""
+"""Operations with a gradient of their own, where torch's is slow or not deterministic."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 
 class _SumOfAbsolutes(torch.autograd.Function):
-    """The sum of |w| over all weights, with gradient sign(w) (0 at 0)."""
+    """The sum of |w| over all weights, with gradient sign(w) (0 at 0), one fused pass over all weights."""
 
     @staticmethod
     def forward(ctx: Any, *weights: Tensor) -> Tensor:
@@ -42,6 +43,31 @@ class _Norm(torch.autograd.Function):
         return tuple(torch._foreach_mul(weights, torch.where(norm > 0, gradient / norm, 0)))
 
 
+class _Double(torch.autograd.Function):
+    """Torch's own interpolation forward; backward each pixel gathers, where torch's CUDA kernel scatters atomically."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        return functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _gathered(_gathered(gradient, 3), 2)
+
+
+def _gathered(gradient: Tensor, axis: int) -> Tensor:
+    """Return the gradient of linear interpolation to twice the size along one axis.
+
+    Pixel i lies in its own two halves with 3/4 and in the next half on either side with 1/4; beyond the border, its
+    own half counts again.
+    """
+    size = gradient.shape[axis] // 2
+    first, second = gradient.unflatten(axis, (size, 2)).unbind(axis + 1)  # type: ignore[no-untyped-call]
+    before = torch.cat([first.narrow(axis, 0, 1), second.narrow(axis, 0, size - 1)], axis)
+    after = torch.cat([first.narrow(axis, 1, size - 1), second.narrow(axis, size - 1, 1)], axis)
+    return torch.lerp(first + second, before + after, 0.25)
+
+
 def sum_of_absolutes(weights: list[Tensor]) -> Tensor:
     """Return the sum of |w|, 0 of no weights."""
     return _SumOfAbsolutes.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call]
@@ -52,10 +78,9 @@ def norm(weights: list[Tensor]) -> Tensor:
     return _Norm.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call]
 
 
-@torch.no_grad()
-def shrink(weights: list[Tensor], by: float) -> None:
-    """Pull every weight towards 0, in place, no further than 0."""
-    if weights:
-        shift = torch._foreach_clamp_max(weights, by)
-        torch._foreach_clamp_min_(shift, -by)
-        torch._foreach_sub_(weights, list(shift))
+class Bilinear(nn.Module):
+    """(N, C, H, W) -> (N, C, 2H, 2W), equal to torch's bilinear interpolation with align_corners false."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        doubled: Tensor = _Double.apply(image)  # type: ignore[no-untyped-call]
+        return doubled

@@ -1,0 +1,85 @@
+"""A library's classes as components, their constructors narrowed to what a recipe can write."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, Literal, Union
+
+TYPING = {**vars(typing), **vars(collections.abc), "Path": Path}  # which libraries import for type checkers alone
+
+
+def classes(module: types.ModuleType, *bases: type) -> Iterator[tuple[str, type[Any]]]:
+    """Yield the public subclasses of `bases` that a module offers, the bases themselves left out, by name."""
+    for name, cls in sorted(vars(module).items()):
+        if inspect.isclass(cls) and issubclass(cls, bases) and cls not in bases and not name.startswith("_"):
+            yield name, cls
+
+
+def summary(cls: type) -> str:
+    """Return the first paragraph of a class's documentation, on one line."""
+    return " ".join((cls.__doc__ or cls.__name__).strip().split("\n\n", 1)[0].split())
+
+
+def narrowed(
+    cls: type,
+    choose: Callable[[str, Any, Any], tuple[Any, Any]],
+    *,
+    handed: Collection[str] = (),
+    hidden: Collection[str] = (),
+) -> inspect.Signature | None:
+    """Return the signature of a class as a recipe may write it.
+
+    Args:
+        cls: of a library.
+        choose: given a parameter's name, type and default, returns its type and default in a recipe; None as the type
+            leaves the parameter out.
+        handed: what segkit hands in by position.
+        hidden: parameters that a recipe never sets: segkit does, or the library's default stays.
+
+    Returns:
+        The signature; None if a parameter without a default is left out, so that no recipe could build the class.
+    """
+    parameters = inspect.signature(cls).parameters
+    scope = {key: value for base in reversed(cls.__mro__) for key, value in vars(sys.modules[base.__module__]).items()}
+    annotated = types.SimpleNamespace(__annotations__={name: each.annotation for name, each in parameters.items()})
+    hints = typing.get_type_hints(annotated, {**TYPING, **scope}, include_extras=True)
+    kept = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in handed]
+    for name, parameter in parameters.items():
+        if name in hidden:
+            continue
+        annotation, default = choose(name, hints[name], parameter.default)
+        if annotation is not None:
+            kept.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=annotation, default=default))
+        elif parameter.default is parameter.empty:
+            return None
+    return inspect.Signature(kept)
+
+
+def plain(hint: Any) -> Any:
+    """Return a type that is made of no others if a recipe can write it, else None."""
+    return hint if hint in (bool, int, float, str, type(None)) or typing.get_origin(hint) is Literal else None
+
+
+def writable(hint: Any, leaf: Callable[[Any], Any] = plain) -> Any:
+    """Return the part of a type that a recipe can write; None if there is none.
+
+    Args:
+        hint: the library's.
+        leaf: judges a type that is made of no others, as `plain` does, e.g. to bound numbers.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    inner = tuple(argument if argument is Ellipsis else writable(argument, leaf) for argument in arguments)
+    if origin in (Union, types.UnionType):
+        members = tuple(member for member in inner if member is not None)
+        return Union[members] if set(members) - {type(None)} else None  # noqa: UP007
+    if origin in (tuple, dict):
+        return None if None in inner else origin[inner]
+    if origin in (list, collections.abc.Sequence, collections.abc.Iterable):
+        return None if None in inner else list[inner]  # type: ignore[valid-type]
+    return leaf(hint)
