@@ -37,7 +37,7 @@ def test_what_is_written_loads_and_keeps_its_contract(fresh: Path, slot: str) ->
     assert entry.summary.endswith((".", "npz."))
     assert "Args:" in entry.doc
     assert entry.known(), "a template shows how a parameter is written"
-    asked = f"not tried: needs root. Give root: `segkit check plugins/my_{slot}.py --set root=...`."
+    asked = f"not tried: needs root. Pass root: `segkit check plugins/my_{slot}.py --set root=...`."
     wanted = [asked] if slot == "data" else []
     assert [finding.text for finding in check(entry)] == wanted
 
