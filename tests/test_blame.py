@@ -13,8 +13,8 @@ import torch
 
 import segkit
 from segkit import plugins
-from segkit.testing.plugin import PluginReport, check_plugin
 from segkit.testing.global_state import preserved
+from segkit.testing.plugin import PluginReport, check_plugin
 from segkit.training.events import Event
 from tests.fresh_plugins import fresh as fresh
 from tests.small import discs, kinds, train
