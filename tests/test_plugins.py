@@ -133,7 +133,7 @@ def test_load_file_gives_the_plugin_or_says_why_not(fresh: Path) -> None:
         ("import sys\nsys.exit(3)", ":2: it calls sys.exit(3) when imported"),
         ("import nosuchpackage.part", ":1: it needs the package 'nosuchpackage', which is not installed"),
         ("from . import gone", ":1: ImportError when imported: cannot import name 'gone'"),
-        ("from .gone import it", ":1: it imports 'gone', which is not beside it"),
+        ("from .gone import it", ":1: it imports 'gone', which is not in its folder"),
         ("def f(n): return f(n + 1)\nf(0)", ":1: RecursionError when imported"),
         ("\0", "it is not valid Python: source code string cannot contain null bytes"),
         ("# -*- coding: nosuch -*-", "it is not valid Python: "),

@@ -62,7 +62,7 @@ def examine_loss(report: Report, component: Component) -> None:
     if _has_a_gradient(tried):
         _gradient_is_right(tried)
         _truth_is_best(tried)
-    for examine in (_takes_any_shape, _is_a_mean, _is_finite, _parts_add_up):
+    for examine in (_takes_any_shape, _is_a_mean, _is_finite):
         examine(tried)
     for examine in (_leaves_inputs, _keeps_no_state, _frees_memory):
         with report.trying("called several times"):
@@ -144,40 +144,34 @@ def _truth_is_best(tried: Tried) -> None:
 
 def _takes_any_shape(tried: Tried) -> None:
     """One case, one channel, odd sizes, and channels-last memory, in which models return their scores."""
-    report = tried.report
     for cases, channels in ((1, 2 if tried.exclusive else 1), (3, 3)):
-        with report.trying(f"called with logits and target ({cases}, {channels}, 33, 20)"):
+        with tried.report.trying(f"called with logits and target ({cases}, {channels}, 33, 20)"):
             value = tried(*tried.example(cases, channels, (33, 20)))
             if value.shape != () or not torch.isfinite(value):
-                report.fault(f"it returns {value.tolist()} for shape ({cases}, {channels}, 33, 20).")
-    with report.trying("called with logits in channels-last memory, as models return them"):
+                tried.report.fault(f"it returns {value.tolist()} for shape ({cases}, {channels}, 33, 20).")
+    with tried.report.trying("called with logits in channels-last memory, as models return them"):
         logits, target = tried.example()
         value = tried.loss(logits.to(memory_format=torch.channels_last, copy=True), target.clone())
         if not torch.allclose(value, tried(logits, target), rtol=1e-4, atol=1e-5):
-            report.fault("its value for the same logits in channels-last memory differs.")
+            tried.report.fault("its value for the same logits in channels-last memory differs.")
 
 
 def _is_a_mean(tried: Tried) -> None:
     """Neither the size of the batch nor that of the image may count."""
     report = tried.report
+    add = report.note if report.says(*NO_MEAN) else report.fault
     with report.trying("called with a repeated batch and a tiled image"):
         logits, target = tried.example()
         value = float(tried(logits, target))
-        batch = float(tried(logits.repeat(2, 1, 1, 1), target.repeat(2, 1, 1, 1)))
-        image = float(tried(logits.tile(1, 1, 2, 2), target.tile(1, 1, 2, 2)))
-        add = report.note if report.says(*NO_MEAN) else report.fault
-        for what, found, times in (("the cases of a batch", batch, 2), ("the pixels of an image", image, 4)):
+        for what, shape, times in (("cases of a batch", (2, 1, 1, 1), 2), ("pixels of an image", (1, 1, 2, 2), 4)):
+            found = float(tried(logits.tile(shape), target.tile(shape)))
             if _near(found, value):
                 continue
+            given = f"{times} times as many give {found:.4g} instead of {value:.4g}"
             if _near(found, times * value):
-                add(
-                    f"it is a sum over {what}, not a mean: {times} times as many give {found:.4g} instead of "
-                    f"{value:.4g}. Use `.mean()`, or say so in its docstring."
-                )
-            elif what.startswith("the cases"):
-                add(f"it depends on the size of the batch: the same cases twice give {found:.4g}, not {value:.4g}.")
+                add(f"it is a sum over the {what}, not a mean: {given}. Use `.mean()`, or say so in its docstring.")
             else:
-                report.note(f"it depends on the size of the image: tiled 2 x 2 it is {found:.4g}, not {value:.4g}.")
+                (add if times == 2 else report.note)(f"it depends on the number of {what}: {given}.")
 
 
 def _near(one: float, other: float) -> bool:
@@ -194,7 +188,7 @@ def _is_finite(tried: Tried) -> None:
             value = tried(scores, target)
             if not torch.isfinite(value):
                 place = place_where(report.source, lambda: tried(scores, target), turns_infinite)  # noqa: B023
-                report.fault(f"it is {float(value)} for {what}.", place)
+                report.fault(f"it is {float(value)} for {what}: keep quotients, logarithms and powers finite.", place)
             elif value.requires_grad:
                 value.backward()
                 if scores.grad is not None and not torch.isfinite(scores.grad).all():
@@ -218,21 +212,6 @@ def _hard_inputs(tried: Tried) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield f"{name} and scores of 0", 0 * logits, target
         yield f"{name} and scores of 10,000 on the wrong side", (1 - 2 * target) * EXTREME, target
         yield f"{name} and scores of 10,000 on the right side", (2 * target - 1) * EXTREME, target
-
-
-def _parts_add_up(tried: Tried) -> None:
-    """A loss with `parts` has as many `terms`, whose sum it is."""
-    parts = getattr(tried.loss, "parts", ())
-    if not parts:
-        return
-    report = tried.report
-    with report.trying("asked for its terms"):
-        logits, target = tried.example()
-        terms = tried.loss.terms(logits, target)  # type: ignore[attr-defined]
-        if len(terms) != len(parts):
-            report.fault(f"it names {len(parts)} parts, but returns {len(terms)} terms.")
-        elif not torch.allclose(sum(terms), tried(logits, target), rtol=1e-4, atol=1e-6):
-            report.fault("the sum of its terms is not its value.")
 
 
 def _leaves_inputs(tried: Tried) -> None:

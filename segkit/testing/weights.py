@@ -150,17 +150,13 @@ def _changes_weights(report: Report, module: nn.Module) -> None:
         report.fault("it switches the module between training and evaluation.")
     if _same(module, untouched):
         report.note("it changes no weight.")
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-    if any((norm.weight != 1).any() or (norm.bias != 0).any() for norm in norms):
-        report.note("it changes norm layers, which the built-in initializers leave at 1 and 0.")
     for layer in module.modules():
-        weight = getattr(layer, "weight", None)
-        if (
-            isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-            and weight is not None
-            and weight.unique().numel() == 1
-        ):
-            report.fault(
+        if isinstance(layer, nn.BatchNorm2d) and ((layer.weight != 1).any() or (layer.bias != 0).any()):
+            report.note("it changes norm layers, which the built-in initializers leave at 1 and 0.")
+        layered = isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        if layered and layer.weight.unique().numel() == 1:  # type: ignore[operator]
+            text = (
                 f"it fills all weights of a {type(layer).__name__} with one value: its channels would learn the same."
             )
+            report.fault(text)
             return
