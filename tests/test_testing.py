@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+import io
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +21,9 @@ import segkit
 from segkit.components import REGISTRIES
 from segkit.components.datasets.case import Case, Dataset
 from segkit.registry.registry import Registry
+from segkit.registry.source import Source
 from segkit.testing import Finding, assert_contract, check
+from segkit.training.tracing import Generators, line_that_changes
 from segkit.types import Count, Fraction, Positive
 from tests import small
 
@@ -340,6 +346,44 @@ def test_an_exception_names_the_line_that_raised() -> None:
     (found,) = [finding for finding in check(segkit.metrics["bad"]) if "an empty truth: Zero" in finding.text]
     line = int((found.place or "").rpartition(":")[2])
     assert "int(truth.sum())" in Path(__file__).read_text().splitlines()[line - 1]
+
+
+def test_reading_and_devices_are_watched_only_meanwhile() -> None:
+    before = builtins.open, io.open, os.open, torch.cuda.is_available
+    faults("data", "phantom", PARAMETERS["data", "phantom"])
+    faults("loss", "dice")
+    assert before == (builtins.open, io.open, os.open, torch.cuda.is_available)
+
+
+def test_the_line_that_changes_something_is_found_in_helpers_too() -> None:
+    values: list[int] = []
+
+    def helper() -> None:
+        values.append(1)
+
+    def run() -> None:
+        sum([1, 2])
+        helper()
+        sum([3, 4])
+
+    line = helper.__code__.co_firstlineno + 1
+    tracer = sys.gettrace()
+    found = line_that_changes(Source(run), run, lambda: len(values))
+    assert found is not None
+    assert found.endswith(f"test_testing.py:{line}")
+    assert sys.gettrace() is tracer
+    assert line_that_changes(Source(run), lambda: None, lambda: len(values)) is None
+
+
+def test_of_several_plugins_that_ran_each_may_have_seeded() -> None:
+    for name in ("one", "two"):
+        segkit.metrics.register(name)(lambda prediction, truth, spacing_mm: 1.0)
+    generators = Generators()
+    np.random.seed(3)
+    (text,) = generators.doubts(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
+    assert text.startswith("metric.one (")
+    assert "use a generator of its own; or it is metric.two (" in text
+    assert Generators().doubts(segkit.metrics.component("one")) == []
 
 
 def test_what_a_docstring_states_is_a_note() -> None:
