@@ -33,7 +33,7 @@ class PluginReport:
 
     Attributes:
         path: the file or folder.
-        failures: what kept it from loading, and what concerns it as a whole.
+        failures: why it did not load, and findings about the file as a whole.
         checked: its components, in the order of loading.
     """
 

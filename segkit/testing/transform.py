@@ -28,7 +28,7 @@ def examine_transform(report: Report, component: Component) -> None:
     if report.build(component) is None:
         return
     before = report.faults
-    with report.trying("made part of a pipeline"):
+    with report.trying("put into a pipeline"):
         Pipeline([component])
     if report.faults > before:
         return
@@ -78,8 +78,8 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
             cause = cause.__cause__
         text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
         text = re.sub(r" To try it by itself: .*", "", text)
-        say = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
-        say(f"{what}: {ended(text)}", report.source.of_error(cause) if cause else None)
+        add = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
+        add(f"{what}: {ended(text)}", report.source.of_error(cause) if cause else None)
         return False
     return True
 

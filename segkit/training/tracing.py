@@ -89,7 +89,7 @@ def generator_states() -> dict[str, Any]:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the author's line of each operation after which `happened(name, tensors in, result)`."""
+    """Notes the line of the component's code at each operation after which `happened(name, tensors in, result)`."""
 
     def __init__(self, source: Source, happened: Happened) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def places_where(source: Source, run: Callable[[], Any], happened: Happened) -> list[str | None]:
-    """Run once more and return the author's lines at which it happened, in order."""
+    """Run once more and return the lines of the component's code at which it happened, in order."""
     watch = _Watch(source, happened)
     with contextlib.suppress(Exception), watch:
         run()
@@ -123,17 +123,17 @@ def places_where(source: Source, run: Callable[[], Any], happened: Happened) -> 
 
 
 def place_where(source: Source, run: Callable[[], Any], happened: Happened, *, last: bool = False) -> str | None:
-    """Run once more and return the author's first (or last) line at which it happened."""
+    """Run once more and return the first (or last) line of the component's code at which it happened."""
     places = [place for place in places_where(source, run, happened) if place]
     return places[-1 if last else 0] if places else None
 
 
 def place_of_infinite_gradient(source: Source, run: Callable[[], Tensor]) -> str | None:
-    """Return the author's line of the operation whose gradient is not finite while the one that it is handed is.
+    """Return the line of the operation whose gradient is not finite although its incoming gradient is.
 
     Args:
-        source: the author's.
-        run: gives the value that is differentiated.
+        source: of the component.
+        run: returns the value to differentiate.
     """
     bad: list[int] = []
     count = 0
