@@ -16,7 +16,7 @@ import segkit
 from segkit import UserError
 from segkit.checks.data import DataReport, check_data
 from segkit.components.datasets import Dataset
-from segkit.testing.findings import Finding, counted, told
+from segkit.testing.findings import Finding, counted, grouped
 from tests.rvsc_like import patient, square
 
 
@@ -121,7 +121,7 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
         write(tmp_path / "masks" / name, np.dstack([mask, mask * 2, mask * 0]))
     report = check_data(tmp_path)
     assert len(report.findings) == 60
-    (line,) = told(report.findings)
+    (line,) = grouped(report.findings)
     assert line.startswith("fault, 60 times: a coloured mask, of 2 colours. Save it with one grey level a structure")
     assert line.endswith("masks/p00/004.png and 55 more.")
     assert counted(report.findings) == "60 faults, 0 notes"
@@ -145,7 +145,7 @@ def test_findings_are_grouped_by_kind() -> None:
         Finding("warning", "astray.", "frame 2", "518 pixels"),
         Finding("fault", "holds 99 levels.", "b.png"),
     ]
-    assert list(told(found)) == [
+    assert list(grouped(found)) == [
         "fault, 2 times, e.g. a.png: holds 13 levels. Likewise b.png.",
         "warning, 2 times: astray. At frame 1 (230 pixels), frame 2 (518 pixels).",
         "note: z: left out.",
@@ -224,7 +224,7 @@ def test_nothing_readable_is_no_fact(tmp_path: Path) -> None:
     report = check_data(tmp_path)
     assert report.facts == [("mask levels", "none")]
     assert report.recipe == ""
-    (line,) = told(report.findings)
+    (line,) = grouped(report.findings)
     assert "fault, 2 times: a damaged image: cut off. At " in line
 
 
@@ -271,7 +271,7 @@ def test_empty_pictures_of_several_patients_are_one_line(folder: Path) -> None:
     for name in ("p0/0", "p1/2", "p1/3"):
         cv2.imwrite(str(folder / f"pictures/{name}.png"), np.full((20, 30), 9, np.uint8))
     report = check_data(folder)
-    (line,) = told(report.findings)
+    (line,) = grouped(report.findings)
     assert line.startswith("warning, 3 times: an empty picture: one grey level throughout.")
 
 

@@ -1,4 +1,4 @@
-"""What `segkit check` finds: keys without effect, recipes that cannot run, run folders that do not tell the truth."""
+"""What `segkit check` finds: recipes that cannot run, run folders that do not tell the truth."""
 
 from __future__ import annotations
 
@@ -11,63 +11,20 @@ from typing import Any
 
 import pytest
 
-from segkit.checks.knobs import Knob, check_knobs
 from segkit.checks.recipe import check_trials
 from segkit.checks.run import check_run
-from segkit.components.losses import losses
 from segkit.recipe import merge, toml
 from segkit.recipe.model import validate
 from segkit.report import figures
 from segkit.study import runs
 from segkit.study.plan import trials
-from segkit.types import NonNegative, Tensor
 from tests.small import BASE
-
-if "half_deaf" not in losses:
-
-    @losses.register("half_deaf")
-    def half_deaf(logits: Tensor, target: Tensor, *, heard: NonNegative = 1.0, ignored: NonNegative = 1.0) -> Tensor:
-        """Squared error times `heard`; `ignored` does nothing."""
-        return heard * ((logits.sigmoid() - target) ** 2).mean()
 
 
 def composed(tree: dict[str, Any]) -> merge.Document:
     document = merge.Document()
     document.merge(tree, merge.Source("small.toml", None, Path.cwd()))
     return document
-
-
-def knobs(tree: dict[str, Any]) -> dict[str, Knob]:
-    document = composed(tree)
-    return {knob.path: knob for knob in check_knobs(validate(document), document)}
-
-
-def test_a_dead_key_is_named_and_every_other_has_its_effect() -> None:
-    own = {
-        "loss": {"half_deaf": {"heard": 0.5, "ignored": 2.0, "weight": 2.0}},
-        "split": {"validation": 0.34, "seed": 1},
-        "metrics": {"dice": {}, "iou": {}},
-    }
-    found = knobs(BASE | own)
-    dead = [name for name, knob in found.items() if knob.effect == ""]
-    assert dead == ["loss.half_deaf.ignored"]
-    assert found["loss.half_deaf.ignored"].place == "small.toml"
-    assert found["loss.half_deaf.ignored"].tried
-    assert found["loss.half_deaf.heard"].effect == "the first losses"
-    assert found["split.seed"].effect == "the split"
-    assert found["optimizer.Adam.lr"].effect == "the learning rates"
-    assert found["train.epochs"].effect == "the length of the training"
-    assert found["transforms.train.1.Rotate.limit"].effect == "the batches"
-    assert found["model.unet.widths"].effect == "the model"
-    assert found["metrics.iou"].effect == "the metrics"
-    assert "train.device" not in found
-
-
-def test_a_key_that_only_a_variant_uses_is_alive() -> None:
-    study = {"variants": [{"label": "other", "drop": ["loss"], "loss": {"half_deaf": {"heard": 0.5}}}]}
-    found = knobs(BASE | {"loss": {"dice_mix": {"lambda": 0.4}}, "study": study})
-    assert found["loss.dice_mix.lambda"].effect
-    assert found["loss.half_deaf.heard"].effect
 
 
 def test_a_recipe_is_built_and_run_for_each_variant(tmp_path: Path) -> None:

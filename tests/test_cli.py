@@ -82,7 +82,7 @@ def test_a_study_from_recipe_to_predictions(run: Run, tmp_path: Path) -> None:
     status, out, _ = run("info", CHECKPOINT)
     assert "the best checkpoint after epoch" in out
     assert json.loads(run("info", CHECKPOINT, "--json")[1])["channels"] == ["wall", "cavity"]
-    assert run("check", "runs/tiny")[:2] == (0, "runs/tiny: whole; every best checkpoint gives its cases.csv again\n")
+    assert run("check", "runs/tiny")[:2] == (0, "runs/tiny: complete; every best checkpoint reproduces its cases.csv\n")
     Path("runs/tiny/summary.csv").write_text("variant\n")
     assert run("check", "runs/tiny")[0] == 1
     assert run("report", "runs/tiny")[0] == 0

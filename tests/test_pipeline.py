@@ -237,7 +237,7 @@ def test_a_failure_at_load_names_the_case() -> None:
 def test_what_cannot_be_built_is_named(registered: Any) -> None:
     with pytest.raises(UserError, match=r"transform\.CropAndPad: Both px and percent"):
         make(("CropAndPad", {}))
-    with pytest.raises(UserError, match=r"transform\.text \(.*\): it gives a str, no Albumentations transform"):
+    with pytest.raises(UserError, match=r"transform\.text \(.*\): it must return an Albumentations transform, got str"):
         make(("text", {}))
 
 

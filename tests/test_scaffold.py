@@ -37,7 +37,7 @@ def test_what_is_written_loads_and_keeps_its_contract(fresh: Path, slot: str) ->
     assert entry.summary.endswith((".", "npz."))
     assert "Args:" in entry.doc
     assert entry.known(), "a template shows how a parameter is written"
-    asked = f"not tried: needs root. Give root: `segkit check plugins/my_{slot}.py --set root=...`."
+    asked = f"not tried: needs root. Pass root: `segkit check plugins/my_{slot}.py --set root=...`."
     wanted = [asked] if slot == "data" else []
     assert [finding.text for finding in check(entry)] == wanted
 
@@ -81,11 +81,11 @@ def test_slots_are_known_by_both_names_and_case_does_not_count(fresh: Path) -> N
         ("loss", "plugins/evil", "Did you mean 'plugins_evil'?"),
         ("loss", "verlüst", "Did you mean 'verl_st'?"),
         ("loss", "", "use lower-case letters, digits and '_'."),
-        ("loss", "_mine", "segkit does not load files of that name. Did you mean 'mine'?"),
+        ("loss", "_mine", "segkit does not load files with that name. Did you mean 'mine'?"),
         ("loss", "test_mine", "Did you mean 'mine'?"),
         ("loss", "conftest", "Did you mean 'my_conftest'?"),
-        ("loss", "dice", "the loss 'dice' is there already (segkit)"),
-        ("optimizer", "adam", "the optimizer 'adam' is there already (torch.optim)"),
+        ("loss", "dice", "the loss 'dice' already exists (segkit)"),
+        ("optimizer", "adam", "the optimizer 'adam' already exists (torch.optim)"),
         (
             "loss",
             "random",
@@ -104,7 +104,7 @@ def test_names_that_cannot_be_used_are_refused_with_a_better_one(
 @pytest.mark.parametrize("name", ["mine.py", "test_mine.py"])
 def test_files_that_are_there_are_kept(fresh: Path, name: str) -> None:
     (fresh / name).write_text("precious")
-    with pytest.raises(UserError, match=f"{name}: is there already"):
+    with pytest.raises(UserError, match=f"{name}: already exists"):
         scaffold.new("loss", "mine", fresh)
     assert [path.name for path in fresh.iterdir()] == [name]
     assert (fresh / name).read_text() == "precious"

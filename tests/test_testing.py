@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+import io
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +21,9 @@ import segkit
 from segkit.components import REGISTRIES
 from segkit.components.datasets.case import Case, Dataset
 from segkit.registry.registry import Registry
+from segkit.registry.source import Source
 from segkit.testing import Finding, assert_contract, check
+from segkit.training.tracing import Generators, line_that_changes
 from segkit.types import Count, Fraction, Positive
 from tests import small
 
@@ -291,29 +297,29 @@ def an_array(prediction: Any, truth: Any, spacing_mm: Any) -> Any:
 
 
 WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
-    ("regularizer", negative, {}, "a penalty is 0 or more"),
+    ("regularizer", negative, {}, "a penalty must be 0 or more"),
     ("regularizer", detached, {}, "its value has no gradient"),
     ("regularizer", square_root, {}, "not finite where all weights are 0"),
     ("optimizer", Uphill, {}, "it does not go downhill"),
-    ("optimizer", Forgetful, {}, "it does not go on from a saved state"),
+    ("optimizer", Forgetful, {}, "it does not resume from a saved state"),
     ("scheduler", below_zero, {}, "the learning rate of step 9 of 24 is -0.1"),
     ("scheduler", no_scheduler, {}, "must return a torch LRScheduler"),
     ("upsampler", thrice, {}, "it gives (1, 4, 9, 12), not (1, 4, 6, 8)"),
     ("initializer", blind, {}, "Fill in place"),
     ("initializer", numpys, {}, "it draws from numpy's global random generator"),
     ("initializer", alike, {}, "it fills all weights of a Conv2d with one value"),
-    ("model", Net, {"how": "halved"}, "it gives (2, 3, 32, 32); for 3 channels that should be (2, 3, 64, 64)"),
+    ("model", Net, {"how": "halved"}, "it returns (2, 3, 32, 32); for 3 channels it must be (2, 3, 64, 64)"),
     ("model", Net, {"how": "unused"}, "no gradient reaches other.weight, other.bias"),
-    ("model", Net, {"how": "grows"}, "it gives two answers for one image"),
+    ("model", Net, {"how": "grows"}, "two calls with one image differ"),
     ("model", Net, {"how": "mixed"}, "depend on the other images of the batch"),
-    ("transform", ImageFlip, {}, "image and masks come apart"),
+    ("transform", ImageFlip, {}, "image and masks no longer match"),
     ("transform", Blend, {}, "gave the masks labels that were not there"),
-    ("transform", Lucky, {}, "one key gives several results"),
+    ("transform", Lucky, {}, "the same seed gives different results"),
     ("data", many_channels, {}, "its image is uint8 (8, 8, 3); it should be (H, W)"),
-    ("data", unseeded, {}, "loaded twice a differs"),
+    ("data", unseeded, {}, "loaded twice, a differs"),
     ("data", rereads, {}, "1 file read more than once"),
     ("metric", raises, {}, "called with an empty prediction and an empty truth: ZeroDivisionError"),
-    ("metric", not_a_number, {}, "it gives NaN for a false positive"),
+    ("metric", not_a_number, {}, "it is NaN for a false positive"),
     ("metric", error_rate, {}, "register it with `lower_is_better=True`"),
     ("metric", an_array, {}, "must return a number, got ndarray"),
 ]
@@ -342,6 +348,44 @@ def test_an_exception_names_the_line_that_raised() -> None:
     assert "int(truth.sum())" in Path(__file__).read_text().splitlines()[line - 1]
 
 
+def test_reading_and_devices_are_watched_only_meanwhile() -> None:
+    before = builtins.open, io.open, os.open, torch.cuda.is_available
+    faults("data", "phantom", PARAMETERS["data", "phantom"])
+    faults("loss", "dice")
+    assert before == (builtins.open, io.open, os.open, torch.cuda.is_available)
+
+
+def test_the_line_that_changes_something_is_found_in_helpers_too() -> None:
+    values: list[int] = []
+
+    def helper() -> None:
+        values.append(1)
+
+    def run() -> None:
+        sum([1, 2])
+        helper()
+        sum([3, 4])
+
+    line = helper.__code__.co_firstlineno + 1
+    tracer = sys.gettrace()
+    found = line_that_changes(Source(run), run, lambda: len(values))
+    assert found is not None
+    assert found.endswith(f"test_testing.py:{line}")
+    assert sys.gettrace() is tracer
+    assert line_that_changes(Source(run), lambda: None, lambda: len(values)) is None
+
+
+def test_of_several_plugins_that_ran_each_may_have_seeded() -> None:
+    for name in ("one", "two"):
+        segkit.metrics.register(name)(lambda prediction, truth, spacing_mm: 1.0)
+    generators = Generators()
+    np.random.seed(3)
+    (text,) = generators.doubts(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
+    assert text.startswith("metric.one (")
+    assert "use a generator of its own; or it is metric.two (" in text
+    assert Generators().doubts(segkit.metrics.component("one")) == []
+
+
 def test_what_a_docstring_states_is_a_note() -> None:
     found = check(segkit.losses["combined"], {"bce_reduction": "sum"})
     assert [finding.kind for finding in found] == ["note"]
@@ -351,7 +395,7 @@ def test_what_a_docstring_states_is_a_note() -> None:
 def test_a_missing_parameter_is_asked_for() -> None:
     found = check(segkit.datasets["rvsc"])
     assert [(finding.kind, finding.text) for finding in found] == [
-        ("note", "not tried: needs root. Give root: `assert_contract(entry, root=...)`.")
+        ("note", "not tried: needs root. Pass root: `assert_contract(entry, root=...)`.")
     ]
     with pytest.raises(AssertionError, match="not tried: needs root"):
         assert_contract(segkit.datasets["rvsc"])

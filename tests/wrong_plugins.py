@@ -6,26 +6,26 @@ The body is that of the registered function; `@` begins the line that is to be n
 BLOCKS = r"""
 === loss per case
 loss
-check: no scalar
+check: not a scalar
 run: no scalar
 return (logits.sigmoid() - target).square().mean((1, 2, 3))
 
 === loss float
 loss
-check: it gives a float, no tensor
-run: it gives a float, no tensor
+check: it must return a tensor, got float
+run: it must return a tensor, got float
 return float((logits.sigmoid() - target).square().mean().detach())
 
 === loss list
 loss
-check: it gives a list, no tensor
-run: it gives a list, no tensor
+check: it must return a tensor, got list
+run: it must return a tensor, got list
 return [(logits.sigmoid() - target).square().mean()]
 
 === loss None
 loss
-check: it gives None, no tensor: is a `return` missing?
-run: it gives None, no tensor: is a `return` missing?
+check: it must return a tensor, got None: is a `return` missing?
+run: it must return a tensor, got None: is a `return` missing?
 value = (logits.sigmoid() - target).square().mean()
 
 === loss detached
@@ -68,7 +68,7 @@ return (logits.sigmoid() - target).square().mean()
 
 === loss NaN
 loss
-check: it gives nan
+check: it is nan
 run: it gives nan by itself: the model's scores are finite
 p = logits.sigmoid()
 @odd = (p - 2).log()
@@ -210,14 +210,14 @@ return (logits.sigmoid() - target).square().mean()
 
 === regularizer None
 regularizer
-check: it gives None
-run: it gives None
+check: it must return a tensor, got None
+run: it must return a tensor, got None
 total = sum(p.square().sum() for _, p in named_parameters)
 
 === regularizer float
 regularizer
-check: it gives a float, no
-run: it gives a float, no tensor
+check: it must return a tensor, got float
+run: it must return a tensor, got float
 return float(sum(p.detach().square().sum() for _, p in named_parameters))
 
 === regularizer changes weights
@@ -230,7 +230,7 @@ return sum(p.square().sum() for _, p in named_parameters)
 
 === regularizer NaN
 regularizer
-check: it gives nan
+check: it is nan
 run: it gives nan by itself
 return sum(p.square().sum() for _, p in named_parameters) * float('nan')
 
@@ -242,7 +242,7 @@ run: AttributeError
 
 === regularizer negative
 regularizer
-check: a penalty is 0 or more
+check: a penalty must be 0 or more
 run: a penalty is 0 or more
 return -sum(p.square().sum() for _, p in named_parameters)
 
@@ -260,7 +260,7 @@ run: its value has no gradient
 
 === regularizer writes gradients
 regularizer
-check: it changes the gradients of what it is handed
+check: it changes the gradients of the parameters
 run: it changes the gradients of what it is handed
 for _, p in named_parameters:
     p.grad = torch.ones_like(p)
@@ -274,25 +274,25 @@ run: its gradient is not finite, though its value is
 
 === model None
 model
-check: it gives None, no torch.nn.Module
-run: it gives None, no torch.nn.Module
+check: it must return a torch.nn.Module, got None
+run: it must return a torch.nn.Module, got None
 made = nn.Conv2d(in_channels, out_channels, 1)
 
 === model channels
 model
-check: that should be
+check: it must be
 run: that should be
 return nn.Conv2d(in_channels, out_channels + 1, 1)
 
 === model size
 model
-check: that should be
+check: it must be
 run: that should be
 return nn.Conv2d(in_channels, out_channels, 3)
 
 === model dict
 model
-check: a dict, no tensor
+check: it must return a tensor of scores, got a dict
 run: must return a tensor of scores, got dict
 class Net(nn.Module):
     def __init__(self):
@@ -371,7 +371,7 @@ return Net()
 
 === model with layers in a list
 model
-check: what it learned is not all in its state dict
+check: its state dict does not hold all that it learned
 run: it computes with a weight of shape
 class Net(nn.Module):
     def __init__(self):
@@ -429,8 +429,8 @@ return nn.ConvTranspose2d(in_channels, out_channels, 3, stride=3)
 
 === upsampler list
 upsampler
-check: it gives a list, no torch.nn.Module
-run: it gives a list, no torch.nn.Module
+check: it must return a torch.nn.Module, got list
+run: it must return a torch.nn.Module, got list
 return [nn.Conv2d(in_channels, out_channels, 1)]
 
 === upsampler raises
@@ -494,15 +494,15 @@ for p in module.parameters():
 
 === optimizer None
 optimizer
-check: it gives None, no torch.optim.Optimizer: is a `return` missing?
-run: it gives None, no torch.optim.Optimizer: is a `return` missing?
+check: it must return a torch.optim.Optimizer, got None: is a `return` missing?
+run: it must return a torch.optim.Optimizer, got None: is a `return` missing?
 made = torch.optim.SGD(parameters, lr=0.01)
 
 
 === optimizer function
 optimizer
-check: no torch.optim.Optimizer
-run: no torch.optim.Optimizer
+check: it must return a torch.optim.Optimizer, got type
+run: it must return a torch.optim.Optimizer, got type
 return torch.optim.SGD
 
 === optimizer refuses
@@ -592,7 +592,7 @@ return torch.optim.SGD(parameters, lr=0.1, maximize=True)
 
 === optimizer of no gradient
 optimizer
-check: its steps are the same whatever the gradients are
+check: its steps do not depend on the gradients
 run: -
 class Odd(torch.optim.SGD):
     @torch.no_grad()
@@ -715,8 +715,8 @@ return Odd(optimizer), 'step'
 
 === transform None
 transform
-check: it gives None, no Albumentations transform
-run: it gives None, no Albumentations transform
+check: it must return an Albumentations transform, got None
+run: it must return an Albumentations transform, got None
 made = albumentations.NoOp(p=1)
 
 === transform float
@@ -730,7 +730,7 @@ return Odd(p=1)
 
 === transform empties masks
 transform
-check: it leaves nothing of the masks
+check: it empties the masks
 run: -
 class Odd(albumentations.DualTransform):
     def apply(self, img, **params):
@@ -774,7 +774,7 @@ return Odd(p=1)
 
 === transform random
 transform
-check: one key gives several results
+check: the same seed gives different results
 run: -
 class Odd(albumentations.ImageOnlyTransform):
     def apply(self, img, **params):
@@ -783,8 +783,8 @@ return Odd(p=1)
 
 === data list
 data
-check: it gives a list, no segkit.datasets.Dataset
-run: it gives a list, no segkit.datasets.Dataset
+check: it must return a segkit.datasets.Dataset, got list
+run: it must return a segkit.datasets.Dataset, got list
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
@@ -795,8 +795,8 @@ return cases
 
 === data None
 data
-check: it gives None
-run: it gives None
+check: it must return a segkit.datasets.Dataset, got None
+run: it must return a segkit.datasets.Dataset, got None
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)

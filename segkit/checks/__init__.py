@@ -1,1 +1,1 @@
-"""What `segkit check` looks at: recipes, knobs, dataset folders, run folders."""
+"""What `segkit check` looks at: recipes, dataset folders, run folders."""

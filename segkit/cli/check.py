@@ -25,7 +25,6 @@ def check(
     overlays: With = None,
     sets: Set = None,
     plugins: Plugins = None,
-    knobs: Annotated[bool, typer.Option("--knobs", help="Prove that each key of a recipe has an effect.")] = False,
     json_: Json = False,
 ) -> int:
     """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
@@ -38,15 +37,15 @@ def check(
         raise UserError(unreadable(path, error)) from None
     if path.suffix == ".toml":
         load_plugins(plugins)
-        return _recipe(path, overlays or [], sets or [], knobs, json_)
-    if knobs or overlays:
-        raise UserError(f"{path}: --knobs and --with are for recipes (.toml).")
+        return _recipe(path, overlays or [], sets or [], json_)
+    if overlays:
+        raise UserError(f"{path}: --with is for recipes (.toml).")
     if path.suffix == ".py" or (path.is_dir() and any(path.glob("*.py"))):
         return _plugin(path, sets or [], plugins, json_)
     if sets:
         raise UserError(f"{path}: --set is for recipes (.toml) and plugins (.py).")
     if path.suffix == ".safetensors":
-        raise UserError(f"{path}: a checkpoint. `segkit info` says what is inside; check its run folder instead.")
+        raise UserError(f"{path}: is a checkpoint. `segkit info` shows what is inside; check its run folder instead.")
     load_plugins(plugins)
     if path.is_dir() and any(path.glob("*/*/trial.json")):
         return _run(path, json_)
@@ -57,19 +56,19 @@ def check(
 
 def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) -> int:
     """Print findings, faults first and those of one kind in one line, and return the exit status."""
-    from segkit.testing.findings import counted, in_order, told
+    from segkit.testing.findings import counted, grouped, in_order
 
     found = in_order(findings)
     if json_:
         say(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
     else:
-        for line in told(found):
+        for line in grouped(found):
             say(line)
         say(counted(found) if found else good)
     return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 
-def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json_: bool) -> int:
+def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit.checks.recipe import check_trials
     from segkit.recipe.model import compose, validate
     from segkit.study.plan import size_of, trials
@@ -79,36 +78,14 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], knobs: bool, json
     recipe = validate(document)
     planned = trials(recipe, document)
     findings = [Finding("note", text) for text in document.warnings]
-    said: set[str] = set()
+    printed: set[str] = set()
     for tried in check_trials(planned):
         findings += tried.findings
         for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
-            if line not in said and not json_ and not any(f.kind == "fault" for f in tried.findings):
-                said.add(line)
+            if line not in printed and not json_ and not any(f.kind == "fault" for f in tried.findings):
+                printed.add(line)
                 say(line)
-    if knobs and not any(finding.kind == "fault" for finding in findings):
-        findings += _knobs(recipe, document, json_)
     return _conclude(findings, json_, f"{path}: nothing wrong ({size_of(planned)})")
-
-
-def _knobs(recipe: Any, document: Any, json_: bool) -> list[Finding]:
-    """Print what each key changes; return the dead ones as faults."""
-    import torch
-
-    from segkit.checks.knobs import check_knobs
-    from segkit.testing.findings import Finding
-
-    torch.set_num_threads(1)  # the same sums in the same order
-    found = []
-    for knob in check_knobs(recipe, document):
-        if knob.effect is None:
-            found.append(Finding("note", f"{knob.path}: not tried, for lack of another value to try.", knob.place))
-        elif not knob.effect:
-            values = ", ".join(repr(value) for value in knob.tried)
-            found.append(Finding("fault", f"{knob.path}: has no effect: {values} change nothing.", knob.place))
-        elif not json_:
-            say(f"{knob.path}: {knob.tried[-1]!r} changes {knob.effect}")
-    return found
 
 
 def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool) -> int:
@@ -119,25 +96,25 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
     report = check_plugin(path, sets)
     if not json_:
         for item in report.checked:
-            say(f"{item.component}: {_standing(item.findings)}")
+            say(f"{item.component}: {_verdict(item.findings)}")
     names = [item.component for item in report.checked]
     return _conclude(report.findings, json_, f"{path}: nothing wrong", components=names)
 
 
-def _standing(findings: Iterable[Finding]) -> str:
-    """Return how a component stands, in a word or two."""
+def _verdict(findings: Iterable[Finding]) -> str:
+    """Return what was found of a component, in a word or two."""
     from segkit.errors import counted
 
     faults = sum(finding.kind == "fault" for finding in findings)
     if faults:
         return counted(faults, "fault")
-    return "not tried" if any(finding.text.startswith("not tried") for finding in findings) else "keeps its contract"
+    return "not tried" if any(finding.text.startswith("not tried") for finding in findings) else "fulfils its contract"
 
 
 def _run(path: Path, json_: bool) -> int:
     from segkit.checks.run import check_run
 
-    return _conclude(check_run(path), json_, f"{path}: whole; every best checkpoint gives its cases.csv again")
+    return _conclude(check_run(path), json_, f"{path}: complete; every best checkpoint reproduces its cases.csv")
 
 
 def _data(path: Path, json_: bool) -> int:

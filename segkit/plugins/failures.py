@@ -1,4 +1,4 @@
-"""Why a plugin did not load, in one line with its place."""
+"""Why a plugin did not load, in one line with file and line number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLACED = re.compile(r"(?P<file>[^\n]+?):(?P<line>[0-9]+): (?P<text>.*)", re.DOTA
 
 @dataclass(frozen=True)
 class Failure:
-    """A plugin that did not load: nothing that it registered stays."""
+    """A plugin that did not load; whatever it had registered is removed again."""
 
     origin: str
     line: int | None
@@ -27,13 +27,13 @@ class Failure:
 
 
 def failure(error: BaseException, name: str, origin: str, file: Path | None) -> Failure:
-    """Return what an exception says about a plugin.
+    """Return the failure that an exception during import stands for.
 
     Args:
         error: what importing it raised.
         name: its module.
-        origin: what the user calls it.
-        file: its file, `__init__.py` of a package; None if it is to be found by its module.
+        origin: the path or entry point by which the user knows it.
+        file: its file, `__init__.py` of a package; None to look it up by its module.
     """
     own = file or _file_of(name)
     text = _explained(error)
@@ -58,7 +58,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _place(error: BaseException, folder: Path | None) -> tuple[Path | None, int | None]:
-    """Return the author's last file and line that an exception went through."""
+    """Return the last file and line in the plugin's folder that an exception went through."""
     if isinstance(error, SyntaxError):
         return Path(error.filename).resolve() if error.filename else None, error.lineno
     frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
@@ -67,7 +67,7 @@ def _place(error: BaseException, folder: Path | None) -> tuple[Path | None, int 
 
 
 def _explained(error: BaseException) -> str:
-    """Say in one line what is wrong."""
+    """Return in one line what is wrong."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, SystemExit):

@@ -14,7 +14,7 @@ from segkit.components import REGISTRIES
 from segkit.errors import UserError, suggest
 from segkit.registry.registry import Registry
 
-SKIPPED = ("_", "test_")  # files that begin with these are no plugins
+SKIPPED = ("_", "test_")  # files whose names start so are not loaded as plugins
 TAKEN = ("conftest", "tests")
 
 
@@ -23,11 +23,11 @@ def new(slot: str, name: str, folder: Path) -> list[Path]:
 
     Args:
         slot: one of the ten slots, singular or plural, e.g. "loss".
-        name: what recipes will call the component; also the file's name.
-        folder: made if it is not there; `plugins` is where segkit looks.
+        name: of the component in recipes, and of the file.
+        folder: created if missing; segkit loads `plugins`.
 
     Raises:
-        UserError: no such slot, a name that cannot be used, or a file that is there already; nothing is written.
+        UserError: no such slot, a name that is not valid, or a file that exists; nothing is written.
     """
     registry = _registry(slot)
     _check_name(name, registry)
@@ -51,13 +51,13 @@ def _registry(slot: str) -> Registry:
 
 
 def _check_name(name: str, registry: Registry) -> None:
-    """Raise unless `name` can be that of a component, a function and a file."""
+    """Raise unless `name` is valid for a component, a function and a file."""
     better = _better(name)
     hint = f" Did you mean '{better}'?" if better and better != name else ""
     if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise UserError(f"'{name}' is no name for a plugin: use lower-case letters, digits and '_'.{hint}")
+        raise UserError(f"'{name}' is not a valid plugin name: use lower-case letters, digits and '_'.{hint}")
     if name.startswith(SKIPPED) or name in TAKEN:
-        raise UserError(f"'{name}' is no name for a plugin: segkit does not load files of that name.{hint}")
+        raise UserError(f"'{name}' is not a valid plugin name: segkit does not load files with that name.{hint}")
     if name in registry:
         raise UserError(f"the {registry.name} '{name}' already exists ({registry[name].origin}). Choose another name.")
     if importlib.util.find_spec(name) is not None:
@@ -65,7 +65,7 @@ def _check_name(name: str, registry: Registry) -> None:
 
 
 def _better(name: str) -> str:
-    """Return a name like `name` that can be used, or "" if nothing of it is left."""
+    """Return a valid name close to `name`, or "" if there is none."""
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     plain = re.sub(r"[^a-z0-9]+", "_", parts.lower()).strip("_")
     plain = re.sub(r"^(test_)+", "", plain)

@@ -1,4 +1,4 @@
-"""Who is to blame: a failure inside a component is said with its name, its file and line, and what to do next."""
+"""Errors of components: a message names the component, its file and line, and what to do next."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from segkit.errors import ContractError, UserError, ended, said
 from segkit.registry.source import PACKAGE, Source, shown
 
 LONGEST = 300
-MEANINGS = {  # of torch's and numpy's own words, what to look for
+MEANINGS = {  # part of a message of torch's or numpy's -> what it means here
     "Sizes of tensors must match except in dimension": "two tensors that are joined differ in height or width",
-    "shapes cannot be multiplied": "a linear layer is made for one size of image, and is handed another",
+    "shapes cannot be multiplied": "a linear layer is built for one image size and got another",
     "modified by an inplace operation": "a tensor that the gradient needs was changed in place: use operations without "
     "a trailing underscore",
-    "does not require grad and does not have a grad_fn": "no gradient reaches it: something detaches, or rounds",
+    "does not require grad and does not have a grad_fn": "no gradient reaches it: is something detached or rounded?",
     "numpy boolean": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="prob'
     'ability"`, for counting convert it with `prediction.astype(float)`',
     "bool tensor": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="'
     'probability"`, for counting convert it with `.float()`',
     "uninitialized parameter": "a lazy layer has not seen an image yet: give it its number of input channels",
-    "required positional argument: 'closure'": "its step needs a closure, which segkit does not hand in",
+    "required positional argument: 'closure'": "its step needs a closure, which segkit does not pass",
 }
 
 
 class Part(Protocol):
-    """What is needed here of a component: its entry, and its parameters, in which further components may be."""
+    """What is needed here of a component: its entry, and its parameters, which may be components too."""
 
     @property
     def entry(self) -> Any: ...
@@ -46,7 +46,7 @@ class ComponentError(UserError):
 
 
 def described(error: BaseException) -> str:
-    """Return "ValueError: what it says" in one line."""
+    """Return "ValueError: its message" in one line."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
     text = " ".join(said(error).split("\n\n")[0].split()).rstrip(".")
@@ -65,13 +65,13 @@ def _failing_line(error: BaseException) -> str:
 
 
 def explained(error: BaseException) -> str:
-    """Return what an exception says, and where that is a library's own words, what it means."""
+    """Return an exception's type and message, and for some messages of libraries what they mean."""
     meaning = next((text for words, text in MEANINGS.items() if words in said(error)), "")
     return described(error) + (f" ({meaning})" if meaning else "")
 
 
 def suspects(component: P) -> Iterator[P]:
-    """Yield those of a component and the components in it that are not segkit's or a known library's."""
+    """Yield those of a component and its nested components that come from plugins."""
     if component.entry.foreign:
         yield component
     for value in component.arguments.values():
@@ -80,14 +80,20 @@ def suspects(component: P) -> Iterator[P]:
                 yield from suspects(item)
 
 
+def or_others(parts: Iterable[Part]) -> str:
+    """Return "; or it is loss.b (b.py:3)" for further components that may be the cause, "" for none."""
+    others = dict.fromkeys(f"{key(part.entry)} ({part.entry.origin})" for part in parts)
+    return f"; or it is {', '.join(others)}" if others else ""
+
+
 def fault(component: Part, text: str, place: str | None = None, *, within: Part | None = None) -> UserError:
-    """Return the error that says what is wrong with a component.
+    """Return the error to raise for a component.
 
     Args:
-        component: whose fault it is.
+        component: the one at fault.
         text: what it does wrong, and what to do.
-        place: "file:line", if a better one than its definition is known.
-        within: what it is a part of, if that is how the user knows it.
+        place: "file:line", if a more exact one than its definition is known.
+        within: the component that it is nested in, if the recipe names that one.
     """
     entry = component.entry
     name = key(entry) if within is None or within is component else f"{key(within.entry)} with {key(entry)}"
@@ -105,15 +111,15 @@ def signed(
     place: str | None = None,
     how: str | None = None,
 ) -> str:
-    """Return what is wrong with a plugin's component, with its place and what to do next.
+    """Return the message about a plugin's component: its name, place, what is wrong and how to check it.
 
     Args:
         name: of the component.
         factory: its function or class.
         text: what is wrong.
-        error: the exception that says so, whose last line of the author is the place.
-        place: "file:line", where that is known.
-        how: how to try it by itself.
+        error: the cause; the last line of the component's code in its traceback is the place.
+        place: "file:line", if known.
+        how: the command that checks it on its own.
     """
     source = Source(factory)
     where = place or (source.of_error(error) if error is not None else None) or source.definition
@@ -128,7 +134,7 @@ def key(entry: Any) -> str:
 
 
 def how_to_check(entry: Any) -> str:
-    """Return the command, or for a component of no plugin file the call, that tries a component by itself."""
+    """Return the command that checks a component on its own, or the Python call if it is in no plugin file."""
     path = _plugin_file(entry.factory)
     return f"`segkit check {path}`" if path else f'`segkit.testing.check(segkit.{entry.slot.plural}["{entry.name}"])`'
 
@@ -147,15 +153,15 @@ def _plugin_file(factory: Callable[..., Any]) -> Path | None:
 
 
 def blame(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
-    """Raise the error of a component that raised; Ctrl-C, what already says who and what, and want of memory pass.
+    """Raise the error of a component that raised; Ctrl-C, finished messages and lack of memory are raised as they are.
 
     Args:
-        components: the component that ran, or those that may be the cause, the likeliest first. The one whose code the
-            exception went through last is named, else the first that is a plugin's, alone or inside another.
+        components: the component that ran, or those that may be the cause, the likeliest first. The innermost one in
+            the traceback is named, else the first that comes from a plugin, by itself or nested in another.
         error: what was raised.
 
     Raises:
-        ComponentError: with the place in the author's file.
+        ComponentError: with the place in the plugin.
     """
     if isinstance(error, KeyboardInterrupt):
         raise error
@@ -173,31 +179,28 @@ def blame(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
         part, place = _innermost(traced, error)
         raise fault(part, text, place) from error
     if found:
-        others = dict.fromkeys(f"{key(part.entry)} ({part.entry.origin})" for _, part in found[1:])
-        also = f"; or it is {', '.join(others)}" if others else ""
-        raise fault(found[0][1], text + also, within=found[0][0]) from error
-    if isinstance(error, ValueError | ContractError):  # what a library or segkit has against a recipe's values
+        raise fault(found[0][1], text + or_others(part for _, part in found[1:]), within=found[0][0]) from error
+    if isinstance(error, ValueError | ContractError):  # a library, or segkit, refuses values of the recipe
         raise fault(chosen[0], " ".join(said(error).split()) or described(error)) from None
     raise fault(chosen[0], text) from error
 
 
 def _raised_by(components: Iterable[Part], error: BaseException) -> bool:
-    """Return whether a line of a plugin raised, of one that is no data set: those speak to the user themselves."""
+    """Return whether code of a plugin raised; those of datasets do not count, whose messages are for the user."""
     *_, frame = traceback.walk_tb(error.__traceback__)
     parts = (part for whole in components for part in suspects(whole) if part.entry.slot.name != "data")
-    return any(Source(part.entry.factory).owns(frame[0].f_code.co_filename) for part in parts)
+    return any(Source(part.entry.factory).owns(frame[0]) for part in parts)
 
 
 def _innermost(traced: list[tuple[Part, str]], error: BaseException) -> tuple[Part, str]:
-    """Return the one whose place is the last in a traceback."""
+    """Return the one whose place comes last in the traceback."""
     frames = [shown(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     return max(traced, key=lambda item: frames.index(item[1]) if item[1] in frames else -1)
 
 
 def misfit(made: Any, kind: type, name: str) -> str | None:
-    """Return what is wrong with what a component gave if it is not of a kind, None if it is."""
+    """Return what is wrong with the result of a component if it is not of a type, None if it is."""
     if isinstance(made, kind):
         return None
-    if made is None:
-        return f"it gives None, no {name}: is a `return` missing?"
-    return f"it gives a {type(made).__name__}, no {name}."
+    must = f"it must return {'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+    return f"{must}, got None: is a `return` missing?" if made is None else f"{must}, got {type(made).__name__}."

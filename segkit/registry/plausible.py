@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 SIZES = ("height", "width", "size")
-SIZE = 16  # of what is cut out: it fits into the images that components are tried on
+SIZE = 16  # of crops, in pixels: fits into the images that components are tried on
 
 
 class UnknownError(Exception):
-    """No value can be made up."""
+    """There is no plausible value."""
 
 
 def filled(entry: Entry, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return parameters with every required one, by TOML name, and the names for which no value can be made up."""
+    """Return parameters with every required one, by TOML name, and the names of those without a plausible value."""
     values, unknown = dict(given), []
     for key, field in entry.parameters.model_fields.items():
         name = field.alias or recipe_name(key.removeprefix(PREFIX))
@@ -43,7 +43,7 @@ def _of_field(name: str, field: FieldInfo) -> Any:
 
 
 def _of_type(name: str, annotation: Any, bounds: typing.Sequence[Any] = ()) -> Any:
-    """Return a value of a type; raise UnknownError where only the user can know one."""
+    """Return a value of a type; raise UnknownError if only the user can know one."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, Registry):
         return _component(annotation)

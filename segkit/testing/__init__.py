@@ -9,7 +9,6 @@ def test_my_loss() -> None:
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Any
 
@@ -18,22 +17,30 @@ from segkit.registry.component import Component, Entry
 from segkit.registry.plausible import filled
 from segkit.registry.registry import Registry
 from segkit.registry.signatures import recipe_name
+from segkit.testing.dataset import examine_data
 from segkit.testing.findings import Finding
+from segkit.testing.global_state import preserved
+from segkit.testing.loss import examine_loss
+from segkit.testing.metric import examine_metric
+from segkit.testing.modules import examine_model, examine_upsampler
+from segkit.testing.rates import examine_optimizer, examine_scheduler
 from segkit.testing.report import Report
+from segkit.testing.transform import examine_transform
+from segkit.testing.weights import examine_initializer, examine_regularizer
 
 __all__ = ["Finding", "assert_contract", "check"]
 
-MODULES = {
-    "loss": "loss",
-    "regularizer": "weights",
-    "initializer": "weights",
-    "optimizer": "rates",
-    "scheduler": "rates",
-    "model": "modules",
-    "upsampler": "modules",
-    "transform": "transform",
-    "data": "dataset",
-    "metric": "metric",
+EXAMINE = {
+    "data": examine_data,
+    "initializer": examine_initializer,
+    "loss": examine_loss,
+    "metric": examine_metric,
+    "model": examine_model,
+    "optimizer": examine_optimizer,
+    "regularizer": examine_regularizer,
+    "scheduler": examine_scheduler,
+    "transform": examine_transform,
+    "upsampler": examine_upsampler,
 }
 
 
@@ -42,7 +49,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
 
     Args:
         entry: e.g. `losses["my_loss"]`.
-        parameters: as a recipe sets them; required ones that are missing get a plausible value.
+        parameters: as a recipe sets them; missing ones that are required get a plausible value.
     """
     given = {recipe_name(key): value for key, value in (parameters or {}).items()}
     report = Report(entry)
@@ -50,20 +57,17 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
         warnings.simplefilter("ignore")
         component = _component(report, given)
         if component is not None:
-            from segkit.testing.surroundings import unmoved
-
-            module = importlib.import_module(f"segkit.testing.{MODULES[entry.slot.name]}")
-            with unmoved(), report.trying("checking it"):
-                getattr(module, f"examine_{entry.slot.name}")(report, component)
+            with preserved(), report.trying("tried"):
+                EXAMINE[entry.slot.name](report, component)
     return sorted(dict.fromkeys(report.findings), key=lambda finding: finding.kind)
 
 
 def _component(report: Report, given: dict[str, Any]) -> Component | None:
-    """Return the component with all required values, or say which are to be passed."""
+    """Return the component with all required values, or note which have to be passed."""
     entry = report.entry
     values, unknown = filled(entry, given)
     if unknown:
-        report.note(f"not tried: needs {', '.join(unknown)}. {report.give(unknown)}")
+        report.note(f"not tried: needs {', '.join(unknown)}. {report.how_to_pass(unknown)}")
         return None
     report.guessed = {key: value for key, value in values.items() if key not in given}
     try:
@@ -72,19 +76,19 @@ def _component(report: Report, given: dict[str, Any]) -> Component | None:
     except UserError as error:
         if not report.guessed:
             raise
-        report.note(f"not tried: values made up for it do not fit ({error}). {report.give(report.guessed)}")
+        report.note(f"not tried: made-up values are not valid ({error}). {report.how_to_pass(report.guessed)}")
         return None
 
 
 def assert_contract(entry: Entry, **parameters: Any) -> None:
-    """Raise unless a component keeps its slot's contract.
+    """Raise unless a component fulfils the contract of its slot.
 
     Args:
         entry: e.g. `losses["my_loss"]`.
         parameters: as a recipe sets them; `lambda_` stands for `lambda`.
 
     Raises:
-        AssertionError: it does not, or could not be tried; every fault is listed, one a line.
+        AssertionError: it does not, or could not be tried; every fault is listed, one per line.
     """
     findings = check(entry, parameters)
     wrong = [finding for finding in findings if finding.kind == "fault" or finding.text.startswith("not tried")]

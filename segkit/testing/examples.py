@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -29,16 +32,20 @@ def scores(target: Tensor, seed: int = 0) -> Tensor:
     return (1.5 * noise + (target.double() - 0.5)).to(target.dtype)
 
 
-def network() -> nn.Module:
-    """Return a small network with convolutions, a norm, and a linear layer, filled by torch's generator at seed 0."""
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """Seed torch's global generator with 0, and put it back as it was."""
     state = torch.get_rng_state()
     torch.manual_seed(0)
-    layers = [
-        nn.Conv2d(1, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ConvTranspose2d(4, 3, 2, stride=2),
-        nn.Flatten(),
-        nn.Linear(5, 3),
-    ]
-    torch.set_rng_state(state)
-    return nn.Sequential(*layers)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def network() -> nn.Module:
+    """Return a small network with convolutions, a norm, and a linear layer; its weights are always the same."""
+    with seeded():
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 3, 2, stride=2), nn.Flatten(), nn.Linear(5, 3)
+        )

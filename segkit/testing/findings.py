@@ -1,4 +1,4 @@
-"""What a check finds: faults, warnings and notes; those of one kind are told together."""
+"""What a check finds: faults, warnings and notes, printed in groups of one kind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from segkit.errors import counted as number_of
 
 KINDS = ("fault", "warning", "note")
-FEW, MANY = 5, 12  # places that are listed of findings of one kind: without and with a detail each
+FEW, MANY = 5, 12  # places listed for findings of one kind: without and with a detail each
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class Finding:
     """One thing found.
 
     Attributes:
-        kind: a "fault" breaks the contract (exit status 1), a "warning" makes results doubtful, a "note" should be
-            known.
-        text: in plain words, what it is and what to do.
+        kind: a "fault" breaks the contract (exit status 1), a "warning" makes results doubtful, a "note" is
+            worth knowing.
+        text: what is wrong and what to do.
         place: "file:line" or a path, if known.
-        detail: what is particular to this place, e.g. "230 pixels", where `text` holds for many.
+        detail: what is specific to this place, e.g. "230 pixels", where `text` holds for many.
     """
 
     kind: Literal["fault", "warning", "note"]
@@ -44,8 +44,8 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: KINDS.index(finding.kind))
 
 
-def told(findings: Iterable[Finding]) -> Iterator[str]:
-    """Yield a line for each kind of finding: those that differ in place and numbers only are told together."""
+def grouped(findings: Iterable[Finding]) -> Iterator[str]:
+    """Yield a line for each kind of finding: those that differ only in place, names and numbers share one."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in in_order(findings):
         alike = re.sub(r"'[^']*'|[0-9][0-9.,]*", "#", finding.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,21 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from segkit.errors import counted
 from segkit.registry.component import Component
 from segkit.registry.faults import misfit
 from segkit.testing.examples import masks, scores
-from segkit.testing.loss_effects import examine_effects
 from segkit.testing.report import Report
-from segkit.training.tracing import breaks_graph, place_of_infinite_gradient, place_where, turns_infinite
+from segkit.training.tracing import (
+    breaks_graph,
+    changes,
+    place_of_infinite_gradient,
+    place_where,
+    turns_infinite,
+)
 
-TOLERANCE = 0.02  # what an epsilon of some pixels may make of a mean
+TOLERANCE = 0.02  # relative; a smoothing constant of some pixels makes a mean depend a little on the size
 EXTREME = 1e4
-OTHERWISE = ("grows with", "is a sum", "sum over", "not a mean", "no mean")
+NO_MEAN = ("grows with", "is a sum", "sum over", "not a mean", "no mean")
 
 
 @dataclass
 class Tried:
-    """A loss under trial; it sees copies, so that one which writes to its inputs is told so once."""
+    """A loss under trial; called through this it gets copies of its inputs."""
 
     report: Report
     loss: Callable[[Tensor, Tensor], Any]
@@ -50,28 +57,31 @@ def examine_loss(report: Report, component: Component) -> None:
     tried = Tried(report, loss, bool(report.entry.traits.get("exclusive_only")))
     if isinstance(loss, torch.nn.Module) and (own := [name for name, _ in loss.named_parameters()]):
         report.note(f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are.")
-    if not _gives_a_scalar(tried):
+    if not _returns_a_scalar(tried):
         return
     if _has_a_gradient(tried):
         _gradient_is_right(tried)
         _truth_is_best(tried)
-    for look in (_takes_any_shape, _is_a_mean, _is_finite, _parts_add_up):
-        look(tried)
-    examine_effects(report, loss, tried.example)
+    for examine in (_takes_any_shape, _is_a_mean, _is_finite):
+        examine(tried)
+    for examine in (_leaves_inputs, _keeps_no_state, _frees_memory):
+        with report.trying("called several times"):
+            examine(tried)
+    report.check_device(lambda device: loss(*(tensor.to(device) for tensor in tried.example())))
 
 
-def _gives_a_scalar(tried: Tried) -> bool:
-    """Try it once; without a scalar nothing more can be said."""
+def _returns_a_scalar(tried: Tried) -> bool:
+    """Call it once; without a scalar nothing more can be tried."""
     report, before = tried.report, tried.report.faults
     with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
         value = tried(*tried.example())
         if not isinstance(value, Tensor):
             report.fault(f"{misfit(value, Tensor, 'tensor')} End with `.mean()` of tensors.")
         elif value.shape != ():
-            report.fault(f"it gives shape {tuple(value.shape)}, no scalar: end with `.mean()`.")
+            report.fault(f"it returns shape {tuple(value.shape)}, not a scalar: end with `.mean()`.")
         elif not torch.isfinite(value):
             place = place_where(report.source, lambda: tried(*tried.example()), turns_infinite)
-            report.fault(f"it gives {value.item()} on ordinary masks and scores.", place)
+            report.fault(f"it is {value.item()} on ordinary masks and scores.", place)
     return report.faults == before
 
 
@@ -81,23 +91,20 @@ def _has_a_gradient(tried: Tried) -> bool:
     logits.requires_grad_()
     with report.trying("differentiated"):
         value = tried(logits, target)
-        if not value.requires_grad:
-            place = place_where(report.source, lambda: tried(logits, target), breaks_graph, last=True)
-            report.fault(
-                "its value has no gradient, so that nothing is learned: the graph is cut (by detach, item, numpy, "
-                "no_grad, rounding or a comparison). Compute with differentiable operations on the logits.",
-                place,
-            )
-            return False
-        value.backward()
+        if value.requires_grad:
+            value.backward()
         if logits.grad is None or not logits.grad.any():
             place = place_where(report.source, lambda: tried(logits, target), breaks_graph, last=True)
-            report.fault("its gradient with respect to the logits is 0 everywhere, so that nothing is learned.", place)
+            what = "its gradient with respect to the logits is 0 everywhere" if value.requires_grad else NO_GRADIENT
+            report.fault(f"{what}, so nothing is learned. Compute with differentiable operations on the logits.", place)
     return report.faults == before
 
 
+NO_GRADIENT = "its value has no gradient (cut off by detach, item, numpy, no_grad, rounding or a comparison)"
+
+
 def _gradient_is_right(tried: Tried) -> None:
-    """Compare with differences of values; what computes in float32 inside is measured with longer steps."""
+    """Compare with differences of values; where it computes in float32 inside, with larger steps."""
     logits, target = tried.example(size=(5, 4), dtype=torch.float64)
     with tried.report.trying("differentiated in float64"):
         exact = torch.autograd.gradcheck(
@@ -114,8 +121,8 @@ def _gradient_is_right(tried: Tried) -> None:
             worst = max(worst, float((rise - (gradient * way).sum()).abs() / gradient.norm().clamp_min(1e-6)))
         if worst > 5 * TOLERANCE:
             tried.report.fault(
-                "its gradient is wrong: it differs from differences of its values. Is a part of the value detached, "
-                "or a backward written by hand?",
+                "its gradient is wrong: it differs from finite differences of its values. Is a part of the value "
+                "detached, or a backward written by hand?",
                 place_where(tried.report.source, lambda: tried(whole, target), breaks_graph, last=True),
             )
 
@@ -136,41 +143,35 @@ def _truth_is_best(tried: Tried) -> None:
 
 
 def _takes_any_shape(tried: Tried) -> None:
-    """One case, one channel, odd sizes, and channels-last memory, which models hand on."""
-    report = tried.report
+    """One case, one channel, odd sizes, and channels-last memory, in which models return their scores."""
     for cases, channels in ((1, 2 if tried.exclusive else 1), (3, 3)):
-        with report.trying(f"called with logits and target ({cases}, {channels}, 33, 20)"):
+        with tried.report.trying(f"called with logits and target ({cases}, {channels}, 33, 20)"):
             value = tried(*tried.example(cases, channels, (33, 20)))
             if value.shape != () or not torch.isfinite(value):
-                report.fault(f"it gives {value.tolist()} for shape ({cases}, {channels}, 33, 20).")
-    with report.trying("called with logits in channels-last memory, as models give them"):
+                tried.report.fault(f"it returns {value.tolist()} for shape ({cases}, {channels}, 33, 20).")
+    with tried.report.trying("called with logits in channels-last memory, as models return them"):
         logits, target = tried.example()
         value = tried.loss(logits.to(memory_format=torch.channels_last, copy=True), target.clone())
         if not torch.allclose(value, tried(logits, target), rtol=1e-4, atol=1e-5):
-            report.fault("it gives another value for the same logits in channels-last memory.")
+            tried.report.fault("its value for the same logits in channels-last memory differs.")
 
 
 def _is_a_mean(tried: Tried) -> None:
     """Neither the size of the batch nor that of the image may count."""
     report = tried.report
+    add = report.note if report.says(*NO_MEAN) else report.fault
     with report.trying("called with a repeated batch and a tiled image"):
         logits, target = tried.example()
         value = float(tried(logits, target))
-        batch = float(tried(logits.repeat(2, 1, 1, 1), target.repeat(2, 1, 1, 1)))
-        image = float(tried(logits.tile(1, 1, 2, 2), target.tile(1, 1, 2, 2)))
-        say = report.note if report.says(*OTHERWISE) else report.fault
-        for what, found, times in (("the cases of a batch", batch, 2), ("the pixels of an image", image, 4)):
+        for what, shape, times in (("cases of a batch", (2, 1, 1, 1), 2), ("pixels of an image", (1, 1, 2, 2), 4)):
+            found = float(tried(logits.tile(shape), target.tile(shape)))
             if _near(found, value):
                 continue
+            given = f"{times} times as many give {found:.4g} instead of {value:.4g}"
             if _near(found, times * value):
-                say(
-                    f"it is a sum over {what}, not a mean: {times} times as many give {found:.4g} instead of "
-                    f"{value:.4g}. Use `.mean()`, or say so in its docstring."
-                )
-            elif what.startswith("the cases"):
-                say(f"it depends on the size of the batch: the same cases twice give {found:.4g}, not {value:.4g}.")
+                add(f"it is a sum over the {what}, not a mean: {given}. Use `.mean()`, or say so in its docstring.")
             else:
-                report.note(f"it depends on the size of the image: tiled 2 x 2 it is {found:.4g}, not {value:.4g}.")
+                (add if times == 2 else report.note)(f"it depends on the number of {what}: {given}.")
 
 
 def _near(one: float, other: float) -> bool:
@@ -178,9 +179,25 @@ def _near(one: float, other: float) -> bool:
 
 
 def _is_finite(tried: Tried) -> None:
-    """Empty and full masks, and scores as large as they get."""
+    """Empty and full masks, and scores as large as they get; the first failure is reported."""
+    report = tried.report
     for what, logits, target in _hard_inputs(tried):
-        if not _is_finite_on(tried, what, logits, target):
+        before = report.faults
+        with report.trying(f"called with {what}"):
+            scores = logits.clone().requires_grad_()
+            value = tried(scores, target)
+            if not torch.isfinite(value):
+                place = place_where(report.source, lambda: tried(scores, target), turns_infinite)  # noqa: B023
+                report.fault(f"it is {float(value)} for {what}: keep quotients, logarithms and powers finite.", place)
+            elif value.requires_grad:
+                value.backward()
+                if scores.grad is not None and not torch.isfinite(scores.grad).all():
+                    run = lambda: tried(logits.clone().requires_grad_(), target)  # noqa: B023, E731
+                    report.fault(
+                        f"its gradient is not finite for {what}: a root, logarithm, quotient or power at 0?",
+                        place_of_infinite_gradient(report.source, run),
+                    )
+        if report.faults > before:
             return
 
 
@@ -197,36 +214,42 @@ def _hard_inputs(tried: Tried) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield f"{name} and scores of 10,000 on the right side", (2 * target - 1) * EXTREME, target
 
 
-def _is_finite_on(tried: Tried, what: str, logits: Tensor, target: Tensor) -> bool:
+def _leaves_inputs(tried: Tried) -> None:
+    inputs, before = tried.example(), tried.example()
+    tried.loss(*inputs)
+    for name, now, then in zip(("logits", "target"), inputs, before, strict=True):
+        if not torch.equal(now, then):
+            copies = tried.example()
+            place = place_where(tried.report.source, lambda: tried.loss(*copies), changes(*copies))  # noqa: B023
+            tried.report.fault(f"it writes to its {name}. Use operations without a trailing underscore.", place)
+            return
+
+
+def _keeps_no_state(tried: Tried) -> None:
+    """The same inputs give the same value, also after a call with others; nothing global changes."""
     report, before = tried.report, tried.report.faults
-    with report.trying(f"called with {what}"):
-        logits = logits.clone().requires_grad_()
-        value = tried(logits, target)
-        if not torch.isfinite(value).all():
-            place = place_where(report.source, lambda: tried(logits, target), turns_infinite)
-            report.fault(
-                f"it gives {float(value)} for {what}, which ends a training. Keep quotients and logs finite.", place
-            )
-        elif value.requires_grad:
-            (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
-            if gradient is not None and not torch.isfinite(gradient).all():
-                report.fault(
-                    f"its gradient is not finite for {what} (sqrt, log or a power at 0?), which ends a training.",
-                    place_of_infinite_gradient(report.source, lambda: tried(logits, target)),
-                )
-    return report.faults == before
-
-
-def _parts_add_up(tried: Tried) -> None:
-    """A loss with `parts` gives as many `terms`, whose sum it is."""
-    parts = getattr(tried.loss, "parts", ())
-    if not parts:
+    first, again = report.check_side_effects(lambda: tried(*tried.example()))
+    if report.faults > before:
         return
-    report = tried.report
-    with report.trying("asked for its terms"):
-        logits, target = tried.example()
-        terms = tried.loss.terms(logits, target)  # type: ignore[attr-defined]
-        if len(terms) != len(parts):
-            report.fault(f"it names {len(parts)} parts, but gives {len(terms)} terms.")
-        elif not torch.allclose(sum(terms), tried(logits, target), rtol=1e-4, atol=1e-6):
-            report.fault("the sum of its terms is not its value.")
+    tried(*tried.example(1, 3, (20, 33)))
+    later = tried(*tried.example())
+    if not torch.allclose(again, first, rtol=1e-5) or not torch.allclose(later, first, rtol=1e-5):
+        report.fault(
+            f"it remembers earlier calls: the same inputs gave {float(first):.6g}, {float(again):.6g} and, after a "
+            f"call with others, {float(later):.6g}. Compute from logits and target alone."
+        )
+
+
+def _frees_memory(tried: Tried) -> None:
+    logits, target = tried.example(size=(8, 8))
+    counts = []
+    for _ in range(2):
+        for _ in range(4):
+            tried.loss(logits.clone().requires_grad_(), target.clone())
+        gc.collect()
+        counts.append(sum(issubclass(type(item), Tensor) for item in gc.get_objects()))
+    if counts[1] >= counts[0] + 4:
+        tried.report.fault(
+            f"it keeps {counted((counts[1] - counts[0]) // 4, 'tensor')} per call, so memory use grows without limit. "
+            "Keep numbers (`.item()`), or nothing."
+        )

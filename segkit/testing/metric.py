@@ -1,4 +1,4 @@
-"""Try a metric: known values, one rule for empty masks, numbers that a table can hold."""
+"""Try a metric: best for the truth, one rule for empty masks, numbers that a table can hold."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 from segkit.components.metrics import as_number, direction
 from segkit.registry.component import Component
 from segkit.testing.report import Report
-from segkit.testing.surroundings import leaves_alone
+from segkit.training.tracing import line_that_changes
 
 Mask = NDArray[np.bool_]
 SIZE = (48, 40)
 SPACING = (1.25, 0.8)
-SLIGHT = 1e-6  # of a value, what rounding may make of it
+ROUNDING = 1e-6  # relative to a value
 UNDEFINED = ("nan", "undefined")
 
 
 class Tried:
-    """A metric under trial: handed masks, or where it is registered so the probabilities 0 and 1."""
+    """A metric under trial, which gets masks, or the probabilities 0 and 1 if it is registered for probabilities."""
 
     def __init__(self, report: Report, metric: Callable[..., Any]) -> None:
         self.report, self.metric = report, metric
         self.soft = report.entry.traits["uses"] == "probability"
 
     def __call__(self, prediction: NDArray[Any], truth: Mask, spacing: tuple[float, float] | None = SPACING) -> float:
-        """Return its value; it sees copies."""
-        return as_number(self.metric(self.handed(prediction), truth.copy(), spacing))
+        """Return its value on copies."""
+        return as_number(self.metric(self.predicted(prediction), truth.copy(), spacing))
 
-    def handed(self, prediction: NDArray[Any]) -> NDArray[Any]:
-        """Return a prediction as segkit hands it in."""
+    def predicted(self, prediction: NDArray[Any]) -> NDArray[Any]:
+        """Return a copy of a prediction as segkit passes it."""
         return prediction.astype(np.float32) if self.soft else np.array(prediction >= 0.5, copy=True)
 
 
@@ -45,19 +45,19 @@ def examine_metric(report: Report, component: Component) -> None:
     before, tried = report.faults, Tried(report, metric)
     truth = _disc(20, 16, 9)
     with report.trying("called with a prediction and a truth (48, 40)"):
-        value = metric(tried.handed(truth), truth.copy(), SPACING)
+        value = metric(tried.predicted(truth), truth.copy(), SPACING)
         try:
             if not math.isfinite(as_number(value)):
-                report.fault(f"it gives {value} for a prediction that is the truth.")
+                report.fault(f"it is {value} for a prediction that equals the truth.")
         except ValueError as error:
             report.fault(str(error))
     if report.faults > before:
         return
-    for look in (_truth_is_best, _keeps_to_itself, _takes_odd_inputs, _says_what_it_uses):
+    for examine in (_truth_is_best, _leaves_inputs, _takes_unusual_inputs, _uses_what_it_says):
         with report.trying("called with good and bad predictions"):
-            look(tried, truth)
+            examine(tried, truth)
     with report.trying("called twice"):
-        leaves_alone(report, lambda: component.build()(tried.handed(_disc(23, 19, 9)), truth.copy(), SPACING))
+        report.check_side_effects(lambda: component.build()(tried.predicted(_disc(23, 19, 9)), truth.copy(), SPACING))
     _empty_masks(tried, truth)
 
 
@@ -68,110 +68,100 @@ def _disc(row: float, column: float, radius: float) -> Mask:
 
 
 def _truth_is_best(tried: Tried, truth: Mask) -> None:
-    """No prediction is better than the truth; how much worse each is, is the metric's affair."""
+    """No prediction is better than the truth; how much worse each is depends on the metric."""
     report, way = tried.report, direction(tried.report.entry.name) or 1
     perfect, shifted, apart = (tried(found, truth) for found in (truth, _disc(23, 19, 9), _disc(42, 34, 4)))
     shown = f"{perfect:.4g} for the truth itself, {shifted:.4g} when shifted, {apart:.4g} without overlap"
     if any(map(math.isinf, (shifted, apart))) or (
         any(map(math.isnan, (shifted, apart))) and not report.says(*UNDEFINED)
     ):
-        report.fault(f"it is not finite where prediction and truth are both there ({shown}).")
+        report.fault(f"it is not finite although neither prediction nor truth is empty ({shown}).")
         return
     worse = [way * (perfect - other) for other in (shifted, apart) if not math.isnan(other)]
-    slight = SLIGHT * max(abs(perfect), 1.0)
+    slight = ROUNDING * max(abs(perfect), 1.0)
     if all(difference >= -slight for difference in worse):
         if not any(difference > slight for difference in worse):
             report.note(f"it does not tell a right prediction from a wrong one ({shown}).")
     elif all(difference < slight for difference in worse):
         hint = "register it without `lower_is_better`" if way < 0 else "register it with `lower_is_better=True`"
-        report.fault(f"a study would read it the wrong way round ({shown}): {hint}.")
+        report.fault(f"a study would rank variants the wrong way round ({shown}): {hint}.")
     else:
         report.fault(f"it is not best where the prediction is right ({shown}).")
 
 
-def _keeps_to_itself(tried: Tried, truth: Mask) -> None:
-    prediction, copy = tried.handed(_disc(23, 19, 9)), truth.copy()
+def _leaves_inputs(tried: Tried, truth: Mask) -> None:
+    prediction, copy = tried.predicted(_disc(23, 19, 9)), truth.copy()
     kept = prediction.copy()
     values = [as_number(tried.metric(prediction, copy, SPACING)) for _ in range(2)]
     if not np.array_equal(kept, prediction) or not np.array_equal(copy, truth):
-        tried.report.fault("it writes to its inputs. Work on copies.", _writing_line(tried, kept, truth))
+        arrays = kept.copy(), truth.copy()
+        place = line_that_changes(
+            tried.report.source, lambda: tried.metric(*arrays, SPACING), lambda: [array.tobytes() for array in arrays]
+        )
+        tried.report.fault("it writes to its inputs. Work on copies.", place)
         return
     tried(truth, _disc(10, 10, 5))
     values.append(tried(kept, truth))
     if len(set(values)) > 1:
-        tried.report.fault(f"the same inputs give several values: {values}.", tried.report.source.state_line())
+        tried.report.fault(f"the same inputs give several values: {values}.")
 
 
-def _writing_line(tried: Tried, prediction: NDArray[Any], truth: Mask) -> str | None:
-    """Return the line that writes, where numpy can tell."""
-    inputs = prediction.copy(), truth.copy()
-    for array in inputs:
-        array.flags.writeable = False
-    try:
-        tried.metric(*inputs, SPACING)
-    except Exception as error:
-        return tried.report.source.of_error(error)
-    return None
-
-
-def _takes_odd_inputs(tried: Tried, truth: Mask) -> None:
-    """Data without spacing, probabilities, a single pixel, masks to the border, arrays in another order."""
+def _takes_unusual_inputs(tried: Tried, truth: Mask) -> None:
+    """Data without spacing, probabilities, a single pixel, masks up to the border, other memory layouts."""
     report, pixel = tried.report, np.zeros(SIZE, bool)
     pixel[0, -1] = True
     inputs: dict[str, tuple[Any, Mask, Any]] = {
         "no spacing": (truth, truth, None),
         "a single pixel in a corner": (pixel, pixel, SPACING),
         "full masks": (np.ones(SIZE, bool), np.ones(SIZE, bool), SPACING),
-        "arrays in another order": (truth.T, np.asfortranarray(truth).T, SPACING),
+        "arrays of another memory layout": (truth.T, np.asfortranarray(truth).T, SPACING),
     }
     if tried.soft:
         inputs["probabilities"] = (np.where(truth, 0.8, 0.1), truth, SPACING)
     for what, (prediction, true, spacing) in inputs.items():
         with report.trying(f"called with {what}"):
-            value = as_number(tried.metric(tried.handed(prediction), true, spacing))
-            if math.isfinite(value):
-                continue
-            if math.isinf(value) or what != "full masks":
-                report.fault(f"it gives {value} for {what}.")
-            elif not report.says(*UNDEFINED):
-                report.note(f"it gives NaN for {what}: such cases are counted, not averaged. Say so in the docstring.")
+            value = tried(prediction, true, spacing)
+            if math.isinf(value) or (math.isnan(value) and what != "full masks"):
+                report.fault(f"it is {value} for {what}.")
+            elif math.isnan(value) and not report.says(*UNDEFINED):
+                report.note(f"it is NaN for {what}: such cases are counted, not averaged. Say so in the docstring.")
 
 
-def _says_what_it_uses(tried: Tried, truth: Mask) -> None:
-    """A metric of probabilities that is not registered as one would be handed masks."""
-    probability = np.where(truth, np.float32(0.8), np.float32(0.1))
+def _uses_what_it_says(tried: Tried, truth: Mask) -> None:
+    """A metric of probabilities that is not registered as one would get masks."""
     if tried.soft:
         return
     try:
-        soft = as_number(tried.metric(probability.copy(), truth.copy(), SPACING))
+        soft = as_number(tried.metric(np.where(truth, np.float32(0.8), np.float32(0.1)), truth.copy(), SPACING))
     except Exception:
         return  # it is for masks alone
-    if not abs(soft - tried(truth, truth)) <= SLIGHT:
+    hard = tried(truth, truth)
+    if not abs(soft - hard) <= ROUNDING:
         tried.report.note(
-            f"of probabilities 0.8 and 0.1 it makes {soft:.4g}, of their mask, which segkit hands in, "
-            f'{tried(truth, truth):.4g}. If it is meant for probabilities, register it with `uses="probability"`.'
+            f"probabilities of 0.8 and 0.1 give {soft:.4g}; their mask, which segkit passes, gives {hard:.4g}. If it "
+            'is meant for probabilities, register it with `uses="probability"`.'
         )
 
 
 def _empty_masks(tried: Tried, truth: Mask) -> None:
-    """Both empty may be undefined; what is missed, or predicted although nothing is there, gets the worst value."""
+    """Both empty may be undefined; a missed structure and a false positive get the worst value."""
     report, empty = tried.report, np.zeros(SIZE, bool)
     with report.trying("called with an empty prediction and an empty truth"):
         value = tried(empty, empty)
         if math.isinf(value):
-            report.fault(f"it gives {value} where nothing is there nor predicted: give NaN, which is counted apart.")
+            report.fault(f"it is {value} for two empty masks: return NaN, which is counted separately.")
         elif not math.isnan(value) and not report.says("empty", "defined"):
             report.note(
-                f"it gives {value:.4g} where nothing is there nor predicted; the built-in metrics are undefined there "
-                "(NaN), so that such cases do not flatter a mean. Say in the docstring why it differs."
+                f"it is {value:.4g} for two empty masks; the built-in metrics are undefined there (NaN), so that such "
+                "cases do not improve a mean. Say in the docstring why it differs."
             )
     for what, prediction, true in (("a missed structure", empty, truth), ("a false positive", truth, empty)):
         with report.trying(f"called with {what}"):
             value = tried(prediction, true)
             if math.isinf(value):
-                report.fault(f"it gives {value} for {what}: a mean could not hold it. Give the worst finite value.")
+                report.fault(f"it is {value} for {what}, and so would be the mean: return the worst finite value.")
             elif math.isnan(value) and not report.says(*UNDEFINED):
                 report.fault(
-                    f"it gives NaN for {what}, so that a mean improves by it. Give the worst value, or say in the "
-                    "docstring where it is undefined (NaN) and why."
+                    f"it is NaN for {what}, which improves the mean. Return the worst value, or say in the docstring "
+                    " where it is undefined (NaN) and why."
                 )

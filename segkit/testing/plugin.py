@@ -16,7 +16,7 @@ from segkit.registry.component import Entry
 from segkit.registry.slot import fold
 from segkit.testing import check
 from segkit.testing.findings import Finding
-from segkit.testing.surroundings import changed_settings, library_settings
+from segkit.testing.global_state import library_settings, restored
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PluginReport:
 
     Attributes:
         path: the file or folder.
-        failures: what kept it from loading, and what concerns it as a whole.
+        failures: why it did not load, and findings about the file as a whole.
         checked: its components, in the order of loading.
     """
 
@@ -72,17 +72,21 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     loaded = [plugin for plugin in plugins.loaded() if _below(Path(plugin.origin), path)]
     whole = [_as_finding(failure) for failure in failed]
     whole += [
-        Finding("note", 'it registers no component. Decorate one: `@losses.register("name")`.', plugin.origin)
+        Finding("note", 'it registers no component. Register one: `@losses.register("name")`.', plugin.origin)
         for plugin in loaded
         if not plugin.components
     ]
     if not failed and not loaded:
         whole.append(
-            Finding("fault", "no plugin file is here: names in .py that start with no '_', '.' or 'test_'.", str(path))
+            Finding(
+                "fault",
+                "no plugin file here: a .py file whose name does not start with '_', '.' or 'test_'.",
+                str(path),
+            )
         )
     whole += [
-        Finding("fault", f"when imported it changes a global setting ({name}) for all that follows.", str(path))
-        for name in changed_settings(kept)
+        Finding("fault", f"importing it changes a global setting ({name}) for all that follows.", str(path))
+        for name in restored(kept)
     ]
     entries = [(name, entry) for plugin in loaded for name, entry in _entries(plugin)]
     given = _given(settings, [entry for _, entry in entries], path)

@@ -1,4 +1,4 @@
-"""Try what moves weights: optimizers, and schedulers of their learning rates."""
+"""Try optimizers, and schedulers of their learning rates."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from torch.optim import Optimizer
 from segkit.components.schedulers import Schedule
 from segkit.errors import ended
 from segkit.registry.component import Component
-from segkit.testing.examples import network
+from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
-from segkit.testing.surroundings import leaves_alone
 from segkit.training.flatten import flatten, unflatten
 
 STEPS = 40
-MEANT = ("not trained", "frozen", "leaves out")
+FROZEN = ("not trained", "frozen", "leaves out")
 EPOCHS, STEPS_PER_EPOCH = 6, 4
 VAL_LOSSES = (1.0, 0.8, 0.9, 0.9, 0.7, 0.9)
 
 
 def examine_optimizer(report: Report, component: Component) -> None:
-    """Try an optimizer: it goes downhill, and goes on from a saved state to the bit."""
+    """Try an optimizer: it goes downhill, and resumes from a saved state to the bit."""
     module = network()
     optimizer = report.build(component, list(module.parameters()))
     if optimizer is None:
         return
     before = report.faults
-    with report.trying(f"asked for {STEPS} steps down a quadratic"):
+    with report.trying(f"run for {STEPS} steps on a quadratic function"):
         _goes_down(report, module, optimizer)
         if report.faults == before:
-            _follows(report, component)
+            _uses_gradients(report, component)
     if report.faults == before:
         with report.trying("saved and loaded"):
-            _optimizer_goes_on(report, component)
-    with report.trying("built and asked to step"):
-        leaves_alone(report, lambda: _moved(component), may_draw=("torch",))
-    with report.trying("asked to step where nothing has a gradient"):
+            _optimizer_resumes(report, component)
+    with report.trying("built and stepped"):
+        report.check_side_effects(lambda: _moved(component), may_draw=("torch",))
+    with report.trying("stepped without any gradient"):
         optimizer.zero_grad()
         optimizer.step()
 
@@ -64,13 +63,13 @@ def _goes_down(report: Report, module: nn.Module, optimizer: Optimizer) -> None:
     held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     missing = [name for name, parameter in module.named_parameters() if id(parameter) not in held]
     if missing:
-        say = report.note if report.says(*MEANT) else report.fault
-        say(
-            f"it leaves out parameters, which are not trained: {', '.join(missing)}. If so meant, say in its docstring."
+        add = report.note if report.says(*FROZEN) else report.fault
+        add(
+            f"it leaves out parameters, which are not trained: {', '.join(missing)}. If intended, say in its docstring."
         )
     values = [_pull(module, optimizer) for _ in range(STEPS)]
     if not all(map(math.isfinite, values)):
-        report.fault(f"weights are not finite after {STEPS} steps down a quadratic at its own learning rate.")
+        report.fault(f"weights are not finite after {STEPS} steps on a quadratic function at its own learning rate.")
     elif values[-1] >= values[0]:
         report.fault(
             f"it does not go downhill: after {STEPS} steps the squared distance from the minimum is {values[-1]:.4g}, "
@@ -78,50 +77,55 @@ def _goes_down(report: Report, module: nn.Module, optimizer: Optimizer) -> None:
         )
 
 
-def _follows(report: Report, component: Component) -> None:
-    """Pull two equal networks apart: the weights have to follow."""
+def _uses_gradients(report: Report, component: Component) -> None:
+    """Pull two equal networks in opposite directions: their weights must differ."""
     pulled = []
     for target in (0.3, -0.3):
-        module, state = network(), torch.get_rng_state()
-        optimizer = component.build(list(module.parameters()))
-        for _ in range(STEPS):
-            _pull(module, optimizer, target)
-        torch.set_rng_state(state)
+        module = network()
+        with seeded():
+            optimizer = component.build(list(module.parameters()))
+            for _ in range(STEPS):
+                _pull(module, optimizer, target)
         pulled.append(module)
     if all(map(torch.equal, *(module.parameters() for module in pulled))):
-        report.fault("its steps are the same whatever the gradients are: use `weight.grad`.")
+        report.fault("its steps do not depend on the gradients: use `weight.grad`.")
 
 
-def _optimizer_goes_on(report: Report, component: Component) -> None:
-    """Save after 3 steps, as a checkpoint does, load, and compare the next 3."""
+def _saved(report: Report, state: Any) -> Any:
+    """Return a state as a checkpoint saves and loads it, None and a fault if it cannot be saved."""
+    try:
+        tensors, skeleton = flatten(state)
+    except TypeError as error:
+        report.fault(f"its state cannot be saved: {ended(error)} Keep tensors, numbers, strings, lists and dicts.")
+        return None
+    return unflatten(json.loads(json.dumps(skeleton)), {key: tensor.clone() for key, tensor in tensors.items()})
+
+
+def _optimizer_resumes(report: Report, component: Component) -> None:
+    """Save after 3 steps, load, and compare the next 3."""
     module, twin = network(), network()
     optimizer = component.build(list(module.parameters()))
     for _ in range(3):
         _pull(module, optimizer)
-    try:
-        tensors, skeleton = flatten(optimizer.state_dict())
-    except TypeError as error:
-        report.fault(f"its state cannot be saved: {ended(error)} Keep tensors, numbers, strings, lists and dicts.")
+    state = _saved(report, optimizer.state_dict())
+    if state is None:
         return
-    saved = {key: tensor.clone() for key, tensor in tensors.items()}
     twin.load_state_dict(module.state_dict())
     other = component.build(list(twin.parameters()))
-    other.load_state_dict(unflatten(json.loads(json.dumps(skeleton)), saved))
-    generator = torch.get_rng_state()  # a checkpoint holds it too
+    other.load_state_dict(state)
     for weights, stepping in ((module, optimizer), (twin, other)):
-        torch.set_rng_state(generator)
-        for _ in range(3):
-            _pull(weights, stepping)
+        with seeded():  # a checkpoint holds torch's generator too
+            for _ in range(3):
+                _pull(weights, stepping)
     if not all(map(torch.equal, module.parameters(), twin.parameters())):
         report.fault(
-            "it does not go on from a saved state: steps differ after loading. Keep all it remembers in `self.state` "
-            "and `param_groups`.",
-            report.source.state_line(),
+            "it does not resume from a saved state: the steps after loading differ. Keep all state in `self.state` and "
+            "`param_groups`."
         )
 
 
 def examine_scheduler(report: Report, component: Component) -> None:
-    """Try a scheduler: finite rates of 0 or more over a training, and the same ones resumed."""
+    """Try a scheduler: finite rates of 0 or more over a training, and the same ones when resumed."""
     make: Callable[[], tuple[Optimizer, Any]] = lambda: _scheduled(component)  # noqa: E731
     if report.build(component, _sgd(), EPOCHS, STEPS_PER_EPOCH) is None:
         return
@@ -131,9 +135,9 @@ def examine_scheduler(report: Report, component: Component) -> None:
     if report.faults > before:
         return
     with report.trying("built and stepped"):
-        leaves_alone(report, lambda: _run(*make(), 0, 1))
+        report.check_side_effects(lambda: _run(*make(), 0, 1))
     with report.trying("saved and loaded"):
-        _schedule_goes_on(report, make)
+        _schedule_resumes(report, make)
 
 
 def _sgd() -> Optimizer:
@@ -170,24 +174,19 @@ def _rates_are_sane(report: Report, rates: list[float]) -> None:
         report.fault("the learning rate is 0 from start to end: nothing is learned.")
 
 
-def _schedule_goes_on(report: Report, make: Callable[[], tuple[Optimizer, Any]]) -> None:
-    """Save halfway as a checkpoint does, load, and compare the rates that follow."""
+def _schedule_resumes(report: Report, make: Callable[[], tuple[Optimizer, Any]]) -> None:
+    """Save halfway, load, and compare the rates that follow."""
     half = EPOCHS // 2
-    optimizer, schedule = make()
+    (optimizer, schedule), (other, resumed) = make(), make()
     _run(optimizer, schedule, 0, half)
-    try:
-        tensors, skeleton = flatten([optimizer.state_dict(), schedule.state_dict()])
-    except TypeError as error:
-        report.fault(f"its state cannot be saved: {ended(error)} Keep numbers, strings, lists and dicts.")
+    state = _saved(report, [optimizer.state_dict(), schedule.state_dict()])
+    if state is None:
         return
-    own, state = unflatten(json.loads(json.dumps(skeleton)), {key: tensor.clone() for key, tensor in tensors.items()})
-    other, resumed = make()
-    other.load_state_dict(own)
-    resumed.load_state_dict(state)
+    other.load_state_dict(state[0])
+    resumed.load_state_dict(state[1])
     expected, found = _run(optimizer, schedule, half, EPOCHS), _run(other, resumed, half, EPOCHS)
     if expected != found:
         report.fault(
-            f"it does not go on from a saved state: rates {found} instead of {expected}. Keep what it remembers in "
-            "plain attributes.",
-            report.source.state_line(),
+            f"it does not resume from a saved state: rates {found} instead of {expected}. Keep its state in plain "
+            "attributes."
         )

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
 
 from segkit.errors import UserError, ended
 from segkit.registry.component import Component, Entry
-from segkit.registry.faults import explained, how_to_check
+from segkit.registry.faults import described, explained, how_to_check
 from segkit.registry.source import Source
 from segkit.testing.findings import Finding
-from segkit.testing.surroundings import library_settings, restored
+from segkit.testing.global_state import SETTINGS, library_settings, restored, settings
+from segkit.training.tracing import generator_states, line_that_changes
+
+SEEDS, LAST_SEED = (4_021, 977_113), 55_021  # which no component chooses by itself
+MISPLACED = ("expected device", "same device", "CUDA enabled", "NVIDIA")  # of torch's messages about devices
 
 
 class Report:
@@ -19,7 +28,7 @@ class Report:
 
     Attributes:
         entry: what is tried.
-        source: the author's files.
+        source: where its code stands.
         guessed: the parameters whose values were made up.
         findings: so far.
     """
@@ -50,7 +59,7 @@ class Report:
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """Turn an exception into a fault at the author's line that raised it; see that no setting is left changed.
+        """Turn an exception into a fault at the line that raised it; settings of torch and numpy are put back.
 
         Args:
             what: e.g. "called with an empty mask".
@@ -63,26 +72,23 @@ class Report:
         except BaseException as error:
             self.fault(f"{what}: {ended(explained(error))}", self.source.of_error(error))
         finally:
-            restored(self, kept)
+            restored(kept)
 
-    def give(self, names: Iterable[str]) -> str:
-        """Say how parameters are given: to the command, and in a test."""
-        path = how_to_check(self.entry).strip("`")
-        named = list(names)
-        python = ", ".join(f"{name}=..." for name in named)
-        if not path.startswith("segkit check"):
-            return f"Give {', '.join(named)}: `assert_contract(entry, {python})`."
-        return f"Give {', '.join(named)}: `{path} {' '.join(f'--set {name}=...' for name in named)}`."
+    def how_to_pass(self, names: Iterable[str]) -> str:
+        """Say how parameters are passed: to the command, and in a test."""
+        path, named = how_to_check(self.entry).strip("`"), list(names)
+        if path.startswith("segkit check"):
+            return f"Pass {', '.join(named)}: `{path} {' '.join(f'--set {name}=...' for name in named)}`."
+        return f"Pass {', '.join(named)}: `assert_contract(entry, {', '.join(f'{name}=...' for name in named)})`."
 
     def build(self, component: Component, *handed: Any) -> Any:
-        """Build the component; None, and a finding, if that fails or gives something of another kind."""
+        """Build the component; None, and a finding, if that fails or the result is of the wrong kind."""
         try:
             made = component.build(*handed)
             wrong = component.entry.slot.check(made, *handed)
             if wrong is None:
                 return made
             self.fault(wrong)
-            return None
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -90,9 +96,78 @@ class Report:
                 self.note(f"not tried: {error}", self.source.of_error(error))
             elif self.guessed and isinstance(error, (ValueError, OSError)):
                 guesses = ", ".join(f"{key} = {value!r}" for key, value in self.guessed.items())
-                self.note(
-                    f"not tried: it refuses the values made up for it ({guesses}): {error}. {self.give(self.guessed)}"
-                )
+                self.note(f"not tried: made-up values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
             else:
                 self.fault(f"it cannot be built: {ended(explained(error))}", self.source.of_error(error))
-            return None
+        return None
+
+    def check_side_effects(self, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:
+        """Run twice, from two states of the global random generators, and report what changed beside the result.
+
+        What the first run changes (it may import libraries) counts only if the second changes it again.
+
+        Args:
+            run: builds and calls the component.
+            may_draw: the generators that it may draw from, of "torch", "numpy" and "Python".
+
+        Returns:
+            What the runs returned.
+        """
+        results, befores, afters = [], [], []
+        changed: list[str] = []
+        for seed in SEEDS:
+            _seed(seed)
+            befores.append(generator_states())
+            kept = settings()
+            try:
+                results.append(run())
+            finally:
+                changed = restored(kept)
+            afters.append(generator_states())
+        for name in befores[0]:
+            if afters[0][name] == afters[1][name]:
+                what = f"it seeds {name}'s global random generator, so that all later random numbers repeat"
+            elif name not in may_draw and [after[name] for after in afters] != [before[name] for before in befores]:
+                what = f"it draws from {name}'s global random generator, so that all later random numbers differ"
+            else:
+                continue
+            _seed(LAST_SEED)
+            place = line_that_changes(self.source, run, lambda: generator_states()[name])  # noqa: B023
+            self.fault(f"{what}: use a generator of its own.", place)
+        for name in changed:
+            kept = settings()
+            place = line_that_changes(self.source, run, SETTINGS[name][0])
+            restored(kept)
+            text = f"it changes a global setting ({name}) for all that follows: leave it, or put it back."
+            self.fault(text, place)
+        return results
+
+    def check_device(self, run: Callable[[str], Any]) -> None:
+        """Run on the CPU as if there were a GPU, on torch's `meta` device, and on CUDA where there is one.
+
+        Args:
+            run: runs the component on inputs on a device, where its result should lie too.
+        """
+        found = torch.cuda.is_available()
+        for device in ["cpu", "meta", "cuda"] if found else ["cpu", "meta"]:
+            try:
+                with mock.patch.object(torch.cuda, "is_available", return_value=found or device == "cpu"):
+                    value = run(device)
+            except Exception as error:
+                if device == "cuda" or any(words in str(error) for words in MISPLACED):
+                    self.fault(
+                        f"it computes on another device than that of its inputs ({described(error)}). Make tensors "
+                        "with `device=` of its inputs.",
+                        self.source.of_error(error),
+                    )
+                    return
+                continue  # what needs values cannot run on meta
+            if isinstance(value, torch.Tensor) and value.device.type != device:
+                self.fault(f"for inputs on {device} its result lies on {value.device}.")
+                return
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)

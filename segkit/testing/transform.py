@@ -1,4 +1,4 @@
-"""Try a transform: image and masks stay together, labels stay labels, one key gives one result."""
+"""Try a transform: image and masks stay together, labels stay labels, the same seed gives the same result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from segkit.data.pipeline import Bits, Pipeline
 from segkit.errors import UserError, ended
 from segkit.registry.component import Component
 from segkit.testing.report import Report
-from segkit.testing.surroundings import leaves_alone
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -21,7 +20,7 @@ SQUARE = (80, 80)
 LABELS = (4, 5, 12)  # with gaps, which a blend of two labels would fall into
 SEEDS = 6
 CONTRAST = 75  # of a shape that is bright by 150
-TOGETHER, APART = 0.85, 0.5  # overlaps that say: in its place, not in its place
+TOGETHER, APART = 0.85, 0.5  # overlaps of image and mask: above, they agree; below, they do not
 
 
 def examine_transform(report: Report, component: Component) -> None:
@@ -29,7 +28,7 @@ def examine_transform(report: Report, component: Component) -> None:
     if report.build(component) is None:
         return
     before = report.faults
-    with report.trying("made part of a pipeline"):
+    with report.trying("put into a pipeline"):
         Pipeline([component])
     if report.faults > before:
         return
@@ -64,14 +63,14 @@ def _pair(size: tuple[int, int], dtype: type = np.uint8) -> tuple[Image, Bits]:
 
 
 def _keeps_types_and_labels(report: Report, component: Component, size: tuple[int, int], dtype: type) -> bool:
-    """Let the pipeline judge what comes out."""
+    """The pipeline itself checks the result."""
     image, bits = _pair(size, dtype)
     what = f"applied to an image {size} with {np.dtype(dtype).name} masks"
     try:
         for seed in range(SEEDS):
             pair = Pipeline([component])(image, bits, (seed, 0, 0))
             if 0 in pair[0].shape:
-                report.fault(f"{what} it leaves nothing of the image.")
+                report.fault(f"{what} it returns an empty image.")
                 return False
     except UserError as error:
         cause = error.__cause__
@@ -79,14 +78,14 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
             cause = cause.__cause__
         text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
         text = re.sub(r" To try it by itself: .*", "", text)
-        say = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
-        say(f"{what}: {ended(text)}", report.source.of_error(cause) if cause else None)
+        add = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
+        add(f"{what}: {ended(text)}", report.source.of_error(cause) if cause else None)
         return False
     return True
 
 
 def _is_reproducible(report: Report, component: Component) -> None:
-    """The key decides, not the global generators, not what came before."""
+    """The result depends on the key alone, not on the global generators or on earlier calls."""
     image, bits = _pair(SIZES[0])
     pipeline = Pipeline([component])
     results = []
@@ -98,12 +97,11 @@ def _is_reproducible(report: Report, component: Component) -> None:
         pairs = zip(results[0], again, strict=True)
         if not all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in pairs):
             report.fault(
-                "one key gives several results: draw from `self.py_random` or `self.random_generator`, which segkit "
-                "seeds for each sample, and keep nothing between calls.",
-                report.source.state_line(),
+                "the same seed gives different results: draw from `self.py_random` or `self.random_generator`, "
+                "which segkit seeds for each sample, and keep nothing between calls."
             )
             return
-    leaves_alone(report, lambda: [Pipeline([component])(image, bits, (seed, 0, 0)) for seed in range(SEEDS)])
+    report.check_side_effects(lambda: [Pipeline([component])(image, bits, (seed, 0, 0)) for seed in range(SEEDS)])
 
 
 def _stays_together(report: Report, component: Component) -> None:
@@ -119,24 +117,24 @@ def _stays_together(report: Report, component: Component) -> None:
         moved += overlap < TOGETHER and any(_overlap(after, other) > TOGETHER for other in _elsewhere(mask, bits > 0))
     if emptied == SEEDS:
         report.fault(
-            "it leaves nothing of the masks, whose shape is still in the image: hand them on in `apply_to_mask`."
+            "it empties the masks, although their shape is still in the image: return them in `apply_to_mask`."
         )
     elif moved:
         report.fault(
-            f"image and masks come apart: in {moved} of {SEEDS} tries the image was moved, and its mask was not, or "
-            "elsewhere. Apply one and the same geometry to both."
+            f"image and masks no longer match: in {moved} of {SEEDS} tries the image was moved and its mask was not, "
+            "or differently. Apply the same geometry to both."
         )
     elif poor > SEEDS // 2:
         report.fault(
-            f"image and masks come apart: in {poor} of {SEEDS} tries a bright shape does not lie where its mask does. "
-            "Apply one and the same geometry to both."
+            f"image and masks no longer match: in {poor} of {SEEDS} tries a bright shape is not where its mask is. "
+            "Apply the same geometry to both."
         )
 
 
 def _overlap(image: Image, mask: Mask) -> float:
     """Return the intersection over union of a mask with the image's bright or dark part, whichever is more."""
     if image.max() == image.min() or mask.all() or not mask.any():
-        return 1.0  # nothing can be told
+        return 1.0  # nothing to compare
     bright = image > (int(image.max()) + int(image.min())) / 2
     return max(float((part & mask).sum() / (part | mask).sum()) for part in (bright, ~bright))
 

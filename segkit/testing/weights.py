@@ -1,4 +1,4 @@
-"""Try what is handed a model's weights: regularizers, which judge them, and initializers, which fill them."""
+"""Try what works on a model's weights: regularizers and initializers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from segkit.registry.component import Component
 from segkit.registry.faults import misfit
-from segkit.testing.device import follows_the_device
-from segkit.testing.examples import network
+from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
-from segkit.testing.surroundings import leaves_alone
-from segkit.training.tracing import breaks_graph, place_where
+from segkit.training.tracing import breaks_graph, place_of_infinite_gradient, place_where
 
 Penalty = Callable[[Any], Any]
 
@@ -26,56 +24,51 @@ def examine_regularizer(report: Report, component: Component) -> None:
         return
     before = report.faults
     with report.trying("called with the named parameters of a network"):
-        _gives_a_scalar(report, penalty)
+        _returns_a_scalar(report, penalty)
     if report.faults > before:
         return
     proximal = bool(getattr(penalty, "proximal", False))
-    with report.trying("asked to step" if proximal else "differentiated"):
+    with report.trying("stepped" if proximal else "differentiated"):
         (_steps if proximal else _has_a_gradient)(report, penalty)
     named = _named(network())
     with report.trying("called with the named parameters of a network"):
-        leaves_alone(report, lambda: (component.build()(named), proximal and penalty.step(named, 1e-3)))
-    with report.trying("called on another device"):
-        follows_the_device(report, lambda device: penalty(_named(network().to(device))))
+        report.check_side_effects(lambda: (component.build()(named), proximal and penalty.step(named, 1e-3)))
+    report.check_device(lambda device: penalty(_named(network().to(device))))
 
 
 def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return list(module.named_parameters())
 
 
-def _gives_a_scalar(report: Report, penalty: Penalty) -> None:
+def _returns_a_scalar(report: Report, penalty: Penalty) -> None:
+    proximal = bool(getattr(penalty, "proximal", False))
     for dtype in (torch.float32, torch.float64):
-        module = network().to(dtype)
+        module, untouched = network().to(dtype), network().to(dtype)
         value = penalty(_named(module))
         if not isinstance(value, Tensor) or value.shape != ():
-            shape = f"it gives shape {tuple(value.shape)}, no scalar." if isinstance(value, Tensor) else None
+            shape = f"it returns shape {tuple(value.shape)}, not a scalar." if isinstance(value, Tensor) else None
             report.fault(f"{shape or misfit(value, Tensor, 'tensor')} End with `.sum()` of tensors.")
-            return
-        if not torch.isfinite(value):
-            report.fault(f"it gives {float(value)} for ordinary weights.")
+        elif not torch.isfinite(value):
+            report.fault(f"it is {float(value)} for ordinary weights.")
         elif value < 0:
-            report.fault(f"it gives {float(value):.4g}: a penalty is 0 or more, of any weights.")
-        elif value == 0 and not value.requires_grad and not getattr(penalty, "proximal", False):
-            report.note("it gives 0 for a network of convolutions, a norm and a linear layer: it chooses none of them.")
+            report.fault(f"it is {float(value):.4g}: a penalty must be 0 or more, whatever the weights.")
+        elif value == 0 and not value.requires_grad and not proximal:
+            report.note("it is 0 for a network of convolutions, a norm and a linear layer: it applies to none of them.")
             return
-        elif not value.requires_grad and not getattr(penalty, "proximal", False):
+        elif not value.requires_grad and not proximal:
             place = place_where(report.source, lambda: penalty(_named(module)), breaks_graph, last=True)  # noqa: B023
-            report.fault("its value has no gradient, so that it does nothing: do not detach, and keep tensors.", place)
-            return
-        if not all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters()):
-            report.fault("it changes the gradients of what it is handed, or whether there are any.")
-            return
-        if value.dtype != dtype:
-            report.fault(f"for {dtype} weights it gives {value.dtype}. Make tensors with `dtype=` of the weights.")
-            return
-        if any(
-            not torch.equal(now, then)
-            for now, then in zip(module.parameters(), network().to(dtype).parameters(), strict=True)
-        ):
+            report.fault("its value has no gradient, so it has no effect: do not detach, and keep tensors.", place)
+        elif not all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters()):
+            report.fault("it changes the gradients of the parameters, or whether they have any.")
+        elif value.dtype != dtype:
+            report.fault(f"for {dtype} weights it returns {value.dtype}. Make tensors with `dtype=` of the weights.")
+        elif not _same(module, untouched):
             report.fault("it changes the weights when called. A step belongs in `step`, with `proximal = True`.")
-            return
+        else:
+            continue
+        return
     if not torch.allclose(penalty(_named(network())), penalty(_named(network()))):
-        report.fault("it gives two values for the same weights.", report.source.state_line())
+        report.fault("two calls with the same weights differ.")
 
 
 def _has_a_gradient(report: Report, penalty: Penalty) -> None:
@@ -85,11 +78,11 @@ def _has_a_gradient(report: Report, penalty: Penalty) -> None:
             parameter[parameter == 0] = 0.1  # an absolute value has no derivative at 0
     names, parameters = zip(*module.named_parameters(), strict=True)
     if not penalty(_named(module)).requires_grad:
-        return  # it has chosen none of the weights
+        return  # it applies to none of the weights
     if not torch.autograd.gradcheck(
         lambda *values: penalty(list(zip(names, values, strict=True))), parameters, raise_exception=False
     ):
-        report.fault("its gradient is wrong: it differs from differences of its values.")
+        report.fault("its gradient is wrong: it differs from finite differences of its values.")
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     value = penalty(_named(module))
@@ -97,13 +90,14 @@ def _has_a_gradient(report: Report, penalty: Penalty) -> None:
     if not torch.isfinite(value) or not all(
         torch.isfinite(gradient).all() for gradient in gradients if gradient is not None
     ):
-        report.fault("its value or gradient is not finite where all weights are 0 (a sqrt?).")
+        place = place_of_infinite_gradient(report.source, lambda: penalty(_named(module)))
+        report.fault("its value or gradient is not finite where all weights are 0 (a sqrt?).", place)
 
 
 def _steps(report: Report, penalty: Any) -> None:
     """Try a proximal one: `step(named_parameters, step_size)` changes weights in place."""
     if penalty(_named(network())).requires_grad:
-        report.fault("it is proximal, so that its value is only logged: detach it.")
+        report.fault("it is proximal, so its value is only logged: detach it.")
     module = network()
     before = [parameter.detach().clone() for parameter in module.parameters()]
     penalty.step(_named(module), 0.0)
@@ -128,7 +122,7 @@ def examine_initializer(report: Report, component: Component) -> None:
         return
     with report.trying("called with a network"):
         before, first = report.faults, _filled(report, fill)
-        leaves_alone(report, lambda: component.build()(network()), may_draw=("torch",))
+        report.check_side_effects(lambda: component.build()(network()), may_draw=("torch",))
         if report.faults == before and not _same(first, _filled(report, fill)):
             report.fault("it is not reproducible: two calls from one torch seed differ. Draw from torch's generator.")
         _changes_weights(report, first)
@@ -139,14 +133,10 @@ def examine_initializer(report: Report, component: Component) -> None:
 
 
 def _filled(report: Report, fill: Callable[[nn.Module], Any]) -> nn.Module:
-    """Return the network filled from torch's seed 0, in place; the generator is as before."""
-    module, state = network(), torch.get_rng_state()
-    torch.manual_seed(0)
-    try:
-        with report.entry.slot.around(module):
-            fill(module)
-    finally:
-        torch.set_rng_state(state)
+    """Return the network, filled from torch's seed 0."""
+    module = network()
+    with seeded(), report.entry.slot.around(module):
+        fill(module)
     return module
 
 
@@ -160,17 +150,13 @@ def _changes_weights(report: Report, module: nn.Module) -> None:
         report.fault("it switches the module between training and evaluation.")
     if _same(module, untouched):
         report.note("it changes no weight.")
-    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
-    if any((norm.weight != 1).any() or (norm.bias != 0).any() for norm in norms):
-        report.note("it changes norm layers, which keep 1 and 0 elsewhere.")
     for layer in module.modules():
-        weight = getattr(layer, "weight", None)
-        if (
-            isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))
-            and weight is not None
-            and weight.unique().numel() == 1
-        ):
-            report.fault(
-                f"it fills all weights of a {type(layer).__name__} with one value, so that channels stay alike."
+        if isinstance(layer, nn.BatchNorm2d) and ((layer.weight != 1).any() or (layer.bias != 0).any()):
+            report.note("it changes norm layers, which the built-in initializers leave at 1 and 0.")
+        layered = isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        if layered and layer.weight.unique().numel() == 1:  # type: ignore[operator]
+            text = (
+                f"it fills all weights of a {type(layer).__name__} with one value: its channels would learn the same."
             )
+            report.fault(text)
             return

@@ -28,7 +28,6 @@ from segkit.training.tracing import (
 
 Parameters = Sequence[tuple[str, Tensor]]
 ROUNDING = 1e-6
-GRADIENTS = {"set_grad_enabled", "no_grad", "enable_grad"}
 
 
 @dataclass(frozen=True)
@@ -148,10 +147,8 @@ class Term:
         for name in changed:
             getattr(torch, name)(before[name])
         if changed:
-            words = GRADIENTS if changed[0] in GRADIENTS else changed
-            place = Source(self.component.entry.factory).mentioning(words)
             text = f"it changes a global setting (torch.{changed[0]}) for all that follows: leave it, or put it back."
-            raise fault(self.component, text, place)
+            raise fault(self.component, text)
 
     def _penalizes(self, value: float, moves: bool, parameters: Parameters) -> None:
         """Raise where a penalty rewards, or has no gradient; of no weights at all it may be a plain 0."""

@@ -1,10 +1,12 @@
-"""Find the line at which something happens to tensors, by looking after every operation."""
+"""Find the line of a component's code at which something happens, by looking after every operation or line."""
 
 from __future__ import annotations
 
 import contextlib
 import random
+import sys
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from segkit.registry.faults import fault, suspects
+from segkit.registry.faults import fault, or_others, suspects
 from segkit.registry.source import Source
 
 if TYPE_CHECKING:
@@ -35,37 +37,32 @@ CONSTANT = (
 )
 
 
-SEEDING = {"manual_seed", "seed", "seed_all", "manual_seed_all", "seed_everything", "set_rng_state", "setstate"}
-DRAWING = {"random", "randint", "shuffle", "rand", "randn", "choice"}
-
-
 class Generators:
-    """The global random generators as they stand, to ask later what a component has done to them."""
+    """The global random generators as they are now, to see later what a component has done to them."""
 
     def __init__(self) -> None:
         self.seed, self.states = torch.initial_seed(), generator_states()
 
     def doubts(self, *components: Component) -> list[str]:
-        """Return the warning about a plugin that has since seeded torch's, or moved one that no checkpoint keeps.
+        """Return the warning that a plugin has since seeded torch's, or moved one that no checkpoint keeps.
 
         Args:
-            components: those that ran; of several plugins the first that names what seeds or draws is warned of.
+            components: those that ran.
         """
         parts = [part for component in components for part in suspects(component)]
-        found = [(part, told) for part in parts if (told := self._moved(Source(part.entry.factory))) is not None]
-        chosen = next((pair for pair in found if pair[1][1]), found[0] if len(found) == 1 else None)
-        return [str(fault(chosen[0], *chosen[1]))] if chosen is not None else []
+        text = self._moved()
+        if text is None or not parts:
+            return []
+        return [str(fault(parts[0], f"{text}: use a generator of its own{or_others(parts[1:])}"))]
 
-    def _moved(self, source: Source) -> tuple[str, str | None] | None:
+    def _moved(self) -> str | None:
         now, seed = generator_states(), torch.initial_seed()
         fresh = torch.Generator().manual_seed(seed).get_state().numpy().tobytes()
         if seed != self.seed or (now["torch"] != self.states["torch"] and now["torch"] == fresh):
-            text = "it seeds torch's global random generator, so that all that is drawn later repeats itself"
-            return f"{text}: use a generator of its own.", source.mentioning(SEEDING)
+            return "it seeds torch's global random generator, so that all later random numbers repeat"
         for name in ("numpy", "Python"):
             if now[name] != self.states[name]:
-                text = f"it seeds or draws from {name}'s global random generator, which no checkpoint keeps"
-                return f"{text}: use a generator of its own.", source.mentioning(SEEDING | DRAWING)
+                return f"it seeds or draws from {name}'s global random generator, which no checkpoint stores"
         return None
 
 
@@ -92,7 +89,7 @@ def generator_states() -> dict[str, Any]:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the author's line of each operation after which `happened(name, tensors in, result)`."""
+    """Notes the line of the component's code at each operation after which `happened(name, tensors in, result)`."""
 
     def __init__(self, source: Source, happened: Happened) -> None:
         super().__init__()
@@ -118,7 +115,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def places_where(source: Source, run: Callable[[], Any], happened: Happened) -> list[str | None]:
-    """Run once more and return the author's lines at which it happened, in order."""
+    """Run once more and return the lines of the component's code at which it happened, in order."""
     watch = _Watch(source, happened)
     with contextlib.suppress(Exception), watch:
         run()
@@ -126,17 +123,17 @@ def places_where(source: Source, run: Callable[[], Any], happened: Happened) -> 
 
 
 def place_where(source: Source, run: Callable[[], Any], happened: Happened, *, last: bool = False) -> str | None:
-    """Run once more and return the author's first (or last) line at which it happened."""
+    """Run once more and return the first (or last) line of the component's code at which it happened."""
     places = [place for place in places_where(source, run, happened) if place]
     return places[-1 if last else 0] if places else None
 
 
 def place_of_infinite_gradient(source: Source, run: Callable[[], Tensor]) -> str | None:
-    """Return the author's line of the operation whose gradient is not finite while the one that it is handed is.
+    """Return the line of the operation whose gradient is not finite although its incoming gradient is.
 
     Args:
-        source: the author's.
-        run: gives the value that is differentiated.
+        source: of the component.
+        run: returns the value to differentiate.
     """
     bad: list[int] = []
     count = 0
@@ -182,7 +179,27 @@ def turns_infinite(name: str, tensors: list[Tensor], result: Any) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
 
-def draws() -> Happened:
-    """Return what tells that an operation drew from torch's global generator."""
-    before = torch.get_rng_state()
-    return lambda name, tensors, result: not torch.equal(torch.get_rng_state(), before)
+def line_that_changes(source: Source, run: Callable[[], Any], state: Callable[[], Any]) -> str | None:
+    """Run once more and return the first line of the component's code after which `state()` differs from before."""
+    before = state()
+    last: str | None = None
+    found: str | None = None
+
+    def after_line(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal last, found
+        if found is None and last is not None and state() != before:
+            found = last
+        last = source.running(frame if event == "line" else frame.f_back)
+        return after_line
+
+    def on_call(frame: FrameType, event: str, argument: Any) -> Any:
+        return after_line if source.owns(frame) else None
+
+    tracer = sys.gettrace()
+    sys.settrace(on_call)
+    try:
+        with contextlib.suppress(Exception):
+            run()
+    finally:
+        sys.settrace(tracer)
+    return found
