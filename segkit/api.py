@@ -14,7 +14,7 @@ from segkit.errors import UserError, counted
 from segkit.plugins.carried import how_to_get
 from segkit.recipe import merge
 from segkit.recipe.model import Recipe, validate
-from segkit.registry.faults import ComponentError, suspects
+from segkit.registry.faults import ComponentError, plugin_parts
 
 if TYPE_CHECKING:
     from segkit.components.datasets.case import Case
@@ -165,7 +165,7 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
         with torch.device("meta"):
             model = build_model(recipe, len(channels))
     except ComponentError as error:
-        if not any(suspects(recipe.model)):
+        if not any(plugin_parts(recipe.model)):
             raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None
         return  # a plugin's part may compute while it is built
     check_fit(model, weights, path)

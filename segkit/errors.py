@@ -24,7 +24,7 @@ class ContractError(UserError):
     """What a component made is not what its slot asks for; whoever called the component adds its name and line."""
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return what an exception says; "" where it cannot even say that, since its own `__str__` raises."""
     try:
         return str(error)
@@ -69,7 +69,7 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
-def ended(text: object) -> str:
+def sentence(text: object) -> str:
     """Return a text as a sentence, with a full stop where it has no mark of its own."""
     line = str(text).rstrip()
     return line if line.endswith(("?", "!", "...")) else f"{line.rstrip('.')}."

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from segkit.errors import UserError, ended
+from segkit.errors import UserError, sentence
 
 MAX_TEXT = 64 * 2**20
 MAX_DEPTH = 100  # tables and lists within each other
@@ -214,7 +214,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
     except ValueError as error:  # a name with a zero byte
-        raise UserError(f"{path}: cannot be read: {ended(error)}") from None
+        raise UserError(f"{path}: cannot be read: {sentence(error)}") from None
     if len(data) > limit:
         raise UserError(f"{path}: larger than {limit:,} bytes, which no such file is.")
     try:
@@ -235,7 +235,7 @@ def read_json(path: Path, limit: int = MAX_TEXT) -> Any:
     except RecursionError:
         raise UserError(f"{path}: damaged: nested too deeply.") from None
     except UnreadableError as error:
-        raise UserError(f"{path}: damaged: {ended(error)}") from None
+        raise UserError(f"{path}: damaged: {sentence(error)}") from None
     except ValueError as error:
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise UserError(f"{path}: damaged: no JSON{place}.") from None

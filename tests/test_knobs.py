@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from segkit.recipe.model import Train
+from segkit.recipe.sections import Train
 from tests import small
 
 BASELINE = Path(__file__).parents[1] / "recipes/baseline.toml"

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core._pydantic_core import list_all_errors
 
 from segkit.components import REGISTRIES
-from segkit.errors import UserError, counted, ended, printable, several
+from segkit.errors import UserError, counted, printable, sentence, several
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Entry
 from segkit.registry.messages import MUST_BE, summed
@@ -116,7 +116,7 @@ def test_numbers_agree_with_their_nouns_and_sentences_end_once() -> None:
         "2 faults",
         "10,000 faults",
     ]
-    assert [ended(text) for text in ("is a `return` missing?", "no.", "no", "and so on...")] == [
+    assert [sentence(text) for text in ("is a `return` missing?", "no.", "no", "and so on...")] == [
         "is a `return` missing?", "no.", "no.", "and so on...",
     ]  # fmt: skip
     sources = [path for name in ("segkit", "plugins") for path in (Path(__file__).parents[1] / name).rglob("*.py")]

@@ -42,7 +42,7 @@ def main() -> None:
     interrupts.end_at_once()
     for module in ("run", "checkpoint", "inspect", "check", "new"):
         importlib.import_module(f"segkit.cli.{module}")
-    from segkit.errors import UserError, ended
+    from segkit.errors import UserError, sentence
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters
@@ -62,7 +62,7 @@ def main() -> None:
         fail("what was given is nested too deeply.")
     except OSError as error:  # of a disk or a folder, outside a trial
         place = f"{error.filename}: " if error.filename else "output: " if error.errno == errno.ENOSPC else ""
-        fail(f"{place}{ended(error.strerror or error)}")
+        fail(f"{place}{sentence(error.strerror or error)}")
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
@@ -74,14 +74,14 @@ def main() -> None:
 
 def _usage(error: Any) -> str:
     """Return what is wrong with the words of a command, and where its options are listed."""
-    from segkit.errors import ended
+    from segkit.errors import sentence
 
     context = getattr(error, "ctx", None)
     command = f"segkit {context.info_name}" if context and context.parent else "segkit"
     text = str(error.format_message())
     for wording, plain in PLAINER.items():
         text = re.sub(wording, plain, text)
-    return f"{ended(text)} See `{command} --help`."
+    return f"{sentence(text)} See `{command} --help`."
 
 
 def say(text: object = "", *, err: bool = False) -> None:

@@ -15,7 +15,7 @@ from segkit.components.initializers import initializers
 from segkit.components.upsamplers import upsamplers
 from segkit.errors import counted
 from segkit.registry.component import Component
-from segkit.registry.faults import blame, fault, misfit
+from segkit.registry.faults import fault, raise_fault, wrong_type
 from segkit.registry.registry import Registry
 from segkit.types import Count, Fraction, Tensor
 
@@ -30,7 +30,7 @@ def _check_made(made: Any, in_channels: int, *handed: Any) -> str | None:
 
     from segkit.components.lazy import materialize
 
-    return misfit(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, SIZE)
+    return wrong_type(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, SIZE)
 
 
 models = Registry(
@@ -103,7 +103,7 @@ def checked(model: Callable[[Tensor], Tensor], named: Component | None, outputs:
         try:
             scores = model(image)
         except BaseException as error:
-            blame(named, error)
+            raise_fault(named, error)
         expected = (image.shape[0], outputs, *image.shape[2:])
         if not isinstance(scores, torch.Tensor):
             raise fault(named, f"must return a tensor of scores, got {type(scores).__name__}.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le, Lt
 
 from segkit.components.families import classes, narrowed, summary
-from segkit.registry.faults import misfit
+from segkit.registry.faults import wrong_type
 from segkit.registry.registry import Registry
 from segkit.types import Fraction, NonNegative, Positive
 
@@ -101,7 +101,7 @@ def parameter_ids(optimizer: Optimizer) -> set[int]:
 def _check_made(made: Any, parameters: Iterable[Tensor]) -> str | None:
     import torch
 
-    wrong = misfit(made, torch.optim.Optimizer, "torch.optim.Optimizer")
+    wrong = wrong_type(made, torch.optim.Optimizer, "torch.optim.Optimizer")
     if wrong is not None:
         return wrong
     if not all("lr" in group for group in made.param_groups):

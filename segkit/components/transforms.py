@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from segkit.components.families import classes, narrowed, plain, summary, writable
 from segkit.registry.component import Component
-from segkit.registry.faults import misfit
+from segkit.registry.faults import wrong_type
 from segkit.registry.messages import shown, summed
 from segkit.registry.registry import Registry
 from segkit.types import Count, Fraction
@@ -204,7 +204,7 @@ def _check_made(made: Any) -> str | None:
 
     if isinstance(made, BaseCompose):
         return None
-    return misfit(made, BasicTransform, "Albumentations transform")
+    return wrong_type(made, BasicTransform, "Albumentations transform")
 
 
 transforms = Registry(

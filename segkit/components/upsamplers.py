@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from segkit.registry.faults import misfit
+from segkit.registry.faults import wrong_type
 from segkit.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _check_made(made: Any, in_channels: int, out_channels: int) -> str | None:
 
     from segkit.components.lazy import materialize
 
-    wrong = misfit(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, TRIED)
+    wrong = wrong_type(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, TRIED)
     if wrong:
         return wrong
     training, image = made.training, torch.zeros(1, in_channels, *TRIED)

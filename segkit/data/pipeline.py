@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from segkit.components.transforms import transforms
 from segkit.data.resampling import displaces, follow_images
-from segkit.errors import UserError, said
+from segkit.errors import UserError, message_of
 from segkit.registry.component import Component
-from segkit.registry.faults import explained, signed
+from segkit.registry.faults import explained, plugin_message
 
 Image = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
@@ -229,7 +229,7 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        text = " ".join(said(error).split()) if isinstance(error, Exception) else explained(error)
+        text = " ".join(message_of(error).split()) if isinstance(error, Exception) else explained(error)
         raise _failure(name, transform, text or type(error).__name__, error) from error
     new_image, new_bits = done["image"], done["mask"]
     for what, array in (("image", new_image), ("masks", new_bits)):
@@ -262,7 +262,7 @@ def _failure(name: str, transform: Any, text: str, error: BaseException | None =
         if name not in transforms or not transforms[name].foreign:
             return TransformError(f"transform {name}: {text}")
         factory = transforms[name].factory
-    return TransformError(signed(f"transform {name}", factory, text, error))
+    return TransformError(plugin_message(f"transform {name}", factory, text, error))
 
 
 class _ProbeRandom(random.Random):

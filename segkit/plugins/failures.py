@@ -8,7 +8,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.errors import UserError, said
+from segkit.errors import UserError, message_of
 
 PLACED = re.compile(r"(?P<file>[^\n]+?):(?P<line>[0-9]+): (?P<text>.*)", re.DOTALL)
 
@@ -79,5 +79,5 @@ def _explained(error: BaseException) -> str:
         if package == "segkit_plugins" and rest:
             return f"it imports '{rest}', which is not in its folder"
         return f"it needs the package '{package}', which is not installed"
-    text = " ".join(said(error).split())
+    text = " ".join(message_of(error).split())
     return f"{type(error).__name__} when imported: {text}" if text else f"{type(error).__name__} when imported"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit import files
-from segkit.errors import UserError, ended, shortened, suggest
+from segkit.errors import UserError, sentence, shortened, suggest
 from segkit.recipe import toml
 from segkit.recipe.paths import is_file_path, slot_of
 from segkit.registry.registry import Registry
@@ -280,7 +280,7 @@ def assigned(assignment: str) -> tuple[str, Path_, Any]:
     try:
         path = dotted(name.strip())
     except ValueError as error:
-        raise UserError(f"{flag}: {ended(error)}") from None
+        raise UserError(f"{flag}: {sentence(error)}") from None
     return flag, path, _value(flag, text.strip())
 
 
@@ -294,7 +294,7 @@ def _value(flag: str, text: str) -> Any:
             return tree["value"]
     except files.UnreadableError as error:
         if "TOML" not in str(error):
-            raise UserError(f"{flag}: {ended(error)}") from None
+            raise UserError(f"{flag}: {sentence(error)}") from None
     if text[0] in "[{\"'" or "\n" in text:
         raise UserError(f"{flag}: the value is not valid TOML: {shortened(text)}")
     return text

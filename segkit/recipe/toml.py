@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit import files
-from segkit.errors import UserError, ended
+from segkit.errors import UserError, sentence
 from segkit.files import MAX_DEPTH, UnreadableError, check_values
 from segkit.registry.slot import fold
 from segkit.registry.values import key as key
@@ -50,7 +50,7 @@ def load(path: Path) -> dict[str, Any]:
         return read(files.read_text(path))
     except UnreadableError as error:
         place = f"{path}:{error.line}" if error.line else str(path)
-        raise UserError(f"{place}: damaged: {ended(error)}") from None
+        raise UserError(f"{place}: damaged: {sentence(error)}") from None
 
 
 def read(source: str) -> dict[str, Any]:

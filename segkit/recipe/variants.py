@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from segkit.errors import UserError, ended, printable, several, shortened, suggest, unprintable
+from segkit.errors import UserError, printable, sentence, several, shortened, suggest, unprintable
 from segkit.recipe import merge, toml
 from segkit.recipe.sections import Split, Study
 
@@ -197,7 +197,7 @@ def axes(study: Study, document: merge.Document) -> list[Axis]:
         try:
             paths[name] = merge.dotted(name)
         except ValueError as error:
-            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {ended(error)}") from None
+            raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {sentence(error)}") from None
     last = [path[-1] for path in paths.values()]
     for name, values in study.grid.items():
         source, path = document.origin(("study", "grid", name)), paths[name]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from segkit.registry.faults import blame, fault
+from segkit.registry.faults import fault, raise_fault
 from segkit.registry.signatures import PREFIX, parameter_model
 from segkit.registry.slot import Slot
 
@@ -115,7 +115,7 @@ class Component:
             made = self.build(*handed)
             wrong = slot.check(made, *handed) if self.entry.foreign else None
         except BaseException as error:
-            blame(self, error)
+            raise_fault(self, error)
         if wrong:
             raise fault(self, wrong)
         return made

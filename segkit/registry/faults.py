@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from segkit.errors import ContractError, UserError, ended, said
+from segkit.errors import ContractError, UserError, message_of, sentence
 from segkit.registry.source import PACKAGE, Source, shown
 
 LONGEST = 300
@@ -49,7 +49,7 @@ def described(error: BaseException) -> str:
     """Return "ValueError: its message" in one line."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-    text = " ".join(said(error).split("\n\n")[0].split()).rstrip(".")
+    text = " ".join(message_of(error).split("\n\n")[0].split()).rstrip(".")
     if isinstance(error, UserError):
         return text
     if not text and isinstance(error, AssertionError):
@@ -66,18 +66,18 @@ def _failing_line(error: BaseException) -> str:
 
 def explained(error: BaseException) -> str:
     """Return an exception's type and message, and for some messages of libraries what they mean."""
-    meaning = next((text for words, text in MEANINGS.items() if words in said(error)), "")
+    meaning = next((text for words, text in MEANINGS.items() if words in message_of(error)), "")
     return described(error) + (f" ({meaning})" if meaning else "")
 
 
-def suspects(component: P) -> Iterator[P]:
+def plugin_parts(component: P) -> Iterator[P]:
     """Yield those of a component and its nested components that come from plugins."""
     if component.entry.foreign:
         yield component
     for value in component.arguments.values():
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if hasattr(item, "entry"):
-                yield from suspects(item)
+                yield from plugin_parts(item)
 
 
 def or_others(parts: Iterable[Part]) -> str:
@@ -98,11 +98,13 @@ def fault(component: Part, text: str, place: str | None = None, *, within: Part 
     entry = component.entry
     name = key(entry) if within is None or within is component else f"{key(within.entry)} with {key(entry)}"
     if not entry.foreign:
-        return ComponentError(f"{name}: {ended(text)}")
-    return ComponentError(signed(name, entry.factory, text, place=place or entry.origin, how=how_to_check(entry)))
+        return ComponentError(f"{name}: {sentence(text)}")
+    return ComponentError(
+        plugin_message(name, entry.factory, text, place=place or entry.origin, how=how_to_check(entry))
+    )
 
 
-def signed(
+def plugin_message(
     name: str,
     factory: Callable[..., Any],
     text: str,
@@ -125,7 +127,7 @@ def signed(
     where = place or (source.of_error(error) if error is not None else None) or source.definition
     path = _plugin_file(factory)
     how = how or (f"`segkit check {path}`" if path else None)
-    return f"{name} ({where}): {ended(text)}" + (f" To try it by itself: {how}" if how else "")
+    return f"{name} ({where}): {sentence(text)}" + (f" To try it by itself: {how}" if how else "")
 
 
 def key(entry: Any) -> str:
@@ -152,7 +154,7 @@ def _plugin_file(factory: Callable[..., Any]) -> Path | None:
     return None
 
 
-def blame(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
+def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
     """Raise the error of a component that raised; Ctrl-C, finished messages and lack of memory are raised as they are.
 
     Args:
@@ -172,7 +174,7 @@ def blame(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
         raise error
     if not chosen:
         raise error
-    found = [(whole, part) for whole in chosen for part in suspects(whole)]
+    found = [(whole, part) for whole in chosen for part in plugin_parts(whole)]
     traced = [(part, place) for _, part in found if (place := Source(part.entry.factory).of_error(error))]
     text = str(error) if isinstance(error, ContractError) else explained(error)
     if traced:
@@ -181,14 +183,14 @@ def blame(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
     if found:
         raise fault(found[0][1], text + or_others(part for _, part in found[1:]), within=found[0][0]) from error
     if isinstance(error, ValueError | ContractError):  # a library, or segkit, refuses values of the recipe
-        raise fault(chosen[0], " ".join(said(error).split()) or described(error)) from None
+        raise fault(chosen[0], " ".join(message_of(error).split()) or described(error)) from None
     raise fault(chosen[0], text) from error
 
 
 def _raised_by(components: Iterable[Part], error: BaseException) -> bool:
     """Return whether code of a plugin raised; those of datasets do not count, whose messages are for the user."""
     *_, frame = traceback.walk_tb(error.__traceback__)
-    parts = (part for whole in components for part in suspects(whole) if part.entry.slot.name != "data")
+    parts = (part for whole in components for part in plugin_parts(whole) if part.entry.slot.name != "data")
     return any(Source(part.entry.factory).owns(frame[0]) for part in parts)
 
 
@@ -198,7 +200,7 @@ def _innermost(traced: list[tuple[Part, str]], error: BaseException) -> tuple[Pa
     return max(traced, key=lambda item: frames.index(item[1]) if item[1] in frames else -1)
 
 
-def misfit(made: Any, kind: type, name: str) -> str | None:
+def wrong_type(made: Any, kind: type, name: str) -> str | None:
     """Return what is wrong with the result of a component if it is not of a type, None if it is."""
     if isinstance(made, kind):
         return None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
-from segkit.errors import RegistrationError, counted, ended
+from segkit.errors import RegistrationError, counted, sentence
 from segkit.registry.messages import summed
 from segkit.registry.slot import Slot
 
@@ -129,7 +129,7 @@ def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[A
     try:
         annotation = _evaluated(factory, parameter)
     except Exception as error:
-        raise RegistrationError(f"{place}: its type '{annotation}' cannot be read: {ended(error)}") from error
+        raise RegistrationError(f"{place}: its type '{annotation}' cannot be read: {sentence(error)}") from error
     _check_type(annotation, place)
     default = parameter.default
     if isinstance(default, (list, dict, set)):
@@ -165,7 +165,7 @@ def parameter_model(
     except ValidationError as error:
         broken = str(error.errors()[0]["loc"][0]).removeprefix(PREFIX)
         raise RegistrationError(
-            f"{where(factory)}: the default of parameter '{broken}' breaks its own type: it {ended(summed(error))}"
+            f"{where(factory)}: the default of parameter '{broken}' breaks its own type: it {sentence(summed(error))}"
         ) from error
     except PydanticUserError as error:
         raise RegistrationError(f"{where(factory)}: {error.message}. {ADVICE}") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from segkit.errors import counted
 from segkit.registry.component import Component
-from segkit.registry.faults import misfit
+from segkit.registry.faults import wrong_type
 from segkit.testing.examples import masks, scores
 from segkit.testing.report import Report
 from segkit.training.tracing import (
@@ -76,7 +76,7 @@ def _returns_a_scalar(tried: Tried) -> bool:
     with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
         value = tried(*tried.example())
         if not isinstance(value, Tensor):
-            report.fault(f"{misfit(value, Tensor, 'tensor')} End with `.mean()` of tensors.")
+            report.fault(f"{wrong_type(value, Tensor, 'tensor')} End with `.mean()` of tensors.")
         elif value.shape != ():
             report.fault(f"it returns shape {tuple(value.shape)}, not a scalar: end with `.mean()`.")
         elif not torch.isfinite(value):

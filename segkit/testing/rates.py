@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from segkit.components.schedulers import Schedule
-from segkit.errors import ended
+from segkit.errors import sentence
 from segkit.registry.component import Component
 from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
@@ -96,7 +96,7 @@ def _saved(report: Report, state: Any) -> Any:
     try:
         tensors, skeleton = flatten(state)
     except TypeError as error:
-        report.fault(f"its state cannot be saved: {ended(error)} Keep tensors, numbers, strings, lists and dicts.")
+        report.fault(f"its state cannot be saved: {sentence(error)} Keep tensors, numbers, strings, lists and dicts.")
         return None
     return unflatten(json.loads(json.dumps(skeleton)), {key: tensor.clone() for key, tensor in tensors.items()})
 

@@ -11,7 +11,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from segkit.errors import UserError, ended
+from segkit.errors import UserError, sentence
 from segkit.registry.component import Component, Entry
 from segkit.registry.faults import described, explained, how_to_check
 from segkit.registry.source import Source
@@ -70,7 +70,7 @@ class Report:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self.fault(f"{what}: {ended(explained(error))}", self.source.of_error(error))
+            self.fault(f"{what}: {sentence(explained(error))}", self.source.of_error(error))
         finally:
             restored(kept)
 
@@ -98,7 +98,7 @@ class Report:
                 guesses = ", ".join(f"{key} = {value!r}" for key, value in self.guessed.items())
                 self.note(f"not tried: made-up values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
             else:
-                self.fault(f"it cannot be built: {ended(explained(error))}", self.source.of_error(error))
+                self.fault(f"it cannot be built: {sentence(explained(error))}", self.source.of_error(error))
         return None
 
     def check_side_effects(self, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:

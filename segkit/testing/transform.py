@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.data.pipeline import Bits, Pipeline
-from segkit.errors import UserError, ended
+from segkit.errors import UserError, sentence
 from segkit.registry.component import Component
 from segkit.testing.report import Report
 
@@ -79,7 +79,7 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
         text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
         text = re.sub(r" To try it by itself: .*", "", text)
         add = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
-        add(f"{what}: {ended(text)}", report.source.of_error(cause) if cause else None)
+        add(f"{what}: {sentence(text)}", report.source.of_error(cause) if cause else None)
         return False
     return True
 

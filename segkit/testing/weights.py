@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.registry.component import Component
-from segkit.registry.faults import misfit
+from segkit.registry.faults import wrong_type
 from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
 from segkit.training.tracing import breaks_graph, place_of_infinite_gradient, place_where
@@ -47,7 +47,7 @@ def _returns_a_scalar(report: Report, penalty: Penalty) -> None:
         value = penalty(_named(module))
         if not isinstance(value, Tensor) or value.shape != ():
             shape = f"it returns shape {tuple(value.shape)}, not a scalar." if isinstance(value, Tensor) else None
-            report.fault(f"{shape or misfit(value, Tensor, 'tensor')} End with `.sum()` of tensors.")
+            report.fault(f"{shape or wrong_type(value, Tensor, 'tensor')} End with `.sum()` of tensors.")
         elif not torch.isfinite(value):
             report.fault(f"it is {float(value)} for ordinary weights.")
         elif value < 0:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from segkit import files
-from segkit.errors import UserError, ended
+from segkit.errors import UserError, sentence
 from segkit.registry.messages import plain
 from segkit.training.flatten import flatten, torch_device_free, unflatten
 
@@ -224,11 +224,11 @@ def _meta(path: Path, metadata: Any) -> dict[str, Any]:
     except ValidationError as error:
         place, why, _ = plain(error, _tree(text), lambda path: [], "name")[0]
         where = ".".join(str(part) for part in place)
-        raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {ended(why)}") from None
+        raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {sentence(why)}") from None
     except RecursionError:
         raise UserError(f"{path}: its metadata is nested too deeply.") from None
     except ValueError as error:
-        raise UserError(f"{path}: cannot be read: {ended(error)} Use a newer version.") from None
+        raise UserError(f"{path}: cannot be read: {sentence(error)} Use a newer version.") from None
 
 
 def _tree(text: str) -> Any:
@@ -255,7 +255,7 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
     try:
         tensors = decode(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, OSError) as error:
-        raise UserError(f"{path}: damaged: {ended(error)} Use another copy, or train again.") from None
+        raise UserError(f"{path}: damaged: {sentence(error)} Use another copy, or train again.") from None
     digest, text = _parts(path, header.get("__metadata__"))
     if digest != _digest(tensors, text):
         raise UserError(f"{path}: damaged: its content does not match its hash. Use another copy, or train again.")
@@ -265,7 +265,7 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
         try:
             state = unflatten(skeleton, {name: t for name, t in tensors.items() if name.startswith("state")})
         except ValueError as error:
-            raise UserError(f"{path}: damaged: {ended(error)}") from None
+            raise UserError(f"{path}: damaged: {sentence(error)}") from None
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     return Checkpoint(weights, meta, state)
 

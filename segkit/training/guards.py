@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from segkit.errors import UserError
 from segkit.evaluation.rows import Row
 from segkit.registry.component import Component
-from segkit.registry.faults import fault, suspects
+from segkit.registry.faults import fault, plugin_parts
 from segkit.training.objective import Objective
 from segkit.training.steps import StepWatch
 
@@ -115,7 +115,7 @@ class LossWatch:
         if wrong is not None:
             return str(wrong)
         model = self.parts.get("model")
-        theirs = list(suspects(model)) if model is not None and step == 0 else []
+        theirs = list(plugin_parts(model)) if model is not None and step == 0 else []
         if theirs and not bool(torch.isfinite(scores).all()):
             return str(fault(theirs[0], "the model's scores are not finite before any step.", within=model))
         wrong = self.ruined(step)
@@ -145,7 +145,7 @@ def look_back(
         ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores are,
             or the model has weights that it has not registered.
     """
-    own = next(suspects(model), None) if model is not None else None
+    own = next(plugin_parts(model), None) if model is not None else None
     hidden = _unregistered(scores, module) if own is not None else None
     if own is not None and hidden is not None:
         text = (
@@ -199,7 +199,7 @@ def exploded(watch: LossWatch, module: nn.Module, epoch: int, step: int, value: 
         value: the loss.
     """
     model = watch.parts.get("model")
-    theirs = list(suspects(model)) if model is not None else []
+    theirs = list(plugin_parts(model)) if model is not None else []
     weights = (*module.parameters(), *module.buffers())
     if theirs and all(bool(torch.isfinite(weight).all()) for weight in weights):
         text = f"its scores in evaluation make the validation loss {value} after epoch {epoch}, with finite weights."

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segkit.device import Device
 from segkit.registry.component import Component
-from segkit.registry.faults import blame
+from segkit.registry.faults import raise_fault
 from segkit.training.guards import look_back
 from segkit.training.objective import gradient_shares
 from segkit.training.state import State
@@ -127,7 +127,7 @@ def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tens
     try:
         shares = gradient_shares(values, state.objective)
     except BaseException as error:
-        blame(_involved(state), error)
+        raise_fault(_involved(state), error)
     finite = all(math.isfinite(row["gradient_share"]) for row in shares)
     look_back(state.objective, state.model, state.parts.get("model"), scores, target, finite=finite)
     return shares
@@ -137,7 +137,7 @@ def _backward(state: State, loss: Tensor) -> None:
     try:
         state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
     except BaseException as error:
-        blame(_involved(state), error)
+        raise_fault(_involved(state), error)
 
 
 def _involved(state: State) -> list[Component]:
@@ -160,5 +160,5 @@ def _step(state: State) -> None:
         slot = "scheduler"
         state.schedule.step_batch()
     except BaseException as error:
-        blame([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
     state.step += 1

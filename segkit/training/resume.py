@@ -9,7 +9,7 @@ import torch
 
 from segkit.errors import UserError
 from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
-from segkit.registry.faults import blame
+from segkit.registry.faults import raise_fault
 from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
 from segkit.training.record import Record
@@ -47,7 +47,7 @@ def save_last(record: Record) -> None:
         checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
     except TypeError as error:  # it names the part of the state that cannot be saved
         slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
-        blame([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
 
 
 def _told(state: State, slot: str) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _told(state: State, slot: str) -> dict[str, Any]:
     try:
         return state.optimizer.state_dict() if slot == "optimizer" else state.schedule.state_dict()
     except BaseException as error:
-        blame([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
 
 
 def restore(record: Record) -> str:

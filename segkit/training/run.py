@@ -19,7 +19,7 @@ from segkit.device import process_state
 from segkit.errors import UserError
 from segkit.evaluation.rows import means
 from segkit.recipe.identity import training_identity
-from segkit.registry.faults import ComponentError, blame, described
+from segkit.registry.faults import ComponentError, described, raise_fault
 from segkit.training import guards
 from segkit.training.events import Event
 from segkit.training.guards import NonFiniteError
@@ -189,7 +189,7 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
     try:
         state.schedule.step_epoch(val_loss)
     except BaseException as error:
-        blame([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
+        raise_fault([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
     found = means(rows)
     if report.epoch == 1:
         for text in generators.doubts(*parts.epoch_metrics):

@@ -11,7 +11,7 @@ from torch import Tensor
 from segkit.components.optimizers import wrong_rate
 from segkit.errors import UserError
 from segkit.registry.component import Component
-from segkit.registry.faults import fault, suspects
+from segkit.registry.faults import fault, plugin_parts
 from segkit.training.objective import Objective
 from segkit.training.tracing import Generators
 
@@ -35,7 +35,7 @@ class StepWatch:
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, parts: Mapping[str, Component]) -> None:
         self.objective, self.stepping = objective, optimizer
         self.optimizer, self.scheduler, self.model = (
-            next(suspects(part), None) if (part := parts.get(slot)) is not None else None
+            next(plugin_parts(part), None) if (part := parts.get(slot)) is not None else None
             for slot in ("optimizer", "scheduler", "model")
         )
         self.proximal = next((term.component for term in objective.steps if term.foreign), None)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from segkit.errors import UserError
 from segkit.registry.component import Component
-from segkit.registry.faults import blame, fault, misfit
+from segkit.registry.faults import fault, raise_fault, wrong_type
 from segkit.registry.source import Source
 from segkit.training.tracing import (
     Generators,
@@ -53,7 +53,7 @@ class Term:
             term = cls(component, component.build())
             _ = term.names
         except BaseException as error:
-            blame(component, error)
+            raise_fault(component, error)
         return term
 
     @functools.cached_property
@@ -101,7 +101,7 @@ class Term:
         try:
             found = tuple(self.compute.terms(*handed)) if self.parts else (self.compute(*handed),)  # type: ignore[attr-defined]
         except BaseException as error:
-            blame(self.component, error)
+            raise_fault(self.component, error)
         if self.foreign:
             self._leaves_alone(before)
             for value in found:
@@ -221,7 +221,7 @@ class Term:
         try:
             self.compute.step(parameters, size)  # type: ignore[attr-defined]
         except BaseException as error:
-            blame(self.component, error)
+            raise_fault(self.component, error)
 
 
 def _settings() -> dict[str, Any]:
@@ -235,7 +235,7 @@ def _settings() -> dict[str, Any]:
 
 def _not_a_scalar(value: Any) -> str:
     if not isinstance(value, Tensor):
-        return f"{misfit(value, Tensor, 'tensor')} End with `.mean()` or `.sum()` of tensors."
+        return f"{wrong_type(value, Tensor, 'tensor')} End with `.mean()` or `.sum()` of tensors."
     if value.ndim:
         return f"it gives shape {tuple(value.shape)}, no scalar: end with `.mean()` or `.sum()`."
     return f"it gives {value.dtype}, no floating-point number."

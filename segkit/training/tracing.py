@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from segkit.registry.faults import fault, or_others, suspects
+from segkit.registry.faults import fault, or_others, plugin_parts
 from segkit.registry.source import Source
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Generators:
         Args:
             components: those that ran.
         """
-        parts = [part for component in components for part in suspects(component)]
+        parts = [part for component in components for part in plugin_parts(component)]
         text = self._moved()
         if text is None or not parts:
             return []

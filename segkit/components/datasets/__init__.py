@@ -9,7 +9,7 @@ from segkit.components.datasets.image_folder import image_folder
 from segkit.components.datasets.images import read_image
 from segkit.components.datasets.phantom import phantom
 from segkit.components.datasets.rvsc import rvsc
-from segkit.registry.faults import misfit
+from segkit.registry.faults import wrong_type
 from segkit.registry.registry import Registry
 
 __all__ = ["Case", "Dataset", "datasets", "fill", "read_contour", "read_dicom", "read_image"]
@@ -20,7 +20,7 @@ datasets = Registry(
     home=__name__,
     handed=(),
     called=False,
-    check=lambda made: misfit(made, Dataset, "segkit.datasets.Dataset"),
+    check=lambda made: wrong_type(made, Dataset, "segkit.datasets.Dataset"),
 )
 datasets.register("image_folder")(image_folder)
 datasets.register("phantom")(phantom)

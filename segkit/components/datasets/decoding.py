@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.kinds import VOLUMES, kind_of
 from segkit.components.datasets.reading import SIDE
-from segkit.errors import UserError, ended
+from segkit.errors import UserError, sentence
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def decode_image(data: bytes, name: str) -> Decoded:
     except Exception as error:  # whatever a decoder raises on damaged bytes means the same here
         short = isinstance(error, struct.error | EOFError | IndexError) or "truncated" in str(error).lower()
         text = "cut off" if short else str(error).strip().partition("\n")[0][:120] or type(error).__name__
-        raise UserError(f"{name}: a damaged image: {ended(text)}") from None
+        raise UserError(f"{name}: a damaged image: {sentence(text)}") from None
 
 
 def _decoded(data: bytes) -> Decoded:

@@ -16,7 +16,7 @@ from segkit.components.datasets.images import KINDS, Picture, agree, read_levels
 from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.problems import collected, raise_collected
 from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
-from segkit.errors import UserError, counted, ended
+from segkit.errors import UserError, counted, sentence
 from segkit.types import Array, Positive
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _pattern(patient: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(patient) if patient is not None else None
     except re.error as error:
-        raise UserError(f"patient: {patient!r} is no regular expression: {ended(error)}") from None
+        raise UserError(f"patient: {patient!r} is no regular expression: {sentence(error)}") from None
 
 
 def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | None:
