@@ -488,8 +488,6 @@ def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
 
     document = compose(recipe)
     made = validate(document)
-    if made.overlay or made.studies:
-        pytest.skip("no study of its own")
     extra = {"split.seed": [1, 2], "optimizer.Adam.lr": [1e-3, 1e-2]} if recipe.stem == "baseline" else {}
     if extra:
         document.tree["study"] = {**document.tree.get("study", {}), "grid": extra}
