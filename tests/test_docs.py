@@ -61,7 +61,8 @@ def test_commands_and_options_exist(page: Path) -> None:
 
     assert {check, checkpoint, inspect, new, run}
     commands = typer.main.get_command(segkit.cli.app).commands  # type: ignore[attr-defined]
-    for name, words in re.findall(r"(?:^ +|&& |`|bin/)segkit (\w+)\b([^`#\n]*)", page.read_text(encoding="utf-8"), re.M):
+    typed = re.compile(r"(?:^ +|&& |`|bin/)segkit (\w+)\b([^`#\n]*)", re.MULTILINE)
+    for name, words in typed.findall(page.read_text(encoding="utf-8")):
         options = {option for parameter in commands[name].params for option in parameter.opts}
         assert set(re.findall(r"(?<=\s)--\w[\w-]*", words)) <= options, f"segkit {name}{words}"
 
