@@ -16,6 +16,7 @@ from segkit.components import REGISTRIES
 from segkit.recipe.model import Recipe
 from segkit.testing import assert_contract
 from tests.fresh_plugins import fresh
+from tests.test_architecture import FLOORS
 
 __all__ = ["fresh"]
 
@@ -116,6 +117,13 @@ def test_the_loss_of_the_guide_takes_its_parameter(fresh: Path) -> None:
 def test_tables_name_every_file(page: Path, files: str) -> None:
     listed = re.findall(r"^\| `(\w+\.\w+)` \| [^|]+ \| [^|]+ \|$", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(listed) == sorted(path.name for path in ROOT.glob(files))
+
+
+def test_the_parts_stand_in_the_order_of_their_floors() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \| [^|]+ \|$", text.partition("| part |")[2].partition("\n\n")[0], re.MULTILINE)
+    parts = [part for row in rows for part in re.findall(r"`(\w+)(?:/|\.py)`", row)]
+    assert parts == [part for part in FLOORS if not part.startswith("__")]
 
 
 def test_the_changelog_has_the_version() -> None:

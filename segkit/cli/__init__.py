@@ -38,9 +38,9 @@ PLAINER = {
 
 def _show_version(asked: bool) -> None:
     if asked:
-        import segkit
+        from importlib.metadata import version  # takes a while to import
 
-        say(f"segkit {segkit.__version__}")
+        say(f"segkit {version('segkit')}")
         raise typer.Exit
 
 
@@ -51,7 +51,7 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Show the help where no command is given; `--version` has been answered by now."""
+    """Show the help where no command is given; `version` is answered by its callback."""
     if context.invoked_subcommand is None:
         say(context.get_help(), err=True)
         raise typer.Exit(WRONG_INPUT)
