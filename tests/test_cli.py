@@ -261,9 +261,18 @@ def test_help_is_quick_and_light() -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "segkit" in done.stdout
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.6  # 0.2 on a quiet machine
+    version = code.replace("--help", "--version")
+    done = subprocess.run([sys.executable, "-c", version], capture_output=True, text=True, check=True)
+    assert done.stdout == f"segkit {segkit.__version__}\n"
     listing = code.replace("'--help'", "'list', 'losses'")
     done = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True)
     assert "dice_mix" in done.stdout
+
+
+def test_no_command_shows_the_help(run: Run) -> None:
+    status, out, err = run()
+    assert (status, out) == (2, "")
+    assert err.rstrip("\n") == run("--help")[1].rstrip("\n")
 
 
 def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run: Run) -> None:

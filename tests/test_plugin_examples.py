@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import re
 import subprocess
 import sys
 import types
@@ -205,29 +203,3 @@ def test_smp_passes_the_packages_complaint_on(monkeypatch: pytest.MonkeyPatch, e
 def test_smp_knows_its_architectures() -> None:
     with pytest.raises(UserError, match=r"model\.smp\.architecture"):
         segkit.models.build("smp", {"architecture": "unett"}, 1, 2)
-
-
-# The guide
-
-
-def _blocks(kind: str) -> list[str]:
-    text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    return [inspect.cleandoc(block) for block in re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)]
-
-
-def test_the_guides_loss_is_right_and_its_recipe_valid(fresh: Path) -> None:
-    from segkit.recipe.model import check_variants, compose, validate
-
-    plugin = fresh / "power_dice.py"
-    plugin.write_text(_blocks("python")[0] + "\n", encoding="utf-8")
-    plugins.load_file(plugin)
-    assert_contract(segkit.losses["power_dice"], power=3.0)
-    recipe = fresh / "power_dice.toml"
-    recipe.write_text(_blocks("toml")[0].replace("quickstart", str(ROOT / "recipes/quickstart")), encoding="utf-8")
-    document = compose(recipe)
-    assert [label for label, _ in check_variants(validate(document), document)] == ["dice", "power 2"]
-
-
-def test_the_guide_names_every_example() -> None:
-    listed = re.findall(r"^\| `(\w+\.py)` \|", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))

@@ -18,7 +18,8 @@ from segkit.registry.slot import fold
 from segkit.study.plan import trials
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-STUDIES = sorted(path for path in RECIPES.glob("*.toml"))
+STUDIES = sorted(RECIPES.glob("*.toml"))
+OVERLAYS = sorted(RECIPES.glob("overlays/*.toml"))
 
 
 def write(folder: Path, text: str, name: str = "recipe.toml") -> Path:
@@ -36,6 +37,7 @@ def mistakes_of(folder: Path, text: str, **options: Any) -> list[str]:
 
 def test_there_are_recipes() -> None:
     assert len(STUDIES) >= 14
+    assert OVERLAYS
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -46,8 +48,14 @@ def test_recipe_of_the_folder_is_valid_and_fills_to_itself(path: Path) -> None:
     assert again == recipe
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_overlay_can_be_laid_over_every_recipe(path: Path, overlay: Path) -> None:
+    assert Recipe.load(path, overlays=[overlay]) != Recipe.load(path)
+
+
 def test_overlay_shrinks_every_variant() -> None:
-    path, overlay = RECIPES / "l1l2.toml", RECIPES / "laptop.toml"
+    path, overlay = RECIPES / "l1l2.toml", RECIPES / "overlays/laptop.toml"
     document = compose(path, overlays=[overlay])
     planned = trials(validate(document), document)
     assert [trial.variant for trial in planned][:2] == ["none", "l1=1e-3 l2=1e-3"]

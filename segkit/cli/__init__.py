@@ -9,7 +9,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,6 @@ from segkit import interrupts
 app = typer.Typer(
     name="segkit",
     help="Medical image segmentation, trained from recipes, extended by plugins.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -35,6 +34,27 @@ PLAINER = {
     r"Input should be greater than or equal to (\d+).*": r"must be \1 or more",
     r"(?<=: ).* is not in the range x>=(\d+)\.?": r"must be \1 or more",
 }
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version  # takes a while to import
+
+        say(f"segkit {version('segkit')}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Show the help where no command is given; `version` is answered by its callback."""
+    if context.invoked_subcommand is None:
+        say(context.get_help(), err=True)
+        raise typer.Exit(WRONG_INPUT)
 
 
 def main() -> None:
