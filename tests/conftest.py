@@ -8,6 +8,7 @@ import pytest
 
 # before torch is imported; workers and subprocesses inherit it: threads of several processes only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # those of a trial that is to have several
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:

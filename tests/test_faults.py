@@ -117,9 +117,7 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Return the folder of the study, and how many files it writes: each is written, flushed, renamed, and its
-    folder flushed.
-    """
+    """Return the study's folder and how many files it writes: each is written, flushed and renamed, then its folder."""
     folder, counting = tmp_path_factory.mktemp("whole"), Faulty("rename", 0)
     with pytest.MonkeyPatch.context() as patch, counting.installed(patch):
         assert study(folder).counts == {"finished": 2}

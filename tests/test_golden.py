@@ -10,8 +10,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pytest
-
 from segkit import losses, plugins
 from segkit.recipe.model import Recipe
 from segkit.training.trial import run_trial

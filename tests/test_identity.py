@@ -29,7 +29,7 @@ from tests import small
 from tests.small import BASE
 
 ONE: dict[str, Any] = BASE | {"title": "one", "train": BASE["train"] | {"epochs": 2, "threads": 1}}
-FREE: dict[str, Any] = ONE | {"train": BASE["train"] | {"epochs": 2}}
+FREE: dict[str, Any] = ONE | {"train": BASE["train"] | {"epochs": 2, "threads": "auto"}}
 TWO = {"study": {"variants": [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.02}}}]}}
 PHANTOM: dict[str, Any] = {"data": {"phantom": {"patients": 4, "slices": 8, "height": 32, "width": 32}}}
 FOLDER = Path("runs/one/one/seed-1")
