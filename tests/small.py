@@ -54,7 +54,7 @@ BASE: dict[str, Any] = {
     },
     "model": {"unet": {"widths": [4, 8]}},
     "optimizer": {"Adam": {"lr": 1e-2}},
-    "train": {"epochs": 3, "batch_size": 3, "device": "cpu"},
+    "train": {"epochs": 3, "batch_size": 3, "device": "cpu", "threads": 1},
 }
 
 

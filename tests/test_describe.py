@@ -6,15 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-import pytest
-
 from segkit import plugins
 from segkit.components import REGISTRIES
 from segkit.components.losses import losses
+from segkit.errors import UserError
 from segkit.recipe import describe
 from segkit.recipe.merge import Document, Source
 from segkit.recipe.model import validate
-from segkit.registry.component import Entry
 from segkit.types import Fraction, Tensor
 from tests.fresh_plugins import EXAMPLES, fresh
 from tests.small import BASE
@@ -34,21 +32,27 @@ def pasted(snippet: str) -> None:
     validate(document)
 
 
-@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.slot.name}.{entry.name}")
-def test_the_snippet_works_when_pasted(entry: Entry) -> None:
-    pasted(describe.snippet(entry))
+def test_every_snippet_works_when_pasted() -> None:
+    refused = []
+    for entry in EVERY:
+        try:
+            pasted(describe.snippet(entry))
+        except UserError as error:
+            refused.append(f"{entry.slot.name}.{entry.name}: {error}")
+    assert len(EVERY) > 100
+    assert refused == []
 
 
-@pytest.mark.parametrize("entry", EVERY, ids=lambda entry: f"{entry.slot.name}.{entry.name}")
-def test_everything_is_described(entry: Entry) -> None:
-    lines = describe.describe(entry)
-    assert lines[0] == f"{entry.slot.name} {entry.name}    (from {entry.origin})"
-    assert "(no documentation)" not in lines
-    text = "\n".join(lines)
-    for parameter in describe.parameters(entry):
-        assert f"\n  {parameter.name} " in text
-        assert parameter.type.strip()
-        assert "None" not in parameter.type
+def test_everything_is_described() -> None:
+    wrong = []
+    for entry in EVERY:
+        lines, parameters = describe.describe(entry), describe.parameters(entry)
+        text, name = "\n".join(lines), f"{entry.slot.name} {entry.name}"
+        wrong += [] if lines[0] == f"{name}    (from {entry.origin})" else [f"{name}: {lines[0]}"]
+        wrong += [f"{name}: no documentation"] if "(no documentation)" in lines else []
+        wrong += [f"{name}: {p.name} is not shown" for p in parameters if f"\n  {p.name} " not in text]
+        wrong += [f"{name}: {p.name}: {p.type}" for p in parameters if not p.type.strip() or "None" in p.type]
+    assert wrong == []
 
 
 def test_the_example_plugins_snippets_work_too(fresh: object) -> None:
@@ -60,26 +64,22 @@ def test_the_example_plugins_snippets_work_too(fresh: object) -> None:
 
 
 def test_types_and_bounds_in_words() -> None:
-    before = losses.snapshot()
-    try:
+    def described(
+        logits: Tensor,
+        target: Tensor,
+        *,
+        needed: Fraction,
+        kind: Annotated[str, "any"] = "a",
+        pair: tuple[float, int] = (0.5, 1),
+        several: list[int] | None = None,
+        lambda_: bool = True,
+    ) -> Tensor:
+        """Described loss."""
+        return logits.mean() * needed
 
-        @losses.register("described")
-        def described(
-            logits: Tensor,
-            target: Tensor,
-            *,
-            needed: Fraction,
-            kind: Annotated[str, "any"] = "a",
-            pair: tuple[float, int] = (0.5, 1),
-            several: list[int] | None = None,
-            lambda_: bool = True,
-        ) -> Tensor:
-            """Described loss."""
-            return logits.mean() * needed
-
+    with plugins.isolated():
+        losses.register("described")(described)
         found = {p.name: (p.type, p.default) for p in describe.parameters(losses["described"])}
-    finally:
-        losses.restore(before)
     assert found == {
         "needed": ("float >= 0 and <= 1", None),
         "kind": ("string", '"a"'),

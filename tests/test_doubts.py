@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import UserError
+from segkit import UserError, plugins
 from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
 from segkit.recipe import toml
@@ -40,12 +40,10 @@ def nameless() -> Dataset:
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    before = [(registry, registry.snapshot()) for registry in (segkit.losses, segkit.datasets)]
-    segkit.losses.register("foreground", exclusive_only=True)(foreground)
-    segkit.datasets.register("nameless")(nameless)
-    yield
-    for registry, entries in before:
-        registry.restore(entries)
+    with plugins.isolated():
+        segkit.losses.register("foreground", exclusive_only=True)(foreground)
+        segkit.datasets.register("nameless")(nameless)
+        yield
 
 
 def warnings_of(run: Path, *sets: str) -> list[str]:

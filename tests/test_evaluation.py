@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import segkit
+from segkit import plugins
 from segkit.components.datasets.case import Case
 from segkit.device import Device
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
@@ -38,10 +39,8 @@ class Fixed(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    kept = [(registry, registry.snapshot()) for registry in (segkit.metrics, segkit.losses)]
-    yield
-    for registry, entries in kept:
-        registry.restore(entries)
+    with plugins.isolated():
+        yield
 
 
 def evaluator(channels: int, *, exclusive: bool, size: tuple[int, int] = SIZE, resize: bool = False) -> Evaluator:
@@ -113,12 +112,12 @@ def seen(uses: str) -> tuple[list[NDArray[Any]], Component]:
 def test_metrics_are_handed_the_mask_or_the_probability_and_rows_count_the_mask() -> None:
     scores = torch.tensor([0.20, 0.45, 0.35]).log().view(1, 3, 1, 1).expand(1, 3, *SIZE)
     for uses, kind, expected in (("mask", np.dtype(bool), SIZE[0] * SIZE[1]), ("probability", np.dtype("f4"), 0)):
-        handed, spy = seen(uses)
-        rows, _ = evaluator(2, exclusive=True).run(Fixed(scores), [spy])
+        with plugins.isolated():
+            handed, spy = seen(uses)
+            rows, _ = evaluator(2, exclusive=True).run(Fixed(scores), [spy])
         assert {array.dtype for array in handed} == {kind}
         assert rows[0].value == expected
         assert [row.predicted_pixels for row in rows[:2]] == [SIZE[0] * SIZE[1], 0]
-        segkit.metrics.restore({key: entry for key, entry in segkit.metrics.snapshot().items() if key != "spy"})
 
 
 def test_on_case_gets_the_decided_masks() -> None:
@@ -211,10 +210,6 @@ def test_an_evaluation_that_is_random_is_refused(tmp_path: Path) -> None:
         def apply(self, img: Any, **params: Any) -> Any:
             return img + np.uint8(np.random.randint(0, 9))
 
-    kept = segkit.transforms.snapshot()
     segkit.transforms.register("lucky_here")(lambda: Lucky(p=1))
-    try:
-        events = train(tmp_path, "transforms.eval=['lucky_here']")
-    finally:
-        segkit.transforms.restore(kept)
+    events = train(tmp_path, "transforms.eval=['lucky_here']")
     assert "transforms.eval: one of lucky_here gives several results for one image" in events[-1].text

@@ -116,38 +116,33 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    assert study(folder).counts == {"finished": 2}
-    return folder
-
-
-@pytest.fixture(scope="module")
-def operations(tmp_path_factory: pytest.TempPathFactory) -> int:
-    """How many files the study writes: each is written, flushed, renamed, and its folder flushed."""
-    counting = Faulty("rename", 0)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """Return the study's folder and how many files it writes: each is written, flushed and renamed, then its folder."""
+    folder, counting = tmp_path_factory.mktemp("whole"), Faulty("rename", 0)
     with pytest.MonkeyPatch.context() as patch, counting.installed(patch):
-        study(tmp_path_factory.mktemp("count"))
+        assert study(folder).counts == {"finished": 2}
     assert counting.count > 20
-    return counting.count
+    return folder, counting.count
 
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_loses_nothing(
-    kind: str, operations: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Early, in the middle, and late; other points for each kind of fault."""
-    shift = 2 * list(FAULTS).index(kind)
-    strike(kind, [2 + shift, operations // 2 + shift, operations - shift], whole, tmp_path, monkeypatch)
+    """Early, in the middle or late; another point for each kind of fault."""
+    folder, operations = whole
+    points = {"write": 2, "short write": operations // 3, "flush": 2 * operations // 3, "rename": operations}
+    strike(kind, [points[kind]], folder, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_at_any_operation_loses_nothing(
-    kind: str, operations: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder, operations = whole
     count = 2 * operations if kind == "flush" else operations
-    strike(kind, range(1, count + 1), whole, tmp_path, monkeypatch)
+    strike(kind, range(1, count + 1), folder, tmp_path, monkeypatch)
 
 
 def strike(kind: str, numbers: Iterable[int], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,9 @@ from tests.fuzz.__main__ import READERS, fuzz
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_nothing_but_messages(reader: str) -> None:
-    said = fuzz(reader, seconds=4, seed=7)
+@pytest.mark.parametrize("seconds", [1, pytest.param(20, marks=pytest.mark.slow)])
+def test_nothing_but_messages(reader: str, seconds: float) -> None:
+    said = fuzz(reader, seconds, seed=7)
     assert "0 crashes" in said
     assert not said.startswith(f"{reader}: 0 inputs")
 

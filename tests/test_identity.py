@@ -29,7 +29,7 @@ from tests import small
 from tests.small import BASE
 
 ONE: dict[str, Any] = BASE | {"title": "one", "train": BASE["train"] | {"epochs": 2, "threads": 1}}
-FREE: dict[str, Any] = ONE | {"train": BASE["train"] | {"epochs": 2}}
+FREE: dict[str, Any] = ONE | {"train": BASE["train"] | {"epochs": 2, "threads": "auto"}}
 TWO = {"study": {"variants": [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.02}}}]}}
 PHANTOM: dict[str, Any] = {"data": {"phantom": {"patients": 4, "slices": 8, "height": 32, "width": 32}}}
 FOLDER = Path("runs/one/one/seed-1")
@@ -303,7 +303,10 @@ def test_nothing_of_the_process_is_changed_for_good() -> None:
 # how processes end
 
 
-@pytest.mark.parametrize("what", ["SystemExit(0)", "type('Own', (BaseException,), {})('gone')"])
+OWN = pytest.param("type('Own', (BaseException,), {})('gone')", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("what", ["SystemExit(0)", OWN])
 def test_a_component_that_ends_the_process_fails_its_trial(what: str) -> None:
     Path("plugins").mkdir()
     Path("leaves.py").write_text(
@@ -326,7 +329,7 @@ def test_a_component_that_ends_the_process_fails_its_trial(what: str) -> None:
 CRASHES = {"SIGSEGV": "signal 11", "SIGKILL": "signal 9"}
 
 
-@pytest.mark.parametrize("name", sorted(CRASHES))
+@pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGSEGV", marks=pytest.mark.slow)])
 def test_a_process_that_dies_is_told_and_its_trial_failed(name: str) -> None:
     found = study(ONE | PHANTOM | TWO, "train.epochs=400")
     done, failed = False, []
@@ -362,7 +365,7 @@ def test_a_trial_that_was_stopped_at_once_is_told_as_interrupted(monkeypatch: py
     assert status()["status"] == "interrupted"
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("delay", [0.0, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.3, 1.0))])
 def test_sigterm_to_the_group_while_trials_start_is_an_interruption(delay: float) -> None:
     Path("one.toml").write_text(toml.dumps(BASE | PHANTOM | TWO | {"train": BASE["train"] | {"epochs": 2000}}))
     environment = {**os.environ, "PYTHONPATH": str(Path(segkit.__file__).parents[1])}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit import files
+from segkit import files, plugins
 from segkit.components.metrics import metrics
 from segkit.locks import Lock, is_locked
 from segkit.recipe.identity import TRAINING_NUMBER
@@ -153,15 +153,13 @@ def test_figures_and_cases_use_the_same_values(tmp_path: Path) -> None:
 
 @pytest.fixture
 def own_metric() -> Iterator[None]:
-    before = metrics.snapshot()
-
-    @metrics.register("own")
     def own(prediction: Any, truth: Any, spacing_mm: Any) -> float:
         """A metric that says nothing of its best value."""
         return 0.0
 
-    yield
-    metrics.restore(before)
+    with plugins.isolated():
+        metrics.register("own")(own)
+        yield
 
 
 @pytest.mark.usefixtures("own_metric")

@@ -138,7 +138,14 @@ def mean_displacement(
     return np.mean(found, axis=0), len(found)
 
 
-@pytest.mark.parametrize(("name", "values"), [*SCALINGS, *moving()], ids=str)
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [  # the one that takes ten seconds is slow
+        pytest.param(*case, marks=pytest.mark.slow) if case[0] == "PiecewiseAffine" else case
+        for case in [*SCALINGS, *moving()]
+    ],
+    ids=str,
+)
 def test_masks_stay_with_their_image(name: str, values: dict[str, Any], pictures: Any) -> None:
     moved, count = mean_displacement(pipeline((name, values)), pictures, 3)
     assert count >= 200

@@ -180,7 +180,7 @@ def test_what_is_wrong_with_any_variants_data_is_said_before_one_is_trained() ->
         {"label": "lost too", "drop": ["data"], "data": {"rvsc": {"root": "nowhere"}}, "train": {"seed": 2}},
         {"label": "elsewhere", "train": {"device": "cuda:7", "seed": 3}},
     ]
-    path = write("some.toml", ONE | {"study": {"variants": variants}})
+    path = write("some.toml", ONE | {"train": BASE["train"] | {"threads": "auto"}, "study": {"variants": variants}})
     with pytest.raises(UserError, match=r"(?s)^\S*nowhere: no such folder\.\n[^\n]*cuda:7[^\n]*$"):
         run(path)
     assert not list(Path("runs").rglob("trial.json"))

@@ -10,7 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import segkit
-from segkit import UserError
+from segkit import UserError, plugins
 from segkit.recipe.model import Recipe
 from segkit.recipe.schema import recipe_schema
 from segkit.types import Fraction, Tensor
@@ -105,17 +105,13 @@ def test_a_part_of_a_recipe_needs_less(validator: Any) -> None:
 
 
 def test_a_plugin_is_in_the_schema_at_once() -> None:
-    before = segkit.losses.snapshot()
-
     def seen_by_editors(logits: Tensor, target: Tensor, *, sharpness: Fraction = 0.5) -> Tensor:
         """A loss that editors complete."""
         return (logits.sigmoid() - target).abs().mean() * sharpness
 
-    segkit.losses.register("seen_by_editors")(seen_by_editors)
-    try:
+    with plugins.isolated():
+        segkit.losses.register("seen_by_editors")(seen_by_editors)
         schema = recipe_schema()
-    finally:
-        segkit.losses.restore(before)
     assert schema["$defs"]["loss.seen_by_editors"]["description"] == "A loss that editors complete."
     validator = Draft202012Validator(schema)
     assert validator.is_valid({"loss": {"seen_by_editors": {"sharpness": 0.2}}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import segkit
+from segkit import plugins
 from segkit.components.datasets.case import Case, Dataset
 from segkit.training import guards
 from tests.small import discs, kinds, train
@@ -24,26 +26,27 @@ def status(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def _isolated() -> Iterator[None]:
+    with plugins.isolated():
+        yield
+
+
 @pytest.fixture
-def empty_discs() -> Any:
+def empty_discs() -> None:
     """A dataset whose masks are empty wherever the split validates."""
-    before = segkit.datasets.snapshot()
 
     def without_foreground() -> Dataset:
         cases = [Case(c.name, c.patient, c.image, np.zeros_like(c.masks), c.spacing_mm) for c in discs().cases]
         return Dataset("empty", ("wall", "cavity"), tuple(cases))
 
     segkit.datasets.register("empty_discs")(without_foreground)
-    yield
-    segkit.datasets.restore(before)
 
 
 @pytest.fixture
-def breaking_transform() -> Any:
+def breaking_transform() -> None:
     """A transform that raises."""
     import albumentations as a
-
-    before = segkit.transforms.snapshot()
 
     class Breaks(a.ImageOnlyTransform):  # type: ignore[misc]
         def apply(self, img: Any, **params: Any) -> Any:
@@ -53,8 +56,6 @@ def breaking_transform() -> Any:
         return Breaks(p=1)
 
     segkit.transforms.register("breaks")(breaks)
-    yield
-    segkit.transforms.restore(before)
 
 
 def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: py
     assert "with one image a batch: use smaller crops, a smaller model or bf16" in events[-1].text
 
 
-def test_a_sample_that_raises_is_named_with_its_transform(tmp_path: Path, breaking_transform: Any) -> None:
+def test_a_sample_that_raises_is_named_with_its_transform(tmp_path: Path, breaking_transform: None) -> None:
     events = train(tmp_path, "transforms.train=['breaks']")
     assert kinds(events)[-1] == "failed"
     assert "the scanner is on fire" in events[-1].text
@@ -80,7 +81,7 @@ def test_a_sample_that_raises_is_named_with_its_transform(tmp_path: Path, breaki
     assert any(f"p{number}/" in events[-1].text for number in range(6))
 
 
-def test_a_validation_set_without_foreground_is_said(tmp_path: Path, empty_discs: Any) -> None:
+def test_a_validation_set_without_foreground_is_said(tmp_path: Path, empty_discs: None) -> None:
     events = train(tmp_path, "data=empty_discs", "train.epochs=1")
     assert kinds(events)[-1] == "finished"
     assert any("no validation case has any foreground" in event.text for event in events if event.kind == "warning")
@@ -101,16 +102,11 @@ def test_clipping_keeps_the_same_gradient_from_exploding(tmp_path: Path) -> None
 
 
 def test_a_plugin_component_that_raises_leaves_its_traceback(tmp_path: Path) -> None:
-    before = segkit.losses.snapshot()
-
     def broken(logits: Any, target: Any) -> Any:
         raise ZeroDivisionError("by design")
 
     segkit.losses.register("broken_for_test")(broken)
-    try:
-        events = train(tmp_path, "loss={ broken_for_test = {} }")
-    finally:
-        segkit.losses.restore(before)
+    events = train(tmp_path, "loss={ broken_for_test = {} }")
     assert kinds(events)[-1] == "failed"
     assert re.search(
         r"^loss\.broken_for_test \(tests/test_trouble\.py:[0-9]+\): ZeroDivisionError: by design\. "

@@ -235,20 +235,32 @@ def call(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     return int(ended.value.code or 0), out, err
 
 
-@pytest.mark.parametrize(("line", "message"), WRONG, ids=[line for line, _ in WRONG])
+def faults(line: str, message: str, *, status: int, out: str, err: str) -> list[str]:
+    """Return what is wrong with the answer to a command."""
+    found = {
+        f"ended with status {status}": status != 2,
+        f"lacks {message!r}": message not in err,
+        "printed more than what was about to run": bool(out) and out.count("\n") != 1,
+        "printed a traceback": "Traceback" in err,
+        "took more than three lines": len(err.splitlines()) > 3,
+        "printed what a terminal must not be given": not all(char.isprintable() or char == "\n" for char in err),
+    }
+    return [f"{line}: {fault}: {out}{err}" for fault, there in found.items() if there]
+
+
+@pytest.mark.parametrize("command", sorted({line.split()[0] for line, _ in WRONG}))
 def test_wrong_input_is_answered_with_one_message(
-    line: str, message: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
-    words = line.split()
-    signal.alarm(10)  # nothing that is wrong may hang, or be trained
-    try:
-        status, out, err = call(words, monkeypatch, capsys)
-    finally:
-        signal.alarm(0)
-    assert status == 2, out + err
-    assert message in err
-    assert not out or out.count("\n") == 1  # what was about to run
-    assert "Traceback" not in err
-    assert len(err.splitlines()) <= 3
-    assert all(char.isprintable() or char == "\n" for char in err)
+    wrong: list[str] = []
+    for line, message in WRONG:
+        if line.split()[0] != command:
+            continue
+        signal.alarm(10)  # nothing that is wrong may hang, or be trained
+        try:
+            status, out, err = call(line.split(), monkeypatch, capsys)
+        finally:
+            signal.alarm(0)
+        wrong += faults(line, message, status=status, out=out, err=err)
+    assert wrong == []
