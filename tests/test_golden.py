@@ -12,13 +12,13 @@ from pathlib import Path
 
 from segkit import losses, plugins
 from segkit.recipe.model import Recipe
-from segkit.training.trial import run_trial
+from segkit.training.run import run_trial
 from segkit.types import Tensor
 from tests import small
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STEPS = 20
-# `recipes/baseline.toml --with recipes/laptop.toml`, on the phantom, seed 1, CPU, one thread, float32
+# `recipes/baseline.toml --with recipes/overlays/laptop.toml`, on the phantom, seed 1, CPU, one thread, float32
 LAPTOP = (
     *(0.6182254552841187, 0.6206487417221069, 0.6127614974975586, 0.6005599498748779, 0.5928099751472473),
     *(0.5928633213043213, 0.6155558824539185, 0.5964653491973877, 0.5988575816154480, 0.5851277709007263),
@@ -42,8 +42,8 @@ def first_losses(folder: Path) -> list[float]:
         path = folder / "recorded.toml"
         path.write_text(f"extends = '{RECIPES / 'baseline.toml'}'\nloss = 'recorded'\ndrop = ['loss']\n")
         sets = ["train.device=cpu", "train.threads=1", "train.workers=0"]
-        recipe = Recipe.load(path, overlays=[RECIPES / "laptop.toml"], sets=sets)
-        events = list(run_trial(small.job(folder / "run", recipe), stop=lambda: len(found) == STEPS))
+        recipe = Recipe.load(path, overlays=[RECIPES / "overlays/laptop.toml"], sets=sets)
+        events = list(run_trial(small.trial(folder / "run", recipe), stop=lambda: len(found) == STEPS))
     assert events[-1].kind == "interrupted", events[-1].text
     return found
 

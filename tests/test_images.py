@@ -215,7 +215,7 @@ NIFTI = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100)
         (pillow("JPEG")[:-9], "a damaged image: cut off"),
         (b"", "a damaged image: it is empty, 0 bytes"),
         (NIFTI, r"a NIfTI volume; this version reads 2-D images \(PNG, .*: convert the slices"),
-        (gzip.compress(NIFTI), "a NIfTI volume; this version reads 2-D images"),
+        (gzip.compress(NIFTI, mtime=0), "a NIfTI volume; this version reads 2-D images"),
         (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume; this version"),
         (b"\x93NUMPY\1\0", "a NumPy array; images are PNG"),
         (b"PK\3\4" + bytes(30), "a ZIP archive; images are PNG"),
