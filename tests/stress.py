@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 import segkit.files
+from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.study import runs
 from segkit.training import checkpoint
@@ -75,7 +76,7 @@ def start(folder: Path, arm: Callable[[], None] = lambda: None) -> int:
         (study,) = runs.plan([folder / "study.toml"], [], [], folder)
         for _ in study.execute(jobs=1):
             pass
-        outcome = study.finish()
+        outcome = conclude(study)
         status = 130 if outcome.interrupted else 1 if outcome.failed else 0
     finally:
         os._exit(status)

@@ -311,7 +311,7 @@ def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_n
     assert err.startswith("note: 1 coloured image turned into grey")
     for words in (["some"], ["some/1.png"], ["some/../some/2.png"]):
         status, _, err = run("predict", CHECKPOINT, *words, "--out", "./some")
-        assert (status, err.partition(":")[2].startswith(" --out some: the images are there")) == (2, True)
+        assert (status, err.partition(":")[2].startswith(" --out some: it holds the images")) == (2, True)
     assert len(list(Path("some").iterdir())) == 2
     assert run("predict", CHECKPOINT, "/dev/null", "/dev/zero")[2].splitlines()[0] == (
         "error: 2 of 2 images could not be read:"

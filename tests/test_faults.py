@@ -13,6 +13,7 @@ import pytest
 
 import segkit.files
 from segkit import UserError
+from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.report import figures
 from segkit.study import runs
@@ -106,7 +107,7 @@ def study(folder: Path) -> runs.Outcome:
     (found,) = runs.plan([path], [], [], folder)
     for _ in found.execute(jobs=1):
         pass
-    return found.finish()
+    return conclude(found)
 
 
 def kept(folder: Path) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ import torch
 
 import segkit
 from segkit import UserError
+from segkit.api import conclude
 from segkit.locks import Folder
 from segkit.recipe import identity, toml
 from segkit.recipe.model import Recipe
@@ -207,7 +208,7 @@ def test_a_run_folder_that_goes_away_is_not_made_again() -> None:
     assert "runs/one/one/seed-1: was removed or moved while a training was writing into it" in events[-1].text
     assert not Path("runs/one").exists()
     assert events[-1].text.count("removed or moved") == 1
-    outcome = found.finish()
+    outcome = conclude(found)
     assert outcome.failed
     assert not any("report.html" in line for line in outcome.lines())
     assert not Path("runs/one").exists()

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from segkit import UserError, files
+from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.report import figures
 from segkit.study import executor, hardware, runs
@@ -65,12 +66,12 @@ def test_what_is_finished_is_skipped_and_keeps_its_report() -> None:
     path = write("two.toml", TWO)
     first = study(path)
     assert ends(first.execute(jobs=1)) == {"a/seed-1": "finished", "b/seed-1": "finished"}
-    outcome = first.finish()
+    outcome = conclude(first)
     assert outcome.counts == {"finished": 2}
     report, before = Path("runs/two/report.html").stat().st_mtime_ns, kept(Path("runs"))
     again = study(path)
     assert ends(again.execute(jobs=1)) == {"a/seed-1": "skipped", "b/seed-1": "skipped"}
-    assert again.finish().table == outcome.table
+    assert conclude(again).table == outcome.table
     assert Path("runs/two/report.html").stat().st_mtime_ns == report
     assert kept(Path("runs")) == before
     assert run(path, "study.seeds=[1,2]") == {
@@ -162,7 +163,7 @@ def test_a_study_goes_on_past_a_failed_trial_unless_told_otherwise() -> None:
     )
     found = study(path)
     assert ends(found.execute(jobs=1)) == {"a/seed-1": "finished", "lost/seed-1": "failed", "z/seed-3": "finished"}
-    outcome = found.finish()
+    outcome = conclude(found)
     assert outcome.failed
     assert "is not finite" in outcome.failures["lost/seed-1"]
     assert any(line.startswith("failed: lost/seed-1: ") for line in outcome.lines())
@@ -170,7 +171,7 @@ def test_a_study_goes_on_past_a_failed_trial_unless_told_otherwise() -> None:
     path.write_text(toml.dumps(ONE | {"study": {"variants": [wild, {"label": "new", "train": {"seed": 4}}]}}))
     hasty = study(path, name="hasty")
     assert ends(hasty.execute(jobs=1, fail_fast=True)) == {"lost/seed-1": "failed", "new/seed-4": "interrupted"}
-    assert hasty.finish().failed
+    assert conclude(hasty).failed
 
 
 def test_what_is_wrong_with_any_variants_data_is_said_before_one_is_trained() -> None:
@@ -219,7 +220,7 @@ def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> 
         if event.kind == "epoch":
             os.kill(os.getpid(), signal.SIGTERM)
     assert ends(iter(events)) == {"a/seed-1": "interrupted", "b/seed-1": "interrupted"}
-    outcome = found.finish()
+    outcome = conclude(found)
     assert outcome.interrupted
     assert "interrupted: the state is saved; the same command resumes from there" in outcome.lines()
     (found,) = runs.plan([path], [], [], Path("elsewhere/deep"))
@@ -267,7 +268,7 @@ def test_a_checkpoint_of_another_trial_is_not_gone_on_from() -> None:
     Path("runs/one/one/seed-1/trial.json").unlink()
     found = study(path, "optimizer.Adam.lr=0.03")
     assert ends(found.execute(jobs=1)) == {"one/seed-1": "failed"}
-    (why,) = found.finish().failures.values()
+    (why,) = conclude(found).failures.values()
     assert "last.safetensors: belongs to another trial: optimizer.Adam.lr was 0.01, is now 0.03" in why
     assert run(path, "optimizer.Adam.lr=0.03", fresh=True) == {"one/seed-1": "finished"}
 
