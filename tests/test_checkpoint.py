@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import segkit
@@ -38,8 +39,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def forged(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, torch.Tensor]], None]) -> Path:
     """Write a copy whose metadata and tensors were changed, with a hash that fits them."""
-    header = checkpoint._header(source)
-    meta = json.loads(header["__metadata__"]["segkit"].partition(" ")[2])
+    with safe_open(source, framework="numpy") as opened:
+        meta = json.loads(opened.metadata()["segkit"].partition(" ")[2])
     tensors = load_file(source)
     change(meta, tensors)
     text = json.dumps(meta)
@@ -120,7 +121,7 @@ def test_files_of_another_kind(run: Path, tmp_path: Path) -> None:
     refused(pickled, "a pickle")
     text = tmp_path / "text.safetensors"
     text.write_text("hello, this is no checkpoint at all")
-    refused(text, "damaged or no checkpoint: its header would be")
+    refused(text, "damaged or no checkpoint: .*header too large")
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     refused(tmp_path / "foreign.safetensors", "not written by segkit")
     refused(tmp_path / "nothing.safetensors", "no such checkpoint")
@@ -132,7 +133,7 @@ def test_files_of_another_kind(run: Path, tmp_path: Path) -> None:
 def test_a_header_longer_than_the_file_is_never_read(tmp_path: Path, length: int) -> None:
     path = tmp_path / "long.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b"{" * 50)
-    refused(path, "its header would be")
+    refused(path, "damaged or no checkpoint: .*header")
 
 
 def test_a_tensor_larger_than_the_file_takes_no_memory(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from segkit.training.flatten import flatten, torch_device_free, unflatten
 FORMAT = 2
 KEY = "segkit"
 MAX_BYTES = 8 * 2**30
-MAX_HEADER = 64 * 2**20
 
 
 class Stored(BaseModel):
@@ -145,45 +143,34 @@ def read_meta(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged or no checkpoint.
     """
     path = Path(path)
-    header = _header(path)
-    found = _meta(path, header.get("__metadata__"))
+    found = _meta(path, _stored(path)[1])
     found.pop("state")
     return found
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """Return the JSON header, its length checked against the file before anything is read."""
+def _stored(path: Path) -> tuple[str, str]:
+    """Return the hash and the JSON text of the header's metadata; safetensors checks the header before reading on."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        size = path.stat().st_size
         if not path.is_file():
+            path.stat()
             known = [*path.glob("best.safetensors"), *sorted(path.glob("*/*/best.safetensors")), "best.safetensors"]
             raise UserError(f"{path}: {files.kind_of(path)}. A checkpoint is a file such as {known[0]}.")
         with open(path, "rb") as file:
-            start = file.read(8)
-            if len(start) < 8:
-                raise UserError(f"{path}: damaged: too short for a checkpoint. Use another copy.")
-            (length,) = struct.unpack("<Q", start)
-            if start[:2] in (b"PK", b"\x80\x02"):
+            if file.read(2) in (b"PK", b"\x80\x02"):
                 raise UserError(f"{path}: a pickle (.pt, .pth), which segkit never reads. Use a .safetensors file.")
-            if length > min(size - 8, MAX_HEADER):
-                raise UserError(f"{path}: damaged or no checkpoint: its header would be {length:,} bytes long.")
-            found = json.loads(file.read(length))
+        with safe_open(path, framework="numpy") as opened:
+            found = opened.metadata()
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint.") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: damaged or no checkpoint: its header is no JSON.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: damaged or no checkpoint: its header is no table.")
-    return found
-
-
-def _parts(path: Path, metadata: Any) -> tuple[str, str]:
-    """Return the hash and the JSON text."""
-    if not isinstance(metadata, dict) or not isinstance(metadata.get(KEY), str):
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged or no checkpoint: {sentence(error)} Use another copy.") from None
+    if KEY not in (found or {}):
         raise UserError(f"{path}: a safetensors file, but not written by segkit.")
-    digest, _, text = metadata[KEY].partition(" ")
+    digest, _, text = found[KEY].partition(" ")
     return digest, text
 
 
@@ -215,8 +202,7 @@ def _upgraded(text: str) -> str:
     return json.dumps(content)
 
 
-def _meta(path: Path, metadata: Any) -> dict[str, Any]:
-    _, text = _parts(path, metadata)
+def _meta(path: Path, text: str) -> dict[str, Any]:
     try:
         return Meta.model_validate_json(_upgraded(text), strict=True).model_dump()
     except json.JSONDecodeError:
@@ -248,15 +234,14 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
     from safetensors.torch import load as decode
 
     path = Path(path)
-    header = _header(path)
-    meta = _meta(path, header.get("__metadata__"))
+    digest, text = _stored(path)
+    meta = _meta(path, text)
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes, which no checkpoint is.")
     try:
         tensors = decode(path.read_bytes())
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, OSError) as error:
         raise UserError(f"{path}: damaged: {sentence(error)} Use another copy, or train again.") from None
-    digest, text = _parts(path, header.get("__metadata__"))
     if digest != _digest(tensors, text):
         raise UserError(f"{path}: damaged: its content does not match its hash. Use another copy, or train again.")
     skeleton = meta.pop("state")
