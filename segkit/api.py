@@ -51,7 +51,7 @@ def run(
     from segkit.study import runs
 
     plugins.load()
-    (study,) = runs.plan([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
+    (study,) = runs.plan_studies([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
     for event in study.execute(jobs=jobs, mix_hardware=mix_hardware):
         on_event(event)
     return conclude(study)
@@ -87,7 +87,7 @@ def load(
     """
     import torch
 
-    from segkit.device import fallback
+    from segkit.device import choose_for_checkpoint
     from segkit.evaluation.predictor import Predictor
     from segkit.training import checkpoint
     from segkit.training.setup import build_model
@@ -103,19 +103,19 @@ def load(
     document = merge.Document()
     document.merge(tree, merge.Source(str(path), None, Path.cwd()))
     for assignment in sets:
-        merge.set_value(document, assignment)
+        merge.apply_setting(document, assignment)
     try:
         recipe = validate(document)
     except UserError as error:
         raise UserError(f"{error}{advice}") from None
-    for flag, where, _ in map(merge.assigned, sets):
+    for flag, where, _ in map(merge.parse_setting, sets):
         if not SETTABLE.match(".".join(where)):
             raise UserError(
                 f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, transforms.eval, "
                 "train.batch_size, train.device and train.precision."
             )
     channels = tuple(meta["channels"])
-    chosen = fallback(recipe.train.device, recipe.train.precision, device)
+    chosen = choose_for_checkpoint(recipe.train.device, recipe.train.precision, device)
     _check_sizes(recipe, channels, found.weights, str(path))
     with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
         model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -205,7 +205,7 @@ def evaluate(
         UserError: as in `load`; the data lacks cases of the validation set or channels of the model.
     """
     sets = list(sets)
-    changed = {merge.assigned(assignment)[1][0] for assignment in sets}
+    changed = {merge.parse_setting(assignment)[1][0] for assignment in sets}
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:

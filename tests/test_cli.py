@@ -181,7 +181,7 @@ def test_wrong_input_is_one_message(run: Run, words: list[str], message: str) ->
             ["data.image_folder.root=pictures"],
             "pictures/masks: holds no images (PNG, TIFF, JPEG, BMP, DICOM). It is empty",
         ),
-        (["train.device=cuda:7"], "train.device: 'cuda:7' is not here"),
+        (["train.device=cuda:7"], "train.device: 'cuda:7' is not available"),
     ],
 )
 def test_what_only_data_or_machine_tell_is_one_message_too(run: Run, sets: list[str], message: str) -> None:

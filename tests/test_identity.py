@@ -45,7 +45,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def study(tree: dict[str, Any], *sets: str, name: str = "one") -> runs.StudyRun:
     Path(f"{name}.toml").write_text(toml.dumps(tree), encoding="utf-8")
-    (found,) = runs.plan([Path(f"{name}.toml")], [], sets, Path("runs"))
+    (found,) = runs.plan_studies([Path(f"{name}.toml")], [], sets, Path("runs"))
     return found
 
 

@@ -40,7 +40,7 @@ def here(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def study(name: str, *sets: str) -> runs.StudyRun:
-    (found,) = runs.plan([Path("old.toml")], [], ["study.seeds=[1]", *sets], Path("runs"), name=name)
+    (found,) = runs.plan_studies([Path("old.toml")], [], ["study.seeds=[1]", *sets], Path("runs"), name=name)
     return found
 
 

@@ -24,7 +24,7 @@ from segkit.locks import Lock, is_locked
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
 from segkit.report.report import write_report
-from segkit.study.reading import planned, read_trial
+from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
 from segkit.training.results import HEADER, read_cases
 from tests.fake_runs import make_run, write_recipe, write_trial
@@ -482,7 +482,7 @@ def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
 def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
     """The report knows a study's trials without loading its components."""
     from segkit.recipe.model import compose, validate
-    from segkit.study.plan import trials
+    from segkit.study.plan import plan_trials
 
     document = compose(recipe)
     made = validate(document)
@@ -492,8 +492,8 @@ def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
         made = validate(document)
     (tmp_path / "recipe.toml").write_text(made.to_toml(), encoding="utf-8")
     again = compose(tmp_path / "recipe.toml")
-    wanted = [(t.variant, t.seed, t.fold, t.folder) for t in trials(validate(again), again)]
-    found = planned(tmp_path)
+    wanted = [(t.variant, t.seed, t.fold, t.folder) for t in plan_trials(validate(again), again)]
+    found = read_plan(tmp_path)
     assert found.problem == ""
     assert found.trials == wanted
     assert [read_trial(tmp_path, *trial, {}).status for trial in found.trials] == ["missing"] * len(wanted)

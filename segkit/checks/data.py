@@ -14,10 +14,10 @@ from segkit.checks import layouts
 from segkit.components.datasets import datasets
 from segkit.components.datasets.image_folder import COLOURED, read_pairs
 from segkit.components.datasets.problems import DatasetError, collected
-from segkit.components.datasets.reading import open_root, shortened
+from segkit.components.datasets.reading import open_root
 from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
 from segkit.data.splits import patient_warnings
-from segkit.errors import UserError, counted
+from segkit.errors import UserError, counted, first_few
 from segkit.recipe import toml
 from segkit.testing.findings import Finding
 
@@ -57,7 +57,7 @@ class DataReport:
 
 
 @dataclass
-class _Seen:
+class _ImageStatistics:
     """What the readable files are like."""
 
     sizes: Counter[str] = field(default_factory=Counter)
@@ -97,9 +97,9 @@ class _Seen:
         return [
             ("images", str(self.count)),
             ("patients", str(named) if named else "not named: cases are split one by one"),
-            ("sizes", _counted(self.sizes)),
-            ("kinds", f"{_counted(self.kinds)}; grey levels {self.low:g} to {self.high:g}"),
-            ("spacing", _counted(self.spacings)),
+            ("sizes", _frequencies(self.sizes)),
+            ("kinds", f"{_frequencies(self.kinds)}; grey levels {self.low:g} to {self.high:g}"),
+            ("spacing", _frequencies(self.spacings)),
             ("empty masks", str(self.empty)),
         ]
 
@@ -109,7 +109,7 @@ class _Seen:
             yield Finding("warning", "an empty picture: one grey level throughout. Is it damaged, or of no use?", name)
         for names in self.contents.values():
             if len(names) > 1:
-                yield Finding("fault", f"the same image {len(names)} times. Keep one.", shortened(names))
+                yield Finding("fault", f"the same image {len(names)} times. Keep one.", first_few(names))
         yield from (Finding("warning", line) for line in patient_warnings(self.patients[None], self.count))
         named = {name for name in self.patients if name}
         sets = sorted(name for name in named if name.lower() in SETS)
@@ -125,7 +125,7 @@ class _Seen:
             yield Finding("warning", "every mask is empty.")
 
 
-def _counted(counter: Counter[str]) -> str:
+def _frequencies(counter: Counter[str]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in counter.most_common(6))
 
 
@@ -147,15 +147,15 @@ def check_data(folder: Path) -> DataReport:
     elif pairs:
         _image_folder(root, pairs, report)
     elif files or not problems:
-        report.facts = [("files", layouts.kinds(files))] if files else []
-        report.findings.append(Finding("fault", layouts.why_none(root, files), str(folder)))
+        report.facts = [("files", layouts.count_endings(files))] if files else []
+        report.findings.append(Finding("fault", layouts.explain_unknown(root, files), str(folder)))
     return report
 
 
 def _sunnybrook(root: Path, report: DataReport) -> None:
     """Read the Sunnybrook Cardiac Data by the plugin that does, or say how to get it."""
     report.layout = "sunnybrook"
-    report.recipe = f"[data.sunnybrook]\nroot = {toml.value(str(root))}\n"
+    report.recipe = f"[data.sunnybrook]\nroot = {toml.format_value(str(root))}\n"
     if "sunnybrook" not in datasets:
         text = (
             "the Sunnybrook Cardiac Data as published, which the plugin sunnybrook.py reads: it is not loaded. Put it "
@@ -163,7 +163,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
         )
         report.findings.append(Finding("warning", text, str(root)))
         return
-    seen = _Seen()
+    seen = _ImageStatistics()
     try:
         data = datasets.build("sunnybrook", {"root": str(root)})
     except UserError as error:
@@ -179,7 +179,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
 
 def _rvsc(root: Path, report: DataReport) -> None:
     """Read the patients of the challenge's layout, one frame at a time, each with the structures that it has."""
-    seen, contours, problems = _Seen(), Counter[str](), list[str]()
+    seen, contours, problems = _ImageStatistics(), Counter[str](), list[str]()
     for patient in read_patients(root, problems):
         if not patient.frames:
             report.findings.append(Finding("note", "a patient without contours, left out.", str(patient.folder)))
@@ -203,7 +203,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
     report.layout = "rvsc"
     report.facts = [*seen.facts(), ("contours", listed or "none")]
     report.findings += seen.findings()
-    report.recipe = f"[data.rvsc]\nroot = {toml.value(str(root))}\n" if seen.count else ""
+    report.recipe = f"[data.rvsc]\nroot = {toml.format_value(str(root))}\n" if seen.count else ""
     if not seen.count and not any(finding.kind == "fault" for finding in report.findings):
         report.findings.append(Finding("fault", "contours, but no frame that can be read.", str(root)))
 
@@ -212,7 +212,7 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
     """Read pairs of images and masks, one at a time."""
     import numpy as np
 
-    seen, problems, names, levels = _Seen(), list[str](), list[str](), Counter[float]()
+    seen, problems, names, levels = _ImageStatistics(), list[str](), list[str](), Counter[float]()
     with collected(problems):
         for pair in read_pairs(root, pairs[0].images, pairs[0].masks, problems, []):
             names.append(pair.name)
@@ -234,9 +234,9 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
     report.facts = [*seen.facts(), ("mask levels", shown or "none")]
     report.findings += seen.findings()
     if len(pairs) > 1:
-        report.findings.append(Finding("warning", layouts.several(pairs)))
+        report.findings.append(Finding("warning", layouts.more_pairs_note(pairs)))
     if seen.count and 0 < len(levels) <= MOST_LEVELS:
-        report.recipe = _lines(root, pairs[0], seen, sorted(levels), names)
+        report.recipe = _recipe_lines(root, pairs[0], seen, sorted(levels), names)
 
 
 def _flaw_of_levels(found: set[float], mask: Path) -> str:
@@ -248,10 +248,10 @@ def _flaw_of_levels(found: set[float], mask: Path) -> str:
     return ""
 
 
-def _lines(root: Path, pair: layouts.Pair, seen: _Seen, levels: list[float], names: list[str]) -> str:
-    lines = ["[data.image_folder]", f"root = {toml.value(str(root))}"]
-    lines += [f"images = {toml.value(pair.images)}"] if pair.images != "images" else []
-    lines += [f"masks = {toml.value(pair.masks)}"] if pair.masks != "masks" else []
+def _recipe_lines(root: Path, pair: layouts.Pair, seen: _ImageStatistics, levels: list[float], names: list[str]) -> str:
+    lines = ["[data.image_folder]", f"root = {toml.format_value(str(root))}"]
+    lines += [f"images = {toml.format_value(pair.images)}"] if pair.images != "images" else []
+    lines += [f"masks = {toml.format_value(pair.masks)}"] if pair.masks != "masks" else []
     if not seen.one_structure:
         labels = ", ".join(f"structure_{int(level)} = {int(level)}" for level in levels if level)
         lines.append(f"labels = {{ {labels} }}")
@@ -265,6 +265,6 @@ def _pattern(names: list[str]) -> list[str]:
     for pattern in PATTERNS:
         found = [match[1] for name in names if (match := re.search(pattern, name))]
         if len(found) == len(names) and 2 <= len(set(found)) < len(names):
-            guess = f"patient = {toml.value(pattern)}"
+            guess = f"patient = {toml.format_value(pattern)}"
             return [f"# {guess}  # {len(set(found))} patients, e.g. {found[0]} of {names[0]}? If so, use this line."]
     return []

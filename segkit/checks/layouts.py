@@ -11,8 +11,8 @@ from pathlib import Path
 
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.components.datasets.kinds import VOLUMES, volume
-from segkit.components.datasets.reading import files_below, is_folder, shortened
-from segkit.errors import counted
+from segkit.components.datasets.reading import files_below, is_folder
+from segkit.errors import counted, first_few
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
 MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
@@ -68,7 +68,7 @@ def _is_mask(folder: str) -> bool:
     return any(word in folder.rpartition("/")[2].lower() for word in MASK_WORDS)
 
 
-def kinds(files: Iterable[str]) -> str:
+def count_endings(files: Iterable[str]) -> str:
     """Return how many files of which ending there are."""
     counts = Counter(_ending(file) for file in files)
     shown = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(6))
@@ -86,7 +86,7 @@ def is_sunnybrook(files: Iterable[str]) -> bool:
     return any(SUNNYBROOK.search(file) for file in files)
 
 
-def why_none(root: Path, files: list[str]) -> str:
+def explain_unknown(root: Path, files: list[str]) -> str:
     """Return why no reader fits a folder, and what to do."""
     if not files:
         hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
@@ -105,7 +105,7 @@ def why_none(root: Path, files: list[str]) -> str:
         kind = f"{volumes.most_common(1)[0][0]} volume"
         return f"{_published(files)}{counted(sum(volumes.values()), kind)}; {VOLUMES}."
     if not images:
-        return f"no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but {kinds(files)}."
+        return f"no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but {count_endings(files)}."
     if any(NNUNET.search(file) for file in files):
         return f"{_published(files)}its images' names should be those of their masks: take _0000 off. {advice}"
     known = set(images)
@@ -119,7 +119,7 @@ def why_none(root: Path, files: list[str]) -> str:
         listed = " and ".join(alike)
         return f"{listed} hold files of the same names. Which are masks? Call that folder masks. {advice}"
     many = counted(len(images), "image")
-    return f"no known layout: {many} ({kinds(files)}), but no masks of the same names. {advice}"
+    return f"no known layout: {many} ({count_endings(files)}), but no masks of the same names. {advice}"
 
 
 def _published(files: list[str]) -> str:
@@ -141,9 +141,9 @@ def _alike(files: list[str]) -> list[str]:
     return []
 
 
-def several(found: list[Pair]) -> str:
+def more_pairs_note(found: list[Pair]) -> str:
     """Return what to say where more than one pair is there."""
-    listed = shortened((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
+    listed = first_few((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
     return (
         f"{counted(len(found) - 1, 'more pair')} of folders, which the lines below leave out: {listed}. One pair is "
         "read: put all images below one folder, one for each patient, and the masks below another in the same way."

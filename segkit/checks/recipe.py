@@ -10,7 +10,7 @@ from pathlib import Path
 
 from segkit.errors import UserError
 from segkit.recipe.model import Recipe
-from segkit.study.hardware import settled
+from segkit.study.hardware import resolve_auto
 from segkit.testing.findings import Finding
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
@@ -19,7 +19,7 @@ BATCH = 2  # images; what a batch costs is not what is asked here
 
 
 @dataclass(frozen=True)
-class Tried:
+class TriedVariant:
     """A variant that was tried: what was found, and what the log said."""
 
     variant: str
@@ -27,7 +27,7 @@ class Tried:
     log: tuple[str, ...]
 
 
-def check_trials(planned: list[Trial]) -> Iterator[Tried]:
+def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
     """Yield each variant of a study after one batch through everything: train, validate, checkpoint, evaluate.
 
     Args:
@@ -41,7 +41,7 @@ def check_trials(planned: list[Trial]) -> Iterator[Tried]:
             continue
         seen.add(trial.variant)
         with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
-            small = replace(trial, recipe=_small(trial.recipe), run=Path(run), limit=Limit(batches=1))
+            small = replace(trial, recipe=_with_small_batches(trial.recipe), run=Path(run), limit=Limit(batches=1))
             events = list(run_trial(small, stop=lambda: False))
             large = _too_large(trial, Status.find(small.path))
         findings = [
@@ -50,7 +50,7 @@ def check_trials(planned: list[Trial]) -> Iterator[Tried]:
             if event.kind in ("failed", "warning")
         ]
         findings += [Finding("warning", large, trial.variant)] if large else []
-        yield Tried(trial.variant, tuple(findings), tuple(event.text for event in events if event.kind == "log"))
+        yield TriedVariant(trial.variant, tuple(findings), tuple(event.text for event in events if event.kind == "log"))
 
 
 def _too_large(trial: Trial, status: Status | None) -> str | None:
@@ -60,8 +60,8 @@ def _too_large(trial: Trial, status: Status | None) -> str | None:
     return batch_warning(trial.recipe, len(status.split["train"])) if status is not None and status.split else None
 
 
-def _small(recipe: Recipe) -> Recipe:
+def _with_small_batches(recipe: Recipe) -> Recipe:
     train = recipe.train.model_copy(update={"batch_size": min(BATCH, recipe.train.batch_size), "workers": 0})
     with contextlib.suppress(UserError):  # a device that is not here: the trial says so
-        train = settled(train, 1)
+        train = resolve_auto(train, 1)
     return recipe.model_copy(update={"train": train})

@@ -13,7 +13,14 @@ from segkit.data.cache import DataCache
 from segkit.errors import UserError, counted
 from segkit.locks import is_locked
 from segkit.recipe import toml
-from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
+from segkit.recipe.identity import (
+    TRAINING_NUMBER,
+    differences,
+    incomparable_note,
+    not_resumable,
+    training_identity,
+    with_current_defaults,
+)
 from segkit.recipe.model import Recipe
 from segkit.testing.findings import Finding
 from segkit.training.results import History, cases_text
@@ -36,13 +43,13 @@ def check_run(run: Path, *, evaluate: bool = True) -> Iterator[Finding]:
         return
     for folder in trials:
         try:
-            yield from _trial(folder, data if evaluate else None)
+            yield from _check_trial(folder, data if evaluate else None)
         except UserError as error:
             yield Finding("fault", str(error), str(folder))
-    yield from _report(run)
+    yield from _check_report(run)
 
 
-def _trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
+def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
     """Check one trial's files against each other."""
     from segkit.training import checkpoint
 
@@ -59,28 +66,28 @@ def _trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
     recipe = _recipe(folder)
     number = status.training_number
     if number != TRAINING_NUMBER:
-        yield Finding("note", f"{older(number)}.", str(folder))
+        yield Finding("note", f"{incomparable_note(number)}.", str(folder))
     elif status.versions.get("segkit") == version("segkit") and training_identity(recipe) != status.identity:
         yield Finding(
             "fault", "differs from the recipe that trial.json was written for, or a plugin has changed since.",
             str(folder / "recipe.toml"),
         )  # fmt: skip
     history = _history(folder)
-    yield from _metrics(folder, history, status)
+    yield from _check_metrics(folder, history, status)
     for name in ("best", "last"):
         path = folder / f"{name}.safetensors"
         if not path.is_file():
             continue
         meta = checkpoint.load(path).meta  # raises where the file is damaged
-        changed = not_resumable(differences(refilled(meta["recipe"], str(path)), recipe.dump()))
+        changed = not_resumable(differences(with_current_defaults(meta["recipe"], str(path)), recipe.dump()))
         if number != TRAINING_NUMBER:
             changed.pop("train.threads", None)  # which the recipes of then did not state, and the checkpoints did
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
-        yield from _against_metrics(path, meta, history)
+        yield from _compare_with_metrics(path, meta, history)
     if data is not None and finished and not missing and number == TRAINING_NUMBER:
-        yield from _again(folder, recipe, status, data)
+        yield from _reevaluate(folder, recipe, status, data)
 
 
 def _recipe(folder: Path) -> Recipe:
@@ -96,7 +103,7 @@ def _history(folder: Path) -> History:
         raise UserError(f"{folder}: {error}.") from None
 
 
-def _metrics(folder: Path, history: History, status: Status) -> Iterator[Finding]:
+def _check_metrics(folder: Path, history: History, status: Status) -> Iterator[Finding]:
     place, done = str(folder / "metrics.csv"), len(history)
     if history.column("epoch") != list(range(1, done + 1)):
         yield Finding("fault", "its epochs are not 1, 2, 3, ...", place)
@@ -106,7 +113,7 @@ def _metrics(folder: Path, history: History, status: Status) -> Iterator[Finding
         yield Finding("fault", f"has {counted(done, 'epoch')}, the recipe asks for {status.epochs}.", place)
 
 
-def _against_metrics(path: Path, meta: dict[str, Any], history: History) -> Iterator[Finding]:
+def _compare_with_metrics(path: Path, meta: dict[str, Any], history: History) -> Iterator[Finding]:
     """Compare what a checkpoint says of its epoch with that epoch's row."""
     epoch = meta["epoch"] if meta["kind"] == "best" else meta["epoch"] - 1
     if not 1 <= epoch <= len(history):
@@ -121,7 +128,7 @@ def _against_metrics(path: Path, meta: dict[str, Any], history: History) -> Iter
             yield Finding("fault", f"says {name} = {value}, metrics.csv says {shown} for epoch {epoch}.", str(path))
 
 
-def _again(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Iterator[Finding]:
+def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Iterator[Finding]:
     """Evaluate the best checkpoint again and compare with cases.csv."""
     from segkit.api import evaluate
 
@@ -147,7 +154,7 @@ def _again(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Ite
     )
 
 
-def _report(run: Path) -> Iterator[Finding]:
+def _check_report(run: Path) -> Iterator[Finding]:
     """Compare summary.csv with what the trials say."""
     from segkit.study.summary import COLUMNS, summarize, to_csv
 

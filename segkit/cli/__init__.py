@@ -24,11 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, interrupts.STATUS
+DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, interrupts.EXIT_STATUS
 
 
 # messages of the option parser about numbers, and what replaces them
-PLAINER = {
+REWORDED = {
     r"Input should be a valid integer.*": "must be a whole number",
     r"(?<=: )'.*' is not a valid int.*": "must be a whole number",
     r"Input should be greater than or equal to (\d+).*": r"must be \1 or more",
@@ -40,7 +40,7 @@ def _show_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version  # takes a while to import
 
-        say(f"segkit {version('segkit')}")
+        echo(f"segkit {version('segkit')}")
         raise typer.Exit
 
 
@@ -53,13 +53,13 @@ def options(
 ) -> None:
     """Show the help where no command is given; `version` is answered by its callback."""
     if context.invoked_subcommand is None:
-        say(context.get_help(), err=True)
+        echo(context.get_help(), err=True)
         raise typer.Exit(WRONG_INPUT)
 
 
 def main() -> None:
     """Run the command line; a mistake of the user is one message and exit status 2, never a traceback."""
-    interrupts.end_at_once()
+    interrupts.exit_immediately()
     for module in ("run", "checkpoint", "inspect", "check", "new"):
         importlib.import_module(f"segkit.cli.{module}")
     from segkit.errors import UserError, sentence
@@ -67,7 +67,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters
     try:
-        interrupts.unwind()
+        interrupts.raise_interrupt()
         status: Any = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
@@ -88,7 +88,7 @@ def main() -> None:
             raise
         fail(_usage(error))
     finally:
-        atexit.register(interrupts.leave)  # the first of what is done at the end
+        atexit.register(interrupts.ignore)  # the first of what is done at the end
     sys.exit(status if isinstance(status, int) else DONE)
 
 
@@ -99,12 +99,12 @@ def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     command = f"segkit {context.info_name}" if context and context.parent else "segkit"
     text = str(error.format_message())
-    for wording, plain in PLAINER.items():
+    for wording, plain in REWORDED.items():
         text = re.sub(wording, plain, text)
     return f"{sentence(text)} See `{command} --help`."
 
 
-def say(text: object = "", *, err: bool = False) -> None:
+def echo(text: object = "", *, err: bool = False) -> None:
     """Print a text as one or more lines, control characters spelled out: everything that is printed goes this way.
 
     Args:
@@ -119,11 +119,11 @@ def say(text: object = "", *, err: bool = False) -> None:
 def warn(lines: Iterable[str]) -> None:
     """Print warnings to standard error."""
     for line in lines:
-        say(f"warning: {line}", err=True)
+        echo(f"warning: {line}", err=True)
 
 
 def fail(message: str) -> None:
     """Print a mistake of the user to standard error and exit."""
     for line in message.splitlines():
-        say(line if line.startswith(" ") else f"error: {line}", err=True)
+        echo(line if line.startswith(" ") else f"error: {line}", err=True)
     sys.exit(WRONG_INPUT)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, TRIAL_FAILED, app, say
+from segkit.cli import DONE, TRIAL_FAILED, app, echo
 from segkit.cli.inspect import load_plugins
-from segkit.cli.options import Json, Plugins, Set, With, path_of
+from segkit.cli.options import Json, Plugins, Set, With, parse_path
 
 if TYPE_CHECKING:
     from segkit.testing.findings import Finding
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command()
 def check(
     path: Annotated[
-        Path, typer.Argument(parser=path_of, metavar="PATH", help="A recipe, a plugin, a dataset folder, or a run.")
+        Path, typer.Argument(parser=parse_path, metavar="PATH", help="A recipe, a plugin, a dataset folder, or a run.")
     ],
     overlays: With = None,
     sets: Set = None,
@@ -60,23 +60,23 @@ def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) 
 
     found = in_order(findings)
     if json_:
-        say(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
+        echo(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
     else:
         for line in grouped(found):
-            say(line)
-        say(counted(found) if found else good)
+            echo(line)
+        echo(counted(found) if found else good)
     return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 
 def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit.checks.recipe import check_trials
     from segkit.recipe.model import compose, validate
-    from segkit.study.plan import size_of, trials
+    from segkit.study.plan import plan_trials, study_size
     from segkit.testing.findings import Finding
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
-    planned = trials(recipe, document)
+    planned = plan_trials(recipe, document)
     findings = [Finding("note", text) for text in document.warnings]
     printed: set[str] = set()
     for tried in check_trials(planned):
@@ -84,8 +84,8 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> i
         for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
             if line not in printed and not json_ and not any(f.kind == "fault" for f in tried.findings):
                 printed.add(line)
-                say(line)
-    return _conclude(findings, json_, f"{path}: nothing wrong ({size_of(planned)})")
+                echo(line)
+    return _conclude(findings, json_, f"{path}: nothing wrong ({study_size(planned)})")
 
 
 def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool) -> int:
@@ -96,7 +96,7 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
     report = check_plugin(path, sets)
     if not json_:
         for item in report.checked:
-            say(f"{item.component}: {_verdict(item.findings)}")
+            echo(f"{item.component}: {_verdict(item.findings)}")
     names = [item.component for item in report.checked]
     return _conclude(report.findings, json_, f"{path}: nothing wrong", components=names)
 
@@ -122,10 +122,10 @@ def _data(path: Path, json_: bool) -> int:
 
     report = check_data(path)
     if not json_:
-        say(f"layout: {report.layout}")
+        echo(f"layout: {report.layout}")
         for name, text in report.facts:
-            say(f"{name}: {text}")
+            echo(f"{name}: {text}")
         if report.recipe:
-            say("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
+            echo("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
     facts = dict(report.facts)
     return _conclude(report.findings, json_, f"{path}: nothing wrong", facts=facts, recipe=report.recipe)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from segkit.cli import DONE, app, say
-from segkit.cli.options import path_of
+from segkit.cli import DONE, app, echo
+from segkit.cli.options import parse_path
 from segkit.components import REGISTRIES
 
 
@@ -16,7 +16,7 @@ from segkit.components import REGISTRIES
 def new(
     slot: Annotated[str, typer.Argument(metavar="SLOT", help="E.g. loss; `segkit list` shows all ten.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What recipes will call it.")],
-    folder: Annotated[Path, typer.Option("--folder", parser=path_of, metavar="DIR", help="Where to write.")] = Path(
+    folder: Annotated[Path, typer.Option("--folder", parser=parse_path, metavar="DIR", help="Where to write.")] = Path(
         "plugins"
     ),
 ) -> int:
@@ -29,7 +29,7 @@ def new(
     plugin, test = scaffold.new(slot, name, folder)
     (component,) = plugins.load_file(plugin).components
     registry = next(registry for registry in REGISTRIES if registry.name == component.partition(".")[0])
-    say(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
-    say(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
-    say("\n".join(f"  {line}" for line in snippet(registry[name]).splitlines()))
+    echo(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
+    echo(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
+    echo("\n".join(f"  {line}" for line in snippet(registry[name]).splitlines()))
     return DONE

@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from segkit.errors import counted, printable
-from segkit.report.style import shorten
+from segkit.report.style import elide_middle
 from segkit.training.events import Event
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ ENDS = ("finished", "failed", "interrupted", "skipped", "reused")
 
 
 @contextlib.contextmanager
-def watching(study: StudyRun, *, quiet: bool) -> Iterator[Plain]:
+def show_progress(study: StudyRun, *, quiet: bool) -> Iterator[LineProgress]:
     """Show a study's events: quiet, live or plain, whichever the output is made for."""
     if quiet:
-        yield Plain(study, out=sys.stderr)
+        yield LineProgress(study, out=sys.stderr)
     elif sys.stdout.isatty():
-        live = Live(study)
+        live = LiveProgress(study)
         with live.progress:
             yield live
     else:
-        yield Plain(study)
+        yield LineProgress(study)
 
 
-class Plain:
+class LineProgress:
     """One line an epoch, no carriage returns."""
 
     def __init__(self, study: StudyRun, out: Any = None) -> None:
@@ -72,7 +72,7 @@ class Plain:
         """Return the estimated time left of a trial."""
         done, total = event.values["epochs_now"], event.values["epochs"] - event.values["epoch"]
         passed = time.monotonic() - self.started.get(event.trial, time.monotonic())
-        return f"{clock(passed / max(done, 1) * total)} left"
+        return f"{format_duration(passed / max(done, 1) * total)} left"
 
     def conclude(self, outcome: Outcome) -> None:
         """Say how the study ended and where its report is."""
@@ -80,7 +80,7 @@ class Plain:
             self.write(line)
 
 
-class Live(Plain):
+class LiveProgress(LineProgress):
     """Bars of the whole study and of every trial under way; lines that matter scroll by above them."""
 
     def __init__(self, study: StudyRun) -> None:
@@ -114,7 +114,7 @@ class Live(Plain):
 
     def names(self) -> dict[str, str]:
         """Return what each trial under way is called in a terminal as wide as it is now."""
-        return told_apart(list(self.bars), self.share(NAME_SHARE))
+        return distinct_names(list(self.bars), self.share(NAME_SHARE))
 
     def share(self, part: float) -> int:
         """Return so much of the terminal's width, in cells."""
@@ -136,7 +136,7 @@ class Live(Plain):
 class _Name(ProgressColumn):
     """What a bar is of."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveProgress) -> None:
         self.live = live
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
@@ -154,7 +154,7 @@ class _Bar(ProgressColumn):
 class _Note(ProgressColumn):
     """The numbers of the last epoch, as many as there is room for."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveProgress) -> None:
         self.live = live
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
@@ -175,10 +175,10 @@ class _Left(ProgressColumn):
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.time_remaining is None else clock(task.time_remaining).rjust(CLOCK))
+        return Text("" if task.time_remaining is None else format_duration(task.time_remaining).rjust(CLOCK))
 
 
-def told_apart(trials: Sequence[str], width: int) -> dict[str, str]:
+def distinct_names(trials: Sequence[str], width: int) -> dict[str, str]:
     """Return what trials are called in `width` columns: the middle of the variant is left out, never the seed.
 
     Where two would look the same, first what their variants begin with is left out, then they are numbered.
@@ -198,10 +198,10 @@ def _fitted(trial: str, width: int) -> str:
     """Return a trial's name in at most so many cells of the terminal."""
     variant, slash, seed = trial.rpartition("/")
     for length in range(max(width, 3), 2, -1):
-        shown = f"{shorten(variant, max(3, length - len(slash + seed)))}{slash}{seed}"
+        shown = f"{elide_middle(variant, max(3, length - len(slash + seed)))}{slash}{seed}"
         if cell_len(shown) <= width:
             return shown
-    return shorten(trial, max(width, 3))
+    return elide_middle(trial, max(width, 3))
 
 
 def epoch_line(values: dict[str, Any]) -> str:
@@ -215,7 +215,7 @@ def epoch_parts(values: dict[str, Any], names: Sequence[str] = ("val_dice", "tra
     return [f"{values['epoch']}/{values['epochs']}", *shown, f"{values['images_per_second']:.1f} images/s"]
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as h:mm:ss or m:ss."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)

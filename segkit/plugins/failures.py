@@ -26,7 +26,7 @@ class Failure:
         return f"{place}: {self.message}"
 
 
-def failure(error: BaseException, name: str, origin: str, file: Path | None) -> Failure:
+def explain_failure(error: BaseException, name: str, origin: str, file: Path | None) -> Failure:
     """Return the failure that an exception during import stands for.
 
     Args:

@@ -23,7 +23,7 @@ from typing import Any
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
 from segkit.plugins.failures import Failure as Failure
-from segkit.plugins.failures import failure
+from segkit.plugins.failures import explain_failure
 from segkit.plugins.sources import sources_of, write_sources
 from segkit.registry.component import Component, Entry
 from segkit.registry.source import PACKAGE as PACKAGE
@@ -251,7 +251,7 @@ def _load_module(name: str, origin: str, file: Path | None) -> None:
                 del sys.modules[key]
         if isinstance(error, KeyboardInterrupt):
             raise
-        state.failures[origin] = failure(error, name, origin, file)
+        state.failures[origin] = explain_failure(error, name, origin, file)
         return
     finally:
         sys.dont_write_bytecode = bytecode

@@ -38,7 +38,7 @@ def parameters(entry: Entry) -> list[Parameter]:
     found = []
     for key, info in entry.parameters.model_fields.items():
         name = info.alias or key
-        default = None if info.is_required() else "" if info.default is None else toml.value(info.default)
+        default = None if info.is_required() else "" if info.default is None else toml.format_value(info.default)
         found.append(Parameter(name, _type(properties[name]), default))
     return found
 
@@ -51,7 +51,7 @@ def _type(schema: dict[str, Any]) -> str:
         return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"] if part.get("type") != "null"))
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
-        return " | ".join(toml.value(value) for value in values if value is not None)
+        return " | ".join(toml.format_value(value) for value in values if value is not None)
     kind = schema.get("type", "any value")
     if kind == "array":
         parts = schema.get("prefixItems")
@@ -77,12 +77,12 @@ def snippet(entry: Entry) -> str:
     }
     slot = entry.slot.name
     if slot == "transform":
-        return f"[transforms]\ntrain = [{toml.value({entry.name: values})}]\n"
+        return f"[transforms]\ntrain = [{toml.format_value({entry.name: values})}]\n"
     if slot in INSIDE:
         table, key = INSIDE[slot].rsplit(".", 1)
-        return f"[{table}]\n{key} = {toml.value({entry.name: values})}\n"
-    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.key(entry.name)}]"
-    lines = [heading, *(f"{toml.key(key)} = {toml.value(value)}" for key, value in values.items())]
+        return f"[{table}]\n{key} = {toml.format_value({entry.name: values})}\n"
+    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.format_key(entry.name)}]"
+    lines = [heading, *(f"{toml.format_key(key)} = {toml.format_value(value)}" for key, value in values.items())]
     if entry.traits.get("exclusive_only"):
         lines = ['channels = "exclusive"', "", *lines]
     return "\n".join(lines) + "\n"
@@ -103,7 +103,7 @@ def describe(entry: Entry) -> list[str]:
     return [*lines, "", "In a recipe:", *(f"  {line}".rstrip() for line in snippet(entry).splitlines())]
 
 
-def explain(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
+def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
     """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
     rows: list[tuple[tuple[str, ...], Any, str]] = []
 
@@ -112,13 +112,13 @@ def explain(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, .
             for name, value in node.items():
                 walk(value, (*path, name))
         else:
-            rows.append((path, node, document.place(path) if _written(path, document) else "default"))
+            rows.append((path, node, document.place(path) if _is_written(path, document) else "default"))
 
     walk(recipe.dump(), ())
     return rows
 
 
-def _written(path: Sequence[str], document: merge.Document) -> bool:
+def _is_written(path: Sequence[str], document: merge.Document) -> bool:
     """Return whether a layer wrote the value at `path`, or an inline value that holds it."""
     node: Any = document.tree
     for part in path:

@@ -34,7 +34,7 @@ RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
 HARDWARE = ("device", "precision", "threads", "compile")
 
 
-def older(number: object) -> str:
+def incomparable_note(number: object) -> str:
     """Return the sentence about trials of another training number than today's."""
     which = "a newer" if isinstance(number, int) and number > TRAINING_NUMBER else "an older"
     return (
@@ -87,7 +87,7 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
     return tree | {"train": train | {"device": str(train.get("device", "auto")).partition(":")[0]}}
 
 
-def refilled(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+def with_current_defaults(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return a filled recipe of an earlier day with the defaults of what has been added since.
 
     A recipe that is not valid any more, e.g. because a plugin is gone, stays as it is.

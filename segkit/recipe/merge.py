@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from segkit import files
-from segkit.errors import UserError, sentence, shortened, suggest
+from segkit.errors import UserError, sentence, suggest, truncate
 from segkit.recipe import toml
 from segkit.recipe.paths import is_file_path, slot_of
 from segkit.registry.registry import Registry
 from segkit.registry.slot import fold
 
-Path_ = tuple[str, ...]
+KeyPath = tuple[str, ...]
 MAX_BYTES = 1_000_000
 MAX_CHAIN = 32  # files that extend each other
 
@@ -36,10 +36,10 @@ class Source:
     name: str
     text: str | None
     folder: Path
-    prefix: Path_ = ()
+    prefix: KeyPath = ()
     flag: str = ""
 
-    def place(self, path: Path_) -> str:
+    def place(self, path: KeyPath) -> str:
         """Return "file:line" of a path, or the flag."""
         if self.text is None:
             return self.name
@@ -63,7 +63,7 @@ class Document:
     """
 
     tree: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Path_, Source] = field(default_factory=dict)
+    origins: dict[KeyPath, Source] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def warn(self, text: str) -> None:
@@ -75,7 +75,7 @@ class Document:
         """Return a copy that can be merged into without changing this one."""
         return Document(copy.deepcopy(self.tree), dict(self.origins), self.warnings)
 
-    def origin(self, path: Path_) -> Source | None:
+    def origin(self, path: KeyPath) -> Source | None:
         """Return the source of a path, or of the nearest value above or below it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.origins:
@@ -85,7 +85,7 @@ class Document:
                 return self.origins[below[-1]]
         return None
 
-    def place(self, path: Path_) -> str:
+    def place(self, path: KeyPath) -> str:
         """Return where a path was written: "file:line" or the flag; "" for a default."""
         source = self.origin(path)
         return source.place(path) if source else ""
@@ -105,22 +105,22 @@ class Document:
         for name, value in patch.items():
             self.tree[name] = self._merged(self.tree.get(name), value, (name,), source)
 
-    def _drop(self, path: Path_, source: Source) -> None:
+    def _drop(self, path: KeyPath, source: Source) -> None:
         node: Any = self.tree
         for part in path[:-1]:
-            node = node.get(_match(node, part)) if isinstance(node, dict) else None
-        last = _match(node, path[-1]) if isinstance(node, dict) else None
+            node = node.get(_matching_key(node, part)) if isinstance(node, dict) else None
+        last = _matching_key(node, path[-1]) if isinstance(node, dict) else None
         if last is None:
             known = suggest(path[-1], node) if isinstance(node, dict) else ""
             raise UserError(f"{source.place(('drop',))}: drop: nothing called '{'.'.join(path)}' is inherited. {known}")
         del node[last]
         self._forget((*path[:-1], last))
 
-    def _forget(self, path: Path_) -> None:
+    def _forget(self, path: KeyPath) -> None:
         for key in [key for key in self.origins if key[: len(path)] == path]:
             del self.origins[key]
 
-    def _merged(self, base: Any, patch: Any, path: Path_, source: Source) -> Any:
+    def _merged(self, base: Any, patch: Any, path: KeyPath, source: Source) -> Any:
         """Return the value of `path` when `patch` lies over `base`, and note the source of what changed."""
         had = base is not None  # something whose origins are to be forgotten
         one, registry = slot_of(path)
@@ -147,7 +147,7 @@ class Document:
             return str((source.folder / patch).resolve())
         return copy.deepcopy(patch)
 
-    def _into_list(self, base: list[Any], patch: dict[str, Any], path: Path_, source: Source) -> list[Any]:
+    def _into_list(self, base: list[Any], patch: dict[str, Any], path: KeyPath, source: Source) -> list[Any]:
         result = list(base)
         for index, value in patch.items():
             if int(index) >= len(result):
@@ -157,7 +157,7 @@ class Document:
         return result
 
 
-def _match(node: dict[str, Any], name: str) -> str | None:
+def _matching_key(node: dict[str, Any], name: str) -> str | None:
     return next((key for key in node if fold(key) == fold(name)), None)
 
 
@@ -179,7 +179,7 @@ def shown(path: Path) -> str:
     return str(resolved.relative_to(here)) if resolved.is_relative_to(here) else str(path)
 
 
-def read(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:
+def read_file(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:
     """Read one TOML file.
 
     Args:
@@ -206,13 +206,13 @@ def read(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:
     return tree, Source(name, text, path.resolve().parent, flag=flag)
 
 
-def lay(document: Document, path: Path, flag: str = "", chain: tuple[Path, ...] = ()) -> None:
+def merge_file(document: Document, path: Path, flag: str = "", chain: tuple[Path, ...] = ()) -> None:
     """Lay a file over the document, what it extends first.
 
     Raises:
         UserError: a file cannot be read, extends itself, or the chain of files is too long.
     """
-    patch, source = read(path, flag)
+    patch, source = read_file(path, flag)
     chain = (*chain, path.resolve())
     base = patch.pop("extends", None)
     if base is not None:
@@ -229,18 +229,18 @@ def lay(document: Document, path: Path, flag: str = "", chain: tuple[Path, ...] 
             )
         if not os.path.lexists(target):
             raise UserError(f"{place}: extends: no such file: {shown(target)}.")
-        lay(document, target, flag, chain)
+        merge_file(document, target, flag, chain)
     document.merge(patch, source)
 
 
-def nest(path: Path_, value: Any) -> dict[str, Any]:
+def nested(path: KeyPath, value: Any) -> dict[str, Any]:
     """Return `{a: {b: value}}` for the path (a, b)."""
     for part in reversed(path):
         value = {part: value}
     return typing.cast(dict[str, Any], value)
 
 
-def dotted(text: str) -> Path_:
+def parse_path(text: str) -> KeyPath:
     """Split a dotted path as TOML does, quotes respected.
 
     Raises:
@@ -255,36 +255,36 @@ def dotted(text: str) -> Path_:
         ((name, node),) = node.items()
         path.append(name)
     if node != 0 or not path:
-        raise ValueError(f"'{shortened(text)}' is no path such as loss.dice_mix.lambda")
+        raise ValueError(f"'{truncate(text)}' is no path such as loss.dice_mix.lambda")
     return tuple(path)
 
 
-def set_value(document: Document, assignment: str) -> None:
+def apply_setting(document: Document, assignment: str) -> None:
     """Apply one `--set path=value`; see `assigned`."""
-    flag, path, value = assigned(assignment)
-    document.merge(nest(path, value), Source(flag, None, Path.cwd(), flag=flag))
+    flag, path, value = parse_setting(assignment)
+    document.merge(nested(path, value), Source(flag, None, Path.cwd(), flag=flag))
 
 
-def assigned(assignment: str) -> tuple[str, Path_, Any]:
+def parse_setting(assignment: str) -> tuple[str, KeyPath, Any]:
     """Return the flag as typed, the path, and the value of one `--set path=value`: TOML, or a bare word.
 
     Raises:
         UserError: the assignment has no `=`, no path or no value; it names the flag.
     """
-    flag = f"--set {shortened(assignment, 200)}"
+    flag = f"--set {truncate(assignment, 200)}"
     name, equals, text = assignment.partition("=")
     if not equals or not name.strip():
         raise UserError(f"{flag}: should be path=value, as in --set loss.dice_mix.lambda=0.6.")
     if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in assignment):  # bytes that are no UTF-8
         raise UserError(f"{flag}: not text in UTF-8.")
     try:
-        path = dotted(name.strip())
+        path = parse_path(name.strip())
     except ValueError as error:
         raise UserError(f"{flag}: {sentence(error)}") from None
-    return flag, path, _value(flag, text.strip())
+    return flag, path, _parse_value(flag, text.strip())
 
 
-def _value(flag: str, text: str) -> Any:
+def _parse_value(flag: str, text: str) -> Any:
     """Return what stands behind the "=" of a flag."""
     if not text:
         raise UserError(f"{flag}: has no value; an empty text is written '\"\"'.")
@@ -296,5 +296,5 @@ def _value(flag: str, text: str) -> Any:
         if "TOML" not in str(error):
             raise UserError(f"{flag}: {sentence(error)}") from None
     if text[0] in "[{\"'" or "\n" in text:
-        raise UserError(f"{flag}: the value is not valid TOML: {shortened(text)}")
+        raise UserError(f"{flag}: the value is not valid TOML: {truncate(text)}")
     return text

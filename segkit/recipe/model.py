@@ -13,13 +13,13 @@ from pydantic import Field, ValidationError, model_validator
 
 from segkit import plugins
 from segkit.components import SEVERAL, SINGLE
-from segkit.errors import MOST, UserError, several, shortened
+from segkit.errors import MAX_LISTED, UserError, join_mistakes, truncate
 from segkit.recipe import merge, toml
-from segkit.recipe.doubts import Doubts
+from segkit.recipe.lint import StudyLint
 from segkit.recipe.sections import Section, Split, Study, Train, Transforms
 from segkit.recipe.variants import variants
 from segkit.registry.component import Component
-from segkit.registry.messages import plain
+from segkit.registry.messages import translate_errors
 from segkit.registry.registry import Several
 
 
@@ -111,11 +111,11 @@ def compose(path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iter
     """Return the merged layers of a recipe: `extends`, the file, each overlay, each setting."""
     plugins.load()
     document = merge.Document()
-    merge.lay(document, Path(path))
+    merge.merge_file(document, Path(path))
     for overlay in overlays:
-        merge.lay(document, Path(overlay), flag=f"--with {overlay}")
+        merge.merge_file(document, Path(overlay), flag=f"--with {overlay}")
     for assignment in sets:
-        merge.set_value(document, assignment)
+        merge.apply_setting(document, assignment)
     return document
 
 
@@ -128,17 +128,17 @@ def validate(document: merge.Document) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(document.tree, default=str), strict=True)
     except ValidationError as error:
-        lines, count = mistakes(error, document), error.error_count()
-        if count > 10 * MOST:
-            lines = [*lines[:MOST], f"... and {count - MOST:,} more mistakes"]
-        raise several(lines) from None
+        lines, count = explain_errors(error, document), error.error_count()
+        if count > 10 * MAX_LISTED:
+            lines = [*lines[:MAX_LISTED], f"... and {count - MAX_LISTED:,} more mistakes"]
+        raise join_mistakes(lines) from None
 
 
-def mistakes(error: ValidationError, document: merge.Document) -> list[str]:
+def explain_errors(error: ValidationError, document: merge.Document) -> list[str]:
     """Return a validation error as lines `file:line: path: what is wrong`."""
-    strange = _strangers(document)
+    strange = _foreign_files(document)
     lines = list(strange.values())
-    for place, text, _ in plain(error, document.tree, lambda path: _known(path[:-1]), "key"):
+    for place, text, _ in translate_errors(error, document.tree, lambda path: _known_keys(path[:-1]), "key"):
         path, message = tuple(str(part) for part in place), text
         whole = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
         if whole and not path:  # the message of a whole recipe's mistake begins with its key
@@ -146,7 +146,7 @@ def mistakes(error: ValidationError, document: merge.Document) -> list[str]:
         source = document.origin(path)
         if len(path) == 1 and message.startswith("no such key") and source and source.name in strange:
             continue  # the file as a whole was named
-        line = ": ".join(part for part in (document.place(path), ".".join(map(toml.key, path)), message) if part)
+        line = ": ".join(part for part in (document.place(path), ".".join(map(toml.format_key, path)), message) if part)
         if "no such" in message and plugins.failures() and "parameter" not in message and "key" not in message:
             line += "\n  These plugins failed to load:" + "".join(f"\n    {failure}" for failure in plugins.failures())
         if line not in lines:
@@ -154,7 +154,7 @@ def mistakes(error: ValidationError, document: merge.Document) -> list[str]:
     return lines
 
 
-def _strangers(document: merge.Document) -> dict[str, str]:
+def _foreign_files(document: merge.Document) -> dict[str, str]:
     """Return a line for each file that is TOML, but of something else: it extends none, and has no table of one."""
     tables: dict[str, set[str]] = {}
     texts: dict[str, str] = {}
@@ -164,15 +164,15 @@ def _strangers(document: merge.Document) -> dict[str, str]:
             texts[source.name] = source.text
     known = list(Recipe.model_fields)
     return {
-        name: f"{name}: no recipe: it holds {shortened(', '.join(map(toml.key, sorted(own))))}. A recipe has tables "
-        "such as data, model, loss, train and study."
+        name: f"{name}: not a recipe: it holds {truncate(', '.join(map(toml.format_key, sorted(own))))}. A recipe "
+        "has tables such as data, model, loss, train and study."
         for name, own in tables.items()
-        if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MOST])
+        if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MAX_LISTED])
         and not toml.line_of(texts[name], ("extends",))
     }
 
 
-def _known(path: Sequence[str | int]) -> list[str]:
+def _known_keys(path: Sequence[str | int]) -> list[str]:
     """Return the keys of the recipe's own table at `path`."""
     section: type[Section] = Recipe
     for part in map(str, path):
@@ -191,7 +191,7 @@ def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, 
     """
     found: list[tuple[str, Recipe]] = []
     mistakes: dict[str, None] = {}
-    doubts = Doubts(recipe.study, document)
+    doubts = StudyLint(recipe.study, document)
     for label, laid in variants(recipe.study, recipe.split, recipe.title, document):
         try:
             own = validate(laid)
@@ -199,18 +199,18 @@ def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, 
             mistakes |= dict.fromkeys(str(error).splitlines())
             continue
         content = own.model_copy(update={"title": "", "study": Study()}).model_dump_json()
-        doubts.look(label, content, laid, _weaknesses(own, laid))
+        doubts.add_variant(label, content, laid, _recipe_warnings(own, laid))
         found.append((label, own))
     if not mistakes:
         mistakes |= dict.fromkeys(doubts.mistakes())
     if mistakes:
-        raise several(list(mistakes))
+        raise join_mistakes(list(mistakes))
     for text in doubts.warnings():
         document.warn(text)
     return found
 
 
-def _weaknesses(recipe: Recipe, document: merge.Document) -> Iterator[str]:
+def _recipe_warnings(recipe: Recipe, document: merge.Document) -> Iterator[str]:
     """Yield what makes one recipe doubtful, each with its place."""
 
     def at(*path: str) -> str:

@@ -30,7 +30,7 @@ def _nested(registry: Registry, path: tuple[str, ...]) -> tuple[bool, Registry |
     if len(path) < 2 or path[0] not in registry:
         return False, None
     annotation = _annotation(registry, path[0], path[1])
-    inner = next((extra for extra in flat(annotation) if isinstance(extra, Registry)), None)
+    inner = next((extra for extra in annotation_parts(annotation) if isinstance(extra, Registry)), None)
     if inner is None:
         return False, None
     rest = path[2:]
@@ -49,13 +49,13 @@ def _annotation(registry: Registry, name: str, parameter: str) -> Any:
     return None
 
 
-def flat(annotation: Any) -> Iterator[Any]:
+def annotation_parts(annotation: Any) -> Iterator[Any]:
     """Yield an annotation's parts, types and metadata alike."""
     yield annotation
     yield from getattr(annotation, "__metadata__", ())
     for argument in typing.get_args(annotation):
         if argument is not Component:
-            yield from flat(argument)
+            yield from annotation_parts(argument)
 
 
 def is_file_path(path: tuple[str, ...]) -> bool:
@@ -63,4 +63,4 @@ def is_file_path(path: tuple[str, ...]) -> bool:
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     if registry is None or len(path) != 3 or path[1] not in registry:
         return False
-    return any(part is Path for part in flat(_annotation(registry, path[1], path[2])))
+    return any(part is Path for part in annotation_parts(_annotation(registry, path[1], path[2])))

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from segkit.components.transforms import transforms
-from segkit.errors import shortened
+from segkit.errors import truncate
 from segkit.registry import values
 from segkit.registry.component import Component
 from segkit.types import Count, Fraction, Positive
@@ -20,7 +20,7 @@ DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
 
 def _device(name: str) -> str:
     if not DEVICE.match(name):
-        raise ValueError(f'must be "auto", "cpu", "mps", "cuda" or "cuda:N", got {values.value(shortened(name))}')
+        raise ValueError(f'must be "auto", "cpu", "mps", "cuda" or "cuda:N", got {values.format_value(truncate(name))}')
     return name
 
 

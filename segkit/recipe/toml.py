@@ -11,11 +11,11 @@ from typing import Any
 
 from segkit import files
 from segkit.errors import UserError, sentence
-from segkit.files import MAX_DEPTH, UnreadableError, check_values
+from segkit.files import MAX_DEPTH, UnreadableError, check_limits
 from segkit.registry.slot import fold
-from segkit.registry.values import key as key
-from segkit.registry.values import text as text
-from segkit.registry.values import value as value
+from segkit.registry.values import format_key as format_key
+from segkit.registry.values import format_string as format_string
+from segkit.registry.values import format_value as format_value
 
 _TOKEN = re.compile(
     r'''(?P<string>"""(?:[^"\\]++|\\.|"(?!""))*+"{3,5}|\'\'\'(?:[^\']++|\'(?!\'\'))*+\'{3,5}'''
@@ -27,16 +27,26 @@ _TOKEN = re.compile(
 
 def dumps(document: Mapping[str, Any]) -> str:
     """Return a document as TOML text: plain keys first, then a table each, two levels deep, the rest inline."""
-    lines = [f"{key(name)} = {value(item)}" for name, item in document.items() if not isinstance(item, Mapping)]
+    lines = [
+        f"{format_key(name)} = {format_value(item)}" for name, item in document.items() if not isinstance(item, Mapping)
+    ]
     for name, table in document.items():
         if not isinstance(table, Mapping):
             continue
         plain = {sub: item for sub, item in table.items() if not isinstance(item, Mapping)}
         tables = {sub: item for sub, item in table.items() if isinstance(item, Mapping)}
         if plain or not tables:
-            lines += ["", f"[{key(name)}]", *(f"{key(sub)} = {value(item)}" for sub, item in plain.items())]
+            lines += [
+                "",
+                f"[{format_key(name)}]",
+                *(f"{format_key(sub)} = {format_value(item)}" for sub, item in plain.items()),
+            ]
         for sub, item in tables.items():
-            lines += ["", f"[{key(name)}.{key(sub)}]", *(f"{key(k)} = {value(v)}" for k, v in item.items())]
+            lines += [
+                "",
+                f"[{format_key(name)}.{format_key(sub)}]",
+                *(f"{format_key(k)} = {format_value(v)}" for k, v in item.items()),
+            ]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
@@ -74,7 +84,7 @@ def read(source: str) -> dict[str, Any]:
         raise UnreadableError(
             "an integer of thousands of digits", source.count("\n", 0, digits.start()) + 1 if digits else None
         ) from None
-    check_values(found)
+    check_limits(found)
     return found
 
 

@@ -40,7 +40,7 @@ def _hardware(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value).split(":")[0]
 
 
-def gather(summary: Summary) -> dict[str, Any]:
+def gather_facts(summary: Summary) -> dict[str, Any]:
     """Return what the report's sentences are made from, by the names that the templates use."""
     whole, names = summary.whole, list(dict.fromkeys(line.result.metric for line in summary.lines))
     seeds = [line.result.seeds for line in summary.headline if line.result.seeds]

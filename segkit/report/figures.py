@@ -12,7 +12,7 @@ import numpy as np
 
 from segkit.report import cases
 from segkit.report.facts import IN_MM
-from segkit.report.style import COLOURS, legend_below, look, new_figure, style, to_bytes, wrapped
+from segkit.report.style import COLOURS, figure_style, legend_below, new_figure, to_bytes, variant_style, wrapped
 from segkit.report.tables import headline_name
 from segkit.study.statistics import Table
 from segkit.study.summary import Summary
@@ -79,7 +79,7 @@ def curves(summary: Summary, column: str, label: str, *, may_log: bool = False) 
             shown, number = epochs >= start, summary.variants.index(variant)
             _line(axis, number, epochs[shown], mean[shown], variant)
             if sum(bool(trial.curves.get(column)) for trial in summary.of(variant)) > 1:
-                colour = look(number)["color"]
+                colour = variant_style(number)["color"]
                 axis.fill_between(epochs[shown], low[shown], high[shown], color=colour, alpha=alpha, linewidth=0)
         _scale(axis, [band[1:] for band in bands.values()] if may_log else [], start)
         axis.set_ylabel(label)
@@ -94,7 +94,7 @@ def _line(axis: Axes, number: int, x: Table, y: Table, label: str) -> None:
     """Draw a curve with a few markers, at different epochs for each variant."""
     step = max(1, len(x) // 8)
     every: Any = (number * max(1, step // 4) % step, step) if len(x) > 1 else None
-    axis.plot(x, y, label=wrapped(label, 60, 3), markevery=every, **look(number))
+    axis.plot(x, y, label=wrapped(label, 60, 3), markevery=every, **variant_style(number))
 
 
 def _scale(axis: Axes, bands: Sequence[Sequence[Table]], start: int) -> None:
@@ -188,7 +188,7 @@ def distribution(summary: Summary) -> Figure | None:
     figure, (axis,) = new_figure(0.6 + ROW * len(values))
     rng = np.random.default_rng(0)
     for row, (variant, found) in enumerate(values.items()):
-        colour = look(summary.variants.index(variant))["color"]
+        colour = variant_style(summary.variants.index(variant))["color"]
         jitter = row + rng.uniform(-0.28, 0.28, len(found))
         many = len(found) > MANY  # drawn as pixels: the SVG would take megabytes
         size = 3 if many else 5
@@ -222,7 +222,7 @@ FIGURES: dict[str, Callable[[Summary], Figure | None]] = {
 def draw(summary: Summary) -> dict[str, dict[str, bytes]]:
     """Return every figure there is data for, by name and by kind: "png" (300 dpi) and "svg"."""
     drawn = {}
-    with style([*summary.variants, *summary.scores.cases, *summary.scores.metrics]), warnings.catch_warnings():
+    with figure_style([*summary.variants, *summary.scores.cases, *summary.scores.metrics]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # of a bold face, say
         for name, function in FIGURES.items():
             figure = function(summary)

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 from rich.cells import cell_len
 
-from segkit.errors import counted, padded, printable
+from segkit.errors import counted, pad, printable
 from segkit.report import cases, facts, tables
 from segkit.study.summary import Summary
 
@@ -43,7 +43,7 @@ def alarms(summary: Summary) -> list[str]:
 def _render(template: str, summary: Summary, figures: Mapping[str, bytes]) -> str:
     recipe = summary.run / "recipe.toml"
     return _template(template).render(
-        facts.gather(summary),
+        facts.gather_facts(summary),
         summary=summary,
         metric=tables.headline_name(summary),
         verdicts=tables.verdicts(summary),
@@ -107,7 +107,7 @@ def aligned(table: tables.Table) -> Markup:
     cells = [[markdown_escape(text) for text in row] for row in (table.head, *table.rows)]
     widths = [max(3, *map(cell_len, column)) for column in zip(*cells, strict=True)]
     rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]
-    head, *rows = (list(map(padded, row, widths, right)) for row in cells)
+    head, *rows = (list(map(pad, row, widths, right)) for row in cells)
     return Markup("\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from segkit.errors import KEPT, printable
+from segkit.errors import KEPT_CONTROLS, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ _SETTINGS: dict[Any, Any] = {
 
 
 @contextmanager
-def style(texts: Iterable[str] = ()) -> Iterator[None]:
+def figure_style(texts: Iterable[str] = ()) -> Iterator[None]:
     """Use the figures' settings in a `with` block, with fonts for the letters of these texts where there are any."""
     import matplotlib
 
@@ -73,7 +73,7 @@ def legible(text: str) -> str:
 
 
 def _drawn(text: str) -> str:
-    return "".join(letter for letter in printable(text) if letter.isspace() or letter not in KEPT)
+    return "".join(letter for letter in printable(text) if letter.isspace() or letter not in KEPT_CONTROLS)
 
 
 @functools.cache
@@ -107,7 +107,7 @@ def _font_of(letter: str) -> str | None:
     return next((name for name, path in _fonts() if ord(letter) in _letters(path)), None)
 
 
-def look(number: int) -> dict[str, Any]:
+def variant_style(number: int) -> dict[str, Any]:
     """Return colour, line and marker of a variant by its number: 84 combinations, the first 7 of different colours."""
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -124,7 +124,7 @@ def new_figure(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(panels, squeeze=False)[:, 0])
 
 
-def shorten(label: str, length: int) -> str:
+def elide_middle(label: str, length: int) -> str:
     """Return a label cut in the middle where it is too long: labels of one study often differ at their ends."""
     if len(label) <= length:
         return label
@@ -135,7 +135,7 @@ def wrapped(label: str, width: int = 22, lines: int = 2) -> str:
     """Return a label wrapped to at most `lines` lines, shortened where it needs more; `$` starts no formula."""
     parts = [label := legible(label)]
     for length in range(max(len(label), 1), 0, -1):
-        parts = textwrap.wrap(shorten(label, length), width, break_on_hyphens=False)
+        parts = textwrap.wrap(elide_middle(label, length), width, break_on_hyphens=False)
         if len(parts) <= lines and max(map(cell_len, parts), default=0) <= width:
             break
     return "\n".join(parts).replace("$", r"\$")

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from segkit.errors import counted, padded, printable
+from segkit.errors import counted, pad, printable
 from segkit.study.summary import Line, Summary
 
 COMPARED = {
@@ -149,7 +149,7 @@ def for_terminal(summary: Summary) -> list[str]:
     lines = []
     for row in rows:
         for parts in itertools.zip_longest(*map(_folded, row, widths), fillvalue=""):
-            lines.append((" " * GAP).join(map(padded, parts, widths, table.numeric)).rstrip())
+            lines.append((" " * GAP).join(map(pad, parts, widths, table.numeric)).rstrip())
     source = {"t": "patients and seeds", "ci": "patients alone (bootstrap)"}
     return [*lines, f"95 %: interval of the difference, from {source[interval]}"] if interval else lines
 

@@ -19,13 +19,13 @@ from typing import Any, Protocol
 
 from segkit import plugins
 from segkit.data.cache import DataCache
-from segkit.interrupts import STOPS
+from segkit.interrupts import SIGNALS
 from segkit.registry.faults import described
 from segkit.training.events import Event
 from segkit.training.trial import Trial
 
 
-class Flag(Protocol):
+class StopFlag(Protocol):
     """A bool in memory that processes share; without a lock, which a handler of signals could wait for forever."""
 
     value: bool
@@ -76,24 +76,24 @@ def execute(
 
 
 @contextlib.contextmanager
-def _signals(stop: Flag) -> Iterator[None]:
+def _stop_on_signals(stop: StopFlag) -> Iterator[None]:
     """Raise the flag at the first SIGINT or SIGTERM; the second does what it did before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {name: signal.getsignal(name) for name in STOPS}
+    before = {name: signal.getsignal(name) for name in SIGNALS}
 
     def handle(number: int, frame: Any) -> None:
-        for name in STOPS:
+        for name in SIGNALS:
             signal.signal(name, before[name])
         stop.value = True
 
-    for name in STOPS:
+    for name in SIGNALS:
         signal.signal(name, handle)
     try:
         yield
     finally:
-        for name in STOPS:
+        for name in SIGNALS:
             signal.signal(name, before[name])
 
 
@@ -101,7 +101,7 @@ def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> It
     from segkit.training.run import run_trial
 
     stop = ctypes.c_bool(False)
-    with _signals(stop):
+    with _stop_on_signals(stop):
         for trial in trials:
             if stop.value:
                 yield Event(trial.name, "interrupted", "not started")
@@ -112,7 +112,7 @@ def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> It
                     stop.value = True
 
 
-def _worker(connection: Connection, stop: Flag, folders: Sequence[str]) -> None:
+def _worker(connection: Connection, stop: StopFlag, folders: Sequence[str]) -> None:
     """Train the trials that arrive, until None does; die with the parent."""
     from segkit.training.run import run_trial
 
@@ -127,7 +127,7 @@ def _worker(connection: Connection, stop: Flag, folders: Sequence[str]) -> None:
     threading.Thread(target=follow, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: setattr(stop, "value", True))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     faulthandler.enable()
     plugins.load(folders)
     data = DataCache()
@@ -150,12 +150,12 @@ def _worker(connection: Connection, stop: Flag, folders: Sequence[str]) -> None:
 class _Worker:
     """A process that trains one trial at a time."""
 
-    def __init__(self, stop: Flag, folders: Sequence[str]) -> None:
+    def __init__(self, stop: StopFlag, folders: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop, folders))
         resource_tracker.ensure_running()  # the process would start it, which unblocks them
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the process can answer; it inherits this
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the process can answer; it inherits this
         try:
             self.process.start()
         finally:
@@ -181,7 +181,7 @@ def _side_by_side(trials: Sequence[Trial], count: int, fail_fast: bool, folders:
     context = multiprocessing.get_context("spawn")
     stop, waiting = context.RawValue(ctypes.c_bool, False), deque(trials)
     workers: list[_Worker] = []
-    with _signals(stop):
+    with _stop_on_signals(stop):
         try:
             while len(workers) < min(count, len(trials)) and not stop.value:
                 workers.append(_Worker(stop, folders))
@@ -218,7 +218,7 @@ def _receive(worker: _Worker) -> Event | None:
     except (EOFError, OSError):
         worker.process.join()
         trial, worker.trial = worker.trial, None
-        return failed(trial, _death(worker.process.exitcode))
+        return failed(trial, _exit_reason(worker.process.exitcode))
     if isinstance(event, str):
         return failed(worker.trial, event)
     if event is None:
@@ -226,7 +226,7 @@ def _receive(worker: _Worker) -> Event | None:
     return event
 
 
-def _death(code: int | None) -> str:
+def _exit_reason(code: int | None) -> str:
     """Return the reason given for a trial whose process died."""
     how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
     cause = {

@@ -15,10 +15,10 @@ from segkit.recipe.identity import (
     TRAINING_NUMBER,
     differences,
     evaluation_identity,
+    incomparable_note,
     not_resumable,
-    older,
-    refilled,
     training_identity,
+    with_current_defaults,
 )
 from segkit.recipe.model import Recipe
 from segkit.study.hardware import REMEDY
@@ -32,7 +32,7 @@ State = Literal["new", "open", "finished", "failed", "lost", "other"]
 
 
 @dataclass(frozen=True)
-class Found:
+class Existing:
     """What the folder of a trial holds.
 
     Attributes:
@@ -44,10 +44,10 @@ class Found:
 
     trial: Trial
     state: State
-    why: str = ""
+    reason: str = ""
 
 
-def look(trial: Trial, *, mix: bool) -> Found:
+def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
     """Return what a run folder holds of a trial.
 
     Args:
@@ -57,10 +57,10 @@ def look(trial: Trial, *, mix: bool) -> Found:
     folder = trial.path
     status = Status.find(folder)
     if status is None:
-        return Found(trial, "new")
+        return Existing(trial, "new")
     if status.training_number != TRAINING_NUMBER:
-        why = f"{folder}: {older(status.training_number)}. Use --fresh to train it again, or --name for "
-        return Found(trial, "other", why + "another run folder.")
+        why = f"{folder}: {incomparable_note(status.training_number)}. Use --fresh to train it again, or --name for "
+        return Existing(trial, "other", why + "another run folder.")
     identity, evaluation = stored_identities(folder, status)
     if identity != trial.identity:
         changed = changed_keys(folder, trial.recipe)
@@ -70,17 +70,17 @@ def look(trial: Trial, *, mix: bool) -> Found:
         if identity != trial.identity:
             return _changed(folder, trial, status, {} if mix else settings, changed)
     if status.status != "finished":
-        return Found(trial, "failed" if status.status == "failed" else "open", _explanation(folder, status))
+        return Existing(trial, "failed" if status.status == "failed" else "open", _explanation(folder, status))
     missing = missing_results(folder)
     if "best.safetensors" not in missing and not _is_readable(folder):
-        return Found(trial, "lost", "best.safetensors of this finished trial is damaged: it is trained again")
+        return Existing(trial, "lost", "best.safetensors of this finished trial is damaged: it is trained again")
     if "best.safetensors" in missing:
-        return Found(trial, "lost", "best.safetensors of this finished trial is gone: it is trained again")
+        return Existing(trial, "lost", "best.safetensors of this finished trial is gone: it is trained again")
     if missing:
-        return Found(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: made again")
+        return Existing(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: made again")
     if evaluation != trial.evaluation:
-        return Found(trial, "open", "other metrics than before: evaluated again, not trained")
-    return Found(trial, "finished")
+        return Existing(trial, "open", "other metrics than before: evaluated again, not trained")
+    return Existing(trial, "finished")
 
 
 def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
@@ -102,7 +102,7 @@ def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
         return stored
 
 
-def after_data(found: Found, fingerprint: str | None) -> Found:
+def with_data_checked(found: Existing, fingerprint: str | None) -> Existing:
     """Return what a run folder holds of a trial whose data are read by now: another trial, if it saw other data.
 
     Args:
@@ -113,19 +113,19 @@ def after_data(found: Found, fingerprint: str | None) -> Found:
     before = _fingerprint_of(Status.find(folder))
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
         return found
-    return Found(
+    return Existing(
         found.trial, "other", f"{folder}: the data have changed since it was trained (their fingerprint differs), and "
         "a study compares trials of the same data. Restore the data, train again with --fresh, or choose another run "
         "folder with --name.",
     )  # fmt: skip
 
 
-def refuse_conflicts(looked: Sequence[Found]) -> None:
+def refuse_conflicts(looked: Sequence[Existing]) -> None:
     """Raise if a run folder holds other trials than planned; one line for all of which the same is true."""
     texts: dict[str, list[str]] = {}
     for found in looked:
         if found.state == "other":
-            place, _, text = found.why.partition(": ")
+            place, _, text = found.reason.partition(": ")
             texts.setdefault(text, []).append(place)
     if texts:
         more = {text: f" and {len(places) - 1:,} more" if len(places) > 1 else "" for text, places in texts.items()}
@@ -152,15 +152,15 @@ def _as_trained(folder: Path, trial: Trial) -> Trial:
     return replace(trial, recipe=trial.recipe.model_copy(update={"train": trial.recipe.train.model_copy(update=known)}))
 
 
-def _changed(folder: Path, trial: Trial, status: Status, settings: dict[str, str], changed: dict[str, str]) -> Found:
+def _changed(folder: Path, trial: Trial, status: Status, settings: dict[str, str], changed: dict[str, str]) -> Existing:
     """Return whether a trial can be resumed from what its folder holds, which differs from it."""
     fewer = trial.recipe.train.epochs < status.epochs_done
     if changed and not settings and not not_resumable(_without_hardware(changed)) and not fewer:
-        return Found(trial, "open", _explanation(folder, status))
+        return Existing(trial, "open", _explanation(folder, status))
     what = "; ".join(f"{key} {text}" for key, text in changed.items())
     if settings and settings.keys() == changed.keys():
-        return Found(trial, "other", f"{folder}: {what}. {REMEDY}")
-    return Found(
+        return Existing(trial, "other", f"{folder}: {what}. {REMEDY}")
+    return Existing(
         trial, "other", f"{folder}: holds another trial: {what or 'the source of a plugin it uses has changed'}. "
         "Use --fresh to train it again, or --name for another run folder.",
     )  # fmt: skip
@@ -183,7 +183,7 @@ def _is_whole(path: Path) -> bool:
         return file.read() == b"\n" if path.suffix == ".csv" else size > 0
 
 
-def finished_elsewhere(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
+def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
     """Return the complete trials of the neighbouring run folders, by their training identities.
 
     Args:
@@ -230,4 +230,4 @@ def changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
     old = _stored(folder)
     if not old:
         return {"recipe.toml": "cannot be read"}
-    return differences(refilled(old, str(folder / "recipe.toml")), toml.read(recipe.to_toml()))
+    return differences(with_current_defaults(old, str(folder / "recipe.toml")), toml.read(recipe.to_toml()))

@@ -22,7 +22,7 @@ REMEDY = (
 )
 
 
-def recorded(run: Path) -> dict[str, Any]:
+def recorded_settings(run: Path) -> dict[str, Any]:
     """Return the settings that a run folder's trials were trained with; none where nothing has been trained yet."""
     if not any(run.glob("*/*/trial.json")):
         return {}
@@ -35,7 +35,7 @@ def recorded(run: Path) -> dict[str, Any]:
     return {key: train[key] for key in HARDWARE if key in train} | {"device": str(train["device"]).partition(":")[0]}
 
 
-def settle(
+def resolve_study(
     recipe: Recipe, planned: Sequence[Trial], known: dict[str, Any], jobs: str | int, *, mix: bool
 ) -> tuple[Recipe, list[Trial], int]:
     """Return the study's recipe and trials with every "auto" settled, and how many trials to train side by side.
@@ -64,7 +64,7 @@ def settle(
     return _with(recipe, known, threads), settled, side_by_side
 
 
-def settled(train: Train, threads: int) -> Train:
+def resolve_auto(train: Train, threads: int) -> Train:
     """Return settings of training with every "auto" of the hardware replaced by what this machine makes of it.
 
     Args:
@@ -95,7 +95,7 @@ def _filled(train: Train, known: dict[str, Any]) -> Train:
 
 def _settled(train: Train, threads: int) -> Train | None:
     try:
-        return settled(train, threads)
+        return resolve_auto(train, threads)
     except UserError:
         return None
 

@@ -10,12 +10,12 @@ from segkit.errors import UserError
 from segkit.recipe.model import Recipe
 
 
-def data_of(recipe: Recipe) -> str:
+def data_key(recipe: Recipe) -> str:
     """Return a key for the data of a recipe."""
     return json.dumps(recipe.dump()["data"], sort_keys=True)
 
 
-def fingerprints(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
+def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
     """Read the data of recipes as they are now; return their fingerprints by `data_of`, and every mistake once.
 
     Whatever is found here is the user's input, a plugin that gives no data included: nothing begins. What only a
@@ -35,7 +35,7 @@ def fingerprints(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, 
             continue
         seen.add(key)
         try:
-            found[data_of(recipe)] = check_data(recipe, data)
+            found[data_key(recipe)] = check_data(recipe, data)
         except (UserError, OSError) as error:
             mistakes[str(error)] = None
         except Exception:
@@ -43,7 +43,7 @@ def fingerprints(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, 
     return found, list(mistakes)
 
 
-def check(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
+def check_inputs(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
     """Raise what is wrong with any recipe before one of them is trained.
 
     Args:

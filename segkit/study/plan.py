@@ -11,12 +11,12 @@ from segkit.errors import counted
 from segkit.recipe import merge
 from segkit.recipe.model import Recipe, check_variants
 from segkit.recipe.sections import Split
-from segkit.recipe.variants import folders
+from segkit.recipe.variants import assign_folders
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
 
 
-def holder(run: Path, name: str) -> str | None:
+def folder_owner(run: Path, name: str) -> str | None:
     """Return the label whose trials lie in a folder of a run; None where there are none."""
     for path in sorted((run / name).glob("*/trial.json")):
         found = Status.find(path.parent)
@@ -25,7 +25,7 @@ def holder(run: Path, name: str) -> str | None:
     return None
 
 
-def places(
+def trial_folders(
     variants: Sequence[tuple[str, Split, int]], seeds: Sequence[int] | None, run: Path | None
 ) -> Iterator[tuple[int, int, int | None, Path]]:
     """Yield (number of the variant, seed, fold, folder below the run) of each trial: each variant, fold and seed.
@@ -36,7 +36,7 @@ def places(
         run: the run folder, whose trials stay where they are; None for a new one.
     """
     labels = [label for label, _, _ in variants]
-    names = folders(labels, functools.partial(holder, run)) if run else folders(labels)
+    names = assign_folders(labels, functools.partial(folder_owner, run)) if run else assign_folders(labels)
     for number, (label, split, seed) in enumerate(variants):
         folds = [split.fold] if split.folds is None or split.fold else list(range(1, split.folds + 1))
         for fold, own in itertools.product(folds, seeds or (seed,)):
@@ -47,7 +47,7 @@ def places(
 WHOLE = Limit()
 
 
-def trials(recipe: Recipe, document: merge.Document, run: Path | None = None, limit: Limit = WHOLE) -> list[Trial]:
+def plan_trials(recipe: Recipe, document: merge.Document, run: Path | None = None, limit: Limit = WHOLE) -> list[Trial]:
     """Return the trials of a study.
 
     Args:
@@ -59,7 +59,7 @@ def trials(recipe: Recipe, document: merge.Document, run: Path | None = None, li
     variants = check_variants(recipe, document)
     planned = []
     listed = [(label, variant.split, variant.train.seed) for label, variant in variants]
-    for number, seed, fold, folder in places(listed, recipe.study.seeds, run):
+    for number, seed, fold, folder in trial_folders(listed, recipe.study.seeds, run):
         label, variant = variants[number]
         own = {
             "split": variant.split.model_copy(update={"fold": fold}),
@@ -69,7 +69,7 @@ def trials(recipe: Recipe, document: merge.Document, run: Path | None = None, li
     return planned
 
 
-def size_of(planned: Sequence[Trial]) -> str:
+def study_size(planned: Sequence[Trial]) -> str:
     """Return how much a study is: "2 variants, 6 trials"."""
     counts = {"variant": len({trial.variant for trial in planned}), "trial": len(planned)}
     return ", ".join(counted(count, name) for name, count in counts.items())

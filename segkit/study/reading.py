@@ -17,8 +17,8 @@ from segkit.errors import UserError
 from segkit.recipe import merge, toml
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Split, Study
-from segkit.recipe.variants import axes, check_size, joined, label_of
-from segkit.study.plan import places
+from segkit.recipe.variants import check_size, grid_axes, normalize_label, variant_label
+from segkit.study.plan import trial_folders
 from segkit.training.results import History, Keys, Rows, read_cases
 from segkit.training.status import Status
 
@@ -27,7 +27,7 @@ DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
-class Planned:
+class Plan:
     """A study as its recipe plans it.
 
     Attributes:
@@ -77,10 +77,10 @@ class TrialRecord:
         return int(self.info.get("training_number", 1))
 
 
-def planned(run: Path) -> Planned:
+def read_plan(run: Path) -> Plan:
     """Return what the run's recipe plans; where it cannot be read (any more), what is on disk."""
     try:
-        tree, source = merge.read(run / "recipe.toml")
+        tree, source = merge.read_file(run / "recipe.toml")
         unknown = sorted(tree.keys() - Recipe.model_fields)
         if unknown:
             raise UserError(f"{source.place((unknown[0],))}: {unknown[0]}: no recipe has such a key.")
@@ -88,9 +88,9 @@ def planned(run: Path) -> Planned:
         found = list(_trials(run, tree, source, study))
     except UserError as error:
         problem = f"The recipe of this run cannot be read now, so that missing trials are not seen: {error}"
-        return _unplanned(run, problem)
-    reference = None if study.compare_with is None else label_of(study.compare_with)
-    return Planned(_title(tree, run), reference, found)
+        return _plan_from_disk(run, problem)
+    reference = None if study.compare_with is None else normalize_label(study.compare_with)
+    return Plan(_title(tree, run), reference, found)
 
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -113,7 +113,7 @@ def _trials(
     base = merge.Document()
     base.merge({name: tree[name] for name in deciding if name in tree}, source)
     check_size(study, _section(Split, tree, source), base)
-    points = list(itertools.product(*(axis.points for axis in axes(study, base))))
+    points = list(itertools.product(*(axis.points for axis in grid_axes(study, base))))
     found = []
     for variant in study.variants or ({"label": ""},):
         laid = base.copy()
@@ -124,9 +124,9 @@ def _trials(
             for _, patch, _ in values:
                 point.merge({name: patch[name] for name in deciding if name in patch}, source)
             texts = [text for text, _, _ in values]
-            found.append((joined(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
+            found.append((variant_label(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
     listed = [(label, _section(Split, own, source), int(own.get("train", {}).get("seed", 1))) for label, own in found]
-    for number, seed, fold, folder in places(listed, study.seeds, run):
+    for number, seed, fold, folder in trial_folders(listed, study.seeds, run):
         yield listed[number][0], seed, fold, folder
 
 
@@ -134,7 +134,7 @@ def _title(tree: Mapping[str, Any], run: Path) -> str:
     return str(tree.get("title") or run.name)
 
 
-def _unplanned(run: Path, problem: str) -> Planned:
+def _plan_from_disk(run: Path, problem: str) -> Plan:
     """Return the trials that are on disk, ordered as far as the recipe's plain text tells."""
     try:
         tree = toml.load(run / "recipe.toml")
@@ -143,18 +143,18 @@ def _unplanned(run: Path, problem: str) -> Planned:
     study: Any = tree.get("study")
     study = study if _is_table(study) else {}
     listed = study.get("variants")
-    labels = [label_of(str(v.get("label"))) for v in listed if _is_table(v)] if isinstance(listed, list) else []
+    labels = [normalize_label(str(v.get("label"))) for v in listed if _is_table(v)] if isinstance(listed, list) else []
     reference = study.get("compare_with")
     found = []
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
         if match:
             status = Status.find(path.parent) or Status()
-            label = label_of(status.variant or path.parent.parent.name)
+            label = normalize_label(status.variant or path.parent.parent.name)
             fold = int(match[1]) if match[1] else None
             found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
     found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
-    return Planned(_title(tree, run), label_of(reference) if isinstance(reference, str) else None, found, problem)
+    return Plan(_title(tree, run), normalize_label(reference) if isinstance(reference, str) else None, found, problem)
 
 
 def _number(text: str) -> list[tuple[int, str]]:

@@ -16,10 +16,10 @@ from segkit.data.cache import DataCache
 from segkit.errors import UserError
 from segkit.locks import Lock
 from segkit.recipe.model import Recipe, compose, validate
-from segkit.recipe.variants import slug
+from segkit.recipe.variants import folder_name
 from segkit.study import executor, hardware, inputs
-from segkit.study.folders import after_data, finished_elsewhere, look, refuse_conflicts, stored_identities
-from segkit.study.plan import WHOLE, size_of, trials
+from segkit.study.folders import find_reusable, inspect_folder, refuse_conflicts, stored_identities, with_data_checked
+from segkit.study.plan import WHOLE, plan_trials, study_size
 from segkit.training.events import Event
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
@@ -73,7 +73,7 @@ class Outcome:
         return lines
 
 
-def plan(
+def plan_studies(
     recipes: Sequence[Path],
     overlays: Iterable[Path],
     sets: Iterable[str],
@@ -95,8 +95,8 @@ def plan(
             document = compose(path, overlays=overlays, sets=sets)
             recipe = validate(document)
             suffix = f"-overfit-{limit.overfit}" if limit.overfit else ""
-            folder = out / f"{slug(name or path.stem)}{suffix}"
-            planned = trials(recipe, document, folder, limit)
+            folder = out / f"{folder_name(name or path.stem)}{suffix}"
+            planned = plan_trials(recipe, document, folder, limit)
         except UserError as error:
             mistakes += [line for line in str(error).splitlines() if line not in mistakes]
             continue
@@ -143,7 +143,7 @@ class StudyRun:
     def headline(self) -> str:
         """Return what is about to run, on one line."""
         where = "a dry run, nothing is kept" if self.limit.batches else str(self.folder)
-        return f"{self.title}: {size_of(self.planned)} -> {where}"
+        return f"{self.title}: {study_size(self.planned)} -> {where}"
 
     def execute(
         self, *, jobs: str | int = "auto", fresh: bool = False, fail_fast: bool = False, mix_hardware: bool = False
@@ -175,7 +175,7 @@ class StudyRun:
         for copy in self.folder.glob("*/.copy-*"):
             shutil.rmtree(copy, ignore_errors=True)
         for folder in (self.folder, self.folder / "figures", *(p.parent for p in self.folder.glob("*/*/trial.json"))):
-            files.sweep(folder)
+            files.remove_temporary_files(folder)
 
     def _write_recipe(self) -> None:
         path, text = self.folder / "recipe.toml", hardware.with_hardware_of(self.recipe, self.planned).to_toml()
@@ -185,31 +185,33 @@ class StudyRun:
 
     def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool) -> Iterator[Event]:
         data = DataCache()
-        known = {} if fresh else hardware.recorded(self.folder)
-        self.recipe, self.planned, side_by_side = hardware.settle(self.recipe, self.planned, known, jobs, mix=mix)
-        looked = [look(trial, mix=mix) for trial in self.planned]
+        known = {} if fresh else hardware.recorded_settings(self.folder)
+        self.recipe, self.planned, side_by_side = hardware.resolve_study(
+            self.recipe, self.planned, known, jobs, mix=mix
+        )
+        looked = [inspect_folder(trial, mix=mix) for trial in self.planned]
         refuse_conflicts([] if fresh else looked)
         self.planned = [found.trial for found in looked]
         recipes = [found.trial.recipe for found in looked if fresh or found.state != "finished"]
-        printed, mistakes = inputs.fingerprints(recipes, data)
-        looked = [after_data(found, printed.get(inputs.data_of(found.trial.recipe))) for found in looked]
+        printed, mistakes = inputs.fingerprint_data(recipes, data)
+        looked = [with_data_checked(found, printed.get(inputs.data_key(found.trial.recipe))) for found in looked]
         refuse_conflicts([] if fresh else looked)
         missing = [found for found in looked if found.state != "finished"]
         anew = [found.trial for found in missing if found.state in ("new", "lost", "other")]
-        wanted = {trial.identity: printed.get(inputs.data_of(trial.recipe)) for trial in anew}
-        index = {} if self.limit.overfit else finished_elsewhere(self.folder, wanted)
+        wanted = {trial.identity: printed.get(inputs.data_key(trial.recipe)) for trial in anew}
+        index = {} if self.limit.overfit else find_reusable(self.folder, wanted)
         first = {found.trial.identity: found.trial for found in reversed(missing)}
         copied = [found.trial for found in missing if found.trial.identity in index]
         twins = [f.trial for f in missing if first[f.trial.identity] is not f.trial and f.trial not in copied]
         work = [found for found in missing if found.trial not in copied and found.trial not in twins]
         if work:
-            inputs.check([found.trial.recipe for found in work], mistakes)
+            inputs.check_inputs([found.trial.recipe for found in work], mistakes)
         self._write_recipe()  # what was refused leaves no trace
         for found in looked:
             if found.state == "finished":
                 yield Event(found.trial.name, "skipped", "already finished")
-            elif found.why and found in work and found.state != "other":
-                yield Event(found.trial.name, "log", f"[{found.trial.name}] {found.why}")
+            elif found.reason and found in work and found.state != "other":
+                yield Event(found.trial.name, "log", f"[{found.trial.name}] {found.reason}")
         cleared = ("failed", "lost", "other") if fresh else ("lost",)
         left = [replace(found.trial, fresh=found.state in cleared) for found in work]
         for trial in copied:

@@ -100,7 +100,7 @@ def rightly_empty(held: Flags, truth: Flags, predicted: Flags) -> Flags:
     return empty & ~predicted & (empty & predicted).any(axis=0)
 
 
-def gather(trials: Sequence[TrialRecord], best: Callable[[str], float | None]) -> Scores:
+def gather_scores(trials: Sequence[TrialRecord], best: Callable[[str], float | None]) -> Scores:
     """Return the values of the trials that are compared.
 
     Args:

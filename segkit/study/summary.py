@@ -13,8 +13,8 @@ import numpy as np
 from segkit import files, locks, plugins
 from segkit.components.metrics import best_value, direction, metrics
 from segkit.errors import printable
-from segkit.study.reading import FINISHED, Planned, TrialRecord, planned, read_trial
-from segkit.study.scores import Scores, gather
+from segkit.study.reading import FINISHED, Plan, TrialRecord, read_plan, read_trial
+from segkit.study.scores import Scores, gather_scores
 from segkit.study.verdicts import Measure, Result, judge
 from segkit.training.results import Flags, Keys
 
@@ -88,7 +88,7 @@ class Summary:
     """
 
     run: Path
-    plan: Planned
+    plan: Plan
     live: bool
     variants: list[str]
     reference: str
@@ -138,7 +138,7 @@ def compared(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def summarize(run: Path) -> Summary:
     """Read a run folder and judge the study; unfinished, failed and missing trials are allowed."""
-    plan = planned(run)
+    plan = read_plan(run)
     known: dict[bytes, Keys] = {}
     trials = [read_trial(run, *trial, known) for trial in plan.trials]
     variants = list(dict.fromkeys(trial.variant for trial in trials))
@@ -146,7 +146,7 @@ def summarize(run: Path) -> Summary:
     whole = compared(trials)
     if not {name for trial in whole if trial.rows for name in trial.rows.keys.names[3]} <= {e.name for e in metrics}:
         plugins.load()  # a plugin's metric: which values are better, and which is the best
-    scores = gather(whole, best_value)
+    scores = gather_scores(whole, best_value)
     measures = _measures(scores, variants)
     counts = {(v, c): _counts(scores, v, c) for v in variants for c in (ALL, *scores.channels)}
     lines = [

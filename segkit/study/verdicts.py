@@ -158,7 +158,7 @@ def _judge_family(rows: Sequence[_Row], reference: str, level: float) -> list[Re
         told = row.comparison is not None and bool(row.comparison.found(p, level))
         smallest = row.comparison.smallest(count, level) if row.comparison else math.nan
         result = replace(row.result, p_holm=float(p), p_wilcoxon_holm=float(rank), smallest_detectable=smallest)
-        judged.append(replace(result, verdict=_words(result, row, reference, told)))
+        judged.append(replace(result, verdict=_verdict(result, row, reference, told)))
     return judged
 
 
@@ -198,7 +198,7 @@ def _differ(row: Result, pair: Pair | None, comparison: Comparison | None) -> Re
     )
 
 
-def _words(result: Result, row: _Row, reference: str, told: bool) -> str:
+def _verdict(result: Result, row: _Row, reference: str, told: bool) -> str:
     """Return the verdict, and before it what weakens it."""
     if not result.seeds:
         return "no finished trial"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from segkit.errors import shortened
+from segkit.errors import truncate
 from segkit.recipe import merge
 from segkit.recipe.sections import Study
 from segkit.registry.slot import fold
@@ -14,7 +14,7 @@ NAMED = 4  # variants that a warning names
 UNVARIED = ("study", "title")
 
 
-class Doubts:
+class StudyLint:
     """Collects the mistakes and warnings about a study from each of its variants."""
 
     def __init__(self, study: Study, document: merge.Document) -> None:
@@ -23,11 +23,11 @@ class Doubts:
             path: source for path, source in document.origins.items() if source.flag and path[0] not in UNVARIED
         }
         self._labels: list[str] = []
-        self._deaf: dict[merge.Path_, dict[str, str]] = {path: {} for path in self._flags}
+        self._deaf: dict[merge.KeyPath, dict[str, str]] = {path: {} for path in self._flags}
         self._twins: dict[bytes, list[str]] = {}
         self._weak: dict[str, list[str]] = {}
 
-    def look(self, label: str, content: str, laid: merge.Document, weaknesses: Iterable[str]) -> None:
+    def add_variant(self, label: str, content: str, laid: merge.Document, weaknesses: Iterable[str]) -> None:
         """Look at a variant.
 
         Args:
@@ -64,7 +64,7 @@ class Doubts:
                 found.append(f"{what}has no effect: {self._why(path)}")
             elif deaf:
                 places = ", ".join(dict.fromkeys(deaf.values()))
-                found.append(f"{what}has no effect in {_names(list(deaf))}, where {shortened(places, 200)} decides.")
+                found.append(f"{what}has no effect in {_names(list(deaf))}, where {truncate(places, 200)} decides.")
         for labels in self._twins.values():
             if len(labels) > 1:
                 found.append(
@@ -78,25 +78,25 @@ class Doubts:
             found.append(f"{place}: study.grid: has only one point: there is nothing to compare it with.")
         return found
 
-    def _is_dead(self, path: merge.Path_) -> bool:
+    def _is_dead(self, path: merge.KeyPath) -> bool:
         return len(self._deaf[path]) == len(self._labels) or bool(self._by_seeds(path))
 
-    def _by_seeds(self, path: merge.Path_) -> bool:
+    def _by_seeds(self, path: merge.KeyPath) -> bool:
         return path == ("train", "seed") and self.study.seeds is not None
 
-    def _why(self, path: merge.Path_) -> str:
+    def _why(self, path: merge.KeyPath) -> str:
         """Return what overrides a flag, and what to do."""
         if self._by_seeds(path):
             place = self.document.place(("study", "seeds"))
             return f"{place} gives the seeds of every trial. Use --set study.seeds=[...], or leave the flag out."
         place, name = next(iter(self._deaf[path].values())), ".".join(path)
         for grid in self.study.grid:
-            if [fold(part) for part in merge.dotted(grid)] == [fold(part) for part in path]:
+            if [fold(part) for part in merge.parse_path(grid)] == [fold(part) for part in path]:
                 place = self.document.place(("study", "grid", grid))
                 return f"{place} varies {name}. Use --set 'study.grid.\"{grid}\"=[...]', or leave the flag out."
         return f"every variant has its own {name} ({place}). Change it there, or leave the flag out."
 
 
 def _names(labels: list[str]) -> str:
-    shown = ", ".join(f"'{shortened(label)}'" for label in labels[:NAMED])
+    shown = ", ".join(f"'{truncate(label)}'" for label in labels[:NAMED])
     return shown + (f" and {len(labels) - NAMED:,} more" if len(labels) > NAMED else "")
