@@ -215,7 +215,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     except ValueError as error:  # a name with a zero byte
         raise UserError(f"{path}: cannot be read: {sentence(error)}") from None
     if len(data) > limit:
-        raise UserError(f"{path}: larger than the {limit:,} bytes that are read.")
+        raise UserError(f"{path}: larger than {limit:,} bytes, the most that is read.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -148,7 +148,7 @@ def test_a_schema_for_editors(run: Run) -> None:
         (["run", "tiny.toml", "--set", "train.epochs=x"], 'train.epochs: must be a whole number, got "x"'),
         (["run", "tiny.toml", "--set", "train.epochs=0"], "train.epochs: must be 1 or more, got 0"),
         (["run", "tiny.toml", "--set", "loss.dise.weight=1"], "loss.dise: no such loss. Did you mean 'dice'?"),
-        (["run", "tiny.toml", "--set", "nonsense"], "--set nonsense: should be path=value"),
+        (["run", "tiny.toml", "--set", "nonsense"], "--set nonsense: must be path=value"),
         (["run", "tiny.toml", "--with", "nowhere.toml"], "nowhere.toml: no such recipe"),
         (["run", "tiny.toml", "--jobs", "0"], "--jobs 0: must be a number from 1 to 1,024, or auto"),
         (["run", "tiny.toml", "--plugins", "nowhere"], "nowhere: no such plugin folder or file"),

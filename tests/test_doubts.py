@@ -15,7 +15,8 @@ from segkit import UserError, plugins
 from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
 from segkit.recipe import toml
-from segkit.recipe.model import Recipe, compose, validate
+from segkit.recipe.merge import compose
+from segkit.recipe.model import Recipe, validate
 from segkit.study.plan import plan_trials
 from segkit.training.doubts import batch_warning, loss_warning
 from segkit.types import Tensor

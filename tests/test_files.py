@@ -95,7 +95,7 @@ def test_reading_what_is_no_text_too_long_or_not_there(tmp_path: Path) -> None:
         files.read_text(path)
     path.write_bytes(b"12345")
     assert files.read_text(path, limit=5) == "12345"
-    with pytest.raises(UserError, match="x: larger than the 4 bytes that are read"):
+    with pytest.raises(UserError, match="x: larger than 4 bytes, the most that is read"):
         files.read_text(path, limit=4)
 
 

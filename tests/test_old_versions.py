@@ -23,7 +23,7 @@ __all__ = ["fresh"]
 FIXTURES = Path(__file__).parent / "fixtures/segkit-0.1.0"
 SENTENCE = (
     r"it was trained by an older version of segkit, in which the same recipe gives other numbers \(training number 1, "
-    r"now 2\)\. It can be evaluated and shown, but not resumed, reused or compared with trials of today"
+    r"now 2\)\. It can be evaluated and shown, but not resumed, reused or compared with current trials"
 )
 
 

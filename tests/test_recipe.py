@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from segkit.errors import UserError, printable
 from segkit.recipe import merge, toml
 from segkit.recipe.describe import value_origins
-from segkit.recipe.model import Recipe, compose, validate
+from segkit.recipe.merge import compose
+from segkit.recipe.model import Recipe, validate
 from segkit.registry.slot import fold
 from segkit.study.plan import plan_trials
 
@@ -163,9 +164,9 @@ def test_mistakes_of_flags_name_the_flag(tmp_path: Path) -> None:
     path = write(tmp_path, "title = 'x'\n")
     with pytest.raises(UserError, match=r"--set train.epoch=3: train.epoch: no such key. Did you mean 'epochs'"):
         Recipe.load(path, sets=["train.epoch=3"])
-    with pytest.raises(UserError, match=r"--set train.epochs: should be path=value"):
+    with pytest.raises(UserError, match=r"--set train.epochs: must be path=value"):
         Recipe.load(path, sets=["train.epochs"])
-    with pytest.raises(UserError, match=r"--set a..b=3: 'a..b' is no path"):
+    with pytest.raises(UserError, match=r"--set a..b=3: 'a..b' is not a path"):
         Recipe.load(path, sets=["a..b=3"])
     with pytest.raises(UserError, match=r"--set train.epochs=\[1,: the value is not valid TOML"):
         Recipe.load(path, sets=["train.epochs=[1,"])
@@ -209,7 +210,7 @@ def test_variants_are_validated_at_their_lines(tmp_path: Path) -> None:
             '[study]\ncompare_with = "x"\n[[study.variants]]\nlabel = "xy"\n[[study.variants]]\nlabel = "z"\n',
             "no variant is labelled 'x'. Did you mean 'xy'",
         ),
-        ('[study.grid]\n"a..b" = [1]\n', r"recipe.toml:2: study.grid: 'a..b' is no path"),
+        ('[study.grid]\n"a..b" = [1]\n', r"recipe.toml:2: study.grid: 'a..b' is not a path"),
         ('[[study.variants]]\nlabel = "a"\nstudy = {}\n', "a variant cannot set study"),
     ],
 )

@@ -481,7 +481,8 @@ def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
     """The report knows a study's trials without loading its components."""
-    from segkit.recipe.model import compose, validate
+    from segkit.recipe.merge import compose
+    from segkit.recipe.model import validate
     from segkit.study.plan import plan_trials
 
     document = compose(recipe)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segkit import UserError
-from segkit.recipe.model import compose, validate
+from segkit.recipe.merge import compose
+from segkit.recipe.model import validate
 from segkit.recipe.variants import assign_folders, folder_name, normalize_label
 from segkit.study import reading, runs
 from segkit.study.plan import folder_owner, plan_trials
@@ -143,12 +144,12 @@ VARIED = "[[study.variants]]\nlabel = 'a'\n[[study.variants]]\nlabel = 'b'\nopti
 def test_what_is_seldom_meant_is_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, VARIED) == []
     (line,) = warnings(tmp_path, VARIED, "optimizer.Adam.lr=0.25")
-    assert line.startswith("--set optimizer.Adam.lr=0.25: has no effect in 'b', where ")
-    assert line.endswith("r.toml:5 decides.")
+    assert line.startswith("--set optimizer.Adam.lr=0.25: has no effect in 'b': overridden at ")
+    assert line.endswith("overridden at r.toml:5.")
     (line,) = warnings(tmp_path, VARIED, overlay="[optimizer.Adam]\nlr = 0.25\n[train]\nepochs = 2\n")
     assert "o.toml: its optimizer.Adam.lr has no effect in 'b'" in line
     (line,) = warnings(tmp_path, VARIED.replace("0.5", "1e-3"), "optimizer.Adam.weight_decay=0")
-    assert line == "'a', 'b' are the same recipe under 2 labels: there is no difference."
+    assert line == "'a', 'b' are the same recipe under 2 labels."
     (line,) = warnings(tmp_path, "[study.grid]\n'train.epochs' = [3]\n")
     assert "study.grid: has only one point" in line
     (line,) = warnings(tmp_path, "[split]\nfolds = 2\nvalidation = 0.5\n")

@@ -70,7 +70,8 @@ def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) 
 
 def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit.checks.recipe import check_trials
-    from segkit.recipe.model import compose, validate
+    from segkit.recipe.merge import compose
+    from segkit.recipe.model import validate
     from segkit.study.plan import plan_trials, study_size
     from segkit.testing.findings import Finding
 

@@ -135,7 +135,8 @@ def _find(name: str) -> list[Entry]:
 def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit.recipe import toml
     from segkit.recipe.describe import value_origins
-    from segkit.recipe.model import compose, validate
+    from segkit.recipe.merge import compose
+    from segkit.recipe.model import validate
     from segkit.study.plan import plan_trials, study_size
 
     document = compose(path, overlays=overlays, sets=sets)

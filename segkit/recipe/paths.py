@@ -1,4 +1,4 @@
-"""Which path of a recipe holds a component, and of which registry."""
+"""Which paths of a recipe hold components, and of which registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segkit.registry.signatures import PREFIX
 
 
 def slot_of(path: tuple[str, ...]) -> tuple[bool, Registry | None]:
-    """Return whether `path` holds one component, and the registry of the component or components that it holds."""
+    """Return whether `path` holds exactly one component, and the registry of its component or components, if any."""
     if len(path) == 1:
         single = SINGLE.get(path[0])
         return single is not None, single or SEVERAL.get(path[0])
@@ -50,7 +50,7 @@ def _annotation(registry: Registry, name: str, parameter: str) -> Any:
 
 
 def annotation_parts(annotation: Any) -> Iterator[Any]:
-    """Yield an annotation's parts, types and metadata alike."""
+    """Yield the parts of an annotation, types and metadata, recursively."""
     yield annotation
     yield from getattr(annotation, "__metadata__", ())
     for argument in typing.get_args(annotation):
@@ -59,7 +59,7 @@ def annotation_parts(annotation: Any) -> Iterator[Any]:
 
 
 def is_file_path(path: tuple[str, ...]) -> bool:
-    """Return whether the parameter at `path` is a file or folder, to be read relative to its recipe."""
+    """Return whether the parameter at `path` is a file or folder, which is relative to its recipe."""
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     if registry is None or len(path) != 3 or path[1] not in registry:
         return False

@@ -27,12 +27,12 @@ def _device(name: str) -> str:
 def _unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
     twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} is given twice: one training would be counted as two. Give each seed once.")
+        raise ValueError(f"{twice} is listed twice. List each seed once.")
     return seeds
 
 
 class Section(BaseModel):
-    """A table of a recipe: unknown keys are mistakes, and nothing is converted."""
+    """A table of a recipe: unknown keys are mistakes, and values are not converted."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True

@@ -1,4 +1,4 @@
-"""Write TOML, find the line on which a key stands, bound what is read: what tomllib leaves out."""
+"""What tomllib lacks: writing TOML, the line of each key, and limits on what is read."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def dumps(document: Mapping[str, Any]) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return a TOML file that segkit wrote as plain values.
+    """Return the values of a TOML file that segkit wrote.
 
     Raises:
-        UserError: it cannot be read, or is no such file.
+        UserError: it cannot be read, or is damaged.
     """
     try:
         return read(files.read_text(path))
@@ -64,10 +64,10 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read(source: str) -> dict[str, Any]:
-    """Return a TOML text as plain values.
+    """Return the values of a TOML text.
 
     Raises:
-        UnreadableError: it is no TOML, or deeper or with larger numbers than any recipe; with its line, if known.
+        UnreadableError: it is not valid TOML, nested too deeply, or has too large integers.
     """
     _check_keys(source)
     try:
@@ -79,7 +79,7 @@ def read(source: str) -> dict[str, Any]:
         raise UnreadableError(f"not valid TOML: {reason[0].lower()}{reason[1:]}", line) from None
     except RecursionError:
         raise UnreadableError("nested too deeply") from None
-    except ValueError:  # Python reads no integer of thousands of digits
+    except ValueError:  # Python refuses integers of thousands of digits
         digits = re.search(r"\d[\d_]{1000,}", source)
         raise UnreadableError(
             "an integer of thousands of digits", source.count("\n", 0, digits.start()) + 1 if digits else None
@@ -89,7 +89,7 @@ def read(source: str) -> dict[str, Any]:
 
 
 def _check_keys(source: str) -> None:
-    """Raise if a key has very many parts: tomllib takes the square of their number."""
+    """Raise if a key has very many parts: tomllib needs quadratic time for them."""
     if source.count(".") <= MAX_DEPTH:
         return
     dots, line = 0, 1
@@ -102,14 +102,14 @@ def _check_keys(source: str) -> None:
 
 
 def line_of(source: str, path: Sequence[str | int]) -> int | None:
-    """Return the line (from 1) on which `path`, or the longest part of it that exists, is first written."""
+    """Return the line (from 1) of `path`, or of its longest prefix that exists."""
     lines, folded = _lines(source), tuple(fold(str(part)) for part in path)
     return next((lines[folded[:end]] for end in range(len(folded), 0, -1) if folded[:end] in lines), None)
 
 
 @functools.lru_cache(maxsize=16)
 def _lines(source: str) -> dict[tuple[str, ...], int]:
-    """Return the line on which each path of a valid TOML text is first written, names folded."""
+    """Return the first line of each path of a valid TOML text, names folded."""
     found: dict[tuple[str, ...], int] = {}
     for path, line in _written(source):
         folded = tuple(fold(part) for part in path)
@@ -176,7 +176,7 @@ def _header(key: Sequence[str], counts: dict[tuple[str, ...], int], *, several: 
 
 
 def _plain(token: str) -> str:
-    """Return a key as it reads without quotes."""
+    """Return a key without quotes."""
     if token[0] not in "\"'":
         return token
     return token[1:-1] if "\\" not in token else str(tomllib.loads(f"key = {token}")["key"])

@@ -15,7 +15,8 @@ from segkit import files, plugins
 from segkit.data.cache import DataCache
 from segkit.errors import UserError
 from segkit.locks import Lock
-from segkit.recipe.model import Recipe, compose, validate
+from segkit.recipe.merge import compose
+from segkit.recipe.model import Recipe, validate
 from segkit.recipe.variants import folder_name
 from segkit.study import executor, hardware, inputs
 from segkit.study.folders import find_reusable, inspect_folder, refuse_conflicts, stored_identities, with_data_checked
