@@ -31,7 +31,7 @@ class Study:
     """As much of a study as the view looks at."""
 
     def __init__(self, trials: int) -> None:
-        self.to_train = trials
+        self.planned = range(trials)
 
     def headline(self) -> str:
         return "Does it help?"

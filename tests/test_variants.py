@@ -122,7 +122,7 @@ def test_labels_that_look_the_same_are_the_same(tmp_path: Path, twin: str) -> No
 
 @pytest.mark.parametrize("unseen", ["\x1b", "\t", "\x00", "\u202e", "\u200b", "\u2028", "\x7f"])
 def test_labels_hold_no_character_that_moves_a_terminal(tmp_path: Path, unseen: str) -> None:
-    assert re.search(r"label: holds the character \\[xu][0-9a-f]+|label: holds the character \\n",
+    assert re.search(r"label: contains the control character \\[xu][0-9a-f]+|label: contains the control character \\n",
                      refusal(tmp_path, f"a{unseen}b"))  # fmt: skip
 
 
@@ -145,7 +145,7 @@ def test_what_is_seldom_meant_is_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, VARIED) == []
     (line,) = warnings(tmp_path, VARIED, "optimizer.Adam.lr=0.25")
     assert line.startswith("--set optimizer.Adam.lr=0.25: has no effect in 'b': overridden at ")
-    assert line.endswith("overridden at r.toml:5.")
+    assert line.endswith("r.toml:5.")
     (line,) = warnings(tmp_path, VARIED, overlay="[optimizer.Adam]\nlr = 0.25\n[train]\nepochs = 2\n")
     assert "o.toml: its optimizer.Adam.lr has no effect in 'b'" in line
     (line,) = warnings(tmp_path, VARIED.replace("0.5", "1e-3"), "optimizer.Adam.weight_decay=0")

@@ -91,7 +91,7 @@ class LiveProgress(LineProgress):
         self.bars: dict[str, TaskID] = {}
         self.fraction: dict[str, float] = {}
         super().__init__(study)
-        self.whole = self.progress.add_task("study", total=max(study.to_train, 1), parts=self._ended())
+        self.whole = self.progress.add_task("study", total=max(len(study.planned), 1), parts=self._ended())
 
     def write(self, text: str) -> None:
         """Write one line above the bars."""
@@ -122,7 +122,7 @@ class LiveProgress(LineProgress):
 
     def _ended(self) -> list[str]:
         ended = sum(1 for value in self.fraction.values() if value >= 1 - 1e-9)
-        return [f"{ended}/{counted(self.study.to_train, 'trial')}"]
+        return [f"{ended}/{counted(len(self.study.planned), 'trial')}"]
 
     def _advance(self, trial: str, fraction: float, parts: list[str] | None) -> None:
         self.fraction[trial] = max(fraction, self.fraction.get(trial, 0.0))

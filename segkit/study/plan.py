@@ -1,4 +1,4 @@
-"""A recipe becomes the trials of its study: its variants, each with its folds and seeds."""
+"""The trials of a study: its variants, each with its folds and seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segkit.training.trial import Limit, Trial
 
 
 def folder_owner(run: Path, name: str) -> str | None:
-    """Return the label whose trials lie in a folder of a run; None where there are none."""
+    """Return the label of the variant whose trials are in a folder of a run, or None."""
     for path in sorted((run / name).glob("*/trial.json")):
         found = Status.find(path.parent)
         if found is not None and found.variant is not None:
@@ -28,12 +28,12 @@ def folder_owner(run: Path, name: str) -> str | None:
 def trial_folders(
     variants: Sequence[tuple[str, Split, int]], seeds: Sequence[int] | None, run: Path | None
 ) -> Iterator[tuple[int, int, int | None, Path]]:
-    """Yield (number of the variant, seed, fold, folder below the run) of each trial: each variant, fold and seed.
+    """Yield (index of the variant, seed, fold, folder below the run) of each trial.
 
     Args:
-        variants: the label, the split and the training seed of each.
+        variants: the label, split and training seed of each.
         seeds: those of the study; None for the seed of each variant.
-        run: the run folder, whose trials stay where they are; None for a new one.
+        run: the run folder, whose trials keep their folders; None for a new one.
     """
     labels = [label for label, _, _ in variants]
     names = assign_folders(labels, functools.partial(folder_owner, run)) if run else assign_folders(labels)
@@ -52,9 +52,9 @@ def plan_trials(recipe: Recipe, document: merge.Document, run: Path | None = Non
 
     Args:
         recipe: the study's.
-        document: the layers it is made of.
-        run: the run folder, whose trials stay where they are.
-        limit: where its trainings are cut short.
+        document: its merged layers.
+        run: the run folder, whose trials keep their folders.
+        limit: how its trainings are shortened.
     """
     variants = check_variants(recipe, document)
     planned = []
@@ -70,6 +70,6 @@ def plan_trials(recipe: Recipe, document: merge.Document, run: Path | None = Non
 
 
 def study_size(planned: Sequence[Trial]) -> str:
-    """Return how much a study is: "2 variants, 6 trials"."""
+    """Return the size of a study: "2 variants, 6 trials"."""
     counts = {"variant": len({trial.variant for trial in planned}), "trial": len(planned)}
     return ", ".join(counted(count, name) for name, count in counts.items())
