@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from segkit.api import conclude
 from segkit.checks.recipe import check_trials
 from segkit.checks.run import check_run
 from segkit.recipe import merge, toml
@@ -52,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (study,) = runs.plan_studies([folder / "two.toml"], [], [], folder)
         for _ in study.execute(jobs=1):
             pass
-        study.finish()
+        conclude(study)
     return folder / "two"
 
 

@@ -160,7 +160,7 @@ def test_damaged_recipe_leaves_what_is_on_disk(run: Path, content: bytes) -> Non
     (run / "recipe.toml").write_bytes(content)
     said = text(run)
     assert "6 of 6 trials finished" in said
-    assert "The recipe of this run cannot be read now, so that missing trials are not seen" in said
+    assert "The recipe of this run cannot be read now, so missing trials are not listed" in said
 
 
 def test_damaged_picture_is_left_out(tmp_path: Path) -> None:

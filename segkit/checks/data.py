@@ -1,4 +1,4 @@
-"""What a folder of images holds: how it is laid out, what is wrong, and the recipe lines that would read it."""
+"""Check a dataset folder: its layout, what is wrong with its files, and the recipe that reads it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from segkit.testing.findings import Finding
 if TYPE_CHECKING:
     from segkit.types import Array
 
-MOST_LEVELS = 12  # more in a mask, and it is no label map
+MOST_LEVELS = 12  # of a label map
 SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # of patients in the names of images
+PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # patients in the names of images
 
 
 @dataclass
 class DataReport:
-    """What was found in a folder.
+    """The content of a dataset folder.
 
     Attributes:
         layout: "rvsc", "image_folder", "sunnybrook", or "unknown".
-        facts: (what, in words).
-        findings: what is wrong or should be known.
-        recipe: the lines of TOML that read the folder; "" where none would.
+        facts: (name, description).
+        findings: faults, warnings and notes.
+        recipe: the lines of TOML that read the folder; "" if it cannot be read.
     """
 
     layout: str = "unknown"
@@ -46,7 +46,7 @@ class DataReport:
     recipe: str = ""
 
     def add(self, problems: Iterable[str]) -> None:
-        """Add what readers say is wrong as faults, each at the file that it names; what is known already, once."""
+        """Add the problems that readers report as faults, each once, at the file that it names."""
         known = {str(finding) for finding in self.findings}
         for problem in dict.fromkeys(problems):
             place, colon, text = problem.partition(": ")
@@ -58,7 +58,7 @@ class DataReport:
 
 @dataclass
 class _ImageStatistics:
-    """What the readable files are like."""
+    """Statistics of the readable images."""
 
     sizes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -73,7 +73,7 @@ class _ImageStatistics:
     high: float = float("-inf")
 
     def image(self, name: str, patient: str | None, image: Array, spacing: tuple[float, float] | None) -> None:
-        """Take note of an image."""
+        """Add an image."""
         import numpy as np
 
         pixels: Any = image
@@ -90,7 +90,7 @@ class _ImageStatistics:
         self.contents.setdefault((pixels.shape, pixels.dtype.name, digest), []).append(name)
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return it in words; nothing where no image could be read."""
+        """Return (name, description) of each statistic; nothing if no image could be read."""
         if not self.count:
             return []
         named = len(self.patients.keys() - {None})
@@ -104,9 +104,9 @@ class _ImageStatistics:
         ]
 
     def findings(self) -> Iterator[Finding]:
-        """Yield images without content or of the same one, and patients that are none."""
+        """Yield constant and duplicate images, and suspicious patients."""
         for name in self.constant:
-            yield Finding("warning", "an empty picture: one grey level throughout. Is it damaged, or of no use?", name)
+            yield Finding("warning", "an empty image: a single grey level. Is it damaged?", name)
         for names in self.contents.values():
             if len(names) > 1:
                 yield Finding("fault", f"the same image {len(names)} times. Keep one.", first_few(names))
@@ -116,7 +116,7 @@ class _ImageStatistics:
         if sets:
             yield Finding(
                 "warning",
-                f"the folders {', '.join(sets)} are taken for patients. Put the folders of patients, of all sets, "
+                f"the folders {', '.join(sets)} are read as patients. Put the folders of patients, of all sets, "
                 "directly below the images' and the masks' folder: segkit divides them itself.",
             )
         elif len(named) == 1 and not self.patients[None]:
@@ -130,7 +130,7 @@ def _frequencies(counter: Counter[str]) -> str:
 
 
 def check_data(folder: Path) -> DataReport:
-    """Read everything in a folder and say what is there; every file that cannot be read is a finding.
+    """Read all files of a folder and report on them; every file that cannot be read is a finding.
 
     Raises:
         UserError: there is no such folder, it cannot be listed, or it holds more than a million files.
@@ -153,7 +153,7 @@ def check_data(folder: Path) -> DataReport:
 
 
 def _sunnybrook(root: Path, report: DataReport) -> None:
-    """Read the Sunnybrook Cardiac Data by the plugin that does, or say how to get it."""
+    """Read the Sunnybrook Cardiac Data with its plugin, or report how to load it."""
     report.layout = "sunnybrook"
     report.recipe = f"[data.sunnybrook]\nroot = {toml.format_value(str(root))}\n"
     if "sunnybrook" not in datasets:
@@ -178,7 +178,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
 
 
 def _rvsc(root: Path, report: DataReport) -> None:
-    """Read the patients of the challenge's layout, one frame at a time, each with the structures that it has."""
+    """Read the patients of the RVSC layout, frame by frame, each with the structures that it has."""
     seen, contours, problems = _ImageStatistics(), Counter[str](), list[str]()
     for patient in read_patients(root, problems):
         if not patient.frames:
@@ -189,7 +189,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
             if len(found) == 2:
                 structures = ("wall", "cavity")
             else:
-                text = f"has an {LINE_KINDS[next(iter(found))]} contour only: left out of wall and cavity."
+                text = f"has only an {LINE_KINDS[next(iter(found))]} contour: left out of wall and cavity."
                 report.findings.append(Finding("note", text, f"{patient.folder}: frame {frame}"))
             with collected(problems):
                 case, beyond = read_case(patient, frame, structures)
@@ -205,7 +205,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
     report.findings += seen.findings()
     report.recipe = f"[data.rvsc]\nroot = {toml.format_value(str(root))}\n" if seen.count else ""
     if not seen.count and not any(finding.kind == "fault" for finding in report.findings):
-        report.findings.append(Finding("fault", "contours, but no frame that can be read.", str(root)))
+        report.findings.append(Finding("fault", "contours, but no readable frame.", str(root)))
 
 
 def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> None:
@@ -240,11 +240,11 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
 
 
 def _flaw_of_levels(found: set[float], mask: Path) -> str:
-    """Return why a mask's levels are none of labels; "" where they are."""
+    """Return why a mask is not a label map, or ""."""
     if len(found) > (2 if mask.suffix.lower() in (".jpg", ".jpeg") else MOST_LEVELS):
-        return f"holds {len(found)} levels: no label map. Was it scaled, or saved as JPEG?"
+        return f"holds {len(found)} levels: not a label map. Was it scaled, or saved as JPEG?"
     if any(level < 0 or level > 65535 or level != int(level) for level in found):
-        return "holds levels that are no whole numbers from 0 to 65535."
+        return "holds levels that are not whole numbers from 0 to 65535."
     return ""
 
 
@@ -261,7 +261,7 @@ def _recipe_lines(root: Path, pair: layouts.Pair, seen: _ImageStatistics, levels
 
 
 def _pattern(names: list[str]) -> list[str]:
-    """Return a line that would tell patients by the names of their images; it is the user's to judge."""
+    """Return a commented line that groups images into patients by their names, for the user to judge."""
     for pattern in PATTERNS:
         found = [match[1] for name in names if (match := re.search(pattern, name))]
         if len(found) == len(names) and 2 <= len(set(found)) < len(names):

@@ -1,4 +1,4 @@
-"""Whether a recipe can be trained: every variant is built and runs one batch of everything."""
+"""Check that a recipe can be trained: run one batch of every variant."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from segkit.testing.findings import Finding
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
 
-BATCH = 2  # images; what a batch costs is not what is asked here
+BATCH = 2  # images; enough for a check
 
 
 @dataclass(frozen=True)
 class TriedVariant:
-    """A variant that was tried: what was found, and what the log said."""
+    """A variant that was tried: its findings and log."""
 
     variant: str
     findings: tuple[Finding, ...]
@@ -28,7 +28,7 @@ class TriedVariant:
 
 
 def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
-    """Yield each variant of a study after one batch through everything: train, validate, checkpoint, evaluate.
+    """Train, validate, save and evaluate one batch of each variant of a study; yield the findings.
 
     Args:
         planned: the study's trials; the first of each variant is tried, with batches of two images.
@@ -54,7 +54,7 @@ def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
 
 
 def _too_large(trial: Trial, status: Status | None) -> str | None:
-    """Return the warning about batches of the recipe's own size, given the status of a training with small ones."""
+    """Return the warning about the recipe's own batch size, given the status of a training with a smaller one."""
     from segkit.training.doubts import batch_warning
 
     return batch_warning(trial.recipe, len(status.split["train"])) if status is not None and status.split else None
@@ -62,6 +62,6 @@ def _too_large(trial: Trial, status: Status | None) -> str | None:
 
 def _with_small_batches(recipe: Recipe) -> Recipe:
     train = recipe.train.model_copy(update={"batch_size": min(BATCH, recipe.train.batch_size), "workers": 0})
-    with contextlib.suppress(UserError):  # a device that is not here: the trial says so
+    with contextlib.suppress(UserError):  # a missing device: the trial reports it
         train = resolve_auto(train, 1)
     return recipe.model_copy(update={"train": train})

@@ -1,4 +1,4 @@
-"""Whether a run folder is whole and tells the truth: integrity, recipe against metrics, checkpoint against table."""
+"""Check a run folder: complete and undamaged files that agree with each other and with a new evaluation."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.s
 
 
 def check_run(run: Path, *, evaluate: bool = True) -> Iterator[Finding]:
-    """Yield what is wrong with a run folder; nothing where everything is as it should be.
+    """Yield what is wrong with a run folder.
 
     Args:
         run: the folder, e.g. runs/l1l2.
-        evaluate: evaluate each best checkpoint again and compare the rows with cases.csv, byte by byte.
+        evaluate: also evaluate each best checkpoint again, and compare the rows with cases.csv byte by byte.
     """
     trials = sorted(path.parent for path in run.glob("*/*/trial.json") if not path.parent.name.startswith("."))
     data = DataCache()
     if not trials:
-        yield Finding("fault", "holds no trial. A run folder has VARIANT/seed-N/trial.json in it.", str(run))
+        yield Finding("fault", "holds no trials. A run folder contains VARIANT/seed-N/trial.json.", str(run))
         return
     for folder in trials:
         try:
@@ -78,10 +78,10 @@ def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
         path = folder / f"{name}.safetensors"
         if not path.is_file():
             continue
-        meta = checkpoint.load(path).meta  # raises where the file is damaged
+        meta = checkpoint.load(path).meta  # raises if the file is damaged
         changed = not_resumable(differences(with_current_defaults(meta["recipe"], str(path)), recipe.dump()))
         if number != TRAINING_NUMBER:
-            changed.pop("train.threads", None)  # which the recipes of then did not state, and the checkpoints did
+            changed.pop("train.threads", None)  # recorded in the checkpoints, but not in the recipes of that version
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
@@ -114,7 +114,7 @@ def _check_metrics(folder: Path, history: History, status: Status) -> Iterator[F
 
 
 def _compare_with_metrics(path: Path, meta: dict[str, Any], history: History) -> Iterator[Finding]:
-    """Compare what a checkpoint says of its epoch with that epoch's row."""
+    """Compare a checkpoint's metrics with its epoch's row of metrics.csv."""
     epoch = meta["epoch"] if meta["kind"] == "best" else meta["epoch"] - 1
     if not 1 <= epoch <= len(history):
         if meta["kind"] == "best":
@@ -124,8 +124,8 @@ def _compare_with_metrics(path: Path, meta: dict[str, Any], history: History) ->
     for name, value in meta["metrics"].items():
         number = row.get(name, math.nan)
         if not (number == value or (value is None and not math.isfinite(number))):
-            shown = "nothing" if math.isnan(number) else number
-            yield Finding("fault", f"says {name} = {value}, metrics.csv says {shown} for epoch {epoch}.", str(path))
+            other = "nothing" if math.isnan(number) else number
+            yield Finding("fault", f"says {name} = {value}, metrics.csv says {other} for epoch {epoch}.", str(path))
 
 
 def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Iterator[Finding]:
@@ -155,7 +155,7 @@ def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -
 
 
 def _check_report(run: Path) -> Iterator[Finding]:
-    """Compare summary.csv with what the trials say."""
+    """Compare summary.csv with the trials."""
     from segkit.study.summary import COLUMNS, summarize, to_csv
 
     missing = [name for name in ("summary.csv", "report.md", "report.html") if not (run / name).is_file()]

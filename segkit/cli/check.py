@@ -1,4 +1,4 @@
-"""segkit check: what is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+"""segkit check: find what is wrong with a recipe, a plugin, a dataset folder or a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check(
     plugins: Plugins = None,
     json_: Json = False,
 ) -> int:
-    """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+    """Find what is wrong with a recipe, a plugin, a dataset folder or a run, and say what to do."""
     from segkit.components.datasets.reading import unreadable
     from segkit.errors import UserError
 
@@ -45,7 +45,7 @@ def check(
     if sets:
         raise UserError(f"{path}: --set is for recipes (.toml) and plugins (.py).")
     if path.suffix == ".safetensors":
-        raise UserError(f"{path}: is a checkpoint. `segkit info` shows what is inside; check its run folder instead.")
+        raise UserError(f"{path}: is a checkpoint. `segkit info` shows its content; check its run folder instead.")
     load_plugins(plugins)
     if path.is_dir() and any(path.glob("*/*/trial.json")):
         return _run(path, json_)
@@ -54,8 +54,8 @@ def check(
     raise UserError(f"{path}: neither a recipe (.toml), a plugin (.py) nor a folder.")
 
 
-def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) -> int:
-    """Print findings, faults first and those of one kind in one line, and return the exit status."""
+def _conclude(findings: Iterable[Finding], json_: bool, passed: str, **more: Any) -> int:
+    """Print findings, faults first, and return the exit status."""
     from segkit.testing.findings import counted, grouped, in_order
 
     found = in_order(findings)
@@ -64,7 +64,7 @@ def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) 
     else:
         for line in grouped(found):
             echo(line)
-        echo(counted(found) if found else good)
+        echo(counted(found) if found else passed)
     return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 
@@ -103,7 +103,7 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
 
 
 def _verdict(findings: Iterable[Finding]) -> str:
-    """Return what was found of a component, in a word or two."""
+    """Return the result of checking a component in a few words."""
     from segkit.errors import counted
 
     faults = sum(finding.kind == "fault" for finding in findings)

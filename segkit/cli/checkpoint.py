@@ -1,4 +1,4 @@
-"""segkit eval, predict and info: what a checkpoint can do and what is in it."""
+"""segkit eval, predict and info: commands on a checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Device = Annotated[str | None, typer.Option("--device", help="Compute here inste
 
 
 def _prepare(path: Path, plugins: list[Path] | None) -> None:
-    """Load plugins and warn of those that differ from the training's."""
+    """Load plugins and warn of those that have changed since the training."""
     from segkit import plugins as loader
     from segkit.training.checkpoint import read_meta
 
@@ -48,7 +48,7 @@ def evaluate(
     ] = None,
     json_: Json = False,
 ) -> int:
-    """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
+    """Compute per-case metrics from CHECKPOINT alone; on other data with --set data...."""
     from segkit import api, files
     from segkit.training.results import HEADER, write_cases
 
@@ -60,7 +60,7 @@ def evaluate(
         files.make_folder(csv_file.parent)
         write_cases(csv_file, rows)
     if json_:
-        echo(json.dumps([{**row_as_dict(row)} for row in rows], indent=1))
+        echo(json.dumps([row_as_dict(row) for row in rows], indent=1))
         return DONE
     for line in table(rows):
         echo(line)
@@ -68,7 +68,7 @@ def evaluate(
 
 
 def row_as_dict(row: Row) -> dict[str, Any]:
-    """Return a row as plain values; an undefined one is null."""
+    """Return a row as JSON values; an undefined one is null."""
     from dataclasses import asdict
 
     found = asdict(row)
@@ -76,7 +76,7 @@ def row_as_dict(row: Row) -> dict[str, Any]:
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Return a line a case and channel, then the means and counts, in columns."""
+    """Return a line per case and channel, then the means and counts, in columns."""
     import numpy as np
 
     metrics = list(dict.fromkeys(row.metric for row in rows))
@@ -122,7 +122,7 @@ def predict(
     trust_plugins: Trust = False,
     device: Device = None,
 ) -> int:
-    """Masks and overlays of images that need no truth."""
+    """Write masks and overlays of images; no ground truth is needed."""
     import cv2
     import numpy as np
 
@@ -137,12 +137,12 @@ def predict(
     found, notes = find_images(images)
     if realpath(out) in {dirname(realpath(image)) for image in found}:
         raise UserError(
-            f"--out {out}: it holds the images, and masks would be written among them. Choose another folder."
+            f"--out {out}: contains the images, and masks would be written among them. Choose another folder."
         )
     _prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
     files.make_folder(out)
-    ends = assign_folders(f"-{name}" for name in ("overlay", *predictor.channels))  # no channel takes the overlay's
+    suffixes = assign_folders(f"-{name}" for name in ("overlay", *predictor.channels))  # different for each
     unread: list[str] = []
     coloured: list[str] = []
     for image in found:
@@ -156,9 +156,9 @@ def predict(
         drawn = draw_overlay(to_uint8(picture.pixels), np.zeros_like(mask), mask)
         made = {"-overlay": np.ascontiguousarray(drawn[..., ::-1])}
         channels = list(zip(predictor.channels, mask, strict=True))
-        made |= {ends[f"-{name}"]: part.astype(np.uint8) * 255 for name, part in channels}
-        for end, content in made.items():
-            files.write_bytes(out / f"{image.stem}{end}.png", cv2.imencode(".png", content)[1].tobytes())
+        made |= {suffixes[f"-{name}"]: part.astype(np.uint8) * 255 for name, part in channels}
+        for suffix, content in made.items():
+            files.write_bytes(out / f"{image.stem}{suffix}.png", cv2.imencode(".png", content)[1].tobytes())
         sizes = (f"{name} {counted(part.sum(), 'pixel')}" for name, part in channels)
         echo(f"{image}: {', '.join(sizes)} -> {out / image.stem}-*.png")
     notes += [f"{counted(len(coloured), 'coloured image')} {COLOURED}: {first_few(coloured)}."] if coloured else []
@@ -166,8 +166,8 @@ def predict(
         echo(f"note: {line}", err=True)
     if unread:
         done = "; the others are done" if len(unread) < len(found) else ""
-        told = f"{len(unread)} of {len(found)} images could not be read{done}:"
-        raise UserError("\n".join([told, *(f"  {line}" for line in unread)] if len(found) > 1 else unread))
+        summary = f"{len(unread)} of {len(found)} images could not be read{done}:"
+        raise UserError("\n".join([summary, *(f"  {line}" for line in unread)] if len(found) > 1 else unread))
     return DONE
 
 
@@ -177,7 +177,7 @@ def info(
     sources: Annotated[bool, typer.Option("--sources", help="Print the plugin sources inside.")] = False,
     json_: Json = False,
 ) -> int:
-    """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
+    """Show what CHECKPOINT holds: recipe, channels, metrics, plugins, versions. None of its code is run."""
     from segkit.recipe import toml
     from segkit.recipe.identity import TRAINING_NUMBER, incomparable_note
     from segkit.training.checkpoint import read_meta

@@ -16,7 +16,6 @@ from segkit.errors import pad, printable
 
 if TYPE_CHECKING:
     from segkit.registry.component import Entry
-    from segkit.registry.registry import Registry
 
 
 def load_plugins(extra: list[Path] | None) -> None:
@@ -26,25 +25,14 @@ def load_plugins(extra: list[Path] | None) -> None:
     warn(f"plugin not loaded: {failure}" for failure in plugins.load(extra or []))
 
 
-def registry_of(slot: str) -> Registry:
-    """Return the registry of a slot, by its singular or plural name."""
-    from segkit.components import REGISTRIES
-    from segkit.errors import UserError, suggest
-
-    for registry in REGISTRIES:
-        if slot.lower() in (registry.name, registry.plural):
-            return registry
-    raise UserError(f"no slot is called '{slot}'. {suggest(slot, [r.plural for r in REGISTRIES])}")
-
-
 @app.command("list")
 def list_(
     slot: Annotated[str | None, typer.Argument(metavar="[SLOT]", help="E.g. losses; all slots by default.")] = None,
     plugins: Plugins = None,
     json_: Json = False,
 ) -> int:
-    """All components, or those of SLOT: name, summary, and where they come from."""
-    from segkit.components import REGISTRIES
+    """List all components, or those of SLOT: name, summary and origin."""
+    from segkit.components import REGISTRIES, registry_of
 
     load_plugins(plugins)
     chosen = [registry_of(slot)] if slot else REGISTRIES
@@ -65,17 +53,16 @@ def list_(
             origin = "" if entry.origin == "segkit" else f"  ({entry.origin})"
             room = columns - width - 4
             if room - len(origin) < 24:
-                origin = ""  # `show` tells it
+                origin = ""  # `segkit show` has it
             echo(f"  {entry.name:<{width}}  {_fit_summary(entry.summary, max(room - len(origin), 24))}{origin}")
     return DONE
 
 
 def _fit_summary(summary: str, room: int) -> str:
-    """Return a summary in the room of a line: its first sentence where that fits, or cut."""
+    """Return a summary, or its first sentence, truncated to `room` characters."""
     from segkit.errors import truncate
 
-    first = summary.split(". ")[0]
-    return summary if len(summary) <= room else truncate(first, room)
+    return summary if len(summary) <= room else truncate(summary.split(". ")[0], room)
 
 
 @app.command()
@@ -86,7 +73,7 @@ def show(
     plugins: Plugins = None,
     json_: Json = False,
 ) -> int:
-    """One component with its parameters; or a RECIPE, filled, with the place each value comes from."""
+    """Show a component with its parameters; or a RECIPE, filled, with the origin of each value."""
     load_plugins(plugins)
     if name.endswith(".toml") or Path(name).is_file():
         return _show_recipe(Path(name), overlays or [], sets or [], json_)
@@ -119,8 +106,8 @@ def _entry_as_dict(entry: Entry, parameters: list[Any], snippet: str) -> dict[st
 
 
 def _find(name: str) -> list[Entry]:
-    """Return the components of a name, in any slot or in the one named before a dot."""
-    from segkit.components import REGISTRIES
+    """Return the components of a name, in any slot, or in the one before a dot."""
+    from segkit.components import REGISTRIES, registry_of
     from segkit.errors import UserError, suggest
 
     slot, dot, rest = name.rpartition(".")
@@ -172,7 +159,7 @@ def schema(
     plugins: Plugins = None,
     out: Annotated[Path | None, typer.Option("--out", parser=parse_path, metavar="FILE", help="Write it here.")] = None,
 ) -> int:
-    """JSON Schema of recipes, plugins included, for editors."""
+    """Print the JSON Schema of recipes, plugins included, for editors."""
     from segkit import files
     from segkit.recipe.schema import recipe_schema
 

@@ -1,4 +1,4 @@
-"""segkit new: a plugin that works, to be changed."""
+"""segkit new: a working plugin to start from."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from segkit.cli import DONE, app, echo
 from segkit.cli.options import parse_path
-from segkit.components import REGISTRIES
+from segkit.components import registry_of
 
 
 @app.command()
@@ -28,8 +28,7 @@ def new(
     plugins.load()
     plugin, test = scaffold.new(slot, name, folder)
     (component,) = plugins.load_file(plugin).components
-    registry = next(registry for registry in REGISTRIES if registry.name == component.partition(".")[0])
     echo(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
     echo(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
-    echo("\n".join(f"  {line}" for line in snippet(registry[name]).splitlines()))
+    echo("\n".join(f"  {line}" for line in snippet(registry_of(component.partition(".")[0])[name]).splitlines()))
     return DONE

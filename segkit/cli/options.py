@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import typer
 
 
 def parse_path(text: str | Path) -> Path:
-    """Return a path as the command line has it; an empty one would be the working directory unawares."""
+    """Parse a path; an empty one would silently be the working directory."""
     if not str(text).strip():
-        raise typer.BadParameter("must be a path, got nothing. The working directory is '.'")
+        raise typer.BadParameter("must be a path, got an empty string. The working directory is '.'")
     return Path(text)
 
 
 Recipes = Annotated[list[Path], typer.Argument(parser=parse_path, metavar="RECIPE...", help="Recipe files (TOML).")]
 With = Annotated[
     list[Path] | None,
-    typer.Option("--with", parser=parse_path, metavar="OVERLAY.toml", help="Lay a file over the recipe."),
+    typer.Option("--with", parser=parse_path, metavar="OVERLAY.toml", help="Merge a file over the recipe."),
 ]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set one value, e.g. train.epochs=10.")

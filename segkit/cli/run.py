@@ -40,7 +40,7 @@ def run(
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
     from segkit import interrupts
 
-    interrupts.exit_immediately()  # nothing has begun
+    interrupts.exit_immediately()  # nothing has started yet
 
     from segkit import files
     from segkit.api import conclude
@@ -50,14 +50,14 @@ def run(
     from segkit.training.trial import Limit
 
     if not faulthandler.is_enabled():
-        faulthandler.enable(2)  # a crash in native code names the line that called it
+        faulthandler.enable(2)  # crashes in native code show the calling line
     _check_options(recipes, out, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
     load_plugins(plugins)
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
     try:
         studies = runs.plan_studies(recipes, overlays or [], sets, out, name=name, limit=limit)
-    except UserError as error:  # of the flag as it was given
+    except UserError as error:  # name the flag as typed
         raise UserError(str(error).replace(f"--set split.fold={fold}:", f"--fold {fold}:")) from None
     if not dry_run:
         for study in studies:
@@ -65,7 +65,7 @@ def run(
     warn(text for study in studies for text in study.warnings)
     status = DONE
     summary: list[dict[str, Any]] = []
-    interrupts.raise_interrupt()  # except where trials save their state
+    interrupts.raise_interrupt()  # trials install their own handler
     for study in studies:
         try:
             with show_progress(study, quiet=json_) as watch:
@@ -96,7 +96,7 @@ def run(
 def _check_options(
     recipes: list[Path], out: Path, name: str | None, jobs: str, *, dry_run: bool, overfit: int | None, fresh: bool
 ) -> None:
-    """Raise what is wrong with a command before anything is read."""
+    """Raise UserError for options that are wrong or exclude each other."""
     from segkit.errors import UserError
 
     if jobs != "auto" and not (jobs.isascii() and jobs.isdigit() and 0 < int(jobs[:9]) <= MAX_JOBS):
@@ -117,19 +117,19 @@ def report(
     folder: Annotated[Path, typer.Argument(parser=parse_path, metavar="RUN", help="A run folder, e.g. runs/l1l2.")],
     plugins: Plugins = None,
 ) -> int:
-    """Make the tables and figures of RUN again from what is on disk."""
+    """Write the tables and figures of RUN again from its files."""
     from segkit import interrupts
     from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.report.report import write_report
 
     if not folder.is_dir():
-        raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}no run folder. `segkit run` makes one.")
+        raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}not a run folder. `segkit run` creates one.")
     if plugins:
         loader.load(plugins)
     if not (folder / "recipe.toml").is_file():
         raise UserError(
-            f"{folder}: no run folder (it has no recipe.toml). Give the folder of a study, such as runs/l1l2."
+            f"{folder}: not a run folder: it has no recipe.toml. Give the folder of a study, such as runs/l1l2."
         )
     interrupts.exit_immediately()
     write_report(folder)
