@@ -95,9 +95,14 @@ def load(
     sets = list(sets)
     found = checkpoint.load(Path(path))
     meta = found.meta
-    offered = [plugin for plugin in meta["plugins"] if plugin["module"] not in _loaded_modules()]
+    plugins.load()
+    loaded = {plugin.module for plugin in plugins.loaded()}
+    offered = [plugin for plugin in meta["plugins"] if plugin["module"] not in loaded]
     if trust_plugins and offered:
-        _trust(offered)
+        with tempfile.TemporaryDirectory(prefix="segkit-plugins-") as folder:
+            failures = plugins.load_sources(offered, Path(folder))
+        if failures:
+            raise UserError("\n".join(f"plugin of the checkpoint not loaded: {failure}" for failure in failures))
     advice = "" if trust_plugins else how_to_get(offered)
     tree, missing = _available(meta["recipe"], str(path))
     document = merge.Document.from_tree(tree, str(path))
@@ -168,19 +173,6 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
             raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None
         return  # a plugin may compute while it is built
     check_fit(model, weights, path)
-
-
-def _loaded_modules() -> set[str]:
-    plugins.load()
-    return {plugin.module for plugin in plugins.loaded()}
-
-
-def _trust(offered: Sequence[dict[str, Any]]) -> None:
-    """Load the plugin sources of a checkpoint, from a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="segkit-plugins-") as folder:
-        failures = plugins.load_sources(offered, Path(folder))
-        if failures:
-            raise UserError("\n".join(f"plugin of the checkpoint not loaded: {failure}" for failure in failures))
 
 
 def evaluate(

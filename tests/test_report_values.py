@@ -381,7 +381,7 @@ def test_a_pipe_and_a_deep_tree_in_a_run_folder_are_said(tmp_path: Path) -> None
     (run / "none" / "seed-2" / "cases.csv").unlink()
     os.mkfifo(run / "none" / "seed-2" / "cases.csv")
     said = text(run)
-    assert "none, seed 1: trial.json cannot be read" in said
+    assert "none, seed 1: trial.json is damaged: nested too deeply" in said
     assert "none, seed 2: cases.csv cannot be read: it is no regular file: left out" in said
 
 

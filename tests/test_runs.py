@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from segkit import UserError, files
+from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.report import figures
 from segkit.study import executor, hardware, runs
@@ -65,12 +66,12 @@ def test_what_is_finished_is_skipped_and_keeps_its_report() -> None:
     path = write("two.toml", TWO)
     first = study(path)
     assert ends(first.execute(jobs=1)) == {"a/seed-1": "finished", "b/seed-1": "finished"}
-    outcome = first.finish()
+    outcome = conclude(first)
     assert outcome.counts == {"finished": 2}
     report, before = Path("runs/two/report.html").stat().st_mtime_ns, kept(Path("runs"))
     again = study(path)
     assert ends(again.execute(jobs=1)) == {"a/seed-1": "skipped", "b/seed-1": "skipped"}
-    assert again.finish().table == outcome.table
+    assert conclude(again).table == outcome.table
     assert Path("runs/two/report.html").stat().st_mtime_ns == report
     assert kept(Path("runs")) == before
     assert run(path, "study.seeds=[1,2]") == {
@@ -162,7 +163,7 @@ def test_a_study_goes_on_past_a_failed_trial_unless_told_otherwise() -> None:
     )
     found = study(path)
     assert ends(found.execute(jobs=1)) == {"a/seed-1": "finished", "lost/seed-1": "failed", "z/seed-3": "finished"}
-    outcome = found.finish()
+    outcome = conclude(found)
     assert outcome.failed
     assert "is not finite" in outcome.failures["lost/seed-1"]
     assert any(line.startswith("failed: lost/seed-1: ") for line in outcome.lines())

@@ -140,7 +140,7 @@ def check_data(folder: Path) -> DataReport:
     report.add(problems)
     pairs = layouts.pairs(files)
     contours = [match["kind"].lower() for file in files if (match := CONTOUR.fullmatch(file.rpartition("/")[2]))]
-    if layouts.is_sunnybrook(files):
+    if any(layouts.SUNNYBROOK.search(file) for file in files):
         _sunnybrook(root, report)
     elif any(kind in LINE_KINDS for kind in contours):
         _rvsc(root, report)

@@ -81,11 +81,6 @@ def _ending(file: str) -> str:
     return double or (f".{name.rpartition('.')[2]}" if "." in name else "without ending")
 
 
-def is_sunnybrook(files: Iterable[str]) -> bool:
-    """Return whether the layout is that of the published Sunnybrook Cardiac Data."""
-    return any(SUNNYBROOK.search(file) for file in files)
-
-
 def explain_unknown(root: Path, files: list[str]) -> str:
     """Return why no reader can read a folder, and what to do."""
     if not files:

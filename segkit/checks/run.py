@@ -63,7 +63,7 @@ def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing and finished:
         yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it again.", str(folder))
-    recipe = _recipe(folder)
+    recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
     number = status.training_number
     if number != TRAINING_NUMBER:
         yield Finding("note", f"{incomparable_note(number)}.", str(folder))
@@ -72,7 +72,10 @@ def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
             "fault", "differs from the recipe that trial.json was written for, or a plugin has changed since.",
             str(folder / "recipe.toml"),
         )  # fmt: skip
-    history = _history(folder)
+    try:
+        history = History.read(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else History()
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}.") from None
     yield from _check_metrics(folder, history, status)
     for name in ("best", "last"):
         path = folder / f"{name}.safetensors"
@@ -88,19 +91,6 @@ def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
         yield from _compare_with_metrics(path, meta, history)
     if data is not None and finished and not missing and number == TRAINING_NUMBER:
         yield from _reevaluate(folder, recipe, status, data)
-
-
-def _recipe(folder: Path) -> Recipe:
-    path = folder / "recipe.toml"
-    return Recipe.from_dict(toml.load(path), str(path))
-
-
-def _history(folder: Path) -> History:
-    path = folder / "metrics.csv"
-    try:
-        return History.read(path) if path.is_file() else History()
-    except ValueError as error:
-        raise UserError(f"{folder}: {error}.") from None
 
 
 def _check_metrics(folder: Path, history: History, status: Status) -> Iterator[Finding]:

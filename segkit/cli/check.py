@@ -28,6 +28,7 @@ def check(
     json_: Json = False,
 ) -> int:
     """Find what is wrong with a recipe, a plugin, a dataset folder or a run, and say what to do."""
+    from segkit.checks.run import check_run
     from segkit.components.datasets.reading import unreadable
     from segkit.errors import UserError
 
@@ -48,7 +49,8 @@ def check(
         raise UserError(f"{path}: is a checkpoint. `segkit info` shows its content; check its run folder instead.")
     load_plugins(plugins)
     if path.is_dir() and any(path.glob("*/*/trial.json")):
-        return _run(path, json_)
+        passed = f"{path}: complete; every best checkpoint reproduces its cases.csv"
+        return _conclude(check_run(path), json_, passed)
     if path.is_dir():
         return _data(path, json_)
     raise UserError(f"{path}: neither a recipe (.toml), a plugin (.py) nor a folder.")
@@ -110,12 +112,6 @@ def _verdict(findings: Iterable[Finding]) -> str:
     if faults:
         return counted(faults, "fault")
     return "not tried" if any(finding.text.startswith("not tried") for finding in findings) else "fulfils its contract"
-
-
-def _run(path: Path, json_: bool) -> int:
-    from segkit.checks.run import check_run
-
-    return _conclude(check_run(path), json_, f"{path}: complete; every best checkpoint reproduces its cases.csv")
 
 
 def _data(path: Path, json_: bool) -> int:

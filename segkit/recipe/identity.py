@@ -108,13 +108,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
     }
 
 
-def _is_resumable(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
-
-
 def not_resumable(changed: Mapping[str, str]) -> dict[str, str]:
     """Return those of `differences` that keep a training from being resumed."""
-    return {key: text for key, text in changed.items() if not _is_resumable(key)}
+    return {
+        key: text
+        for key, text in changed.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
+    }
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from segkit.errors import first_few, truncate
 from segkit.recipe import merge
+from segkit.recipe.paths import KeyPath, parse_path
 from segkit.recipe.sections import Study
 from segkit.registry.slot import fold
 
@@ -24,7 +25,7 @@ class StudyLint:
         }
         self._labels: list[str] = []
         # path of a flag -> label of each variant that overrides it, with the place where it does
-        self._overrides: dict[merge.KeyPath, dict[str, str]] = {path: {} for path in self._flags}
+        self._overrides: dict[KeyPath, dict[str, str]] = {path: {} for path in self._flags}
         self._labels_by_content: dict[bytes, list[str]] = {}
         self._labels_by_warning: dict[str, list[str]] = {}
 
@@ -77,7 +78,7 @@ class StudyLint:
             found.append(f"{place}: study.grid: has only one point: there is nothing to compare it with.")
         return found
 
-    def _no_effect(self, path: merge.KeyPath) -> str:
+    def _no_effect(self, path: KeyPath) -> str:
         """Return why a flag has no effect in any variant, and what to do; "" if it has one."""
         if path == ("train", "seed") and self.study.seeds is not None:
             place = self.document.place(("study", "seeds"))
@@ -86,7 +87,7 @@ class StudyLint:
             return ""
         place, name = next(iter(self._overrides[path].values())), ".".join(path)
         for grid in self.study.grid:
-            if [fold(part) for part in merge.parse_path(grid)] == [fold(part) for part in path]:
+            if [fold(part) for part in parse_path(grid)] == [fold(part) for part in path]:
                 place = self.document.place(("study", "grid", grid))
                 return f"{place} varies {name}. Use --set 'study.grid.\"{grid}\"=[...]', or leave the flag out."
         return f"every variant has its own {name} ({place}). Change it there, or leave the flag out."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +13,10 @@ from segkit import files, plugins
 from segkit.errors import UserError, sentence, suggest, truncate
 from segkit.files import display_path
 from segkit.recipe import toml
-from segkit.recipe.paths import is_file_path, slot_of
+from segkit.recipe.paths import KeyPath, is_file_path, parse_path, slot_of, tree_at
 from segkit.registry.registry import Registry
 from segkit.registry.slot import fold
 
-KeyPath = tuple[str, ...]
 MAX_BYTES = 1_000_000
 MAX_CHAIN = 32  # files that extend one another
 
@@ -237,36 +235,10 @@ def compose(path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iter
     return document
 
 
-def nested(path: KeyPath, value: Any) -> dict[str, Any]:
-    """Return `{"a": {"b": value}}` for the path ("a", "b")."""
-    for part in reversed(path):
-        value = {part: value}
-    return typing.cast(dict[str, Any], value)
-
-
-def parse_path(text: str) -> KeyPath:
-    """Split a dotted path as TOML does, respecting quotes.
-
-    Raises:
-        ValueError: it is not a path.
-    """
-    try:
-        node: Any = toml.read(f"{text} = 0") if "\n" not in text else None
-    except files.UnreadableError:
-        node = None
-    path: list[str] = []
-    while isinstance(node, dict) and len(node) == 1:
-        ((name, node),) = node.items()
-        path.append(name)
-    if node != 0 or not path:
-        raise ValueError(f"'{truncate(text)}' is not a path such as loss.dice_mix.lambda")
-    return tuple(path)
-
-
 def apply_setting(document: Document, assignment: str) -> None:
-    """Apply one `--set path=value`; see `assigned`."""
+    """Apply one `--set path=value`; see `parse_setting`."""
     flag, path, value = parse_setting(assignment)
-    document.merge(nested(path, value), Source(flag, None, Path.cwd(), flag=flag))
+    document.merge(tree_at(path, value), Source(flag, None, Path.cwd(), flag=flag))
 
 
 def parse_setting(assignment: str) -> tuple[str, KeyPath, Any]:

@@ -31,7 +31,8 @@ def recipe_schema() -> dict[str, Any]:
     recipe["properties"] = FILE_KEYS | recipe["properties"]
     defs: dict[str, Any] = dict(schema.get("$defs", {}))
     for registry in REGISTRIES:
-        defs[registry.name] = _names(registry)
+        one = _table(registry) | {"minProperties": 1, "maxProperties": 1}
+        defs[registry.name] = {"anyOf": [_bare(registry), one]}
         for entry in registry:
             defs[f"{registry.name}.{entry.name}"] = _parameters(entry)
     defs["Study"]["properties"]["variants"] = {
@@ -59,12 +60,8 @@ def recipe_schema() -> dict[str, Any]:
     return dict(_linked(found))
 
 
-def _names(registry: Registry) -> dict[str, Any]:
-    """Describe one component of a registry: a bare name whose parameters all have defaults, or a table of one name."""
-    return {"anyOf": [_bare(registry), _table(registry) | {"minProperties": 1, "maxProperties": 1}]}
-
-
 def _bare(registry: Registry) -> dict[str, Any]:
+    """Describe a bare name: that of a component whose parameters all have defaults."""
     return {"enum": [entry.name for entry in registry if not _needed(entry)]}
 
 

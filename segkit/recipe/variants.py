@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from segkit.errors import UserError, first_unprintable, join_mistakes, printable, sentence, suggest, truncate
 from segkit.recipe import merge, toml
+from segkit.recipe.paths import KeyPath, parse_path, tree_at
 from segkit.recipe.sections import Split, Study
 
 MAX_TRIALS = 10_000
@@ -74,16 +75,13 @@ def assign_folders(labels: Iterable[str], owner: Callable[[str], str | None] = l
             taken.add(_file_system_key(name))
 
     for label, choice in names.items():
-        take(label, (name for name in (*choice, _folder_name_0_1_0(label)) if held(name) == normalize_label(label)))
+        old = re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"  # of segkit 0.1.0
+        take(label, (name for name in (*choice, old) if held(name) == normalize_label(label)))
     for label, (name, *_) in names.items():
         take(label, [name] if shared[_file_system_key(name)] == 1 and held(name) is None else [])
     for label, (_, *marked) in names.items():
         take(label, marked)
     return found
-
-
-def _folder_name_0_1_0(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"
 
 
 def normalize_label(text: str) -> str:
@@ -196,10 +194,10 @@ def _label_problem(label: Any) -> str:
 def grid_axes(study: Study, document: merge.Document) -> list[Axis]:
     """Return the keys that the grid varies."""
     found: list[Axis] = []
-    paths: dict[str, merge.KeyPath] = {}
+    paths: dict[str, KeyPath] = {}
     for name in study.grid:
         try:
-            paths[name] = merge.parse_path(name)
+            paths[name] = parse_path(name)
         except ValueError as error:
             raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {sentence(error)}") from None
     last = [path[-1] for path in paths.values()]
@@ -208,7 +206,7 @@ def grid_axes(study: Study, document: merge.Document) -> list[Axis]:
         assert source is not None, "every grid has a source"
         own = source.at(*source.prefix, "study", "grid", name)
         key = path[-1] if last.count(path[-1]) == 1 else ".".join(path)
-        points = [(f"{key}={_label_text(value)}", merge.nested(path, value), own) for value in values]
+        points = [(f"{key}={_label_text(value)}", tree_at(path, value), own) for value in values]
         found.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.format_key(name)}", points))
         texts = [text for text, _, _ in points]
         twice = next((text for number, text in enumerate(texts) if text in texts[:number]), None)

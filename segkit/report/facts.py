@@ -24,7 +24,8 @@ def alarms(summary: Summary) -> dict[str, Any]:
     undeclared = any(trial.info.get("data", {}).get("patients") == 0 for trial in summary.trials)
     unlike = {}
     for name in HARDWARE:
-        found = Counter(_hardware(trial.info[name]) for trial in summary.whole if name in trial.info)
+        values = [trial.info[name] for trial in summary.whole if name in trial.info]
+        found = Counter(str(v).lower() if isinstance(v, bool) else str(v).partition(":")[0] for v in values)
         if len(found) > 1:
             unlike[name] = found.most_common()
     return {
@@ -33,11 +34,6 @@ def alarms(summary: Summary) -> dict[str, Any]:
         "no_patients": nameless == total if nameless else undeclared,
         "unlike": unlike,
     }
-
-
-def _hardware(value: Any) -> str:
-    """Return a setting as text, a device without its number."""
-    return str(value).lower() if isinstance(value, bool) else str(value).split(":")[0]
 
 
 def gather_facts(summary: Summary) -> dict[str, Any]:
