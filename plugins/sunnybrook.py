@@ -22,9 +22,8 @@ from segkit.components.datasets.reading import (
     once,
     open_root,
     read_bytes,
-    shortened,
 )
-from segkit.errors import counted
+from segkit.errors import counted, first_few
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,10 +93,10 @@ def sunnybrook(
     raise_collected(problems)
     notes = []
     if absent:
-        notes.append(f"{counted(len(absent), 'patient')} with contours, but without images here: {shortened(absent)}.")
+        notes.append(f"{counted(len(absent), 'patient')} with contours, but without images here: {first_few(absent)}.")
     if partial:
         notes.append(
-            f"{counted(len(partial), 'frame')} left out, which lack an inner or an outer contour: {shortened(partial)}."
+            f"{counted(len(partial), 'frame')} left out, which lack an inner or an outer contour: {first_few(partial)}."
         )
     if not cases:
         raise UserError(f"{root}: no frame has an image and the contours of {', '.join(structures)}. {' '.join(notes)}")
@@ -187,7 +186,7 @@ def _candidates(top: Path, patient: Path, named: str | None) -> list[_Series]:
     chosen = [path for path in folders if named in (None, path.name)]
     if not chosen:
         wanted = f"series {named}" if named else "CINESAX_* folder"
-        raise UserError(f"{patient}: has no {wanted}. Here are: {shortened(path.name for path in entries(patient))}.")
+        raise UserError(f"{patient}: has no {wanted}. Here are: {first_few(path.name for path in entries(patient))}.")
     found = [_Series(inside(top, folder), {}, set()) for folder in chosen]
     for series in found:
         for path in entries(series.folder):
@@ -229,7 +228,7 @@ def _fitted(series: _Series, contours: Contours) -> dict[int, tuple[Path, Image]
         fault = (
             f"{counted(len(missing), 'frame')} not there" if missing else f"{counted(len(double), 'frame')} there twice"
         )
-        raise UserError(f"{fault}: {shortened(missing or double)}.")
+        raise UserError(f"{fault}: {first_few(missing or double)}.")
     found = {number: (series.files[number], read_dicom(series.files[number])) for number in contours}
     for number, lines in contours.items():
         image = found[number][1][0]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if sys.orig_argv[1:3] == ["-m", "segkit"] or os.path.basename("".join(sys.orig_argv[1:2])) == "segkit":
     from segkit import interrupts  # this process is the command: what follows takes a while
 
-    interrupts.end_at_once()
+    interrupts.exit_immediately()
 
 from segkit.components.datasets import Case, Dataset, datasets
 from segkit.components.initializers import initializers
@@ -26,7 +26,7 @@ from segkit.components.schedulers import Schedule, schedulers
 from segkit.components.transforms import transforms
 from segkit.components.upsamplers import upsamplers
 from segkit.errors import UserError
-from segkit.plugins import former
+from segkit.plugins import legacy
 from segkit.registry.component import Component
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ __all__ = [
     "upsamplers",
 ]
 
-former.install()
+legacy.install()
 
 
 def __getattr__(name: str) -> Any:

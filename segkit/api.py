@@ -1,4 +1,4 @@
-"""The library's front door for notebooks and scripts: run, load, evaluate."""
+"""The Python API for notebooks and scripts: run, load, evaluate."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def run(
 
     Args:
         recipe: the recipe file.
-        out: where run folders go.
-        overlays: files laid over the recipe.
+        out: the parent of run folders.
+        overlays: files merged over the recipe.
         sets: `path=value` settings.
         jobs: trials side by side, or "auto"; more than one needs a script guarded by `if __name__ == "__main__"`.
-        mix_hardware: let trials of other devices, precisions and numbers of threads stand side by side.
+        mix_hardware: allow trials with different devices, precisions and numbers of threads.
         on_event: called with each event of each trial.
 
     Raises:
@@ -51,19 +51,19 @@ def run(
     from segkit.study import runs
 
     plugins.load()
-    (study,) = runs.plan([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
+    (study,) = runs.plan_studies([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
     for event in study.execute(jobs=jobs, mix_hardware=mix_hardware):
         on_event(event)
     return conclude(study)
 
 
 def conclude(study: StudyRun) -> Outcome:
-    """Write the report of a study, unless the one that is there is up to date; return how the study ended."""
+    """Write the report of a study, unless it is up to date; return the outcome of the study."""
     from segkit.report.report import read_table, write_report
 
     outcome = study.finish()
     try:
-        if study.folder.is_dir():  # else it was removed or moved, as its trials have reported
+        if study.folder.is_dir():  # else it was removed or moved, which the trials report
             table = read_table(study.folder) if outcome.unchanged else None
             outcome.table = write_report(study.folder) if table is None else table
     finally:
@@ -74,20 +74,20 @@ def conclude(study: StudyRun) -> Outcome:
 def load(
     path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
 ) -> Predictor:
-    """Return the model of a checkpoint, ready to predict; losses, optimizer and the like are not needed for it.
+    """Return the model of a checkpoint, ready to predict; its losses, optimizer etc. need not be available.
 
     Args:
         path: a best or last checkpoint.
-        sets: `path=value` settings laid over its recipe, e.g. "data.rvsc.root=/data/rvsc".
-        trust_plugins: run the plugin code that the checkpoint carries, if the plugin is not installed here.
-        device: where to compute; by default where it was trained, or on what is here.
+        sets: `path=value` settings merged over its recipe, e.g. "data.rvsc.root=/data/rvsc".
+        trust_plugins: run the plugin code inside the checkpoint, if the plugin is not installed.
+        device: the device to use; by default the one it was trained on, or an available one.
 
     Raises:
-        UserError: the file is damaged or no checkpoint, a plugin is missing, or a setting is wrong.
+        UserError: the file is damaged or not a checkpoint, a plugin is missing, or a setting is wrong.
     """
     import torch
 
-    from segkit.device import fallback
+    from segkit.device import choose_for_checkpoint
     from segkit.evaluation.predictor import Predictor
     from segkit.training import checkpoint
     from segkit.training.setup import build_model
@@ -95,29 +95,33 @@ def load(
     sets = list(sets)
     found = checkpoint.load(Path(path))
     meta = found.meta
-    offered = [plugin for plugin in meta["plugins"] if plugin["module"] not in _loaded_modules()]
+    plugins.load()
+    loaded = {plugin.module for plugin in plugins.loaded()}
+    offered = [plugin for plugin in meta["plugins"] if plugin["module"] not in loaded]
     if trust_plugins and offered:
-        _trust(offered)
+        with tempfile.TemporaryDirectory(prefix="segkit-plugins-") as folder:
+            failures = plugins.load_sources(offered, Path(folder))
+        if failures:
+            raise UserError("\n".join(f"plugin of the checkpoint not loaded: {failure}" for failure in failures))
     advice = "" if trust_plugins else how_to_get(offered)
     tree, missing = _available(meta["recipe"], str(path))
-    document = merge.Document()
-    document.merge(tree, merge.Source(str(path), None, Path.cwd()))
+    document = merge.Document.from_tree(tree, str(path))
     for assignment in sets:
-        merge.set_value(document, assignment)
+        merge.apply_setting(document, assignment)
     try:
         recipe = validate(document)
     except UserError as error:
         raise UserError(f"{error}{advice}") from None
-    for flag, where, _ in map(merge.assigned, sets):
+    for flag, where, _ in map(merge.parse_setting, sets):
         if not SETTABLE.match(".".join(where)):
             raise UserError(
                 f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, transforms.eval, "
                 "train.batch_size, train.device and train.precision."
             )
     channels = tuple(meta["channels"])
-    chosen = fallback(recipe.train.device, recipe.train.precision, device)
+    chosen = choose_for_checkpoint(recipe.train.device, recipe.train.precision, device)
     _check_sizes(recipe, channels, found.weights, str(path))
-    with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and replaced
+    with torch.random.fork_rng(devices=[]):  # the initial weights are random, and replaced below
         model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.load_into(model, found.weights, str(path))
     return Predictor(
@@ -131,7 +135,7 @@ NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "metrics"
 
 
 def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return a recipe without the parts that prediction does not need and that are not available here, and why not."""
+    """Return a recipe without the parts that are not available and not needed for prediction, and why they are not."""
     try:
         Recipe.from_dict(tree, name)
         return tree, {}
@@ -146,7 +150,7 @@ def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[st
             kept.pop(part)
     transforms: Any = kept.get("transforms")
     try:
-        if isinstance(transforms, dict):  # else the validation of the whole refuses it
+        if isinstance(transforms, dict):  # otherwise validating the whole recipe reports it
             Recipe.from_dict({"transforms": {"train": transforms.get("train", [])}}, name)
     except UserError as error:
         missing["transforms.train"] = str(error)
@@ -155,7 +159,7 @@ def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[st
 
 
 def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, Any], path: str) -> None:
-    """Raise if the recipe's model is not the one whose weights these are, before memory is taken for it."""
+    """Raise if the weights do not fit the recipe's model, before memory is allocated for it."""
     import torch
 
     from segkit.training.checkpoint import check_fit
@@ -167,21 +171,8 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
     except ComponentError as error:
         if not any(plugin_parts(recipe.model)):
             raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None
-        return  # a plugin's part may compute while it is built
+        return  # a plugin may compute while it is built
     check_fit(model, weights, path)
-
-
-def _loaded_modules() -> set[str]:
-    plugins.load()
-    return {plugin.module for plugin in plugins.loaded()}
-
-
-def _trust(offered: Sequence[dict[str, Any]]) -> None:
-    """Load plugin sources out of a checkpoint, from a folder that goes when this process has read them."""
-    with tempfile.TemporaryDirectory(prefix="segkit-plugins-") as folder:
-        failures = plugins.load_sources(offered, Path(folder))
-        if failures:
-            raise UserError("\n".join(f"plugin of the checkpoint not loaded: {failure}" for failure in failures))
 
 
 def evaluate(
@@ -196,16 +187,16 @@ def evaluate(
 
     Args:
         path: a checkpoint.
-        sets: settings laid over its recipe; one of `data` evaluates all cases of that data.
+        sets: settings merged over its recipe; one of `data` evaluates all cases of that data.
         trust_plugins: as in `load`.
         device: as in `load`.
-        data: keeps what is read, for further checkpoints of the same data.
+        data: a cache, for further checkpoints with the same data.
 
     Raises:
         UserError: as in `load`; the data lacks cases of the validation set or channels of the model.
     """
     sets = list(sets)
-    changed = {merge.assigned(assignment)[1][0] for assignment in sets}
+    changed = {merge.parse_setting(assignment)[1][0] for assignment in sets}
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:

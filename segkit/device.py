@@ -1,4 +1,4 @@
-"""Where and in which precision a trial computes, and why."""
+"""The device and precision that a trial computes with, and the process-wide settings that it changes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Device:
     Attributes:
         device: the torch device.
         precision: "float32", "bf16" or "fp16".
-        text: both in words, for the log.
+        text: both, for the log.
     """
 
     device: torch.device
@@ -49,7 +49,7 @@ class Device:
 
 
 def choose(device: str, precision: str) -> Device:
-    """Return the device and precision for a recipe's words.
+    """Return the device and precision for the settings of a recipe.
 
     Args:
         device: "auto", "cpu", "mps", "cuda" or "cuda:N".
@@ -60,26 +60,28 @@ def choose(device: str, precision: str) -> Device:
     """
     chosen = _device(device)
     computed = _precision(chosen, precision)
-    return Device(chosen, computed, f"{_described(chosen)}; precision {computed}")
+    return Device(chosen, computed, f"{_describe(chosen)}; precision {computed}")
 
 
-def fallback(device: str, precision: str, asked: str | None) -> Device:
-    """Return where to compute with a trained model: as asked, or else where it was trained, or else on what is here.
+def choose_for_checkpoint(device: str, precision: str, requested: str | None) -> Device:
+    """Return the device for a trained model: the requested one, else the one it was trained on, else "auto".
 
     Args:
-        device: where it was trained.
-        precision: in which precision.
-        asked: another device, None for none.
+        device: the device it was trained on.
+        precision: the precision it was trained in.
+        requested: another device, or None.
 
     Raises:
-        UserError: the machine does not have what was asked for.
+        UserError: the machine does not have the requested device.
     """
-    for name, wanted in [(asked or device, precision), (asked or "auto", "auto")]:
-        try:
-            return choose(name, wanted)
-        except UserError as error:
-            why = str(error)
-    raise UserError(why.replace("train.device", "device") if asked else why)
+    try:
+        return choose(requested or device, precision)
+    except UserError:
+        pass
+    try:
+        return choose(requested or "auto", "auto")
+    except UserError as error:
+        raise UserError(str(error).replace("train.device", "device")) from None
 
 
 def _device(name: str) -> torch.device:
@@ -95,10 +97,10 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise UserError(f"train.device: '{name}' is not here: torch sees {count} CUDA devices. Use \"auto\".")
+            raise UserError(f"train.device: '{name}' is not available: torch sees {count} CUDA devices. Use \"auto\".")
         return torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("train.device: 'mps' is not here. Use \"auto\".")
+        raise UserError("train.device: 'mps' is not available. Use \"auto\".")
     return device
 
 
@@ -113,8 +115,8 @@ def _precision(device: torch.device, name: str) -> str:
     return name
 
 
-def _described(device: torch.device) -> str:
-    """Return a device in words; of a CPU also why it may be the only one, since "auto" is settled by then."""
+def _describe(device: torch.device) -> str:
+    """Describe a device; of a CPU also why "auto" may have chosen it."""
     if device.type == "cuda":
         return f"device {device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
@@ -122,8 +124,8 @@ def _described(device: torch.device) -> str:
     return f"device {device}"
 
 
-def hardware(device: torch.device) -> str:
-    """Return the name of the hardware, as reports show it."""
+def hardware_name(device: torch.device) -> str:
+    """Return the model of the GPU or CPU, for reports."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{_processor()}, {os.cpu_count()} cores"
@@ -138,8 +140,8 @@ def _processor() -> str:
 
 
 @contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute with so many CPU threads for a while; the number changes the last bits of sums."""
+def cpu_threads(count: int) -> Iterator[None]:
+    """Use `count` CPU threads in torch within the block; their number changes the last bits of sums."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -149,14 +151,14 @@ def threads(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def process_state(count: int) -> Iterator[None]:
-    """Lend a trial what belongs to the process: CPU threads, deterministic operations, random state; take it back."""
+def preserved_process_state(count: int) -> Iterator[None]:
+    """Use `count` CPU threads, and restore threads, determinism and random state of the process after the block."""
     determinism = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(WORKSPACE)
     opencv, rng = cv2.getNumThreads(), torch.get_rng_state()
-    with threads(count):
+    with cpu_threads(count):
         try:
-            cv2.setNumThreads(0)  # for images of this size its threads cost more than they save
+            cv2.setNumThreads(0)  # its threads cost more than they save on images of this size
             yield
         finally:
             torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
@@ -167,8 +169,8 @@ def process_state(count: int) -> Iterator[None]:
             torch.set_rng_state(rng)
 
 
-def be_deterministic(device: torch.device) -> None:
-    """Allow only deterministic operations, until `process_state` ends; torch names the one that cannot."""
+def use_deterministic_algorithms(device: torch.device) -> None:
+    """Allow only deterministic operations until `preserved_process_state` ends; torch names any other that runs."""
     if device.type == "cuda":
         os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.backends.cudnn.benchmark = False

@@ -1,4 +1,4 @@
-"""The errors that are the user's to mend: one clear message, exit status 2, no traceback."""
+"""Errors that the user can correct (one clear message, exit status 2, no traceback), and the wording of messages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 
-MOST = 20  # mistakes that are listed at once
-KEPT = "\n\t\u200c\u200d"  # lines, columns, and the joiners that some scripts are written with
+MAX_LISTED = 20  # mistakes in one message
+KEPT_CONTROLS = "\n\t\u200c\u200d"  # line feed, tab, and the zero-width joiners of some scripts
 
 
 class UserError(Exception):
@@ -21,45 +21,45 @@ class RegistrationError(UserError):
 
 
 class ContractError(UserError):
-    """What a component made is not what its slot asks for; whoever called the component adds its name and line."""
+    """A component's result breaks its slot's contract; the caller adds the component's name and line."""
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an exception says; "" where it cannot even say that, since its own `__str__` raises."""
+    """Return an exception's message; "" if its own `__str__` raises."""
     try:
         return str(error)
     except Exception:
         return ""
 
 
-def several(mistakes: Sequence[str]) -> UserError:
-    """Return mistakes, one a line, as one error; of very many the first and their number."""
+def join_mistakes(mistakes: Sequence[str]) -> UserError:
+    """Return one error that lists mistakes, one per line, at most `MAX_LISTED` of them."""
     lines = list(dict.fromkeys(mistakes))
-    more = [f"... and {counted(len(lines) - MOST, 'more mistake')}"] if len(lines) > MOST else []
-    return UserError("\n".join([*lines[:MOST], *more]))
+    more = [f"... and {counted(len(lines) - MAX_LISTED, 'more mistake')}"] if len(lines) > MAX_LISTED else []
+    return UserError("\n".join([*lines[:MAX_LISTED], *more]))
 
 
 def printable(text: str) -> str:
-    """Return a text as a terminal may be given it: what would move, colour or reverse it is spelled out.
+    """Return a text that is safe to print on a terminal.
 
-    Control characters and overrides of the writing direction become escapes such as `\\x1b`; lines, tabs, and letters
-    of any script stay.
+    Control characters and overrides of the writing direction become escapes such as `\\x1b`; line feeds, tabs and
+    letters of any script stay.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_spelled(char) if _is_unseen(char) else char for char in text)
+    return "".join(_escaped(char) if _is_control(char) else char for char in text)
 
 
-def unprintable(name: str) -> str:
-    """Return the first character that no name on one line may hold, as an escape such as `\\x1b`; "" for none."""
-    return next((_spelled(char) for char in name if char in "\n\t" or _is_unseen(char)), "")
+def first_unprintable(name: str) -> str:
+    """Return the first control character of a one-line name, as an escape such as `\\x1b`; "" if it has none."""
+    return next((_escaped(char) for char in name if char in "\n\t" or _is_control(char)), "")
 
 
-def _is_unseen(char: str) -> bool:
-    return char not in KEPT and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+def _is_control(char: str) -> bool:
+    return char not in KEPT_CONTROLS and unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
-def _spelled(char: str) -> str:
+def _escaped(char: str) -> str:
     code = ord(char)
     return f"\\x{code:02x}" if code < 128 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
@@ -70,25 +70,32 @@ def counted(count: int, noun: str) -> str:
 
 
 def sentence(text: object) -> str:
-    """Return a text as a sentence, with a full stop where it has no mark of its own."""
+    """Return a text that ends like a sentence: with a full stop, unless it ends with "?", "!" or "..."."""
     line = str(text).rstrip()
     return line if line.endswith(("?", "!", "...")) else f"{line.rstrip('.')}."
 
 
-def padded(text: str, width: int, right: bool = False) -> str:
-    """Return a text with spaces to so many cells of a terminal, after it or, to the `right`, before it."""
+def pad(text: str, width: int, right: bool = False) -> str:
+    """Return a text padded to `width` terminal cells, aligned to the left or to the `right`."""
     space = " " * (width - cell_len(text))
     return space + text if right else text + space
 
 
-def shortened(text: str, limit: int = 60) -> str:
-    """Return a text on one line of at most `limit` characters, cut between words where it can be."""
+def truncate(text: str, limit: int = 60) -> str:
+    """Return a text on one line of at most `limit` characters, cut between words if possible."""
     line = text if "\n" not in text else " ".join(text.split())
     if len(line) <= limit:
         return line
     cut = line[: limit - 3]
     words = cut.rpartition(" ")[0]
     return (words if len(words) > limit / 2 else cut).rstrip(" ,;") + "..."
+
+
+def first_few(names: Iterable[str], most: int = 5) -> str:
+    """Return names as a list in a message: the first few, and how many more."""
+    every = list(names)
+    more = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -98,4 +105,4 @@ def suggest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name[:100].lower(), folded, n=1, cutoff=0.5)
     hint = f"Did you mean '{folded[close[0]]}'? " if close else ""
     listed = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", and {len(names) - 24} more"
-    return f"{hint}Known: {listed}." if names else f"{hint}None are known here."
+    return f"{hint}Known: {listed}." if names else f"{hint}None are known."

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do to a command: never a traceback, and exit status 130."""
+"""How a command ends on SIGINT (Ctrl-C) and SIGTERM: exit status 130, never a traceback."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ import os
 import signal
 from typing import Any, NoReturn
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
-STATUS = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EXIT_STATUS = 130
 
 
-def end_at_once(said: str = "") -> None:
-    """Let them end the process without a further step.
+def exit_immediately(message: str = "") -> None:
+    """From now on, end the process at the first signal.
 
-    This is for times of foreign code that is no good half-way, or that swallows exceptions: libraries that are being
-    imported, callbacks while figures are drawn. Files appear whole or not at all, so that nothing is lost.
+    For code of libraries that must not be interrupted half-way or that swallows exceptions: imports, callbacks while
+    figures are drawn. Files are written atomically, so nothing is lost.
 
     Args:
-        said: what to say then.
+        message: what to print then.
     """
 
     def end(number: int, frame: Any) -> NoReturn:
-        _say(said)
-        os._exit(STATUS)
+        _print_interrupted(message)
+        os._exit(EXIT_STATUS)
 
-    _set(end)
-
-
-def unwind() -> None:
-    """Let the first raise KeyboardInterrupt, and the next end the process at once."""
-    _set(_unwind)
+    _install(end)
 
 
-def leave() -> None:
-    """Let them do nothing: the work is done and the process about to end, with the status that it has."""
-    _set(signal.SIG_IGN)
-    exec("")  # after a KeyboardInterrupt out of an exec or eval, CPython would end itself by SIGINT, unless one follows
+def raise_interrupt() -> None:
+    """From now on, raise KeyboardInterrupt at the first signal, and end the process at the second."""
+
+    def raise_once(number: int, frame: Any) -> NoReturn:
+        exit_immediately()
+        _print_interrupted()
+        raise KeyboardInterrupt
+
+    _install(raise_once)
 
 
-def _set(handler: Any) -> None:
-    for name in STOPS:
+def ignore() -> None:
+    """From now on, ignore signals: the work is done, and the process is about to exit with its own status."""
+    _install(signal.SIG_IGN)
+    exec("")  # clears CPython's mark of a KeyboardInterrupt out of exec or eval, which would end it by SIGINT
+
+
+def _install(handler: Any) -> None:
+    for name in SIGNALS:
         signal.signal(name, handler)
 
 
-def _unwind(number: int, frame: Any) -> NoReturn:
-    end_at_once()
-    _say()
-    raise KeyboardInterrupt
-
-
-def _say(text: str = "") -> None:
-    with contextlib.suppress(OSError):  # a handler may not use a file that what it interrupts is writing to
+def _print_interrupted(text: str = "") -> None:
+    with contextlib.suppress(OSError):  # a handler must not use a stream that the interrupted code may be writing to
         os.write(2, f"interrupted\n{text}{chr(10) if text else ''}".encode())

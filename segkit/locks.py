@@ -1,4 +1,4 @@
-"""Folders that one process writes into: kept from others, and noticed when they go away."""
+"""Folders that one process writes into: locked against others, and checked for removal."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from segkit.errors import UserError
-from segkit.files import explained, make_folder
+from segkit.files import explain_os_errors, make_folder
 
 
 class Folder:
-    """A folder that one process writes into for long; a folder that takes its place is not written into.
+    """A folder that one process writes into for long; a folder that replaces it is not written into.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = make_folder(path)
-        handle = os.open(self.path, os.O_RDONLY)  # held open, so that no other folder gets its number
+        handle = os.open(self.path, os.O_RDONLY)  # kept open, so that its inode is not reused
         self._own = os.fstat(handle)
         weakref.finalize(self, os.close, handle)
 
@@ -35,10 +35,10 @@ class Folder:
             return False
 
     def __truediv__(self, name: str) -> Path:
-        """Return the path of a file that is about to be written.
+        """Return the path of a file to write.
 
         Raises:
-            UserError: the folder was removed, moved or replaced since.
+            UserError: the folder has been removed, moved or replaced.
         """
         if not self._is_there():
             raise UserError(
@@ -49,12 +49,12 @@ class Folder:
 
 
 class Lock:
-    """Keeps a folder for one process: a context manager.
+    """An exclusive lock on a folder, as a context manager.
 
-    The kernel releases the lock when the process ends, however it ends; what is left of a dead one does not count.
+    The kernel releases it when the process ends, however it ends: a lock file left by a dead process does not count.
 
     Raises:
-        UserError: another process has it; the message names it.
+        UserError: another process holds the lock; the message names it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -64,15 +64,15 @@ class Lock:
     def __enter__(self) -> Self:
         import fcntl
 
-        with explained(self.path):
+        with explain_os_errors(self.path):
             self._file = open(self.path, "a+", encoding="utf-8")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._file.seek(0)
-            holder = self._file.read() or "{}"
+            owner = self._file.read() or "{}"
             self._file.close()
-            raise UserError(f"{self.path.parent}: in use by another segkit {_holder(holder)}.") from None
+            raise UserError(f"{self.path.parent}: in use by another segkit {_describe_owner(owner)}.") from None
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime()}))
         self._file.flush()
@@ -86,12 +86,12 @@ class Lock:
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process keeps a folder with `Lock`."""
+    """Return whether a process holds the `Lock` of a folder."""
     import fcntl
 
     try:
         with open(Path(folder) / ".lock", encoding="utf-8") as file:
-            if not file.read(1):  # given back; whoever takes it writes its name at once
+            if not file.read(1):  # released; a new owner writes its name at once
                 return False
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -101,9 +101,9 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def _holder(text: str) -> str:
+def _describe_owner(text: str) -> str:
     try:
         found = json.loads(text)
-        return f"(process {found['pid']} on {found['host']} since {found['since']}); wait for it, or end it"
+        return f"(process {found['pid']} on {found['host']} since {found['since']}); wait for it, or stop it"
     except (ValueError, KeyError, TypeError):
-        return "process; wait for it, or end it"
+        return "process; wait for it, or stop it"

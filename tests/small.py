@@ -13,7 +13,7 @@ import segkit
 from segkit import UserError
 from segkit.components.datasets.case import Case, Dataset
 from segkit.recipe.model import Recipe
-from segkit.study.hardware import settled
+from segkit.study.hardware import resolve_auto
 from segkit.training.events import Event
 from segkit.training.run import run_trial
 from segkit.training.trial import Trial
@@ -66,14 +66,14 @@ def recipe(*sets: str) -> Recipe:
     document = merge.Document()
     document.merge(BASE, merge.Source("small.toml", None, Path.cwd()))
     for assignment in sets:
-        merge.set_value(document, assignment)
+        merge.apply_setting(document, assignment)
     return validate(document)
 
 
 def trial(run: Path, made: Recipe, **options: Any) -> Trial:
     """Return the one trial of a recipe, on one thread."""
     with contextlib.suppress(UserError):  # a device that is not here
-        made = made.model_copy(update={"train": settled(made.train, 1)})
+        made = made.model_copy(update={"train": resolve_auto(made.train, 1)})
     return Trial("only", made.train.seed, None, made, Path("only/seed-1"), run, **options)
 
 

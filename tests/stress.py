@@ -73,7 +73,7 @@ def start(folder: Path, arm: Callable[[], None] = lambda: None) -> int:
     try:
         torch.set_num_threads(1)
         arm()
-        (study,) = runs.plan([folder / "study.toml"], [], [], folder)
+        (study,) = runs.plan_studies([folder / "study.toml"], [], [], folder)
         for _ in study.execute(jobs=1):
             pass
         outcome = conclude(study)

@@ -22,7 +22,7 @@ from segkit.components.datasets.case import Case
 from segkit.data.batches import Batches, Order, Samples
 from segkit.data.pipeline import Pipeline
 from segkit.data.workers import WorkerError
-from segkit.device import process_state
+from segkit.device import preserved_process_state
 
 CROP = ("RandomCrop", {"height": 24, "width": 32})
 ROTATE = ("Rotate", {"limit": 180, "p": 0.5})
@@ -97,7 +97,7 @@ def test_opencvs_threads_are_a_trials_to_set_and_to_put_back() -> None:
         with Batches(make_samples(CROP), batch_size=4, seed=0, workers=0) as batches:
             list(batches.epoch(1))
             assert cv2.getNumThreads() == 2
-        with process_state(1):
+        with preserved_process_state(1):
             assert cv2.getNumThreads() == 1
         assert cv2.getNumThreads() == 2
     finally:

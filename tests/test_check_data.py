@@ -68,7 +68,7 @@ def test_every_fault_is_named_not_only_the_first(folder: Path) -> None:
     for expected in (
         "broken.png: a damaged image", "again.png: has no mask", "alone.png: has no image",
         "the same image 2 times", "the mask has 5 x 5 pixels, its image has 20 x 30",
-        "holds 600 levels: no label map",
+        "holds 600 levels: not a label map",
     ):  # fmt: skip
         assert expected in found
 
@@ -134,7 +134,7 @@ def test_what_reading_refuses_is_a_fault(tmp_path: Path) -> None:
     write(tmp_path / "masks/b.jpg", np.kron(np.eye(2, 3, dtype=np.uint8), np.full((10, 10), 255, np.uint8)))
     found = {Path(str(finding.place)).name: finding.text for finding in check_data(tmp_path).findings}
     assert re.fullmatch(r"has the name of \S+a\.png\. Which one counts\? Remove the other\.", found["a.tif"])
-    assert found["b.jpg"].endswith("no label map. Was it scaled, or saved as JPEG?")
+    assert found["b.jpg"].endswith("not a label map. Was it scaled, or saved as JPEG?")
 
 
 def test_findings_are_grouped_by_kind() -> None:
@@ -168,7 +168,7 @@ def test_patients_that_cannot_be_identified_are_a_warning_that_says_what_to_do(t
 
 def test_sets_are_no_patients(tmp_path: Path) -> None:
     pictures(tmp_path, "train/1.png", "train/2.png", "val/3.png")
-    assert "the folders train, val are taken for patients" in texts(check_data(tmp_path))
+    assert "the folders train, val are read as patients" in texts(check_data(tmp_path))
     pictures(tmp_path / "one", "ann/1.png", "ann/2.png")
     assert "all images are of one patient, ann" in texts(check_data(tmp_path / "one"))
 
@@ -197,7 +197,7 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
             ["training/patient001/Info.cfg", "training/patient001/patient001_frame01.nii.gz"],
             "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volume; this version reads 2-D images",
         ),
-        (["1.png", "1_mask.png"], "images and masks lie in one folder (1_mask is a mask): put the masks into another."),
+        (["1.png", "1_mask.png"], "images and masks are in one folder (1_mask is a mask): put the masks into another."),
         (["a/1.png", "b/1.png"], "a and b hold files of the same names. Which are masks? Call that folder masks."),
         (["1.dcm", "notes.txt"], "1 DICOM image, but no masks and no contours (PXXcontours-manual)."),
         (
@@ -236,7 +236,7 @@ def test_masks_that_show_nothing_or_no_whole_levels(tmp_path: Path) -> None:
     assert texts(report) == "every mask is empty."
     assert len(read(report).cases) == 2
     write(tmp_path / "masks/p/1.tif", np.full((20, 30), 0.5, np.float32))
-    assert "holds levels that are no whole numbers from 0 to 65535" in texts(check_data(tmp_path))
+    assert "holds levels that are not whole numbers from 0 to 65535" in texts(check_data(tmp_path))
 
 
 def test_coloured_images_are_noted_and_several_pairs_are_a_warning(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_empty_pictures_of_several_patients_are_one_line(folder: Path) -> None:
         cv2.imwrite(str(folder / f"pictures/{name}.png"), np.full((20, 30), 9, np.uint8))
     report = check_data(folder)
     (line,) = grouped(report.findings)
-    assert line.startswith("warning, 3 times: an empty picture: one grey level throughout.")
+    assert line.startswith("warning, 3 times: an empty image: a single grey level.")
 
 
 def test_the_same_picture_under_two_patients_names_is_a_fault(folder: Path) -> None:

@@ -18,7 +18,7 @@ from segkit.recipe import merge, toml
 from segkit.recipe.model import validate
 from segkit.report import figures
 from segkit.study import runs
-from segkit.study.plan import trials
+from segkit.study.plan import plan_trials
 from tests.small import BASE
 
 
@@ -31,7 +31,7 @@ def composed(tree: dict[str, Any]) -> merge.Document:
 def test_a_recipe_is_built_and_run_for_each_variant(tmp_path: Path) -> None:
     too_large = {"label": "large", "transforms": {"train": [{"RandomCrop": {"height": 4096, "width": 24}}]}}
     document = composed(BASE | {"study": {"variants": [{"label": "fine"}, too_large]}})
-    fine, large = check_trials(trials(validate(document), document))
+    fine, large = check_trials(plan_trials(validate(document), document))
     assert (fine.variant, fine.findings) == ("fine", ())
     assert large.variant == "large"
     (finding,) = large.findings
@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "two.toml").write_text(toml.dumps(tree), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figures, "FIGURES", {})
-        (study,) = runs.plan([folder / "two.toml"], [], [], folder)
+        (study,) = runs.plan_studies([folder / "two.toml"], [], [], folder)
         for _ in study.execute(jobs=1):
             pass
         conclude(study)
@@ -119,7 +119,7 @@ def test_a_sound_run_folder_gives_no_finding(trained: Path) -> None:
         (cell("summary.csv", "mean", "0.999"), "summary.csv", "does not agree with the trials"),
         (replaced("a/seed-1/recipe.toml", "lr = 0.01", "lr = 0.02"), "a/seed-1/recipe.toml", "differs from the recipe"),
         (replaced("a/seed-1/recipe.toml", "lr = 0.01", "lr = = 0.01"), "a/seed-1", "damaged"),
-        (replaced("a/seed-1/trial.json", "{", "["), "a/seed-1", "damaged: no JSON"),
+        (replaced("a/seed-1/trial.json", "{", "["), "a/seed-1", "damaged: not valid JSON"),
     ],
     ids=[
         "flipped bit",
@@ -131,7 +131,7 @@ def test_a_sound_run_folder_gives_no_finding(trained: Path) -> None:
         "summary",
         "recipe",
         "no TOML",
-        "no JSON",
+        "not valid JSON",
     ],
 )
 def test_what_is_wrong_with_a_run_folder_is_found_at_its_place(

@@ -148,7 +148,7 @@ def test_a_schema_for_editors(run: Run) -> None:
         (["run", "tiny.toml", "--set", "train.epochs=x"], 'train.epochs: must be a whole number, got "x"'),
         (["run", "tiny.toml", "--set", "train.epochs=0"], "train.epochs: must be 1 or more, got 0"),
         (["run", "tiny.toml", "--set", "loss.dise.weight=1"], "loss.dise: no such loss. Did you mean 'dice'?"),
-        (["run", "tiny.toml", "--set", "nonsense"], "--set nonsense: should be path=value"),
+        (["run", "tiny.toml", "--set", "nonsense"], "--set nonsense: must be path=value"),
         (["run", "tiny.toml", "--with", "nowhere.toml"], "nowhere.toml: no such recipe"),
         (["run", "tiny.toml", "--jobs", "0"], "--jobs 0: must be a number from 1 to 1,024, or auto"),
         (["run", "tiny.toml", "--plugins", "nowhere"], "nowhere: no such plugin folder or file"),
@@ -157,7 +157,7 @@ def test_a_schema_for_editors(run: Run) -> None:
         (["eval", "tiny.toml"], "tiny.toml: damaged or no checkpoint"),
         (["eval", "nowhere.safetensors"], "nowhere.safetensors: no such checkpoint"),
         (["info", "."], ".: a folder. A checkpoint is a file such as"),
-        (["report", "."], ".: no run folder (it has no recipe.toml)"),
+        (["report", "."], ".: not a run folder: it has no recipe.toml"),
         (["check", "nowhere"], "nowhere: no such file or folder"),
         (["show", "dise"], "no component or recipe is called 'dise'. Did you mean 'dice'?"),
         (["list", "loses"], "no slot is called 'loses'. Did you mean 'losses'?"),
@@ -181,7 +181,7 @@ def test_wrong_input_is_one_message(run: Run, words: list[str], message: str) ->
             ["data.image_folder.root=pictures"],
             "pictures/masks: holds no images (PNG, TIFF, JPEG, BMP, DICOM). It is empty",
         ),
-        (["train.device=cuda:7"], "train.device: 'cuda:7' is not here"),
+        (["train.device=cuda:7"], "train.device: 'cuda:7' is not available"),
     ],
 )
 def test_what_only_data_or_machine_tell_is_one_message_too(run: Run, sets: list[str], message: str) -> None:
@@ -311,7 +311,7 @@ def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_n
     assert err.startswith("note: 1 coloured image turned into grey")
     for words in (["some"], ["some/1.png"], ["some/../some/2.png"]):
         status, _, err = run("predict", CHECKPOINT, *words, "--out", "./some")
-        assert (status, err.partition(":")[2].startswith(" --out some: it holds the images")) == (2, True)
+        assert (status, err.partition(":")[2].startswith(" --out some: contains the images")) == (2, True)
     assert len(list(Path("some").iterdir())) == 2
     assert run("predict", CHECKPOINT, "/dev/null", "/dev/zero")[2].splitlines()[0] == (
         "error: 2 of 2 images could not be read:"
@@ -419,5 +419,5 @@ def test_an_empty_path_is_not_the_working_directory(
     monkeypatch.setattr(sys, "argv", ["segkit", *words])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "must be a path, got nothing. The working directory is '.'. See `segkit " in capsys.readouterr().err
+    assert "must be a path, got an empty string. The working directory is '.'. See `segkit " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

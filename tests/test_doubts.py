@@ -15,8 +15,9 @@ from segkit import UserError, plugins
 from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
 from segkit.recipe import toml
-from segkit.recipe.model import Recipe, compose, validate
-from segkit.study.plan import trials
+from segkit.recipe.merge import compose
+from segkit.recipe.model import Recipe, validate
+from segkit.study.plan import plan_trials
 from segkit.training.doubts import batch_warning, loss_warning
 from segkit.types import Tensor
 from tests import small
@@ -57,7 +58,7 @@ def test_a_batch_of_more_than_all_cases_is_warned_of_in_run_and_check(tmp_path: 
     path = tmp_path / "large.toml"
     path.write_text(toml.dumps(BASE))
     document = compose(path, sets=["train.batch_size=500"])
-    (tried,) = check_trials(trials(validate(document), document))
+    (tried,) = check_trials(plan_trials(validate(document), document))
     assert any(finding.kind == "warning" and finding.text.startswith(LARGE) for finding in tried.findings)
     assert batch_warning(small.recipe("train.batch_size=8"), 8) is None
 

@@ -104,7 +104,7 @@ def study(folder: Path) -> runs.Outcome:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(toml.dumps(RECIPE), encoding="utf-8")
-    (found,) = runs.plan([path], [], [], folder)
+    (found,) = runs.plan_studies([path], [], [], folder)
     for _ in found.execute(jobs=1):
         pass
     return conclude(found)

@@ -95,7 +95,7 @@ def test_reading_what_is_no_text_too_long_or_not_there(tmp_path: Path) -> None:
         files.read_text(path)
     path.write_bytes(b"12345")
     assert files.read_text(path, limit=5) == "12345"
-    with pytest.raises(UserError, match="x: larger than 4 bytes, which no such file is"):
+    with pytest.raises(UserError, match="x: larger than 4 bytes, the most that is read"):
         files.read_text(path, limit=4)
 
 
@@ -123,5 +123,5 @@ def test_a_lock_names_its_holder_and_is_free_again_when_that_one_is_killed(tmp_p
 def test_sweeping_removes_half_written_files_alone(tmp_path: Path) -> None:
     for name in (".last.safetensors.12.tmp", "last.safetensors", ".lock", "notes.tmp"):
         (tmp_path / name).write_text("x")
-    files.sweep(tmp_path)
+    files.remove_temporary_files(tmp_path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "last.safetensors", "notes.tmp"]

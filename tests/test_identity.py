@@ -46,7 +46,7 @@ def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def study(tree: dict[str, Any], *sets: str, name: str = "one") -> runs.StudyRun:
     Path(f"{name}.toml").write_text(toml.dumps(tree), encoding="utf-8")
-    (found,) = runs.plan([Path(f"{name}.toml")], [], sets, Path("runs"))
+    (found,) = runs.plan_studies([Path(f"{name}.toml")], [], sets, Path("runs"))
     return found
 
 
@@ -179,8 +179,8 @@ def test_lost_files_of_a_finished_trial_are_made_again() -> None:
     run(ONE)
     kept = {name: (FOLDER / name).read_bytes() for name in ("cases.csv", "best.safetensors")}
     for lost, said, epochs in (
-        ("cases.csv", "cases.csv of this finished trial is gone: made again", 0),
-        ("metrics.csv", "metrics.csv of this finished trial is gone: made again", 0),
+        ("cases.csv", "cases.csv of this finished trial is gone: written again", 0),
+        ("metrics.csv", "metrics.csv of this finished trial is gone: written again", 0),
         ("best.safetensors", "best.safetensors of this finished trial is gone: it is trained again", 2),
     ):
         (FOLDER / lost).unlink()

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from pydantic_core._pydantic_core import list_all_errors
 
 from segkit.components import REGISTRIES
-from segkit.errors import UserError, counted, printable, sentence, several
+from segkit.errors import UserError, counted, join_mistakes, printable, sentence
 from segkit.recipe.model import Recipe
-from segkit.registry.messages import MUST_BE, summed
+from segkit.registry.messages import MUST_BE, on_one_line
 
 JARGON = re.compile(
     r"after validation|validation error|tuple|[Ii]nput should|instance of|pattern|model_type|NoneType|dict|"
@@ -50,7 +50,7 @@ def test_every_error_of_pydantic_has_words() -> None:
         if context and context.get("error", "") is None:
             context = context | {"error": ValueError("must be even")}
         row: Any = {"type": kind["type"], "loc": ("x",), "input": 3, "ctx": context or {}}
-        text = summed(ValidationError.from_exception_data("x", [row]))
+        text = on_one_line(ValidationError.from_exception_data("x", [row]))
         begins = text.startswith("must be ") or (text and kind["type"] in OTHERS)
         wrong += [f"{kind['type']}: {text}"] if JARGON.search(text) or not begins else []
     assert wrong == []
@@ -106,7 +106,7 @@ def test_what_a_terminal_must_not_be_given_is_spelled_out() -> None:
 
 
 def test_very_many_mistakes_are_counted() -> None:
-    lines = str(several([str(number) for number in range(1000)])).splitlines()
+    lines = str(join_mistakes([str(number) for number in range(1000)])).splitlines()
     assert len(lines) == 21
     assert lines[-1] == "... and 980 more mistakes"
 

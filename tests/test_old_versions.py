@@ -23,7 +23,7 @@ __all__ = ["fresh"]
 FIXTURES = Path(__file__).parent / "fixtures/segkit-0.1.0"
 SENTENCE = (
     r"it was trained by an older version of segkit, in which the same recipe gives other numbers \(training number 1, "
-    r"now 2\)\. It can be evaluated and shown, but not resumed, reused or compared with trials of today"
+    r"now 2\)\. It can be evaluated and shown, but not resumed, reused or compared with current trials"
 )
 
 
@@ -40,7 +40,7 @@ def here(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def study(name: str, *sets: str) -> runs.StudyRun:
-    (found,) = runs.plan([Path("old.toml")], [], ["study.seeds=[1]", *sets], Path("runs"), name=name)
+    (found,) = runs.plan_studies([Path("old.toml")], [], ["study.seeds=[1]", *sets], Path("runs"), name=name)
     return found
 
 

@@ -132,7 +132,8 @@ def test_loss_regularizer_and_metric_train_together(tmp_path: Path) -> None:
 
 
 def test_the_recipe_of_the_plugin_is_a_study_of_two_losses() -> None:
-    from segkit.recipe.model import check_variants, compose, validate
+    from segkit.recipe.merge import compose
+    from segkit.recipe.model import check_variants, validate
 
     document = compose(ROOT / "recipes/plugin_loss.toml")
     variants = check_variants(validate(document), document)

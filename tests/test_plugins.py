@@ -413,7 +413,7 @@ def test_sources_cannot_leave_the_folder(fresh: Path, module: str) -> None:
     folder = fresh / "deep" / "copy"
     folder.mkdir(parents=True)
     before = sorted(fresh.rglob("*"))
-    with pytest.raises(UserError, match="which is no module name"):
+    with pytest.raises(UserError, match="which is not a module name"):
         plugins.load_sources([{"module": module, "sources": {module: "raise SystemExit"}}], folder)
     assert sorted(fresh.rglob("*")) == before
 

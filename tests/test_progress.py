@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from segkit.cli.progress import Live, epoch_line, told_apart
+from segkit.cli.progress import LiveProgress, distinct_names, epoch_line
 from segkit.training.events import Event
 
 LONG = "BCE_summed_+_mix_as_published_lambda=1e-3_of_the_first_study"
@@ -31,7 +31,7 @@ class Study:
     """As much of a study as the view looks at."""
 
     def __init__(self, trials: int) -> None:
-        self.to_train = trials
+        self.planned = range(trials)
 
     def headline(self) -> str:
         return "Does it help?"
@@ -41,7 +41,7 @@ class Study:
 @pytest.mark.parametrize("width", [24, 33, 50, 200])
 def test_names_fit_and_differ_and_keep_the_seed(group: str, width: int) -> None:
     trials = GROUPS[group]
-    shown = told_apart(trials, width)
+    shown = distinct_names(trials, width)
     assert len(set(shown.values())) == len(trials)
     for trial, name in shown.items():
         assert cell_len(name) <= width
@@ -57,7 +57,7 @@ def test_every_trial_has_its_own_line(
     monkeypatch.setenv("COLUMNS", str(columns))
     trials = GROUPS[group]
     study: Any = Study(len(trials))
-    live = Live(study)
+    live = LiveProgress(study)
     for trial in trials:
         live.show(Event(trial, "start"))
         live.show(Event(trial, "epoch", values=EPOCH))
@@ -78,7 +78,7 @@ def test_every_trial_has_its_own_line(
 def test_one_trial_is_one_trial(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     study: Any = Study(1)
-    live = Live(study)
+    live = LiveProgress(study)
     live.show(Event("none/seed-1", "start"))
     live.show(Event("none/seed-1", "step", values={"fraction": 0.5}))
     live.show(Event("none/seed-1", "finished"))

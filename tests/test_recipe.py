@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from segkit.errors import UserError, printable
 from segkit.recipe import merge, toml
-from segkit.recipe.describe import explain
-from segkit.recipe.model import Recipe, compose, validate
+from segkit.recipe.describe import value_origins
+from segkit.recipe.merge import compose
+from segkit.recipe.model import Recipe, validate
 from segkit.registry.slot import fold
-from segkit.study.plan import trials
+from segkit.study.plan import plan_trials
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 STUDIES = sorted(RECIPES.glob("*.toml"))
@@ -57,7 +58,7 @@ def test_every_overlay_can_be_laid_over_every_recipe(path: Path, overlay: Path) 
 def test_overlay_shrinks_every_variant() -> None:
     path, overlay = RECIPES / "l1l2.toml", RECIPES / "overlays/laptop.toml"
     document = compose(path, overlays=[overlay])
-    planned = trials(validate(document), document)
+    planned = plan_trials(validate(document), document)
     assert [trial.variant for trial in planned][:2] == ["none", "l1=1e-3 l2=1e-3"]
     assert len(planned) == 6
     assert {tuple(trial.recipe.model.arguments["widths"]) for trial in planned} == {(8, 16, 32, 64)}
@@ -163,9 +164,9 @@ def test_mistakes_of_flags_name_the_flag(tmp_path: Path) -> None:
     path = write(tmp_path, "title = 'x'\n")
     with pytest.raises(UserError, match=r"--set train.epoch=3: train.epoch: no such key. Did you mean 'epochs'"):
         Recipe.load(path, sets=["train.epoch=3"])
-    with pytest.raises(UserError, match=r"--set train.epochs: should be path=value"):
+    with pytest.raises(UserError, match=r"--set train.epochs: must be path=value"):
         Recipe.load(path, sets=["train.epochs"])
-    with pytest.raises(UserError, match=r"--set a..b=3: 'a..b' is no path"):
+    with pytest.raises(UserError, match=r"--set a..b=3: 'a..b' is not a path"):
         Recipe.load(path, sets=["a..b=3"])
     with pytest.raises(UserError, match=r"--set train.epochs=\[1,: the value is not valid TOML"):
         Recipe.load(path, sets=["train.epochs=[1,"])
@@ -209,7 +210,7 @@ def test_variants_are_validated_at_their_lines(tmp_path: Path) -> None:
             '[study]\ncompare_with = "x"\n[[study.variants]]\nlabel = "xy"\n[[study.variants]]\nlabel = "z"\n',
             "no variant is labelled 'x'. Did you mean 'xy'",
         ),
-        ('[study.grid]\n"a..b" = [1]\n', r"recipe.toml:2: study.grid: 'a..b' is no path"),
+        ('[study.grid]\n"a..b" = [1]\n', r"recipe.toml:2: study.grid: 'a..b' is not a path"),
         ('[[study.variants]]\nlabel = "a"\nstudy = {}\n', "a variant cannot set study"),
     ],
 )
@@ -222,12 +223,12 @@ def test_wrong_studies(tmp_path: Path, text: str, expected: str) -> None:
 def test_folds_and_seeds_multiply(tmp_path: Path) -> None:
     path = write(tmp_path, '[split]\nfolds = 3\n[study]\nseeds = [1, 2]\n[study.grid]\n"train.epochs" = [1, 2]\n')
     document = compose(path)
-    planned = trials(validate(document), document)
+    planned = plan_trials(validate(document), document)
     assert len(planned) == 12
     assert len({trial.identity for trial in planned}) == 12
     assert {str(trial.folder) for trial in planned} >= {"epochs=1/fold-3-seed-2"}
     document = compose(path, sets=["split.fold=2"])
-    assert len(trials(validate(document), document)) == 4
+    assert len(plan_trials(validate(document), document)) == 4
 
 
 def test_identity_ignores_what_cannot_matter(tmp_path: Path) -> None:
@@ -235,7 +236,7 @@ def test_identity_ignores_what_cannot_matter(tmp_path: Path) -> None:
 
     def identity(*sets: str) -> str:
         document = compose(path, sets=sets)
-        return trials(validate(document), document)[0].identity
+        return plan_trials(validate(document), document)[0].identity
 
     assert identity() == identity("train.workers=2", "title=other", "train.save_every={ steps = 3 }")
     assert identity() != identity("optimizer.Adam.lr=0.5")
@@ -246,7 +247,7 @@ def test_explain_names_the_source_of_each_value(tmp_path: Path) -> None:
     write(tmp_path, "[train]\nepochs = 1\n", "base.toml")
     path = write(tmp_path, 'extends = "base.toml"\n\n[optimizer.Adam]\nlr = 0.5\n')
     document = compose(path, sets=["train.seed=9"])
-    origins = {".".join(path): origin for path, _, origin in explain(validate(document), document)}
+    origins = {".".join(path): origin for path, _, origin in value_origins(validate(document), document)}
     assert origins["train.epochs"].endswith("base.toml:2")
     assert origins["optimizer.Adam.lr"].endswith("recipe.toml:4")
     assert origins["train.seed"] == "--set train.seed=9"
@@ -286,7 +287,7 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
     typo = last[:place] + last[place + 1 :] if data.draw(st.booleans()) else last[:place] + "q" + last[place:]
     if fold(typo) == fold(last) or not typo:
         return
-    text = f"title = 'x'\n\n[{'.'.join(parents)}]\n{typo} = {toml.value(value)}\n"
+    text = f"title = 'x'\n\n[{'.'.join(parents)}]\n{typo} = {toml.format_value(value)}\n"
     document = merge.Document()
     document.merge(tomllib.loads(text), merge.Source("f.toml", text, Path.cwd()))
     with pytest.raises(UserError, match="no such") as caught:
@@ -300,7 +301,7 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
 def test_filling_twice_changes_nothing(values: dict[str, Any]) -> None:
     document = merge.Document()
     for path, value in values.items():
-        document.merge(merge.nest(tuple(path.split(".")), value), merge.Source("x", None, Path.cwd()))
+        document.merge(merge.nested(tuple(path.split(".")), value), merge.Source("x", None, Path.cwd()))
     filled = validate(document).dump()
     assert Recipe.from_dict(filled).dump() == filled
     for path, value in values.items():
@@ -312,6 +313,6 @@ def test_filling_twice_changes_nothing(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["a\u202eb\x7f\x1b\x00", "\U000e0001", '学 é\n\t"\\', "\u200c"])
 def test_texts_are_written_as_escapes_where_a_terminal_would_move(text: str) -> None:
-    written = toml.text(text)
+    written = toml.format_string(text)
     assert tomllib.loads(f"a = {written}") == {"a": text}
     assert printable(written) == written

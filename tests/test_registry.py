@@ -25,7 +25,7 @@ def nothing(prediction: Any, truth: Any, spacing_mm: Any) -> float:
             {"final_only": True},
             r"test_registry.py:\d+: a loss has no trait 'final_only'. .*exclusive_only",
         ),
-        (segkit.models, {"lower_is_better": True}, r"a model has no trait 'lower_is_better'. None are known here"),
+        (segkit.models, {"lower_is_better": True}, r"a model has no trait 'lower_is_better'. None are known"),
         (segkit.metrics, {"uses": "logits"}, r"uses must be 'mask' or 'probability', not 'logits'"),
         (segkit.metrics, {"final_only": 1}, r"final_only must be True or False, not 1"),
         (segkit.metrics, {"best": "1"}, r"best must be a number, not '1'"),

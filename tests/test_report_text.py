@@ -15,7 +15,7 @@ from segkit.locks import Lock
 from segkit.report import render, tables
 from segkit.report.figures import transient_end
 from segkit.report.report import write_report
-from segkit.report.style import legible, shorten, wrapped
+from segkit.report.style import elide_middle, legible, wrapped
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run, write_recipe, write_trial
 
@@ -132,7 +132,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda t: (t / "metrics.csv").write_text("epoch,val_dice\n1\n"),
         "metrics.csv is damaged: line 2 has 1 of 2 values",
     ),
-    "half trial.json": (lambda t: cut(t / "trial.json", 0.5), "trial.json is damaged: no JSON"),
+    "half trial.json": (lambda t: cut(t / "trial.json", 0.5), "trial.json is damaged: not valid JSON"),
     "list in trial.json": (
         lambda t: (t / "trial.json").write_text("[1]"),
         "trial.json is damaged: no table of names and values",
@@ -160,7 +160,7 @@ def test_damaged_recipe_leaves_what_is_on_disk(run: Path, content: bytes) -> Non
     (run / "recipe.toml").write_bytes(content)
     said = text(run)
     assert "6 of 6 trials finished" in said
-    assert "The recipe of this run cannot be read now, so that missing trials are not seen" in said
+    assert "The recipe of this run cannot be read now, so missing trials are not listed" in said
 
 
 def test_damaged_picture_is_left_out(tmp_path: Path) -> None:
@@ -274,8 +274,8 @@ def test_labels_are_wrapped_and_keep_both_ends(label: str, expected: str | None)
 
 def test_shortened_labels_have_the_length_asked_for() -> None:
     for length in range(3, 30):
-        assert len(shorten("x" * 30, length)) == length
-    assert shorten("short", 10) == "short"
+        assert len(elide_middle("x" * 30, length)) == length
+    assert elide_middle("short", 10) == "short"
 
 
 def test_second_panel_starts_where_the_transient_ends() -> None:
@@ -309,4 +309,4 @@ def test_names_of_any_script_and_hostile_ones(tmp_path: Path, caplog: pytest.Log
 def test_letters_that_no_font_has_are_boxes() -> None:
     assert legible("weight \U00012000 é") == "weight □ é"
     assert legible("a\x1b\u200db") == "a\\x1bb"
-    assert wrapped("x" * 30, 22, 1) == shorten("x" * 30, 22)
+    assert wrapped("x" * 30, 22, 1) == elide_middle("x" * 30, 22)

@@ -24,7 +24,7 @@ from segkit.locks import Lock, is_locked
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
 from segkit.report.report import write_report
-from segkit.study.reading import planned, read_trial
+from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
 from segkit.training.results import HEADER, read_cases
 from tests.fake_runs import make_run, write_recipe, write_trial
@@ -381,7 +381,7 @@ def test_a_pipe_and_a_deep_tree_in_a_run_folder_are_said(tmp_path: Path) -> None
     (run / "none" / "seed-2" / "cases.csv").unlink()
     os.mkfifo(run / "none" / "seed-2" / "cases.csv")
     said = text(run)
-    assert "none, seed 1: trial.json is damaged" in said
+    assert "none, seed 1: trial.json is damaged: nested too deeply" in said
     assert "none, seed 2: cases.csv cannot be read: it is no regular file: left out" in said
 
 
@@ -481,8 +481,9 @@ def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
     """The report knows a study's trials without loading its components."""
-    from segkit.recipe.model import compose, validate
-    from segkit.study.plan import trials
+    from segkit.recipe.merge import compose
+    from segkit.recipe.model import validate
+    from segkit.study.plan import plan_trials
 
     document = compose(recipe)
     made = validate(document)
@@ -492,8 +493,8 @@ def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
         made = validate(document)
     (tmp_path / "recipe.toml").write_text(made.to_toml(), encoding="utf-8")
     again = compose(tmp_path / "recipe.toml")
-    wanted = [(t.variant, t.seed, t.fold, t.folder) for t in trials(validate(again), again)]
-    found = planned(tmp_path)
+    wanted = [(t.variant, t.seed, t.fold, t.folder) for t in plan_trials(validate(again), again)]
+    found = read_plan(tmp_path)
     assert found.problem == ""
     assert found.trials == wanted
     assert [read_trial(tmp_path, *trial, {}).status for trial in found.trials] == ["missing"] * len(wanted)

@@ -44,7 +44,7 @@ def write(name: str, tree: dict[str, Any]) -> Path:
 
 
 def study(path: Path, *sets: str, **options: Any) -> runs.StudyRun:
-    (found,) = runs.plan([path], [], sets, Path("runs"), **options)
+    (found,) = runs.plan_studies([path], [], sets, Path("runs"), **options)
     return found
 
 
@@ -143,7 +143,7 @@ def test_more_epochs_go_on_where_the_trial_ended() -> None:
     path = write("one.toml", ONE | {"title": "one"})
     run(path)
     assert run(path, "train.epochs=4") == {"one/seed-1": "finished"}
-    (whole,) = runs.plan([path], [], ["train.epochs=4"], Path("elsewhere"))
+    (whole,) = runs.plan_studies([path], [], ["train.epochs=4"], Path("elsewhere"))
     ends(whole.execute(jobs=1))
     assert kept(Path("runs")) == kept(Path("elsewhere"))
 
@@ -213,7 +213,7 @@ def test_what_a_dead_process_left_half_written_is_removed() -> None:
 def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> None:
     path = write("two.toml", TWO)
     run(path)
-    (found,) = runs.plan([path], [], [], Path("elsewhere/deep"))
+    (found,) = runs.plan_studies([path], [], [], Path("elsewhere/deep"))
     events = []
     for event in found.execute(jobs=1):
         events.append(event)
@@ -223,7 +223,7 @@ def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> 
     outcome = conclude(found)
     assert outcome.interrupted
     assert "interrupted: the state is saved; the same command resumes from there" in outcome.lines()
-    (found,) = runs.plan([path], [], [], Path("elsewhere/deep"))
+    (found,) = runs.plan_studies([path], [], [], Path("elsewhere/deep"))
     assert set(ends(found.execute(jobs=1)).values()) == {"finished"}
     assert kept(Path("elsewhere/deep")) == kept(Path("runs"))
 
@@ -233,7 +233,7 @@ def test_several_recipes_in_one_call() -> None:
     write("wide.toml", {"extends": "base.toml", "model": {"unet": {"widths": [6, 8]}}})
     write("small.toml", {"train": {"epochs": 1}})
     given = [Path("base.toml"), Path("wide.toml"), Path("base.toml").absolute()]
-    found = runs.plan(given, [Path("small.toml")], [], Path("runs"))
+    found = runs.plan_studies(given, [Path("small.toml")], [], Path("runs"))
     assert [s.folder for s in found] == [Path("runs/base"), Path("runs/wide")]
     assert all(s.recipe.train.epochs == 1 for s in found)
     Path("sub").mkdir()
@@ -241,11 +241,11 @@ def test_several_recipes_in_one_call() -> None:
     with pytest.raises(
         UserError, match=r"sub/base\.toml: its run folder runs/base is also that of base\.toml\. Use --name"
     ):
-        runs.plan([Path("base.toml"), Path("sub/base.toml")], [], [], Path("runs"))
+        runs.plan_studies([Path("base.toml"), Path("sub/base.toml")], [], [], Path("runs"))
     write("bad.toml", {"extends": "base.toml", "train": {"epoch": 1}})
     write("worse.toml", {"extends": "base.toml", "model": {"unnet": {}}})
     with pytest.raises(UserError, match=r"(?s)bad\.toml:\d+: train\.epoch.*worse\.toml:\d+: model\.unnet"):
-        runs.plan([Path("bad.toml"), Path("worse.toml")], [], [], Path("runs"))
+        runs.plan_studies([Path("bad.toml"), Path("worse.toml")], [], [], Path("runs"))
 
 
 def test_a_fresh_training_that_is_interrupted_goes_on_from_itself_and_not_from_the_old_one() -> None:
@@ -257,7 +257,7 @@ def test_a_fresh_training_that_is_interrupted_goes_on_from_itself_and_not_from_t
         if event.kind == "start":
             os.kill(os.getpid(), signal.SIGTERM)
     assert run(path, other, fresh=True) == {"one/seed-1": "finished"}
-    (whole,) = runs.plan([path], [], [other], Path("elsewhere"))
+    (whole,) = runs.plan_studies([path], [], [other], Path("elsewhere"))
     ends(whole.execute(jobs=1))
     assert kept(Path("runs")) == kept(Path("elsewhere"))
 
@@ -308,7 +308,7 @@ def phantoms(epochs: int) -> list[Any]:
     variants = [{"label": label, "train": {"seed": seed}} for seed, label in enumerate("abc")]
     tree = BASE | {"data": PHANTOM, "train": BASE["train"] | {"epochs": epochs}, "study": {"variants": variants}}
     found = study(write("phantoms.toml", tree))
-    _, settled, _ = hardware.settle(found.recipe, found.planned, {}, 2, mix=False)
+    _, settled, _ = hardware.resolve_study(found.recipe, found.planned, {}, 2, mix=False)
     return settled
 
 

@@ -21,7 +21,7 @@ import segkit
 from segkit.components import REGISTRIES
 from segkit.components.datasets.case import Case, Dataset
 from segkit.registry.registry import Registry
-from segkit.registry.source import Source
+from segkit.registry.source import ComponentCode
 from segkit.testing import Finding, assert_contract, check
 from segkit.training.tracing import Generators, line_that_changes
 from segkit.types import Count, Fraction, Positive
@@ -368,11 +368,11 @@ def test_the_line_that_changes_something_is_found_in_helpers_too() -> None:
 
     line = helper.__code__.co_firstlineno + 1
     tracer = sys.gettrace()
-    found = line_that_changes(Source(run), run, lambda: len(values))
+    found = line_that_changes(ComponentCode(run), run, lambda: len(values))
     assert found is not None
     assert found.endswith(f"test_testing.py:{line}")
     assert sys.gettrace() is tracer
-    assert line_that_changes(Source(run), lambda: None, lambda: len(values)) is None
+    assert line_that_changes(ComponentCode(run), lambda: None, lambda: len(values)) is None
 
 
 def test_of_several_plugins_that_ran_each_may_have_seeded() -> None:

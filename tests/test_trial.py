@@ -158,7 +158,7 @@ def test_every_optimizer_goes_on_to_the_bit(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_goes_on_to_the_bit(tmp_path: Path, name: str) -> None:
     values = filled(segkit.schedulers[name], {})[0]
-    sets = (f"scheduler={toml.value({name: values})}", "optimizer.SGD={ lr = 0.1, momentum = 0.9 }")
+    sets = (f"scheduler={toml.format_value({name: values})}", "optimizer.SGD={ lr = 0.1, momentum = 0.9 }")
     train(tmp_path / "whole", *sets)
     assert kinds(train(tmp_path / "broken", *sets, stop_after=4))[-1] == "interrupted"
     train(tmp_path / "broken", *sets)

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segkit import UserError
-from segkit.recipe.model import compose, validate
-from segkit.recipe.variants import folders, label_of, slug
+from segkit.recipe.merge import compose
+from segkit.recipe.model import validate
+from segkit.recipe.variants import assign_folders, folder_name, normalize_label
 from segkit.study import reading, runs
-from segkit.study.plan import holder, trials
+from segkit.study.plan import folder_owner, plan_trials
 
 
 @pytest.mark.parametrize(
@@ -40,23 +41,23 @@ from segkit.study.plan import holder, trials
     ],
 )
 def test_a_folder_is_readable_and_lies_where_it_should(label: str, name: str) -> None:
-    assert slug(label) == name
+    assert folder_name(label) == name
 
 
 def test_no_two_labels_share_a_folder() -> None:
     labels = ["a, b", "a b", "A b", "é", "e\u0301", "É", "🙂", "🙃", "x" * 300, "x" * 299 + "y", "ß", "ss", "学" * 300]
-    found = folders(labels)
+    found = assign_folders(labels)
     same = {unicodedata.normalize("NFKC", name.casefold()) for name in found.values()}
     assert len(same) == len(labels)
     assert found["a b"].startswith("a_b-")
     assert len(found["a b"]) == len("a_b-") + 6
-    assert folders(labels[::-1]) == found
+    assert assign_folders(labels[::-1]) == found
     assert max(len(name.encode()) for name in found.values()) <= 100
 
 
 @given(st.lists(st.text(max_size=120), unique=True, max_size=6))
 def test_folders_of_any_labels_are_apart_and_below_the_run(labels: list[str]) -> None:
-    names = list(folders(labels).values())
+    names = list(assign_folders(labels).values())
     assert len({name.casefold() for name in names}) == len(labels)
     for name in names:
         assert Path(name).name == name
@@ -73,9 +74,9 @@ def holding(folder: Path, held: dict[str, str]) -> None:
 
 @given(st.permutations(["a, b", "a b", "A b", "a", "A"]), st.integers(1, 5))
 def test_trials_stay_where_they_are(order: list[str], size: int) -> None:
-    first = folders(order[:size])
+    first = assign_folders(order[:size])
     held = {name: label for label, name in first.items()}
-    now = folders(["new", *order[::-1]], held.get)
+    now = assign_folders(["new", *order[::-1]], held.get)
     assert {label: now[label] for label in first} == first
     assert len({name.casefold() for name in now.values()}) == 6
 
@@ -84,9 +85,9 @@ def test_labels_are_found_where_older_versions_put_them(tmp_path: Path) -> None:
     held = {"a_b": "a, b", "A": "A", "0.1": "学習率 0.1", "c": "c ", "figures": "figures", "x" * 200: "x" * 200}
     holding(tmp_path, held)
     labels = ["a b", "a", "c", *held.values()]
-    found = folders([label_of(label) for label in labels], functools.partial(holder, tmp_path))
+    found = assign_folders([normalize_label(label) for label in labels], functools.partial(folder_owner, tmp_path))
     for name, label in held.items():
-        assert found[label_of(label)] == name
+        assert found[normalize_label(label)] == name
     assert found["a b"].startswith("a_b-")
     assert found["a"].startswith("a-")
 
@@ -95,14 +96,14 @@ def test_adding_and_reordering_variants_moves_no_trial(tmp_path: Path) -> None:
     path, run = tmp_path / "r.toml", tmp_path / "runs/r"
     listed = "[[study.variants]]\nlabel = '{}'\n[[study.variants]]\nlabel = '{}'\noptimizer.Adam.lr = 0.5\n"
     path.write_text("[[study.variants]]\nlabel = 'a, b'\n")
-    (before,) = runs.plan([path], [], [], tmp_path / "runs")[0].planned
+    (before,) = runs.plan_studies([path], [], [], tmp_path / "runs")[0].planned
     holding(run, {before.folder.parent.name: before.variant})
     for labels in (("a b", "a, b"), ("a, b", "a b"), ("A, b", "a, b")):
         path.write_text(listed.format(*labels))
-        planned = runs.plan([path], [], [], tmp_path / "runs")[0].planned
+        planned = runs.plan_studies([path], [], [], tmp_path / "runs")[0].planned
         (run / "recipe.toml").write_bytes(path.read_bytes())
         assert next(trial.folder for trial in planned if trial.variant == "a, b") == before.folder
-        assert {(trial[0], trial[3]) for trial in reading.planned(run).trials} == {
+        assert {(trial[0], trial[3]) for trial in reading.read_plan(run).trials} == {
             (t.variant, t.folder) for t in planned
         }
 
@@ -121,7 +122,7 @@ def test_labels_that_look_the_same_are_the_same(tmp_path: Path, twin: str) -> No
 
 @pytest.mark.parametrize("unseen", ["\x1b", "\t", "\x00", "\u202e", "\u200b", "\u2028", "\x7f"])
 def test_labels_hold_no_character_that_moves_a_terminal(tmp_path: Path, unseen: str) -> None:
-    assert re.search(r"label: holds the character \\[xu][0-9a-f]+|label: holds the character \\n",
+    assert re.search(r"label: contains the control character \\[xu][0-9a-f]+|label: contains the control character \\n",
                      refusal(tmp_path, f"a{unseen}b"))  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def warnings(folder: Path, text: str, *sets: str, overlay: str = "") -> list[str
     (folder / "r.toml").write_text(text)
     (folder / "o.toml").write_text(overlay or "title = 'x'")
     document = compose(folder / "r.toml", overlays=[folder / "o.toml"], sets=sets)
-    trials(validate(document), document)
+    plan_trials(validate(document), document)
     return document.warnings
 
 
@@ -143,12 +144,12 @@ VARIED = "[[study.variants]]\nlabel = 'a'\n[[study.variants]]\nlabel = 'b'\nopti
 def test_what_is_seldom_meant_is_a_warning(tmp_path: Path) -> None:
     assert warnings(tmp_path, VARIED) == []
     (line,) = warnings(tmp_path, VARIED, "optimizer.Adam.lr=0.25")
-    assert line.startswith("--set optimizer.Adam.lr=0.25: has no effect in 'b', where ")
-    assert line.endswith("r.toml:5 decides.")
+    assert line.startswith("--set optimizer.Adam.lr=0.25: has no effect in 'b': overridden at ")
+    assert line.endswith("r.toml:5.")
     (line,) = warnings(tmp_path, VARIED, overlay="[optimizer.Adam]\nlr = 0.25\n[train]\nepochs = 2\n")
     assert "o.toml: its optimizer.Adam.lr has no effect in 'b'" in line
     (line,) = warnings(tmp_path, VARIED.replace("0.5", "1e-3"), "optimizer.Adam.weight_decay=0")
-    assert line == "'a', 'b' are the same recipe under 2 labels: there is no difference."
+    assert line == "'a', 'b' are the same recipe under 2 labels."
     (line,) = warnings(tmp_path, "[study.grid]\n'train.epochs' = [3]\n")
     assert "study.grid: has only one point" in line
     (line,) = warnings(tmp_path, "[split]\nfolds = 2\nvalidation = 0.5\n")
@@ -159,5 +160,5 @@ def test_a_grid_over_two_keys_of_one_name_tells_them_apart(tmp_path: Path) -> No
     path = tmp_path / "r.toml"
     path.write_text("[study.grid]\n'loss.dice.weight' = [1, 2]\n'loss.bce.weight' = [1, 2]\n")
     document = compose(path)
-    labels = [trial.variant for trial in trials(validate(document), document)]
+    labels = [trial.variant for trial in plan_trials(validate(document), document)]
     assert labels[1] == "loss.dice.weight=1, loss.bce.weight=2"

@@ -1,1 +1,1 @@
-"""What `segkit check` looks at: recipes, dataset folders, run folders."""
+"""The checks of `segkit check`: recipes, dataset folders, run folders."""

@@ -1,4 +1,4 @@
-"""What a folder of images holds: how it is laid out, what is wrong, and the recipe lines that would read it."""
+"""Check a dataset folder: its layout, what is wrong with its files, and the recipe that reads it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from segkit.checks import layouts
 from segkit.components.datasets import datasets
 from segkit.components.datasets.image_folder import COLOURED, read_pairs
 from segkit.components.datasets.problems import DatasetError, collected
-from segkit.components.datasets.reading import open_root, shortened
+from segkit.components.datasets.reading import open_root
 from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
 from segkit.data.splits import patient_warnings
-from segkit.errors import UserError, counted
+from segkit.errors import UserError, counted, first_few
 from segkit.recipe import toml
 from segkit.testing.findings import Finding
 
 if TYPE_CHECKING:
     from segkit.types import Array
 
-MOST_LEVELS = 12  # more in a mask, and it is no label map
+MOST_LEVELS = 12  # of a label map
 SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
-PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # of patients in the names of images
+PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # patients in the names of images
 
 
 @dataclass
 class DataReport:
-    """What was found in a folder.
+    """The content of a dataset folder.
 
     Attributes:
         layout: "rvsc", "image_folder", "sunnybrook", or "unknown".
-        facts: (what, in words).
-        findings: what is wrong or should be known.
-        recipe: the lines of TOML that read the folder; "" where none would.
+        facts: (name, description).
+        findings: faults, warnings and notes.
+        recipe: the lines of TOML that read the folder; "" if it cannot be read.
     """
 
     layout: str = "unknown"
@@ -46,7 +46,7 @@ class DataReport:
     recipe: str = ""
 
     def add(self, problems: Iterable[str]) -> None:
-        """Add what readers say is wrong as faults, each at the file that it names; what is known already, once."""
+        """Add the problems that readers report as faults, each once, at the file that it names."""
         known = {str(finding) for finding in self.findings}
         for problem in dict.fromkeys(problems):
             place, colon, text = problem.partition(": ")
@@ -57,8 +57,8 @@ class DataReport:
 
 
 @dataclass
-class _Seen:
-    """What the readable files are like."""
+class _ImageStatistics:
+    """Statistics of the readable images."""
 
     sizes: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -73,7 +73,7 @@ class _Seen:
     high: float = float("-inf")
 
     def image(self, name: str, patient: str | None, image: Array, spacing: tuple[float, float] | None) -> None:
-        """Take note of an image."""
+        """Add an image."""
         import numpy as np
 
         pixels: Any = image
@@ -90,33 +90,33 @@ class _Seen:
         self.contents.setdefault((pixels.shape, pixels.dtype.name, digest), []).append(name)
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return it in words; nothing where no image could be read."""
+        """Return (name, description) of each statistic; nothing if no image could be read."""
         if not self.count:
             return []
         named = len(self.patients.keys() - {None})
         return [
             ("images", str(self.count)),
             ("patients", str(named) if named else "not named: cases are split one by one"),
-            ("sizes", _counted(self.sizes)),
-            ("kinds", f"{_counted(self.kinds)}; grey levels {self.low:g} to {self.high:g}"),
-            ("spacing", _counted(self.spacings)),
+            ("sizes", _frequencies(self.sizes)),
+            ("kinds", f"{_frequencies(self.kinds)}; grey levels {self.low:g} to {self.high:g}"),
+            ("spacing", _frequencies(self.spacings)),
             ("empty masks", str(self.empty)),
         ]
 
     def findings(self) -> Iterator[Finding]:
-        """Yield images without content or of the same one, and patients that are none."""
+        """Yield constant and duplicate images, and suspicious patients."""
         for name in self.constant:
-            yield Finding("warning", "an empty picture: one grey level throughout. Is it damaged, or of no use?", name)
+            yield Finding("warning", "an empty image: a single grey level. Is it damaged?", name)
         for names in self.contents.values():
             if len(names) > 1:
-                yield Finding("fault", f"the same image {len(names)} times. Keep one.", shortened(names))
+                yield Finding("fault", f"the same image {len(names)} times. Keep one.", first_few(names))
         yield from (Finding("warning", line) for line in patient_warnings(self.patients[None], self.count))
         named = {name for name in self.patients if name}
         sets = sorted(name for name in named if name.lower() in SETS)
         if sets:
             yield Finding(
                 "warning",
-                f"the folders {', '.join(sets)} are taken for patients. Put the folders of patients, of all sets, "
+                f"the folders {', '.join(sets)} are read as patients. Put the folders of patients, of all sets, "
                 "directly below the images' and the masks' folder: segkit divides them itself.",
             )
         elif len(named) == 1 and not self.patients[None]:
@@ -125,12 +125,12 @@ class _Seen:
             yield Finding("warning", "every mask is empty.")
 
 
-def _counted(counter: Counter[str]) -> str:
+def _frequencies(counter: Counter[str]) -> str:
     return ", ".join(f"{name} ({count})" for name, count in counter.most_common(6))
 
 
 def check_data(folder: Path) -> DataReport:
-    """Read everything in a folder and say what is there; every file that cannot be read is a finding.
+    """Read all files of a folder and report on them; every file that cannot be read is a finding.
 
     Raises:
         UserError: there is no such folder, it cannot be listed, or it holds more than a million files.
@@ -140,22 +140,22 @@ def check_data(folder: Path) -> DataReport:
     report.add(problems)
     pairs = layouts.pairs(files)
     contours = [match["kind"].lower() for file in files if (match := CONTOUR.fullmatch(file.rpartition("/")[2]))]
-    if layouts.is_sunnybrook(files):
+    if any(layouts.SUNNYBROOK.search(file) for file in files):
         _sunnybrook(root, report)
     elif any(kind in LINE_KINDS for kind in contours):
         _rvsc(root, report)
     elif pairs:
         _image_folder(root, pairs, report)
     elif files or not problems:
-        report.facts = [("files", layouts.kinds(files))] if files else []
-        report.findings.append(Finding("fault", layouts.why_none(root, files), str(folder)))
+        report.facts = [("files", layouts.count_endings(files))] if files else []
+        report.findings.append(Finding("fault", layouts.explain_unknown(root, files), str(folder)))
     return report
 
 
 def _sunnybrook(root: Path, report: DataReport) -> None:
-    """Read the Sunnybrook Cardiac Data by the plugin that does, or say how to get it."""
+    """Read the Sunnybrook Cardiac Data with its plugin, or report how to load it."""
     report.layout = "sunnybrook"
-    report.recipe = f"[data.sunnybrook]\nroot = {toml.value(str(root))}\n"
+    report.recipe = f"[data.sunnybrook]\nroot = {toml.format_value(str(root))}\n"
     if "sunnybrook" not in datasets:
         text = (
             "the Sunnybrook Cardiac Data as published, which the plugin sunnybrook.py reads: it is not loaded. Put it "
@@ -163,7 +163,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
         )
         report.findings.append(Finding("warning", text, str(root)))
         return
-    seen = _Seen()
+    seen = _ImageStatistics()
     try:
         data = datasets.build("sunnybrook", {"root": str(root)})
     except UserError as error:
@@ -178,8 +178,8 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
 
 
 def _rvsc(root: Path, report: DataReport) -> None:
-    """Read the patients of the challenge's layout, one frame at a time, each with the structures that it has."""
-    seen, contours, problems = _Seen(), Counter[str](), list[str]()
+    """Read the patients of the RVSC layout, frame by frame, each with the structures that it has."""
+    seen, contours, problems = _ImageStatistics(), Counter[str](), list[str]()
     for patient in read_patients(root, problems):
         if not patient.frames:
             report.findings.append(Finding("note", "a patient without contours, left out.", str(patient.folder)))
@@ -189,7 +189,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
             if len(found) == 2:
                 structures = ("wall", "cavity")
             else:
-                text = f"has an {LINE_KINDS[next(iter(found))]} contour only: left out of wall and cavity."
+                text = f"has only an {LINE_KINDS[next(iter(found))]} contour: left out of wall and cavity."
                 report.findings.append(Finding("note", text, f"{patient.folder}: frame {frame}"))
             with collected(problems):
                 case, beyond = read_case(patient, frame, structures)
@@ -203,16 +203,16 @@ def _rvsc(root: Path, report: DataReport) -> None:
     report.layout = "rvsc"
     report.facts = [*seen.facts(), ("contours", listed or "none")]
     report.findings += seen.findings()
-    report.recipe = f"[data.rvsc]\nroot = {toml.value(str(root))}\n" if seen.count else ""
+    report.recipe = f"[data.rvsc]\nroot = {toml.format_value(str(root))}\n" if seen.count else ""
     if not seen.count and not any(finding.kind == "fault" for finding in report.findings):
-        report.findings.append(Finding("fault", "contours, but no frame that can be read.", str(root)))
+        report.findings.append(Finding("fault", "contours, but no readable frame.", str(root)))
 
 
 def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> None:
     """Read pairs of images and masks, one at a time."""
     import numpy as np
 
-    seen, problems, names, levels = _Seen(), list[str](), list[str](), Counter[float]()
+    seen, problems, names, levels = _ImageStatistics(), list[str](), list[str](), Counter[float]()
     with collected(problems):
         for pair in read_pairs(root, pairs[0].images, pairs[0].masks, problems, []):
             names.append(pair.name)
@@ -234,24 +234,24 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
     report.facts = [*seen.facts(), ("mask levels", shown or "none")]
     report.findings += seen.findings()
     if len(pairs) > 1:
-        report.findings.append(Finding("warning", layouts.several(pairs)))
+        report.findings.append(Finding("warning", layouts.more_pairs_note(pairs)))
     if seen.count and 0 < len(levels) <= MOST_LEVELS:
-        report.recipe = _lines(root, pairs[0], seen, sorted(levels), names)
+        report.recipe = _recipe_lines(root, pairs[0], seen, sorted(levels), names)
 
 
 def _flaw_of_levels(found: set[float], mask: Path) -> str:
-    """Return why a mask's levels are none of labels; "" where they are."""
+    """Return why a mask is not a label map, or ""."""
     if len(found) > (2 if mask.suffix.lower() in (".jpg", ".jpeg") else MOST_LEVELS):
-        return f"holds {len(found)} levels: no label map. Was it scaled, or saved as JPEG?"
+        return f"holds {len(found)} levels: not a label map. Was it scaled, or saved as JPEG?"
     if any(level < 0 or level > 65535 or level != int(level) for level in found):
-        return "holds levels that are no whole numbers from 0 to 65535."
+        return "holds levels that are not whole numbers from 0 to 65535."
     return ""
 
 
-def _lines(root: Path, pair: layouts.Pair, seen: _Seen, levels: list[float], names: list[str]) -> str:
-    lines = ["[data.image_folder]", f"root = {toml.value(str(root))}"]
-    lines += [f"images = {toml.value(pair.images)}"] if pair.images != "images" else []
-    lines += [f"masks = {toml.value(pair.masks)}"] if pair.masks != "masks" else []
+def _recipe_lines(root: Path, pair: layouts.Pair, seen: _ImageStatistics, levels: list[float], names: list[str]) -> str:
+    lines = ["[data.image_folder]", f"root = {toml.format_value(str(root))}"]
+    lines += [f"images = {toml.format_value(pair.images)}"] if pair.images != "images" else []
+    lines += [f"masks = {toml.format_value(pair.masks)}"] if pair.masks != "masks" else []
     if not seen.one_structure:
         labels = ", ".join(f"structure_{int(level)} = {int(level)}" for level in levels if level)
         lines.append(f"labels = {{ {labels} }}")
@@ -261,10 +261,10 @@ def _lines(root: Path, pair: layouts.Pair, seen: _Seen, levels: list[float], nam
 
 
 def _pattern(names: list[str]) -> list[str]:
-    """Return a line that would tell patients by the names of their images; it is the user's to judge."""
+    """Return a commented line that groups images into patients by their names, for the user to judge."""
     for pattern in PATTERNS:
         found = [match[1] for name in names if (match := re.search(pattern, name))]
         if len(found) == len(names) and 2 <= len(set(found)) < len(names):
-            guess = f"patient = {toml.value(pattern)}"
+            guess = f"patient = {toml.format_value(pattern)}"
             return [f"# {guess}  # {len(set(found))} patients, e.g. {found[0]} of {names[0]}? If so, use this line."]
     return []

@@ -1,4 +1,4 @@
-"""How a folder is laid out, by the names of its files: pairs of images and masks, or nothing that is read here."""
+"""The layout of a dataset folder, from the names of its files."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.components.datasets.kinds import VOLUMES, volume
-from segkit.components.datasets.reading import files_below, is_folder, shortened
-from segkit.errors import counted
+from segkit.components.datasets.reading import files_below, is_folder
+from segkit.errors import counted, first_few
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
 MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
 SUNNYBROOK = re.compile(r"(^|/)(SCD[0-9]{7}|SCD_ManualContours|SCD_IMAGES_[0-9]+|contours-manual/IRCCI-expert)/", re.I)
 ACDC = re.compile(r"(^|/)patient[0-9]{3}/patient[0-9]{3}_(frame[0-9]+(_gt)?|4d)\.nii(\.gz)?$")
 NNUNET = re.compile(r"(^|/)(imagesTr|labelsTr)/")
-PAIR_DEPTH = 2  # folders below the root in which images' and masks' folders are looked for
+PAIR_DEPTH = 2  # levels below the root at which folders of images and masks are searched
 SCAN_DEPTH = 7
-MOST_FOLDERS = 60  # side by side that are compared with each other
+MOST_FOLDERS = 60  # of one parent that are compared
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A folder of images beside one of masks, relative to the root, and how many names they share."""
+    """A folder of images and one of masks, relative to the root, and the number of names that they share."""
 
     images: str
     masks: str
@@ -34,7 +34,7 @@ class Pair:
 
 
 def scan(root: Path, problems: list[str]) -> list[str]:
-    """Return the files below a folder, relative to it; what cannot be looked at is added to `problems`."""
+    """Return the files below a folder, relative to it; unreadable folders are added to `problems`."""
     return [path.relative_to(root).as_posix() for path in files_below(root, root, SCAN_DEPTH, problems)]
 
 
@@ -45,7 +45,7 @@ def stem(file: str) -> str | None:
 
 
 def pairs(files: Iterable[str]) -> list[Pair]:
-    """Return the folders of images that lie beside one of masks with the same names, those with most first."""
+    """Return the folders of images beside a folder of masks with the same names, the largest first."""
     stems: dict[str, set[str]] = defaultdict(set)
     for file in files:
         name = stem(file)
@@ -68,8 +68,8 @@ def _is_mask(folder: str) -> bool:
     return any(word in folder.rpartition("/")[2].lower() for word in MASK_WORDS)
 
 
-def kinds(files: Iterable[str]) -> str:
-    """Return how many files of which ending there are."""
+def count_endings(files: Iterable[str]) -> str:
+    """Return the number of files of each extension."""
     counts = Counter(_ending(file) for file in files)
     shown = ", ".join(f"{count} {ending}" for ending, count in counts.most_common(6))
     return shown + (f" and {counted(len(counts) - 6, 'more kind')}" if len(counts) > 6 else "")
@@ -81,13 +81,8 @@ def _ending(file: str) -> str:
     return double or (f".{name.rpartition('.')[2]}" if "." in name else "without ending")
 
 
-def is_sunnybrook(files: Iterable[str]) -> bool:
-    """Return whether files lie as in the Sunnybrook Cardiac Data as published."""
-    return any(SUNNYBROOK.search(file) for file in files)
-
-
-def why_none(root: Path, files: list[str]) -> str:
-    """Return why no reader fits a folder, and what to do."""
+def explain_unknown(root: Path, files: list[str]) -> str:
+    """Return why no reader can read a folder, and what to do."""
     if not files:
         hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
         folders = sum(1 for path in root.iterdir() if is_folder(path) and not path.name.startswith("."))
@@ -105,13 +100,13 @@ def why_none(root: Path, files: list[str]) -> str:
         kind = f"{volumes.most_common(1)[0][0]} volume"
         return f"{_published(files)}{counted(sum(volumes.values()), kind)}; {VOLUMES}."
     if not images:
-        return f"no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but {kinds(files)}."
+        return f"no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but {count_endings(files)}."
     if any(NNUNET.search(file) for file in files):
         return f"{_published(files)}its images' names should be those of their masks: take _0000 off. {advice}"
     known = set(images)
-    twins = [name for name in images if (match := MASK_SUFFIX.fullmatch(name)) and match[1] in known][:1]
-    if twins:
-        return f"images and masks lie in one folder ({twins[0]} is a mask): put the masks into another. {advice}"
+    mask = next((name for name in images if (match := MASK_SUFFIX.fullmatch(name)) and match[1] in known), None)
+    if mask:
+        return f"images and masks are in one folder ({mask} is a mask): put the masks into another. {advice}"
     if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
         return f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual). {advice}"
     alike = _alike(files)
@@ -119,11 +114,11 @@ def why_none(root: Path, files: list[str]) -> str:
         listed = " and ".join(alike)
         return f"{listed} hold files of the same names. Which are masks? Call that folder masks. {advice}"
     many = counted(len(images), "image")
-    return f"no known layout: {many} ({kinds(files)}), but no masks of the same names. {advice}"
+    return f"no known layout: {many} ({count_endings(files)}), but no masks of the same names. {advice}"
 
 
 def _published(files: list[str]) -> str:
-    """Return the name of a published layout that files have, for the beginning of a sentence."""
+    """Return the name of the published layout of the files, as the beginning of a sentence, or ""."""
     if any(ACDC.search(file) for file in files):
         return "the layout of ACDC (patient001/patient001_frame01.nii.gz): "
     if any(NNUNET.search(file) for file in files):
@@ -132,7 +127,7 @@ def _published(files: list[str]) -> str:
 
 
 def _alike(files: list[str]) -> list[str]:
-    """Return two folders in the root that share names of images."""
+    """Return two top-level folders that share names of images, or []."""
     seen: dict[str, str] = {}
     for file in files:
         folder, _, name = (stem(file) or "").partition("/")
@@ -141,9 +136,9 @@ def _alike(files: list[str]) -> list[str]:
     return []
 
 
-def several(found: list[Pair]) -> str:
-    """Return what to say where more than one pair is there."""
-    listed = shortened((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
+def more_pairs_note(found: list[Pair]) -> str:
+    """Return the warning about further pairs of folders."""
+    listed = first_few((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
     return (
         f"{counted(len(found) - 1, 'more pair')} of folders, which the lines below leave out: {listed}. One pair is "
         "read: put all images below one folder, one for each patient, and the masks below another in the same way."

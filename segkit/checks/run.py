@@ -1,4 +1,4 @@
-"""Whether a run folder is whole and tells the truth: integrity, recipe against metrics, checkpoint against table."""
+"""Check a run folder: complete and undamaged files that agree with each other and with a new evaluation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from segkit.data.cache import DataCache
 from segkit.errors import UserError, counted
 from segkit.locks import is_locked
 from segkit.recipe import toml
-from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled, training_identity
+from segkit.recipe.identity import (
+    TRAINING_NUMBER,
+    differences,
+    incomparable_note,
+    not_resumable,
+    training_identity,
+    with_current_defaults,
+)
 from segkit.recipe.model import Recipe
 from segkit.testing.findings import Finding
 from segkit.training.results import History, cases_text
@@ -23,26 +30,26 @@ NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.s
 
 
 def check_run(run: Path, *, evaluate: bool = True) -> Iterator[Finding]:
-    """Yield what is wrong with a run folder; nothing where everything is as it should be.
+    """Yield what is wrong with a run folder.
 
     Args:
         run: the folder, e.g. runs/l1l2.
-        evaluate: evaluate each best checkpoint again and compare the rows with cases.csv, byte by byte.
+        evaluate: also evaluate each best checkpoint again, and compare the rows with cases.csv byte by byte.
     """
     trials = sorted(path.parent for path in run.glob("*/*/trial.json") if not path.parent.name.startswith("."))
     data = DataCache()
     if not trials:
-        yield Finding("fault", "holds no trial. A run folder has VARIANT/seed-N/trial.json in it.", str(run))
+        yield Finding("fault", "holds no trials. A run folder contains VARIANT/seed-N/trial.json.", str(run))
         return
     for folder in trials:
         try:
-            yield from _trial(folder, data if evaluate else None)
+            yield from _check_trial(folder, data if evaluate else None)
         except UserError as error:
             yield Finding("fault", str(error), str(folder))
-    yield from _report(run)
+    yield from _check_report(run)
 
 
-def _trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
+def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
     """Check one trial's files against each other."""
     from segkit.training import checkpoint
 
@@ -56,47 +63,37 @@ def _trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing and finished:
         yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it again.", str(folder))
-    recipe = _recipe(folder)
+    recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
     number = status.training_number
     if number != TRAINING_NUMBER:
-        yield Finding("note", f"{older(number)}.", str(folder))
+        yield Finding("note", f"{incomparable_note(number)}.", str(folder))
     elif status.versions.get("segkit") == version("segkit") and training_identity(recipe) != status.identity:
         yield Finding(
             "fault", "differs from the recipe that trial.json was written for, or a plugin has changed since.",
             str(folder / "recipe.toml"),
         )  # fmt: skip
-    history = _history(folder)
-    yield from _metrics(folder, history, status)
+    try:
+        history = History.read(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else History()
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}.") from None
+    yield from _check_metrics(folder, history, status)
     for name in ("best", "last"):
         path = folder / f"{name}.safetensors"
         if not path.is_file():
             continue
-        meta = checkpoint.load(path).meta  # raises where the file is damaged
-        changed = not_resumable(differences(refilled(meta["recipe"], str(path)), recipe.dump()))
+        meta = checkpoint.load(path).meta  # raises if the file is damaged
+        changed = not_resumable(differences(with_current_defaults(meta["recipe"], str(path)), recipe.dump()))
         if number != TRAINING_NUMBER:
-            changed.pop("train.threads", None)  # which the recipes of then did not state, and the checkpoints did
+            changed.pop("train.threads", None)  # recorded in the checkpoints, but not in the recipes of that version
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
-        yield from _against_metrics(path, meta, history)
+        yield from _compare_with_metrics(path, meta, history)
     if data is not None and finished and not missing and number == TRAINING_NUMBER:
-        yield from _again(folder, recipe, status, data)
+        yield from _reevaluate(folder, recipe, status, data)
 
 
-def _recipe(folder: Path) -> Recipe:
-    path = folder / "recipe.toml"
-    return Recipe.from_dict(toml.load(path), str(path))
-
-
-def _history(folder: Path) -> History:
-    path = folder / "metrics.csv"
-    try:
-        return History.read(path) if path.is_file() else History()
-    except ValueError as error:
-        raise UserError(f"{folder}: {error}.") from None
-
-
-def _metrics(folder: Path, history: History, status: Status) -> Iterator[Finding]:
+def _check_metrics(folder: Path, history: History, status: Status) -> Iterator[Finding]:
     place, done = str(folder / "metrics.csv"), len(history)
     if history.column("epoch") != list(range(1, done + 1)):
         yield Finding("fault", "its epochs are not 1, 2, 3, ...", place)
@@ -106,8 +103,8 @@ def _metrics(folder: Path, history: History, status: Status) -> Iterator[Finding
         yield Finding("fault", f"has {counted(done, 'epoch')}, the recipe asks for {status.epochs}.", place)
 
 
-def _against_metrics(path: Path, meta: dict[str, Any], history: History) -> Iterator[Finding]:
-    """Compare what a checkpoint says of its epoch with that epoch's row."""
+def _compare_with_metrics(path: Path, meta: dict[str, Any], history: History) -> Iterator[Finding]:
+    """Compare a checkpoint's metrics with its epoch's row of metrics.csv."""
     epoch = meta["epoch"] if meta["kind"] == "best" else meta["epoch"] - 1
     if not 1 <= epoch <= len(history):
         if meta["kind"] == "best":
@@ -117,11 +114,11 @@ def _against_metrics(path: Path, meta: dict[str, Any], history: History) -> Iter
     for name, value in meta["metrics"].items():
         number = row.get(name, math.nan)
         if not (number == value or (value is None and not math.isfinite(number))):
-            shown = "nothing" if math.isnan(number) else number
-            yield Finding("fault", f"says {name} = {value}, metrics.csv says {shown} for epoch {epoch}.", str(path))
+            other = "nothing" if math.isnan(number) else number
+            yield Finding("fault", f"says {name} = {value}, metrics.csv says {other} for epoch {epoch}.", str(path))
 
 
-def _again(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Iterator[Finding]:
+def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Iterator[Finding]:
     """Evaluate the best checkpoint again and compare with cases.csv."""
     from segkit.api import evaluate
 
@@ -147,8 +144,8 @@ def _again(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Ite
     )
 
 
-def _report(run: Path) -> Iterator[Finding]:
-    """Compare summary.csv with what the trials say."""
+def _check_report(run: Path) -> Iterator[Finding]:
+    """Compare summary.csv with the trials."""
     from segkit.study.summary import COLUMNS, summarize, to_csv
 
     missing = [name for name in ("summary.csv", "report.md", "report.html") if not (run / name).is_file()]

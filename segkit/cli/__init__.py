@@ -24,11 +24,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, interrupts.STATUS
+DONE, TRIAL_FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, interrupts.EXIT_STATUS
 
 
-# messages of the option parser about numbers, and what replaces them
-PLAINER = {
+# regular expressions of the option parser's messages, and their replacements
+REWORDED = {
     r"Input should be a valid integer.*": "must be a whole number",
     r"(?<=: )'.*' is not a valid int.*": "must be a whole number",
     r"Input should be greater than or equal to (\d+).*": r"must be \1 or more",
@@ -40,7 +40,7 @@ def _show_version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version  # takes a while to import
 
-        say(f"segkit {version('segkit')}")
+        echo(f"segkit {version('segkit')}")
         raise typer.Exit
 
 
@@ -51,23 +51,23 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Show the help where no command is given; `version` is answered by its callback."""
+    """Show the help if no command is given; `version` is handled by its callback."""
     if context.invoked_subcommand is None:
-        say(context.get_help(), err=True)
+        echo(context.get_help(), err=True)
         raise typer.Exit(WRONG_INPUT)
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user is one message and exit status 2, never a traceback."""
-    interrupts.end_at_once()
+    """Run the command line; mistakes of the user end in one message and exit status 2, never a traceback."""
+    interrupts.exit_immediately()
     for module in ("run", "checkpoint", "inspect", "check", "new"):
         importlib.import_module(f"segkit.cli.{module}")
     from segkit.errors import UserError, sentence
 
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may be limited
     try:
-        interrupts.unwind()
+        interrupts.raise_interrupt()
         status: Any = app(standalone_mode=False)
         sys.stdout.flush()
     except UserError as error:
@@ -75,12 +75,12 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # the reader of our output has gone (`segkit list | head`); there is nobody left to read more
+        # the reader of the output is gone (`segkit list | head`)
         sys.stderr.close()
         sys.exit(DONE)
     except RecursionError:
-        fail("what was given is nested too deeply.")
-    except OSError as error:  # of a disk or a folder, outside a trial
+        fail("the input is nested too deeply.")
+    except OSError as error:  # outside a trial
         place = f"{error.filename}: " if error.filename else "output: " if error.errno == errno.ENOSPC else ""
         fail(f"{place}{sentence(error.strerror or error)}")
     except Exception as error:
@@ -88,28 +88,28 @@ def main() -> None:
             raise
         fail(_usage(error))
     finally:
-        atexit.register(interrupts.leave)  # the first of what is done at the end
+        atexit.register(interrupts.ignore)  # registered last, so it runs first
     sys.exit(status if isinstance(status, int) else DONE)
 
 
 def _usage(error: Any) -> str:
-    """Return what is wrong with the words of a command, and where its options are listed."""
+    """Return the message about wrong options of a command, and how to list them."""
     from segkit.errors import sentence
 
     context = getattr(error, "ctx", None)
     command = f"segkit {context.info_name}" if context and context.parent else "segkit"
     text = str(error.format_message())
-    for wording, plain in PLAINER.items():
-        text = re.sub(wording, plain, text)
+    for pattern, replacement in REWORDED.items():
+        text = re.sub(pattern, replacement, text)
     return f"{sentence(text)} See `{command} --help`."
 
 
-def say(text: object = "", *, err: bool = False) -> None:
-    """Print a text as one or more lines, control characters spelled out: everything that is printed goes this way.
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print a text with control characters escaped; all output of commands is printed by this.
 
     Args:
-        text: what to print.
-        err: to standard error.
+        text: one or more lines.
+        err: print to standard error.
     """
     from segkit.errors import printable
 
@@ -119,11 +119,11 @@ def say(text: object = "", *, err: bool = False) -> None:
 def warn(lines: Iterable[str]) -> None:
     """Print warnings to standard error."""
     for line in lines:
-        say(f"warning: {line}", err=True)
+        echo(f"warning: {line}", err=True)
 
 
 def fail(message: str) -> None:
-    """Print a mistake of the user to standard error and exit."""
+    """Print an error message to standard error and exit."""
     for line in message.splitlines():
-        say(line if line.startswith(" ") else f"error: {line}", err=True)
+        echo(line if line.startswith(" ") else f"error: {line}", err=True)
     sys.exit(WRONG_INPUT)

@@ -1,4 +1,4 @@
-"""segkit check: what is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+"""segkit check: find what is wrong with a recipe, a plugin, a dataset folder or a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, TRIAL_FAILED, app, say
+from segkit.cli import DONE, TRIAL_FAILED, app, echo
 from segkit.cli.inspect import load_plugins
-from segkit.cli.options import Json, Plugins, Set, With, path_of
+from segkit.cli.options import Json, Plugins, Set, With, parse_path
 
 if TYPE_CHECKING:
     from segkit.testing.findings import Finding
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 @app.command()
 def check(
     path: Annotated[
-        Path, typer.Argument(parser=path_of, metavar="PATH", help="A recipe, a plugin, a dataset folder, or a run.")
+        Path, typer.Argument(parser=parse_path, metavar="PATH", help="A recipe, a plugin, a dataset folder, or a run.")
     ],
     overlays: With = None,
     sets: Set = None,
     plugins: Plugins = None,
     json_: Json = False,
 ) -> int:
-    """What is wrong with a recipe, a plugin, a dataset folder or a run, and what to do."""
+    """Find what is wrong with a recipe, a plugin, a dataset folder or a run, and say what to do."""
+    from segkit.checks.run import check_run
     from segkit.components.datasets.reading import unreadable
     from segkit.errors import UserError
 
@@ -45,38 +46,40 @@ def check(
     if sets:
         raise UserError(f"{path}: --set is for recipes (.toml) and plugins (.py).")
     if path.suffix == ".safetensors":
-        raise UserError(f"{path}: is a checkpoint. `segkit info` shows what is inside; check its run folder instead.")
+        raise UserError(f"{path}: is a checkpoint. `segkit info` shows its content; check its run folder instead.")
     load_plugins(plugins)
     if path.is_dir() and any(path.glob("*/*/trial.json")):
-        return _run(path, json_)
+        passed = f"{path}: complete; every best checkpoint reproduces its cases.csv"
+        return _conclude(check_run(path), json_, passed)
     if path.is_dir():
         return _data(path, json_)
     raise UserError(f"{path}: neither a recipe (.toml), a plugin (.py) nor a folder.")
 
 
-def _conclude(findings: Iterable[Finding], json_: bool, good: str, **more: Any) -> int:
-    """Print findings, faults first and those of one kind in one line, and return the exit status."""
+def _conclude(findings: Iterable[Finding], json_: bool, passed: str, **more: Any) -> int:
+    """Print findings, faults first, and return the exit status."""
     from segkit.testing.findings import counted, grouped, in_order
 
     found = in_order(findings)
     if json_:
-        say(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
+        echo(json.dumps({"findings": [vars(finding) for finding in found], **more}, indent=1))
     else:
         for line in grouped(found):
-            say(line)
-        say(counted(found) if found else good)
+            echo(line)
+        echo(counted(found) if found else passed)
     return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 
 def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit.checks.recipe import check_trials
-    from segkit.recipe.model import compose, validate
-    from segkit.study.plan import size_of, trials
+    from segkit.recipe.merge import compose
+    from segkit.recipe.model import validate
+    from segkit.study.plan import plan_trials, study_size
     from segkit.testing.findings import Finding
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
-    planned = trials(recipe, document)
+    planned = plan_trials(recipe, document)
     findings = [Finding("note", text) for text in document.warnings]
     printed: set[str] = set()
     for tried in check_trials(planned):
@@ -84,8 +87,8 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> i
         for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
             if line not in printed and not json_ and not any(f.kind == "fault" for f in tried.findings):
                 printed.add(line)
-                say(line)
-    return _conclude(findings, json_, f"{path}: nothing wrong ({size_of(planned)})")
+                echo(line)
+    return _conclude(findings, json_, f"{path}: nothing wrong ({study_size(planned)})")
 
 
 def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool) -> int:
@@ -96,13 +99,13 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
     report = check_plugin(path, sets)
     if not json_:
         for item in report.checked:
-            say(f"{item.component}: {_verdict(item.findings)}")
+            echo(f"{item.component}: {_verdict(item.findings)}")
     names = [item.component for item in report.checked]
     return _conclude(report.findings, json_, f"{path}: nothing wrong", components=names)
 
 
 def _verdict(findings: Iterable[Finding]) -> str:
-    """Return what was found of a component, in a word or two."""
+    """Return the result of checking a component in a few words."""
     from segkit.errors import counted
 
     faults = sum(finding.kind == "fault" for finding in findings)
@@ -111,21 +114,15 @@ def _verdict(findings: Iterable[Finding]) -> str:
     return "not tried" if any(finding.text.startswith("not tried") for finding in findings) else "fulfils its contract"
 
 
-def _run(path: Path, json_: bool) -> int:
-    from segkit.checks.run import check_run
-
-    return _conclude(check_run(path), json_, f"{path}: complete; every best checkpoint reproduces its cases.csv")
-
-
 def _data(path: Path, json_: bool) -> int:
     from segkit.checks.data import check_data
 
     report = check_data(path)
     if not json_:
-        say(f"layout: {report.layout}")
+        echo(f"layout: {report.layout}")
         for name, text in report.facts:
-            say(f"{name}: {text}")
+            echo(f"{name}: {text}")
         if report.recipe:
-            say("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
+            echo("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
     facts = dict(report.facts)
     return _conclude(report.findings, json_, f"{path}: nothing wrong", facts=facts, recipe=report.recipe)

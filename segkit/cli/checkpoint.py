@@ -1,4 +1,4 @@
-"""segkit eval, predict and info: what a checkpoint can do and what is in it."""
+"""segkit eval, predict and info: commands on a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from segkit.cli import DONE, app, say, warn
-from segkit.cli.options import Json, Plugins, Set, path_of
-from segkit.errors import counted, padded, printable
+from segkit.cli import DONE, app, echo, warn
+from segkit.cli.options import Json, Plugins, Set, parse_path
+from segkit.errors import counted, first_few, pad, printable
 
 if TYPE_CHECKING:
     from segkit.evaluation.rows import Row
 
 Checkpoint = Annotated[
-    Path, typer.Argument(parser=path_of, metavar="CHECKPOINT", help="A best or last .safetensors file.")
+    Path, typer.Argument(parser=parse_path, metavar="CHECKPOINT", help="A best or last .safetensors file.")
 ]
 Trust = Annotated[
     bool, typer.Option("--trust-plugins", help="Run the plugin code inside the checkpoint if it is not here.")
@@ -27,7 +27,7 @@ Device = Annotated[str | None, typer.Option("--device", help="Compute here inste
 
 
 def _prepare(path: Path, plugins: list[Path] | None) -> None:
-    """Load plugins and warn of those that differ from the training's."""
+    """Load plugins and warn of those that have changed since the training."""
     from segkit import plugins as loader
     from segkit.training.checkpoint import read_meta
 
@@ -43,31 +43,32 @@ def evaluate(
     trust_plugins: Trust = False,
     device: Device = None,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", parser=path_of, metavar="FILE", help="Write the rows here, as in cases.csv.")
+        Path | None,
+        typer.Option("--csv", parser=parse_path, metavar="FILE", help="Write the rows here, as in cases.csv."),
     ] = None,
     json_: Json = False,
 ) -> int:
-    """Per-case metrics from CHECKPOINT alone; other data with --set data...."""
+    """Compute per-case metrics from CHECKPOINT alone; on other data with --set data...."""
     from segkit import api, files
     from segkit.training.results import HEADER, write_cases
 
     if csv_file:
-        files.check_target(csv_file, begins=",".join(HEADER))
+        files.check_replaceable(csv_file, begins=",".join(HEADER))
     _prepare(path, plugins)
     rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
         files.make_folder(csv_file.parent)
         write_cases(csv_file, rows)
     if json_:
-        say(json.dumps([{**vars_of(row)} for row in rows], indent=1))
+        echo(json.dumps([row_as_dict(row) for row in rows], indent=1))
         return DONE
     for line in table(rows):
-        say(line)
+        echo(line)
     return DONE
 
 
-def vars_of(row: Row) -> dict[str, Any]:
-    """Return a row as plain values; an undefined one is null."""
+def row_as_dict(row: Row) -> dict[str, Any]:
+    """Return a row as JSON values; an undefined one is null."""
     from dataclasses import asdict
 
     found = asdict(row)
@@ -75,7 +76,7 @@ def vars_of(row: Row) -> dict[str, Any]:
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Return a line a case and channel, then the means and counts, in columns."""
+    """Return a line per case and channel, then the means and counts, in columns."""
     import numpy as np
 
     metrics = list(dict.fromkeys(row.metric for row in rows))
@@ -91,7 +92,7 @@ def table(rows: list[Row]) -> list[str]:
         lines.append(["mean", channel, *(_number(mean) for mean in means)])
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(cell_len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    text = ["  ".join(map(padded, line, widths)).rstrip() for line in lines]
+    text = ["  ".join(map(pad, line, widths)).rstrip() for line in lines]
     first = [row for row in rows if row.metric == metrics[0]] if metrics else []
     empty = [row for row in first if not row.truth_pixels]
     missed = sum(1 for row in first if row.truth_pixels and not row.predicted_pixels)
@@ -112,37 +113,36 @@ def predict(
     path: Checkpoint,
     images: Annotated[
         list[Path],
-        typer.Argument(parser=path_of, metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files, or folders of them."),
+        typer.Argument(parser=parse_path, metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files, or folders of them."),
     ],
     out: Annotated[
-        Path, typer.Option("--out", parser=path_of, metavar="DIR", help="Where masks and overlays go.")
+        Path, typer.Option("--out", parser=parse_path, metavar="DIR", help="Where masks and overlays go.")
     ] = Path("predictions"),
     plugins: Plugins = None,
     trust_plugins: Trust = False,
     device: Device = None,
 ) -> int:
-    """Masks and overlays of images that need no truth."""
+    """Write masks and overlays of images; no ground truth is needed."""
     import cv2
     import numpy as np
 
     from segkit import api, files
     from segkit.components.datasets.image_folder import COLOURED
     from segkit.components.datasets.images import find_images, read_picture
-    from segkit.components.datasets.reading import shortened
     from segkit.data.batches import to_uint8
     from segkit.errors import UserError
     from segkit.evaluation.overlay import draw_overlay
-    from segkit.recipe.variants import folders
+    from segkit.recipe.variants import assign_folders
 
     found, notes = find_images(images)
     if realpath(out) in {dirname(realpath(image)) for image in found}:
         raise UserError(
-            f"--out {out}: it holds the images, and masks would be written among them. Choose another folder."
+            f"--out {out}: contains the images, and masks would be written among them. Choose another folder."
         )
     _prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
     files.make_folder(out)
-    ends = folders(f"-{name}" for name in ("overlay", *predictor.channels))  # no channel takes the overlay's
+    suffixes = assign_folders(f"-{name}" for name in ("overlay", *predictor.channels))  # different for each
     unread: list[str] = []
     coloured: list[str] = []
     for image in found:
@@ -156,18 +156,18 @@ def predict(
         drawn = draw_overlay(to_uint8(picture.pixels), np.zeros_like(mask), mask)
         made = {"-overlay": np.ascontiguousarray(drawn[..., ::-1])}
         channels = list(zip(predictor.channels, mask, strict=True))
-        made |= {ends[f"-{name}"]: part.astype(np.uint8) * 255 for name, part in channels}
-        for end, content in made.items():
-            files.write_bytes(out / f"{image.stem}{end}.png", cv2.imencode(".png", content)[1].tobytes())
+        made |= {suffixes[f"-{name}"]: part.astype(np.uint8) * 255 for name, part in channels}
+        for suffix, content in made.items():
+            files.write_bytes(out / f"{image.stem}{suffix}.png", cv2.imencode(".png", content)[1].tobytes())
         sizes = (f"{name} {counted(part.sum(), 'pixel')}" for name, part in channels)
-        say(f"{image}: {', '.join(sizes)} -> {out / image.stem}-*.png")
-    notes += [f"{counted(len(coloured), 'coloured image')} {COLOURED}: {shortened(coloured)}."] if coloured else []
+        echo(f"{image}: {', '.join(sizes)} -> {out / image.stem}-*.png")
+    notes += [f"{counted(len(coloured), 'coloured image')} {COLOURED}: {first_few(coloured)}."] if coloured else []
     for line in notes:
-        say(f"note: {line}", err=True)
+        echo(f"note: {line}", err=True)
     if unread:
         done = "; the others are done" if len(unread) < len(found) else ""
-        told = f"{len(unread)} of {len(found)} images could not be read{done}:"
-        raise UserError("\n".join([told, *(f"  {line}" for line in unread)] if len(found) > 1 else unread))
+        summary = f"{len(unread)} of {len(found)} images could not be read{done}:"
+        raise UserError("\n".join([summary, *(f"  {line}" for line in unread)] if len(found) > 1 else unread))
     return DONE
 
 
@@ -177,36 +177,36 @@ def info(
     sources: Annotated[bool, typer.Option("--sources", help="Print the plugin sources inside.")] = False,
     json_: Json = False,
 ) -> int:
-    """What is inside CHECKPOINT: recipe, channels, metrics, plugins, versions; nothing of it is run."""
+    """Show what CHECKPOINT holds: recipe, channels, metrics, plugins, versions. None of its code is run."""
     from segkit.recipe import toml
-    from segkit.recipe.identity import TRAINING_NUMBER, older
+    from segkit.recipe.identity import TRAINING_NUMBER, incomparable_note
     from segkit.training.checkpoint import read_meta
 
     meta = read_meta(path)
     if json_:
-        say(json.dumps(meta, indent=1))
+        echo(json.dumps(meta, indent=1))
         return DONE
     if sources:
         for plugin in meta["plugins"]:
             for module, text in plugin["sources"].items():
-                say(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
+                echo(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
         return DONE
     split = meta["split"]
-    say(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
-    say(f"variant:    {meta['variant']}")
-    say(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
-    say(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
-    say(
+    echo(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
+    echo(f"variant:    {meta['variant']}")
+    echo(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
+    echo(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
+    echo(
         "metrics:    "
         + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
     )
     compiled = ", compiled" if meta["compile"] else ""
     threads = counted(meta["threads"], "CPU thread")
-    say(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
+    echo(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")
     if meta["training_number"] != TRAINING_NUMBER:
-        say(f"warning:    {older(meta['training_number'])}")
-    say("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
-    say("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
-    say("recipe:\n")
-    say(toml.dumps(meta["recipe"]).rstrip("\n"))
+        echo(f"warning:    {incomparable_note(meta['training_number'])}")
+    echo("versions:   " + ", ".join(f"{name} {number}" for name, number in meta["versions"].items()))
+    echo("plugins:    " + (", ".join(f"{p['origin']} ({p['sha256'][:12]})" for p in meta["plugins"]) or "none"))
+    echo("recipe:\n")
+    echo(toml.dumps(meta["recipe"]).rstrip("\n"))
     return DONE

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.cells import cell_len
 
-from segkit.cli import DONE, app, say, warn
-from segkit.cli.options import Json, Plugins, Set, With, path_of
-from segkit.errors import padded, printable
+from segkit.cli import DONE, app, echo, warn
+from segkit.cli.options import Json, Plugins, Set, With, parse_path
+from segkit.errors import pad, printable
 
 if TYPE_CHECKING:
     from segkit.registry.component import Entry
-    from segkit.registry.registry import Registry
 
 
 def load_plugins(extra: list[Path] | None) -> None:
@@ -26,25 +25,14 @@ def load_plugins(extra: list[Path] | None) -> None:
     warn(f"plugin not loaded: {failure}" for failure in plugins.load(extra or []))
 
 
-def registry_of(slot: str) -> Registry:
-    """Return the registry of a slot, by its singular or plural name."""
-    from segkit.components import REGISTRIES
-    from segkit.errors import UserError, suggest
-
-    for registry in REGISTRIES:
-        if slot.lower() in (registry.name, registry.plural):
-            return registry
-    raise UserError(f"no slot is called '{slot}'. {suggest(slot, [r.plural for r in REGISTRIES])}")
-
-
 @app.command("list")
 def list_(
     slot: Annotated[str | None, typer.Argument(metavar="[SLOT]", help="E.g. losses; all slots by default.")] = None,
     plugins: Plugins = None,
     json_: Json = False,
 ) -> int:
-    """All components, or those of SLOT: name, summary, and where they come from."""
-    from segkit.components import REGISTRIES
+    """List all components, or those of SLOT: name, summary and origin."""
+    from segkit.components import REGISTRIES, registry_of
 
     load_plugins(plugins)
     chosen = [registry_of(slot)] if slot else REGISTRIES
@@ -54,28 +42,27 @@ def list_(
             for r in chosen
             for entry in r
         ]
-        say(json.dumps(rows, indent=1))
+        echo(json.dumps(rows, indent=1))
         return DONE
     columns = shutil.get_terminal_size((100, 24)).columns
     for number, registry in enumerate(chosen):
         entries = list(registry)
-        say(f"{chr(10) if number else ''}{registry.plural}")
+        echo(f"{chr(10) if number else ''}{registry.plural}")
         width = max((len(entry.name) for entry in entries), default=0)
         for entry in entries:
             origin = "" if entry.origin == "segkit" else f"  ({entry.origin})"
             room = columns - width - 4
             if room - len(origin) < 24:
-                origin = ""  # `show` tells it
-            say(f"  {entry.name:<{width}}  {_fitted(entry.summary, max(room - len(origin), 24))}{origin}")
+                origin = ""  # `segkit show` has it
+            echo(f"  {entry.name:<{width}}  {_fit_summary(entry.summary, max(room - len(origin), 24))}{origin}")
     return DONE
 
 
-def _fitted(summary: str, room: int) -> str:
-    """Return a summary in the room of a line: its first sentence where that fits, or cut."""
-    from segkit.errors import shortened
+def _fit_summary(summary: str, room: int) -> str:
+    """Return a summary, or its first sentence, truncated to `room` characters."""
+    from segkit.errors import truncate
 
-    first = summary.split(". ")[0]
-    return summary if len(summary) <= room else shortened(first, room)
+    return summary if len(summary) <= room else truncate(summary.split(". ")[0], room)
 
 
 @app.command()
@@ -86,7 +73,7 @@ def show(
     plugins: Plugins = None,
     json_: Json = False,
 ) -> int:
-    """One component with its parameters; or a RECIPE, filled, with the place each value comes from."""
+    """Show a component with its parameters; or a RECIPE, filled, with the origin of each value."""
     load_plugins(plugins)
     if name.endswith(".toml") or Path(name).is_file():
         return _show_recipe(Path(name), overlays or [], sets or [], json_)
@@ -97,14 +84,14 @@ def show(
         raise UserError(f"{name}: --set and --with are for recipes (.toml), and this is a component's name.")
     entries = _find(name)
     if json_:
-        say(json.dumps([_plain(entry, parameters(entry), snippet(entry)) for entry in entries], indent=1))
+        echo(json.dumps([_entry_as_dict(entry, parameters(entry), snippet(entry)) for entry in entries], indent=1))
         return DONE
     for number, entry in enumerate(entries):
-        say(("\n" if number else "") + "\n".join(describe(entry)))
+        echo(("\n" if number else "") + "\n".join(describe(entry)))
     return DONE
 
 
-def _plain(entry: Entry, parameters: list[Any], snippet: str) -> dict[str, Any]:
+def _entry_as_dict(entry: Entry, parameters: list[Any], snippet: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {
@@ -119,8 +106,8 @@ def _plain(entry: Entry, parameters: list[Any], snippet: str) -> dict[str, Any]:
 
 
 def _find(name: str) -> list[Entry]:
-    """Return the components of a name, in any slot or in the one named before a dot."""
-    from segkit.components import REGISTRIES
+    """Return the components of a name, in any slot, or in the one before a dot."""
+    from segkit.components import REGISTRIES, registry_of
     from segkit.errors import UserError, suggest
 
     slot, dot, rest = name.rpartition(".")
@@ -134,18 +121,19 @@ def _find(name: str) -> list[Entry]:
 
 def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
     from segkit.recipe import toml
-    from segkit.recipe.describe import explain
-    from segkit.recipe.model import compose, validate
-    from segkit.study.plan import size_of, trials
+    from segkit.recipe.describe import value_origins
+    from segkit.recipe.merge import compose
+    from segkit.recipe.model import validate
+    from segkit.study.plan import plan_trials, study_size
 
     document = compose(path, overlays=overlays, sets=sets)
     recipe = validate(document)
-    planned = trials(recipe, document)
-    rows = explain(recipe, document)
+    planned = plan_trials(recipe, document)
+    rows = value_origins(recipe, document)
     warn(document.warnings)
     if json_:
         found = [{"path": ".".join(path), "value": value, "origin": origin} for path, value, origin in rows]
-        say(json.dumps(found, indent=1))
+        echo(json.dumps(found, indent=1))
         return DONE
     lines: list[tuple[str, str]] = []
     heading: tuple[str, ...] = ()
@@ -153,36 +141,36 @@ def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool)
         bare = value == {} and len(where) == 2  # a component without parameters
         table = where if bare else where[: min(2, len(where) - 1)]
         if table != heading:
-            lines += [("", ""), (f"[{'.'.join(toml.key(part) for part in table)}]", origin if bare else "")]
+            lines += [("", ""), (f"[{'.'.join(toml.format_key(part) for part in table)}]", origin if bare else "")]
             heading = table
         if not bare:
-            name = ".".join(toml.key(part) for part in where[len(table) :])
-            lines.append((f"{name} = {toml.value(value)}", origin))
+            name = ".".join(toml.format_key(part) for part in where[len(table) :])
+            lines.append((f"{name} = {toml.format_value(value)}", origin))
     lines = [(printable(text), origin) for text, origin in lines]
     width = min(max(cell_len(text) for text, _ in lines), 60)
     for text, origin in lines:
-        say(f"{padded(text, width)}  # {origin}" if origin else text)
-    say(f"\n# {size_of(planned)}: {'; '.join(dict.fromkeys(trial.variant for trial in planned))}")
+        echo(f"{pad(text, width)}  # {origin}" if origin else text)
+    echo(f"\n# {study_size(planned)}: {'; '.join(dict.fromkeys(trial.variant for trial in planned))}")
     return DONE
 
 
 @app.command()
 def schema(
     plugins: Plugins = None,
-    out: Annotated[Path | None, typer.Option("--out", parser=path_of, metavar="FILE", help="Write it here.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", parser=parse_path, metavar="FILE", help="Write it here.")] = None,
 ) -> int:
-    """JSON Schema of recipes, plugins included, for editors."""
+    """Print the JSON Schema of recipes, plugins included, for editors."""
     from segkit import files
     from segkit.recipe.schema import recipe_schema
 
     if out is not None:
-        files.check_target(out, begins="{")
+        files.check_replaceable(out, begins="{")
     load_plugins(plugins)
     text = json.dumps(recipe_schema(), indent=1)
     if out is None:
-        say(text)
+        echo(text)
     else:
         files.make_folder(out.parent)
         files.write_text(out, text + "\n")
-        say(f'{out}: put "#:schema {out}" on the first line of a recipe')
+        echo(f'{out}: put "#:schema {out}" on the first line of a recipe')
     return DONE

@@ -1,4 +1,4 @@
-"""segkit new: a plugin that works, to be changed."""
+"""segkit new: a working plugin to start from."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from segkit.cli import DONE, app, say
-from segkit.cli.options import path_of
-from segkit.components import REGISTRIES
+from segkit.cli import DONE, app, echo
+from segkit.cli.options import parse_path
+from segkit.components import registry_of
 
 
 @app.command()
 def new(
     slot: Annotated[str, typer.Argument(metavar="SLOT", help="E.g. loss; `segkit list` shows all ten.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What recipes will call it.")],
-    folder: Annotated[Path, typer.Option("--folder", parser=path_of, metavar="DIR", help="Where to write.")] = Path(
+    folder: Annotated[Path, typer.Option("--folder", parser=parse_path, metavar="DIR", help="Where to write.")] = Path(
         "plugins"
     ),
 ) -> int:
@@ -28,8 +28,7 @@ def new(
     plugins.load()
     plugin, test = scaffold.new(slot, name, folder)
     (component,) = plugins.load_file(plugin).components
-    registry = next(registry for registry in REGISTRIES if registry.name == component.partition(".")[0])
-    say(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
-    say(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
-    say("\n".join(f"  {line}" for line in snippet(registry[name]).splitlines()))
+    echo(f"{plugin}: works as it is; change it\n{test}: its test\n\nTry it:")
+    echo(f"  segkit check {plugin}\n  python -m pytest {test}\n\nIn a recipe:")
+    echo("\n".join(f"  {line}" for line in snippet(registry_of(component.partition(".")[0])[name]).splitlines()))
     return DONE

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 
 
-def path_of(text: str | Path) -> Path:
-    """Return a path as the command line has it; an empty one would be the working directory unawares."""
+def parse_path(text: str | Path) -> Path:
+    """Parse a path; an empty one would silently be the working directory."""
     if not str(text).strip():
-        raise typer.BadParameter("must be a path, got nothing. The working directory is '.'")
+        raise typer.BadParameter("must be a path, got an empty string. The working directory is '.'")
     return Path(text)
 
 
-Recipes = Annotated[list[Path], typer.Argument(parser=path_of, metavar="RECIPE...", help="Recipe files (TOML).")]
+Recipes = Annotated[list[Path], typer.Argument(parser=parse_path, metavar="RECIPE...", help="Recipe files (TOML).")]
 With = Annotated[
     list[Path] | None,
-    typer.Option("--with", parser=path_of, metavar="OVERLAY.toml", help="Lay a file over the recipe."),
+    typer.Option("--with", parser=parse_path, metavar="OVERLAY.toml", help="Merge a file over the recipe."),
 ]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Set one value, e.g. train.epochs=10.")
 ]
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugins", parser=path_of, metavar="DIR", help="Load plugins from here too, besides plugins/."),
+    typer.Option("--plugins", parser=parse_path, metavar="DIR", help="Load plugins from here too, besides plugins/."),
 ]
-Out = Annotated[Path, typer.Option("--out", parser=path_of, metavar="DIR", help="Where run folders go.")]
+Out = Annotated[Path, typer.Option("--out", parser=parse_path, metavar="DIR", help="Where run folders go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

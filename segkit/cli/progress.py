@@ -1,4 +1,4 @@
-"""Progress of a study: live bars in a terminal, one plain line an epoch elsewhere."""
+"""Progress of a study: live bars in a terminal, one line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Column
 from rich.text import Text
 
 from segkit.errors import counted, printable
-from segkit.report.style import shorten
+from segkit.report.style import elide_middle
 from segkit.training.events import Event
 
 if TYPE_CHECKING:
@@ -28,25 +28,25 @@ ENDS = ("finished", "failed", "interrupted", "skipped", "reused")
 
 
 @contextlib.contextmanager
-def watching(study: StudyRun, *, quiet: bool) -> Iterator[Plain]:
-    """Show a study's events: quiet, live or plain, whichever the output is made for."""
+def show_progress(study: StudyRun, *, quiet: bool) -> Iterator[LineProgress]:
+    """Show a study's events: on standard error if `quiet`, as live bars in a terminal, or as lines."""
     if quiet:
-        yield Plain(study, out=sys.stderr)
+        yield LineProgress(study, out=sys.stderr)
     elif sys.stdout.isatty():
-        live = Live(study)
+        live = LiveProgress(study)
         with live.progress:
             yield live
     else:
-        yield Plain(study)
+        yield LineProgress(study)
 
 
-class Plain:
-    """One line an epoch, no carriage returns."""
+class LineProgress:
+    """One line per epoch, no carriage returns."""
 
     def __init__(self, study: StudyRun, out: Any = None) -> None:
         self.study, self.out = study, out or sys.stdout
         self.started: dict[str, float] = {}
-        self.said: set[str] = set()
+        self.logged: set[str] = set()
         self.write(study.headline())
 
     def write(self, text: str) -> None:
@@ -58,8 +58,8 @@ class Plain:
         if event.kind == "start":
             self.started[event.trial] = time.monotonic()
         elif event.kind == "log":
-            if event.text not in self.said:  # every trial has the same device and data
-                self.said.add(event.text)
+            if event.text not in self.logged:  # every trial has the same device and data
+                self.logged.add(event.text)
                 self.write(event.text)
         elif event.kind == "warning":
             self.write(f"[{event.trial}] WARNING: {event.text}")
@@ -72,16 +72,16 @@ class Plain:
         """Return the estimated time left of a trial."""
         done, total = event.values["epochs_now"], event.values["epochs"] - event.values["epoch"]
         passed = time.monotonic() - self.started.get(event.trial, time.monotonic())
-        return f"{clock(passed / max(done, 1) * total)} left"
+        return f"{format_duration(passed / max(done, 1) * total)} left"
 
     def conclude(self, outcome: Outcome) -> None:
-        """Say how the study ended and where its report is."""
+        """Write the outcome of the study."""
         for line in outcome.lines():
             self.write(line)
 
 
-class Live(Plain):
-    """Bars of the whole study and of every trial under way; lines that matter scroll by above them."""
+class LiveProgress(LineProgress):
+    """Bars of the study and of every running trial; lines scroll by above them."""
 
     def __init__(self, study: StudyRun) -> None:
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -91,7 +91,7 @@ class Live(Plain):
         self.bars: dict[str, TaskID] = {}
         self.fraction: dict[str, float] = {}
         super().__init__(study)
-        self.whole = self.progress.add_task("study", total=max(study.to_train, 1), parts=self._ended())
+        self.whole = self.progress.add_task("study", total=max(len(study.planned), 1), parts=self._ended())
 
     def write(self, text: str) -> None:
         """Write one line above the bars."""
@@ -113,16 +113,16 @@ class Live(Plain):
                 self._advance(event.trial, 1.0, None)
 
     def names(self) -> dict[str, str]:
-        """Return what each trial under way is called in a terminal as wide as it is now."""
-        return told_apart(list(self.bars), self.share(NAME_SHARE))
+        """Return the displayed name of each running trial for the current width of the terminal."""
+        return distinct_names(list(self.bars), self.share(NAME_SHARE))
 
     def share(self, part: float) -> int:
-        """Return so much of the terminal's width, in cells."""
+        """Return a share of the terminal's width, in cells."""
         return int(part * self.console.width)
 
     def _ended(self) -> list[str]:
         ended = sum(1 for value in self.fraction.values() if value >= 1 - 1e-9)
-        return [f"{ended}/{counted(self.study.to_train, 'trial')}"]
+        return [f"{ended}/{counted(len(self.study.planned), 'trial')}"]
 
     def _advance(self, trial: str, fraction: float, parts: list[str] | None) -> None:
         self.fraction[trial] = max(fraction, self.fraction.get(trial, 0.0))
@@ -134,9 +134,9 @@ class Live(Plain):
 
 
 class _Name(ProgressColumn):
-    """What a bar is of."""
+    """The name of a bar."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveProgress) -> None:
         self.live = live
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
@@ -145,16 +145,16 @@ class _Name(ProgressColumn):
 
 
 class _Bar(ProgressColumn):
-    """A short bar: at 80 columns names and numbers need the room."""
+    """A short bar, to leave room for names and numbers at 80 columns."""
 
     def render(self, task: Task) -> ProgressBar:
         return ProgressBar(total=task.total, completed=task.completed, width=BAR)
 
 
 class _Note(ProgressColumn):
-    """The numbers of the last epoch, as many as there is room for."""
+    """The numbers of the last epoch, as many as fit."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: LiveProgress) -> None:
         self.live = live
         super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
@@ -175,13 +175,13 @@ class _Left(ProgressColumn):
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.time_remaining is None else clock(task.time_remaining).rjust(CLOCK))
+        return Text("" if task.time_remaining is None else format_duration(task.time_remaining).rjust(CLOCK))
 
 
-def told_apart(trials: Sequence[str], width: int) -> dict[str, str]:
-    """Return what trials are called in `width` columns: the middle of the variant is left out, never the seed.
+def distinct_names(trials: Sequence[str], width: int) -> dict[str, str]:
+    """Return names of trials that fit in `width` columns: the middle of the variant is left out, never the seed.
 
-    Where two would look the same, first what their variants begin with is left out, then they are numbered.
+    If names are equal then, the common beginning of their variants is left out; if they still are, they are numbered.
     """
     shown = {trial: _fitted(trial, width) for trial in trials}
     twins = [trial for trial in trials if list(shown.values()).count(shown[trial]) > 1]
@@ -195,27 +195,27 @@ def told_apart(trials: Sequence[str], width: int) -> dict[str, str]:
 
 
 def _fitted(trial: str, width: int) -> str:
-    """Return a trial's name in at most so many cells of the terminal."""
+    """Return a trial's name in at most `width` terminal cells."""
     variant, slash, seed = trial.rpartition("/")
     for length in range(max(width, 3), 2, -1):
-        shown = f"{shorten(variant, max(3, length - len(slash + seed)))}{slash}{seed}"
+        shown = f"{elide_middle(variant, max(3, length - len(slash + seed)))}{slash}{seed}"
         if cell_len(shown) <= width:
             return shown
-    return shorten(trial, max(width, 3))
+    return elide_middle(trial, max(width, 3))
 
 
 def epoch_line(values: dict[str, Any]) -> str:
-    """Return an epoch's numbers on one line."""
+    """Return the numbers of an epoch on one line."""
     return " ".join(["epoch", *epoch_parts(values, ("train_loss", "val_loss", "val_dice"))])
 
 
 def epoch_parts(values: dict[str, Any], names: Sequence[str] = ("val_dice", "train_loss", "val_loss")) -> list[str]:
-    """Return the numbers of an epoch that were measured, as texts."""
+    """Return the available numbers of an epoch as texts."""
     shown = [f"{name} {values[name]:.4f}" for name in names if name in values and not math.isnan(values[name])]
     return [f"{values['epoch']}/{values['epochs']}", *shown, f"{values['images_per_second']:.1f} images/s"]
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as h:mm:ss or m:ss."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)

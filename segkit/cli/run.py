@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, say, warn
+from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, echo, warn
 from segkit.cli.inspect import load_plugins
-from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With, path_of
+from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With, parse_path
 
 MAX_JOBS = 1024
 
@@ -40,44 +40,44 @@ def run(
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
     from segkit import interrupts
 
-    interrupts.end_at_once()  # nothing has begun
+    interrupts.exit_immediately()  # nothing has started yet
 
     from segkit import files
     from segkit.api import conclude
-    from segkit.cli.progress import watching
+    from segkit.cli.progress import show_progress
     from segkit.errors import UserError
     from segkit.study import runs
     from segkit.training.trial import Limit
 
     if not faulthandler.is_enabled():
-        faulthandler.enable(2)  # a crash in native code names the line that called it
-    _check_words(recipes, out, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
+        faulthandler.enable(2)  # crashes in native code show the calling line
+    _check_options(recipes, out, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
     load_plugins(plugins)
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
     try:
-        studies = runs.plan(recipes, overlays or [], sets, out, name=name, limit=limit)
-    except UserError as error:  # of the flag as it was given
+        studies = runs.plan_studies(recipes, overlays or [], sets, out, name=name, limit=limit)
+    except UserError as error:  # name the flag as typed
         raise UserError(str(error).replace(f"--set split.fold={fold}:", f"--fold {fold}:")) from None
     if not dry_run:
         for study in studies:
-            files.check_folder(study.folder)
+            files.check_writable(study.folder)
     warn(text for study in studies for text in study.warnings)
     status = DONE
     summary: list[dict[str, Any]] = []
-    interrupts.unwind()  # except where trials save their state
+    interrupts.raise_interrupt()  # trials install their own handler
     for study in studies:
         try:
-            with watching(study, quiet=json_) as watch:
+            with show_progress(study, quiet=json_) as watch:
                 for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
                     watch.show(event)
             if not dry_run:
-                interrupts.end_at_once(study.after_interrupt())
+                interrupts.exit_immediately(study.after_interrupt())
             outcome = conclude(study)
             watch.conclude(outcome)
-            interrupts.unwind()
+            interrupts.raise_interrupt()
         except KeyboardInterrupt:
-            say(study.after_interrupt(), err=True)
+            echo(study.after_interrupt(), err=True)
             status = INTERRUPTED
             break
         summary.append(outcome.as_dict())
@@ -89,14 +89,14 @@ def run(
             if fail_fast:
                 break
     if json_:
-        say(json.dumps(summary, indent=2))
+        echo(json.dumps(summary, indent=2))
     return status
 
 
-def _check_words(
+def _check_options(
     recipes: list[Path], out: Path, name: str | None, jobs: str, *, dry_run: bool, overfit: int | None, fresh: bool
 ) -> None:
-    """Raise what is wrong with a command before anything is read."""
+    """Raise UserError for options that are wrong or exclude each other."""
     from segkit.errors import UserError
 
     if jobs != "auto" and not (jobs.isascii() and jobs.isdigit() and 0 < int(jobs[:9]) <= MAX_JOBS):
@@ -114,24 +114,24 @@ def _check_words(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(parser=path_of, metavar="RUN", help="A run folder, e.g. runs/l1l2.")],
+    folder: Annotated[Path, typer.Argument(parser=parse_path, metavar="RUN", help="A run folder, e.g. runs/l1l2.")],
     plugins: Plugins = None,
 ) -> int:
-    """Make the tables and figures of RUN again from what is on disk."""
+    """Write the tables and figures of RUN again from its files."""
     from segkit import interrupts
     from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.report.report import write_report
 
     if not folder.is_dir():
-        raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}no run folder. `segkit run` makes one.")
+        raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}not a run folder. `segkit run` creates one.")
     if plugins:
         loader.load(plugins)
     if not (folder / "recipe.toml").is_file():
         raise UserError(
-            f"{folder}: no run folder (it has no recipe.toml). Give the folder of a study, such as runs/l1l2."
+            f"{folder}: not a run folder: it has no recipe.toml. Give the folder of a study, such as runs/l1l2."
         )
-    interrupts.end_at_once()
+    interrupts.exit_immediately()
     write_report(folder)
-    say(folder / "report.html")
+    echo(folder / "report.html")
     return DONE

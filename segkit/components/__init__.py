@@ -14,6 +14,7 @@ from segkit.components import (
     transforms,
     upsamplers,
 )
+from segkit.errors import UserError, suggest
 from segkit.registry.registry import Registry
 
 SINGLE: dict[str, Registry] = {
@@ -46,6 +47,13 @@ REGISTRIES: tuple[Registry, ...] = (
 """All of them, in the order of `segkit list`."""
 
 
-def registry_of(slot: str) -> Registry | None:
-    """Return the registry of a slot, by its name or plural, e.g. "loss" or "losses"."""
-    return next((registry for registry in REGISTRIES if slot.lower() in (registry.name, registry.plural)), None)
+def registry_of(slot: str) -> Registry:
+    """Return the registry of a slot, by its name or plural, e.g. "loss" or "losses".
+
+    Raises:
+        UserError: there is no such slot.
+    """
+    known = {name: registry for registry in REGISTRIES for name in (registry.name, registry.plural)}
+    if slot.lower() not in known:
+        raise UserError(f"no slot is called '{slot}'. {suggest(slot, known)}")
+    return known[slot.lower()]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from segkit.components.families import classes, narrowed, plain, summary, writable
 from segkit.registry.component import Component
 from segkit.registry.faults import wrong_type
-from segkit.registry.messages import shown, summed
+from segkit.registry.messages import describe_value, on_one_line
 from segkit.registry.registry import Registry
 from segkit.types import Count, Fraction
 
@@ -131,7 +131,7 @@ def _check(cls: type[Any], name: str) -> Any:
     def judge(value: Any) -> Any:
         nonlocal adapter
         if _largest(value) > LARGEST:  # it would be a side of the picture
-            raise ValueError(f"must be {LARGEST} or less, got {shown(value)}")
+            raise ValueError(f"must be {LARGEST} or less, got {describe_value(value)}")
         info = cls.InitSchema.model_fields.get(name)
         if info is None or value is None:
             return value
@@ -161,7 +161,7 @@ def _message(error: Exception) -> str:
     cause = error if isinstance(error, ValidationError) else error.__cause__
     if not isinstance(cause, ValidationError):
         return " ".join(str(error).split())
-    return summed(cause)
+    return on_one_line(cause)
 
 
 def _factory(cls: type[Any]) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from segkit.device import Device
 from segkit.evaluation.rows import Row
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault
-from segkit.registry.source import Source
+from segkit.registry.source import ComponentCode
 
 if TYPE_CHECKING:
     from segkit.types import Array
@@ -217,7 +217,7 @@ def _writing(metric: Component, predicted: Array, truth: Array, spacing_mm: tupl
         try:
             metric(*copies, spacing_mm)
         except ComponentError as error:
-            return Source(metric.entry.factory).of_error(error.__cause__ or error)
+            return ComponentCode(metric.entry.factory).of_error(error.__cause__ or error)
     return None
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from segkit.components.datasets.case import Case
-from segkit.device import Device, threads
+from segkit.device import Device, cpu_threads
 from segkit.errors import UserError
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
 from segkit.recipe.model import Recipe
@@ -60,7 +60,7 @@ class Predictor:
 
     def threads(self) -> AbstractContextManager[None]:
         """Return the context in which a CPU computes with as many threads as in the training, to the last bit."""
-        return threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
+        return cpu_threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
 
     def predict(self, image: Array) -> Array:
         """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type.

@@ -1,4 +1,4 @@
-"""Plugins that a checkpoint carries, compared with those that are loaded."""
+"""Plugins inside a checkpoint, compared with those that are loaded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from segkit.plugins.loader import loaded
 
 
 def how_to_get(offered: Sequence[Mapping[str, Any]]) -> str:
-    """Return what to do about the plugins that a checkpoint carries and that are not installed; "" without any."""
+    """Return what to do about plugins inside a checkpoint that are not loaded; "" if there are none."""
     if not offered:
         return ""
-    lines = ["", "  The checkpoint was trained with plugins that are not installed here:"]
+    lines = ["", "  The checkpoint was trained with plugins that are not installed:"]
     for plugin in offered:
         size = sum(len(text.splitlines()) for text in plugin["sources"].values())
         lines.append(f"    {plugin['origin']} ({counted(size, 'line')}, sha256 {plugin['sha256'][:12]})")
@@ -23,7 +23,7 @@ def how_to_get(offered: Sequence[Mapping[str, Any]]) -> str:
 
 
 def changed_plugins(meta: Mapping[str, Any]) -> list[str]:
-    """Return a line for each plugin whose source here differs from the one the checkpoint was trained with."""
+    """Return a line for each loaded plugin whose source differs from the one the checkpoint was trained with."""
     here = {plugin.module: plugin for plugin in loaded()}
     return [
         f"plugin {here[plugin['module']].origin} differs from the one this checkpoint was trained with "

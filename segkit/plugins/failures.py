@@ -1,4 +1,4 @@
-"""Why a plugin did not load, in one line with file and line number."""
+"""Why a plugin did not load, on one line with file and line number."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.errors import UserError, message_of
+from segkit.files import display_path
 
 PLACED = re.compile(r"(?P<file>[^\n]+?):(?P<line>[0-9]+): (?P<text>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A plugin that did not load; whatever it had registered is removed again."""
+    """A plugin that did not load; its registrations are undone."""
 
     origin: str
     line: int | None
@@ -26,14 +27,14 @@ class Failure:
         return f"{place}: {self.message}"
 
 
-def failure(error: BaseException, name: str, origin: str, file: Path | None) -> Failure:
-    """Return the failure that an exception during import stands for.
+def explain_failure(error: BaseException, name: str, origin: str, file: Path | None) -> Failure:
+    """Return the failure for an exception during import.
 
     Args:
-        error: what importing it raised.
-        name: its module.
-        origin: the path or entry point by which the user knows it.
-        file: its file, `__init__.py` of a package; None to look it up by its module.
+        error: the exception.
+        name: the plugin's module.
+        origin: its path or entry point, for the user.
+        file: its file, `__init__.py` for a package; None to look it up by its module.
     """
     own = file or _file_of(name)
     text = _explained(error)
@@ -45,8 +46,7 @@ def failure(error: BaseException, name: str, origin: str, file: Path | None) -> 
     where, line = _place(error, own.parent if own else None)
     if where is None or own is None or where == own:
         return Failure(origin, line, text)
-    shown = where.relative_to(Path.cwd()) if where.is_relative_to(Path.cwd()) else where
-    return Failure(origin, None, f"{shown}:{line}: {text}")
+    return Failure(origin, None, f"{display_path(where)}:{line}: {text}")
 
 
 def _file_of(name: str) -> Path | None:
@@ -58,7 +58,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _place(error: BaseException, folder: Path | None) -> tuple[Path | None, int | None]:
-    """Return the last file and line in the plugin's folder that an exception went through."""
+    """Return the last file and line of the plugin's folder in the traceback."""
     if isinstance(error, SyntaxError):
         return Path(error.filename).resolve() if error.filename else None, error.lineno
     frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
@@ -67,7 +67,7 @@ def _place(error: BaseException, folder: Path | None) -> tuple[Path | None, int 
 
 
 def _explained(error: BaseException) -> str:
-    """Return in one line what is wrong."""
+    """Return what is wrong, on one line."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, SystemExit):

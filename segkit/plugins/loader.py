@@ -22,8 +22,9 @@ from typing import Any
 
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
+from segkit.files import display_path
 from segkit.plugins.failures import Failure as Failure
-from segkit.plugins.failures import failure
+from segkit.plugins.failures import explain_failure
 from segkit.plugins.sources import sources_of, write_sources
 from segkit.registry.component import Component, Entry
 from segkit.registry.source import PACKAGE as PACKAGE
@@ -33,7 +34,7 @@ GROUP = "segkit.plugins"
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that loaded: its module, where it came from, its sources by module name, what it registered."""
+    """A loaded plugin: its module, its origin, its sources by module name, and its components."""
 
     module: str
     origin: str
@@ -50,7 +51,7 @@ class Plugin:
 
 
 class State:
-    """What this process has loaded so far."""
+    """The plugins that this process has loaded or failed to load."""
 
     loaded: dict[str, Plugin]
     failures: dict[str, Failure]
@@ -65,7 +66,7 @@ state = State()
 
 @contextlib.contextmanager
 def isolated() -> Iterator[None]:
-    """Begin without plugins, and on leaving give registries, modules and what was loaded back as they were."""
+    """Run the block without plugins; afterwards restore registries, modules and the list of loaded plugins."""
     global state
     kept, entries = state, [(registry, registry.snapshot()) for registry in REGISTRIES]
     modules = _take_modules()
@@ -83,7 +84,7 @@ def isolated() -> Iterator[None]:
 
 
 def _take_modules() -> dict[str, types.ModuleType]:
-    """Forget the modules of plugin files, and return them."""
+    """Remove the modules of plugin files from `sys.modules`, and return them."""
     names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
     return {name: sys.modules.pop(name) for name in names}
 
@@ -99,7 +100,7 @@ def failures() -> list[Failure]:
 
 
 def folders() -> list[str]:
-    """Return the folders and single files that were loaded: what a worker process passes to `load` to find the same."""
+    """Return the folders and files that were loaded, for a worker process to pass to `load`."""
     return list(state.folders)
 
 
@@ -107,10 +108,10 @@ def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list
     """Load the plugins of `plugins/`, of the `extra` folders or files, and of installed packages; once each.
 
     Returns:
-        The failures so far; a broken plugin costs only itself.
+        The failures so far; a broken plugin affects no other.
 
     Raises:
-        UserError: what is named on purpose is no folder and no Python file.
+        UserError: one of `extra` is not a folder and not a Python file.
     """
     places = [Path("plugins")] if Path("plugins").is_dir() else []
     for name in extra:
@@ -130,7 +131,7 @@ def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list
 
 
 def load_file(path: str | Path) -> Plugin:
-    """Load one plugin, a file or a package's folder, and return it: the first line of a plugin's own test.
+    """Load one plugin, a file or the folder of a package, and return it, e.g. in a plugin's test.
 
     Raises:
         UserError: there is no such file, or it does not load.
@@ -143,18 +144,18 @@ def load_file(path: str | Path) -> Plugin:
     for plugin in loaded():
         if sys.modules[plugin.module].__file__ == str(own):
             return plugin
-    raise UserError(str(state.failures[_shown(path)]))
+    raise UserError(str(state.failures[display_path(path)]))
 
 
 def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Failure]:
-    """Load plugins out of a checkpoint that is trusted; return those that failed.
+    """Load the plugins of a trusted checkpoint; return those that failed.
 
     Args:
-        carried: of each plugin, `module` and `sources` (module name to text).
-        folder: where they are written; nothing is written outside it, and it may go afterwards.
+        carried: `module` and `sources` (module name to text) of each plugin.
+        folder: where the sources are written; nothing is written outside it, and it may be removed afterwards.
 
     Raises:
-        UserError: a module name is none, or a plugin's own source is missing.
+        UserError: a module name is invalid, or a plugin's own source is missing.
     """
     places = [write_sources(plugin["sources"], PACKAGE, folder) for plugin in carried]
     before = set(state.failures)
@@ -164,7 +165,7 @@ def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Fai
         path = files[plugin["module"]]
         load_one(path.parent if path.name == "__init__.py" else path, folder)
     for file in (file for files in places for file in files.values() if not file.name.startswith("test_")):
-        with contextlib.suppress(Exception, SystemExit):  # what functions import later must be there then
+        with contextlib.suppress(Exception, SystemExit):  # functions may import it later, when the folder is gone
             importlib.import_module(_module_name(file, folder))
     return [found for origin, found in state.failures.items() if origin not in before]
 
@@ -174,7 +175,7 @@ def _skipped(path: Path) -> bool:
 
 
 def _files(place: Path) -> list[Path]:
-    """Return the plugin files and packages of a folder: files, packages, and files of plain sub-folders."""
+    """Return the plugin files and packages of a folder, and the files of sub-folders that are not packages."""
     if place.is_file():
         return [place]
     found: list[Path] = []
@@ -190,10 +191,6 @@ def _files(place: Path) -> list[Path]:
     return found
 
 
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
-
-
 def _own_file(path: Path) -> Path:
     """Return the file that holds the code of a plugin file or package."""
     return (path / "__init__.py" if path.is_dir() else path).resolve()
@@ -205,7 +202,7 @@ def _module_name(path: Path, folder: Path) -> str:
 
 
 def load_one(path: Path, folder: Path) -> None:
-    """Import one file or package of a plugin folder under a real module name; a failure is noted, not raised."""
+    """Import one file or package of a plugin folder under its own module name; failures are recorded, not raised."""
     package = sys.modules.get(PACKAGE)
     if package is None:
         package = types.ModuleType(PACKAGE, "Plugins, each under a module name that worker processes find again.")
@@ -214,26 +211,26 @@ def load_one(path: Path, folder: Path) -> None:
     if str(folder.resolve()) not in package.__path__:
         package.__path__.append(str(folder.resolve()))
     importlib.invalidate_caches()
-    file, shown = _own_file(path), _shown(path)
+    file, origin = _own_file(path), display_path(path)
     if any(getattr(sys.modules.get(name), "__file__", None) == str(file) for name in state.loaded):
         return
     parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
     odd = next((part for part in parts if not part.isidentifier()), None)
     if odd is not None:
         better = re.sub(r"\W", "_", f"plugin_{odd}" if odd[0].isdigit() else odd)
-        state.failures[shown] = Failure(shown, None, f"'{odd}' is no Python name; rename it, e.g. to {better}")
+        state.failures[origin] = Failure(origin, None, f"'{odd}' is not a Python name; rename it, e.g. to {better}")
         return
     name = _module_name(path, folder)
     known = getattr(sys.modules.get(name), "__file__", None)
     if known is not None and known != str(file):
         text = f"another plugin file has the same name: {known}. Rename one of them."
-        state.failures[shown] = Failure(shown, None, text)
+        state.failures[origin] = Failure(origin, None, text)
         return
-    _load_module(name, shown, file)
+    _load_module(name, origin, file)
 
 
 def _load_module(name: str, origin: str, file: Path | None) -> None:
-    """Import a module; on any failure, exit included, take back what it registered and remember why."""
+    """Import a module; on any failure, `sys.exit` included, undo its registrations and record the reason."""
     if name in state.loaded or origin in state.failures:
         return
     before = [(registry, registry.snapshot()) for registry in REGISTRIES]
@@ -245,13 +242,13 @@ def _load_module(name: str, origin: str, file: Path | None) -> None:
     except BaseException as error:
         for registry, entries in before:
             registry.restore(entries)
-        # Whatever else of its package it imported has lost its registrations too, and must run again.
+        # other modules of its package have lost their registrations too, and must be imported again
         for key in set(sys.modules) - modules:
             if key.split(".")[0] == name.split(".")[0]:
                 del sys.modules[key]
         if isinstance(error, KeyboardInterrupt):
             raise
-        state.failures[origin] = failure(error, name, origin, file)
+        state.failures[origin] = explain_failure(error, name, origin, file)
         return
     finally:
         sys.dont_write_bytecode = bytecode
@@ -265,7 +262,7 @@ def _load_module(name: str, origin: str, file: Path | None) -> None:
 
 
 def _import(name: str, file: Path | None) -> None:
-    """Import a module, from the given file whatever else has its name; once."""
+    """Import a module once, from the given file even if others have its name."""
     if file is None or name in sys.modules:
         importlib.import_module(name)
         return
@@ -282,11 +279,11 @@ def _import(name: str, file: Path | None) -> None:
 
 
 def _owns(module: str, entry: Entry) -> bool:
-    """Return whether a component is of a plugin: of its file or package, or of an installed package as a whole."""
-    theirs = entry.factory.__module__
+    """Return whether a component is from a plugin's file or package, or anywhere in an installed package."""
+    own = entry.factory.__module__
     if module.startswith(PACKAGE + "."):
-        return theirs == module or theirs.startswith(module + ".")
-    return theirs.split(".")[0] == module.split(".")[0]
+        return own == module or own.startswith(module + ".")
+    return own.split(".")[0] == module.split(".")[0]
 
 
 def used_by(components: Iterable[Component]) -> list[Plugin]:

@@ -1,4 +1,4 @@
-"""A new plugin from a template: a component that works, and its test beside it."""
+"""New plugins from templates: a working component and its test."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import string
 from pathlib import Path
 
 from segkit import files
-from segkit.components import REGISTRIES
-from segkit.errors import UserError, suggest
+from segkit.components import registry_of
+from segkit.errors import UserError
 from segkit.registry.registry import Registry
 
-SKIPPED = ("_", "test_")  # files whose names start so are not loaded as plugins
+SKIPPED = ("_", "test_")  # prefixes of files that are not loaded as plugins
 TAKEN = ("conftest", "tests")
 
 
@@ -22,32 +22,28 @@ def new(slot: str, name: str, folder: Path) -> list[Path]:
     """Write `NAME.py`, a working component, and `test_NAME.py` into a folder; return the two paths.
 
     Args:
-        slot: one of the ten slots, singular or plural, e.g. "loss".
-        name: of the component in recipes, and of the file.
+        slot: singular or plural, e.g. "loss".
+        name: the name of the component in recipes, and of the file.
         folder: created if missing; segkit loads `plugins`.
 
     Raises:
-        UserError: no such slot, a name that is not valid, or a file that exists; nothing is written.
+        UserError: no such slot, an invalid name, or an existing file; nothing is written.
     """
-    registry = _registry(slot)
+    registry = registry_of(slot)
     _check_name(name, registry)
     kind = "test_data" if registry.name == "data" else "test"
     written = {folder / f"{name}.py": registry.name, folder / f"test_{name}.py": kind}
     for path in written:
         if path.exists():
             raise UserError(f"{path}: already exists. Choose another name, or remove it.")
-    values = {"name": name, "Name": _camel(name), "plural": registry.plural}
+    camel_case = "".join(part.capitalize() for part in name.split("_"))
+    values = {"name": name, "Name": camel_case, "plural": registry.plural}
+    templates = importlib.resources.files("segkit.plugins") / "templates"
     files.make_folder(folder)
     for path, template in written.items():
-        files.write_text(path, string.Template(_template(template)).substitute(values))
+        text = (templates / f"{template}.py.txt").read_text(encoding="utf-8")
+        files.write_text(path, string.Template(text).substitute(values))
     return list(written)
-
-
-def _registry(slot: str) -> Registry:
-    known = {word: registry for registry in REGISTRIES for word in (registry.name, registry.plural)}
-    if slot.lower() not in known:
-        raise UserError(f"no slot is called '{slot}'. {suggest(slot, [registry.name for registry in REGISTRIES])}")
-    return known[slot.lower()]
 
 
 def _check_name(name: str, registry: Registry) -> None:
@@ -65,18 +61,10 @@ def _check_name(name: str, registry: Registry) -> None:
 
 
 def _better(name: str) -> str:
-    """Return a valid name close to `name`, or "" if there is none."""
+    """Return a valid name similar to `name`, or ""."""
     parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
     plain = re.sub(r"[^a-z0-9]+", "_", parts.lower()).strip("_")
     plain = re.sub(r"^(test_)+", "", plain)
     if plain and (plain[0].isdigit() or keyword.iskeyword(plain) or plain in TAKEN or plain == name):
         plain = f"my_{plain}"
     return plain
-
-
-def _camel(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
-
-
-def _template(name: str) -> str:
-    return (importlib.resources.files("segkit.plugins") / "templates" / f"{name}.py.txt").read_text(encoding="utf-8")

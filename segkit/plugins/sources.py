@@ -1,6 +1,6 @@
-"""The sources of a plugin: found by following its imports, and written out again from a checkpoint.
+"""The sources of a plugin: collected by following its imports, and written to a folder again from a checkpoint.
 
-A plugin is more than its file: what it imports from beside it belongs to it, whether it runs now or later.
+A plugin includes everything that it imports from its own folder, at import or later.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from segkit.errors import UserError
 
 
 def sources_of(name: str) -> dict[str, str]:
-    """Return the source of a loaded module, of all files below it, and of what they import from its own top package.
+    """Return the sources of a loaded module, of all files below it, and of their imports from the same top package.
 
-    The module comes first. Whatever has no Python source (an extension module) is left out.
+    The module is first. Modules without Python source (extension modules) are left out.
 
     Raises:
         SyntaxError, UnicodeDecodeError: a file is not valid Python.
@@ -46,7 +46,7 @@ def _name_below(module: str, folder: Path, file: Path) -> str:
 
 
 def _with_parents(modules: list[str]) -> list[str]:
-    """Return modules, each after the packages that hold it: importing it runs them."""
+    """Return modules, each after its parent packages, which importing it runs."""
     return [".".join(parts[:end]) for parts in (m.split(".") for m in modules) for end in range(1, len(parts) + 1)]
 
 
@@ -64,7 +64,7 @@ def _file(module: str) -> Path | None:
 
 
 def _imported(module: str, text: str, package: bool) -> Iterator[str]:
-    """Yield the modules that a source may import, by their full names."""
+    """Yield the full names of the modules that a source may import."""
     inside = module if package else module.rpartition(".")[0]
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -78,15 +78,15 @@ def _imported(module: str, text: str, package: bool) -> Iterator[str]:
 
 
 def write_sources(sources: Mapping[str, str], package: str, folder: Path) -> dict[str, Path]:
-    """Write sources into a folder, each where its module name says; return the files.
+    """Write sources into a folder, each to the path of its module name; return the files.
 
     Args:
-        sources: module name to text; the leading `package` of a name does not count.
-        package: the package whose folder this is.
+        sources: module name to text.
+        package: the package whose folder this is; a leading `package` in names is ignored.
         folder: nothing is written outside it.
 
     Raises:
-        UserError: a name is no module name; nothing is written then.
+        UserError: a name is not a module name; nothing is written then.
     """
     places: dict[str, Path] = {}
     for module in sources:
@@ -94,7 +94,7 @@ def write_sources(sources: Mapping[str, str], package: str, folder: Path) -> dic
         if parts[0] == package:
             parts = parts[1:]
         if not parts or not all(part.isidentifier() for part in parts):
-            raise UserError(f"the checkpoint names a plugin module '{module}', which is no module name.")
+            raise UserError(f"the checkpoint names a plugin module '{module}', which is not a module name.")
         holds_others = any(other.startswith(module + ".") for other in sources)
         places[module] = (
             folder.joinpath(*parts, "__init__.py") if holds_others else folder.joinpath(*parts[:-1], f"{parts[-1]}.py")

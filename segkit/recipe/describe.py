@@ -1,7 +1,4 @@
-"""A component in words: its parameters with types, bounds and defaults, and a piece of recipe that uses it.
-
-A recipe in words: each value, and where it comes from.
-"""
+"""Descriptions for `segkit show`: of a component with an example, of a recipe with the origins of its values."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ INSIDE = {"upsampler": "model.unet.upsampler", "initializer": "model.unet.initia
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter as a recipe writes it; `default` is TOML, "" for none, and None where the recipe must say it."""
+    """A parameter in a recipe; `default` is TOML, "" if it has none, and None if it is required."""
 
     name: str
     type: str
@@ -33,25 +30,25 @@ class Parameter:
 
 
 def parameters(entry: Entry) -> list[Parameter]:
-    """Return what a recipe may set of a component, in the order of its signature."""
+    """Return the parameters that a recipe may set, in the order of the signature."""
     properties = entry.parameters.model_json_schema(by_alias=True).get("properties", {})
     found = []
     for key, info in entry.parameters.model_fields.items():
         name = info.alias or key
-        default = None if info.is_required() else "" if info.default is None else toml.value(info.default)
+        default = None if info.is_required() else "" if info.default is None else toml.format_value(info.default)
         found.append(Parameter(name, _type(properties[name]), default))
     return found
 
 
 def _type(schema: dict[str, Any]) -> str:
-    """Return a JSON Schema in words: "float, 0 to 1", "one of ..."."""
+    """Return the type that a JSON Schema describes, e.g. "float >= 0"."""
     if REFERENCE in schema:
         return f"a component: {schema[REFERENCE][0]}"
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_type(part) for part in schema["anyOf"] if part.get("type") != "null"))
     if "const" in schema or "enum" in schema:
         values = schema.get("enum", [schema.get("const")])
-        return " | ".join(toml.value(value) for value in values if value is not None)
+        return " | ".join(toml.format_value(value) for value in values if value is not None)
     kind = schema.get("type", "any value")
     if kind == "array":
         parts = schema.get("prefixItems")
@@ -66,7 +63,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def snippet(entry: Entry) -> str:
-    """Return a piece of recipe that uses a component, every parameter with its default or a value that fits."""
+    """Return an excerpt of a recipe that uses a component, each parameter with its default or a plausible value."""
     made, unknown = filled(entry, {})
     fields = {field.alias or key: field for key, field in entry.parameters.model_fields.items()}
     defaults = {name: field.default for name, field in fields.items() if not field.is_required()}
@@ -77,19 +74,19 @@ def snippet(entry: Entry) -> str:
     }
     slot = entry.slot.name
     if slot == "transform":
-        return f"[transforms]\ntrain = [{toml.value({entry.name: values})}]\n"
+        return f"[transforms]\ntrain = [{toml.format_value({entry.name: values})}]\n"
     if slot in INSIDE:
         table, key = INSIDE[slot].rsplit(".", 1)
-        return f"[{table}]\n{key} = {toml.value({entry.name: values})}\n"
-    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.key(entry.name)}]"
-    lines = [heading, *(f"{toml.key(key)} = {toml.value(value)}" for key, value in values.items())]
+        return f"[{table}]\n{key} = {toml.format_value({entry.name: values})}\n"
+    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.format_key(entry.name)}]"
+    lines = [heading, *(f"{toml.format_key(key)} = {toml.format_value(value)}" for key, value in values.items())]
     if entry.traits.get("exclusive_only"):
         lines = ['channels = "exclusive"', "", *lines]
     return "\n".join(lines) + "\n"
 
 
 def describe(entry: Entry) -> list[str]:
-    """Return a component as lines: what it is, its documentation, parameters, and a piece of recipe."""
+    """Return the description of a component as lines: documentation, parameters, and an excerpt of a recipe."""
     lines = [f"{entry.slot.name} {entry.name}    (from {entry.origin})", ""]
     lines += inspect.cleandoc(entry.doc).splitlines() or ["(no documentation)"]
     rows = [
@@ -103,7 +100,7 @@ def describe(entry: Entry) -> list[str]:
     return [*lines, "", "In a recipe:", *(f"  {line}".rstrip() for line in snippet(entry).splitlines())]
 
 
-def explain(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
+def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
     """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
     rows: list[tuple[tuple[str, ...], Any, str]] = []
 
@@ -112,15 +109,14 @@ def explain(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, .
             for name, value in node.items():
                 walk(value, (*path, name))
         else:
-            rows.append((path, node, document.place(path) if _written(path, document) else "default"))
+            rows.append((path, node, document.place(path) if _is_written(path, document.tree) else "default"))
 
     walk(recipe.dump(), ())
     return rows
 
 
-def _written(path: Sequence[str], document: merge.Document) -> bool:
-    """Return whether a layer wrote the value at `path`, or an inline value that holds it."""
-    node: Any = document.tree
+def _is_written(path: Sequence[str], node: Any) -> bool:
+    """Return whether the merged tree has a value at `path`."""
     for part in path:
         if isinstance(node, dict) and part in node:
             node = node[part]

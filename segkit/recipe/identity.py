@@ -1,8 +1,8 @@
-"""When two trainings are the same, and what may change when one is resumed.
+"""The identities of a trial: when two trainings are the same, and what may change when one is resumed.
 
-A trial has two identities. The training identity is of all that its weights and its chosen epoch depend on; trials that
-share it have the same weights. The evaluation identity is of what is decided after the scores; where it alone differs,
-the trial is evaluated again and not trained.
+The training identity hashes everything that the weights and the chosen epoch depend on: trials that share it have the
+same weights. The evaluation identity hashes what is computed from the scores: if only it differs, the trial is
+evaluated again but not trained.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 
 TRAINING_NUMBER = 2
-"""Raised whenever an unchanged recipe gives other numbers; trials of another number are shown, never resumed,
+"""Incremented whenever an unchanged recipe gives other numbers; trials of another number are shown, but not resumed,
 reused or compared. 1: segkit 0.1.0. 2: masks are resampled with the area they cover, exclusive classes are decided by
 arg max, and the epoch is always chosen by Dice."""
 EVALUATION_NUMBER = 2
-"""The same for what is decided after the scores."""
+"""The same for what is computed from the scores."""
 
 # what weights and chosen epoch do not depend on
 NOT_TRAINING = (
@@ -34,18 +34,18 @@ RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
 HARDWARE = ("device", "precision", "threads", "compile")
 
 
-def older(number: object) -> str:
-    """Return the sentence about trials of another training number than today's."""
+def incomparable_note(number: object) -> str:
+    """Return the sentence about trials of another training number than the current one."""
     which = "a newer" if isinstance(number, int) and number > TRAINING_NUMBER else "an older"
     return (
         f"it was trained by {which} version of segkit, in which the same recipe gives other numbers (training number "
         f"{number}, now {TRAINING_NUMBER}). It can be evaluated and shown, but not resumed, reused or compared "
-        "with trials of today"
+        "with current trials"
     )
 
 
 def plugin_hashes(recipe: Recipe) -> dict[str, list[str]]:
-    """Return the hashes of the plugins that training and evaluation use, each."""
+    """Return the hashes of the plugins that training and evaluation use."""
 
     def of(components: Iterable[Component]) -> list[str]:
         return sorted(plugin.sha256 for plugin in plugins.used_by(components))
@@ -60,7 +60,7 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
 
     Args:
         recipe: of one trial, device, precision and threads resolved.
-        hashes: of the plugins, where they are not those that are loaded now.
+        hashes: those of its plugins; by default of the plugins that are loaded.
     """
     tree = _comparable(recipe.dump())
     for path in NOT_TRAINING:
@@ -72,7 +72,7 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
 
 
 def evaluation_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:
-    """Return the hash of what is decided after the scores: the metrics and the sources of their plugins."""
+    """Return the hash of what is computed from the scores: the metrics and the sources of their plugins."""
     used = plugin_hashes(recipe)["evaluation"] if hashes is None else sorted(hashes)
     return _digest(EVALUATION_NUMBER, recipe.dump().get("metrics"), used)
 
@@ -82,15 +82,15 @@ def _digest(*parts: Any) -> str:
 
 
 def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a filled recipe in which the number of a device does not count: cuda:0 and cuda:1 compute alike."""
+    """Return a filled recipe without the number of its device: cuda:0 and cuda:1 compute alike."""
     train = tree.get("train", {})
     return tree | {"train": train | {"device": str(train.get("device", "auto")).partition(":")[0]}}
 
 
-def refilled(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a filled recipe of an earlier day with the defaults of what has been added since.
+def with_current_defaults(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return an older filled recipe with the defaults of keys that have been added since.
 
-    A recipe that is not valid any more, e.g. because a plugin is gone, stays as it is.
+    A recipe that is no longer valid, e.g. because a plugin is missing, is returned unchanged.
     """
     try:
         return Recipe.from_dict(dict(tree), name).dump()
@@ -108,13 +108,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
     }
 
 
-def _is_resumable(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
-
-
 def not_resumable(changed: Mapping[str, str]) -> dict[str, str]:
     """Return those of `differences` that keep a training from being resumed."""
-    return {key: text for key, text in changed.items() if not _is_resumable(key)}
+    return {
+        key: text
+        for key, text in changed.items()
+        if not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
+    }
 
 
 def _flat(node: Any, path: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A recipe: the pydantic models of its tables, and reading, extending, overriding, validating, explaining it."""
+"""The pydantic model of a recipe: loading, validation, and the mistakes of a file with their places."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from segkit import plugins
 from segkit.components import SEVERAL, SINGLE
-from segkit.errors import MOST, UserError, several, shortened
+from segkit.errors import MAX_LISTED, UserError, join_mistakes, truncate
 from segkit.recipe import merge, toml
-from segkit.recipe.doubts import Doubts
+from segkit.recipe.lint import StudyLint
 from segkit.recipe.sections import Section, Split, Study, Train, Transforms
 from segkit.recipe.variants import variants
 from segkit.registry.component import Component
-from segkit.registry.messages import plain
+from segkit.registry.messages import translate_errors
 from segkit.registry.registry import Several
 
 
 class Recipe(Section):
-    """One recipe: everything that a trial or a study needs."""
+    """A recipe: everything that a study and its trials need."""
 
     title: str = ""
     channels: Literal["independent", "exclusive"] = Field(
@@ -60,30 +60,28 @@ class Recipe(Section):
 
     @classmethod
     def load(cls, path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iterable[str] = ()) -> Recipe:
-        """Read, extend, override and validate a recipe file; its variants too.
+        """Load a recipe file and validate it, its variants included.
 
         Args:
             path: the TOML file.
-            overlays: files laid over it, in order (`--with`).
-            sets: `path=value` settings laid over those, in order (`--set`).
+            overlays: files merged over it, in order (`--with`).
+            sets: `path=value` settings merged over those, in order (`--set`).
 
         Raises:
             UserError: every mistake found, one a line, each with its place.
         """
-        document = compose(path, overlays=overlays, sets=sets)
+        document = merge.compose(path, overlays=overlays, sets=sets)
         recipe = validate(document)
         check_variants(recipe, document)
         return recipe
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any], name: str = "recipe") -> Recipe:
-        """Validate a recipe that is already a tree of plain values, e.g. a checkpoint's."""
-        document = merge.Document()
-        document.merge(tree, merge.Source(name, None, Path.cwd()))
-        return validate(document)
+        """Validate a recipe that is already a tree of values, e.g. a checkpoint's; `name` is its place in messages."""
+        return validate(merge.Document.from_tree(tree, name))
 
     def dump(self) -> dict[str, Any]:
-        """Return the filled recipe, defaults included, as plain values that `load` reads back the same."""
+        """Return the filled recipe, defaults included, as values from which `load` makes the same recipe."""
         tree: dict[str, Any] = json.loads(self.model_dump_json(exclude_none=True))
         for name in ("title", "regularizer"):
             if not tree.get(name):
@@ -96,27 +94,15 @@ class Recipe(Section):
         return toml.dumps(self.dump())
 
     def components(self) -> list[Component]:
-        """Return every component the recipe uses, nested ones included."""
+        """Return all components of the recipe, nested ones included."""
         found = [self.data, self.model, self.optimizer, *self.loss, *self.regularizer, *self.metrics]
         found += [*self.transforms.train, *self.transforms.eval]
         found += [self.scheduler] if self.scheduler else []
-        for component in found:  # the list grows while it is walked: nested components are walked in turn
+        for component in found:  # grows while iterating, so that nested components are visited too
             for value in component.arguments.values():
                 items = value if isinstance(value, (list, tuple)) else [value]
                 found.extend(item for item in items if isinstance(item, Component))
         return found
-
-
-def compose(path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iterable[str] = ()) -> merge.Document:
-    """Return the merged layers of a recipe: `extends`, the file, each overlay, each setting."""
-    plugins.load()
-    document = merge.Document()
-    merge.lay(document, Path(path))
-    for overlay in overlays:
-        merge.lay(document, Path(overlay), flag=f"--with {overlay}")
-    for assignment in sets:
-        merge.set_value(document, assignment)
-    return document
 
 
 def validate(document: merge.Document) -> Recipe:
@@ -128,25 +114,25 @@ def validate(document: merge.Document) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(document.tree, default=str), strict=True)
     except ValidationError as error:
-        lines, count = mistakes(error, document), error.error_count()
-        if count > 10 * MOST:
-            lines = [*lines[:MOST], f"... and {count - MOST:,} more mistakes"]
-        raise several(lines) from None
+        lines, count = explain_errors(error, document), error.error_count()
+        if count > 10 * MAX_LISTED:
+            lines = [*lines[:MAX_LISTED], f"... and {count - MAX_LISTED:,} more mistakes"]
+        raise join_mistakes(lines) from None
 
 
-def mistakes(error: ValidationError, document: merge.Document) -> list[str]:
+def explain_errors(error: ValidationError, document: merge.Document) -> list[str]:
     """Return a validation error as lines `file:line: path: what is wrong`."""
-    strange = _strangers(document)
-    lines = list(strange.values())
-    for place, text, _ in plain(error, document.tree, lambda path: _known(path[:-1]), "key"):
+    foreign = _foreign_files(document)
+    lines = list(foreign.values())
+    for place, text, _ in translate_errors(error, document.tree, lambda path: _known_keys(path[:-1]), "key"):
         path, message = tuple(str(part) for part in place), text
         whole = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
-        if whole and not path:  # the message of a whole recipe's mistake begins with its key
+        if whole and not path:  # messages of `Recipe._check_channels` begin with their key
             path, message = tuple(whole[1].split(".")), message[whole.end() :]
         source = document.origin(path)
-        if len(path) == 1 and message.startswith("no such key") and source and source.name in strange:
-            continue  # the file as a whole was named
-        line = ": ".join(part for part in (document.place(path), ".".join(map(toml.key, path)), message) if part)
+        if len(path) == 1 and message.startswith("no such key") and source and source.name in foreign:
+            continue  # the whole file is reported
+        line = ": ".join(part for part in (document.place(path), ".".join(map(toml.format_key, path)), message) if part)
         if "no such" in message and plugins.failures() and "parameter" not in message and "key" not in message:
             line += "\n  These plugins failed to load:" + "".join(f"\n    {failure}" for failure in plugins.failures())
         if line not in lines:
@@ -154,8 +140,8 @@ def mistakes(error: ValidationError, document: merge.Document) -> list[str]:
     return lines
 
 
-def _strangers(document: merge.Document) -> dict[str, str]:
-    """Return a line for each file that is TOML, but of something else: it extends none, and has no table of one."""
+def _foreign_files(document: merge.Document) -> dict[str, str]:
+    """Return a message for each TOML file that is not a recipe: it extends none, and has none of its tables."""
     tables: dict[str, set[str]] = {}
     texts: dict[str, str] = {}
     for path, source in document.origins.items():
@@ -164,16 +150,16 @@ def _strangers(document: merge.Document) -> dict[str, str]:
             texts[source.name] = source.text
     known = list(Recipe.model_fields)
     return {
-        name: f"{name}: no recipe: it holds {shortened(', '.join(map(toml.key, sorted(own))))}. A recipe has tables "
-        "such as data, model, loss, train and study."
+        name: f"{name}: not a recipe: it holds {truncate(', '.join(map(toml.format_key, sorted(own))))}. A recipe "
+        "has tables such as data, model, loss, train and study."
         for name, own in tables.items()
-        if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MOST])
+        if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MAX_LISTED])
         and not toml.line_of(texts[name], ("extends",))
     }
 
 
-def _known(path: Sequence[str | int]) -> list[str]:
-    """Return the keys of the recipe's own table at `path`."""
+def _known_keys(path: Sequence[str | int]) -> list[str]:
+    """Return the valid keys of the recipe's table at `path`."""
     section: type[Section] = Recipe
     for part in map(str, path):
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
@@ -184,34 +170,33 @@ def _known(path: Sequence[str | int]) -> list[str]:
 
 
 def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, Recipe]]:
-    """Return (label, recipe) of each variant, validated; what is doubtful is noted in the document's warnings.
+    """Validate each variant and return (label, recipe); warnings are added to the document.
 
     Raises:
         UserError: every mistake of every variant, and every flag that has no effect.
     """
     found: list[tuple[str, Recipe]] = []
     mistakes: dict[str, None] = {}
-    doubts = Doubts(recipe.study, document)
-    for label, laid in variants(recipe.study, recipe.split, recipe.title, document):
+    lint = StudyLint(recipe.study, document)
+    for label, layers in variants(recipe.study, recipe.split, recipe.title, document):
         try:
-            own = validate(laid)
+            own = validate(layers)
         except UserError as error:
             mistakes |= dict.fromkeys(str(error).splitlines())
             continue
         content = own.model_copy(update={"title": "", "study": Study()}).model_dump_json()
-        doubts.look(label, content, laid, _weaknesses(own, laid))
+        lint.add_variant(label, content, layers, _recipe_warnings(own, layers))
         found.append((label, own))
     if not mistakes:
-        mistakes |= dict.fromkeys(doubts.mistakes())
+        mistakes |= dict.fromkeys(lint.mistakes())
     if mistakes:
-        raise several(list(mistakes))
-    for text in doubts.warnings():
-        document.warn(text)
+        raise join_mistakes(list(mistakes))
+    document.warnings += [text for text in lint.warnings() if text not in document.warnings]
     return found
 
 
-def _weaknesses(recipe: Recipe, document: merge.Document) -> Iterator[str]:
-    """Yield what makes one recipe doubtful, each with its place."""
+def _recipe_warnings(recipe: Recipe, document: merge.Document) -> Iterator[str]:
+    """Yield warnings about one recipe, each with its place."""
 
     def at(*path: str) -> str:
         return f"{document.place(path)}: {'.'.join(path)}: ".removeprefix(": ")
@@ -221,4 +206,4 @@ def _weaknesses(recipe: Recipe, document: merge.Document) -> Iterator[str]:
     if recipe.split.folds is not None and ("split", "validation") in document.origins:
         yield f"{at('split', 'validation')}has no effect: with split.folds each fold is validated on in turn."
     if not recipe.metrics:
-        yield f"{at('metrics')}there are none: nothing is measured, and nothing can be compared."
+        yield f"{at('metrics')}no metrics: nothing can be compared."

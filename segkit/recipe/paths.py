@@ -1,4 +1,4 @@
-"""Which path of a recipe holds a component, and of which registry."""
+"""The paths of a recipe, such as loss.dice_mix.lambda: their syntax, and which components they hold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from typing import Any
 
 from segkit.components import SEVERAL, SINGLE
 from segkit.components.transforms import transforms
+from segkit.errors import truncate
+from segkit.files import UnreadableError
+from segkit.recipe import toml
 from segkit.registry.component import Component
 from segkit.registry.registry import Registry
 from segkit.registry.signatures import PREFIX
 
+KeyPath = tuple[str, ...]
 
-def slot_of(path: tuple[str, ...]) -> tuple[bool, Registry | None]:
-    """Return whether `path` holds one component, and the registry of the component or components that it holds."""
+
+def slot_of(path: KeyPath) -> tuple[bool, Registry | None]:
+    """Return whether `path` holds exactly one component, and the registry of its component or components, if any."""
     if len(path) == 1:
         single = SINGLE.get(path[0])
         return single is not None, single or SEVERAL.get(path[0])
@@ -25,12 +30,12 @@ def slot_of(path: tuple[str, ...]) -> tuple[bool, Registry | None]:
     return _nested(registry, path[1:]) if registry else (False, None)
 
 
-def _nested(registry: Registry, path: tuple[str, ...]) -> tuple[bool, Registry | None]:
+def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:
     """Follow (name, parameter, name, parameter, ...) to the registry of a nested component."""
     if len(path) < 2 or path[0] not in registry:
         return False, None
     annotation = _annotation(registry, path[0], path[1])
-    inner = next((extra for extra in flat(annotation) if isinstance(extra, Registry)), None)
+    inner = next((extra for extra in annotation_parts(annotation) if isinstance(extra, Registry)), None)
     if inner is None:
         return False, None
     rest = path[2:]
@@ -49,18 +54,44 @@ def _annotation(registry: Registry, name: str, parameter: str) -> Any:
     return None
 
 
-def flat(annotation: Any) -> Iterator[Any]:
-    """Yield an annotation's parts, types and metadata alike."""
+def annotation_parts(annotation: Any) -> Iterator[Any]:
+    """Yield the parts of an annotation, types and metadata, recursively."""
     yield annotation
     yield from getattr(annotation, "__metadata__", ())
     for argument in typing.get_args(annotation):
         if argument is not Component:
-            yield from flat(argument)
+            yield from annotation_parts(argument)
 
 
-def is_file_path(path: tuple[str, ...]) -> bool:
-    """Return whether the parameter at `path` is a file or folder, to be read relative to its recipe."""
+def is_file_path(path: KeyPath) -> bool:
+    """Return whether the parameter at `path` is a file or folder, which is relative to its recipe."""
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     if registry is None or len(path) != 3 or path[1] not in registry:
         return False
-    return any(part is Path for part in flat(_annotation(registry, path[1], path[2])))
+    return any(part is Path for part in annotation_parts(_annotation(registry, path[1], path[2])))
+
+
+def tree_at(path: KeyPath, value: Any) -> dict[str, Any]:
+    """Return `{"a": {"b": value}}` for the path ("a", "b")."""
+    for part in reversed(path):
+        value = {part: value}
+    return typing.cast(dict[str, Any], value)
+
+
+def parse_path(text: str) -> KeyPath:
+    """Split a dotted path as TOML does, respecting quotes.
+
+    Raises:
+        ValueError: it is not a path.
+    """
+    try:
+        node: Any = toml.read(f"{text} = 0") if "\n" not in text else None
+    except UnreadableError:
+        node = None
+    path: list[str] = []
+    while isinstance(node, dict) and len(node) == 1:
+        ((name, node),) = node.items()
+        path.append(name)
+    if node != 0 or not path:
+        raise ValueError(f"'{truncate(text)}' is not a path such as loss.dice_mix.lambda")
+    return tuple(path)

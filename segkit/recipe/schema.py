@@ -1,8 +1,7 @@
-"""The JSON Schema of recipes, plugins included: an editor with TOML support completes and checks with it.
+"""The JSON Schema of recipes, plugins included, with which editors complete and check TOML.
 
-A file that extends another may be a part of a recipe, so nothing is required of it; of a file that stands alone,
-every parameter without a default is. Component names are offered as registered; the loader also takes another case,
-and `-` for `_`.
+Parameters without a default are required, except in a file that extends another. Component names are listed as
+registered; the loader also accepts another case, and `-` for `_`.
 """
 
 from __future__ import annotations
@@ -16,29 +15,30 @@ from segkit.registry.registry import REFERENCE, Registry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FILE_KEYS: dict[str, Any] = {
-    "extends": {"type": "string", "description": "The recipe that this one is laid over, relative to this file."},
+    "extends": {"type": "string", "description": "The recipe that this one extends, relative to this file."},
     "drop": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "What is inherited and should go, e.g. regularizer or scheduler.",
+        "description": "Inherited keys to remove, e.g. regularizer or scheduler.",
     },
 }
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft 2020-12) of a recipe file, as plain values."""
+    """Return the JSON Schema (draft 2020-12) of a recipe file."""
     schema: dict[str, Any] = Recipe.model_json_schema(by_alias=True)
     recipe = {key: value for key, value in schema.items() if key != "$defs"}
     recipe["properties"] = FILE_KEYS | recipe["properties"]
     defs: dict[str, Any] = dict(schema.get("$defs", {}))
     for registry in REGISTRIES:
-        defs[registry.name] = _names(registry)
+        one = _table(registry) | {"minProperties": 1, "maxProperties": 1}
+        defs[registry.name] = {"anyOf": [_bare(registry), one]}
         for entry in registry:
             defs[f"{registry.name}.{entry.name}"] = _parameters(entry)
     defs["Study"]["properties"]["variants"] = {
         "type": "array",
         "items": {"$ref": "#/$defs/variant"},
-        "description": "What differs from the recipe: a label, and the recipe's own keys.",
+        "description": "A variant: a label, and keys of the recipe that differ.",
     }
     parts = {name: part for name, part in recipe["properties"].items() if name not in ("study", "extends", "title")}
     defs["variant"] = {
@@ -60,12 +60,8 @@ def recipe_schema() -> dict[str, Any]:
     return dict(_linked(found))
 
 
-def _names(registry: Registry) -> dict[str, Any]:
-    """Describe one component of a registry: a bare name whose parameters all have defaults, or a table of one name."""
-    return {"anyOf": [_bare(registry), _table(registry) | {"minProperties": 1, "maxProperties": 1}]}
-
-
 def _bare(registry: Registry) -> dict[str, Any]:
+    """Describe a bare name: that of a component whose parameters all have defaults."""
     return {"enum": [entry.name for entry in registry if not _needed(entry)]}
 
 
@@ -75,9 +71,9 @@ def _table(registry: Registry) -> dict[str, Any]:
 
 
 def _parameters(entry: Entry) -> dict[str, Any]:
-    """Describe an entry's parameters; where tables merge, none is required: a layer may set some of them only."""
+    """Describe an entry's parameters; none is required if tables merge, since a layer may set only some."""
     schema = entry.parameters.model_json_schema(by_alias=True)
-    if entry.slot.name != "transform":  # transforms stand in lists, and lists replace: they are always whole
+    if entry.slot.name != "transform":  # lists replace each other, so transforms are always complete
         schema.pop("required", None)
     return schema | {"title": entry.name, "description": entry.summary}
 
@@ -98,7 +94,7 @@ def _required() -> dict[str, Any]:
 
 
 def _linked(node: Any) -> Any:
-    """Return a schema whose placeholders for a slot are references to what it may hold."""
+    """Return a schema in which placeholders for slots are replaced by references to their components."""
     if isinstance(node, list):
         return [_linked(part) for part in node]
     if not isinstance(node, dict):

@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 from segkit.components.transforms import transforms
-from segkit.errors import shortened
+from segkit.errors import truncate
 from segkit.registry import values
 from segkit.registry.component import Component
 from segkit.types import Count, Fraction, Positive
@@ -20,19 +20,19 @@ DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
 
 def _device(name: str) -> str:
     if not DEVICE.match(name):
-        raise ValueError(f'must be "auto", "cpu", "mps", "cuda" or "cuda:N", got {values.value(shortened(name))}')
+        raise ValueError(f'must be "auto", "cpu", "mps", "cuda" or "cuda:N", got {values.format_value(truncate(name))}')
     return name
 
 
 def _unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
     twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} is given twice: one training would be counted as two. Give each seed once.")
+        raise ValueError(f"{twice} is listed twice. List each seed once.")
     return seeds
 
 
 class Section(BaseModel):
-    """A table of a recipe: unknown keys are mistakes, and nothing is converted."""
+    """A table of a recipe: unknown keys are mistakes, and values are not converted."""
 
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True

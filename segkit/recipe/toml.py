@@ -1,4 +1,4 @@
-"""Write TOML, find the line on which a key stands, bound what is read: what tomllib leaves out."""
+"""What tomllib lacks: writing TOML, the line of each key, and limits on what is read."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from segkit import files
 from segkit.errors import UserError, sentence
-from segkit.files import MAX_DEPTH, UnreadableError, check_values
+from segkit.files import MAX_DEPTH, UnreadableError, check_limits
 from segkit.registry.slot import fold
-from segkit.registry.values import key as key
-from segkit.registry.values import text as text
-from segkit.registry.values import value as value
+from segkit.registry.values import format_key as format_key
+from segkit.registry.values import format_string as format_string
+from segkit.registry.values import format_value as format_value
 
 _TOKEN = re.compile(
     r'''(?P<string>"""(?:[^"\\]++|\\.|"(?!""))*+"{3,5}|\'\'\'(?:[^\']++|\'(?!\'\'))*+\'{3,5}'''
@@ -27,24 +27,34 @@ _TOKEN = re.compile(
 
 def dumps(document: Mapping[str, Any]) -> str:
     """Return a document as TOML text: plain keys first, then a table each, two levels deep, the rest inline."""
-    lines = [f"{key(name)} = {value(item)}" for name, item in document.items() if not isinstance(item, Mapping)]
+    lines = [
+        f"{format_key(name)} = {format_value(item)}" for name, item in document.items() if not isinstance(item, Mapping)
+    ]
     for name, table in document.items():
         if not isinstance(table, Mapping):
             continue
         plain = {sub: item for sub, item in table.items() if not isinstance(item, Mapping)}
         tables = {sub: item for sub, item in table.items() if isinstance(item, Mapping)}
         if plain or not tables:
-            lines += ["", f"[{key(name)}]", *(f"{key(sub)} = {value(item)}" for sub, item in plain.items())]
+            lines += [
+                "",
+                f"[{format_key(name)}]",
+                *(f"{format_key(sub)} = {format_value(item)}" for sub, item in plain.items()),
+            ]
         for sub, item in tables.items():
-            lines += ["", f"[{key(name)}.{key(sub)}]", *(f"{key(k)} = {value(v)}" for k, v in item.items())]
+            lines += [
+                "",
+                f"[{format_key(name)}.{format_key(sub)}]",
+                *(f"{format_key(k)} = {format_value(v)}" for k, v in item.items()),
+            ]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Return a TOML file that segkit wrote as plain values.
+    """Return the values of a TOML file that segkit wrote.
 
     Raises:
-        UserError: it cannot be read, or is no such file.
+        UserError: it cannot be read, or is damaged.
     """
     try:
         return read(files.read_text(path))
@@ -54,10 +64,10 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def read(source: str) -> dict[str, Any]:
-    """Return a TOML text as plain values.
+    """Return the values of a TOML text.
 
     Raises:
-        UnreadableError: it is no TOML, or deeper or with larger numbers than any recipe; with its line, if known.
+        UnreadableError: it is not valid TOML, nested too deeply, or has too large integers.
     """
     _check_keys(source)
     try:
@@ -69,17 +79,17 @@ def read(source: str) -> dict[str, Any]:
         raise UnreadableError(f"not valid TOML: {reason[0].lower()}{reason[1:]}", line) from None
     except RecursionError:
         raise UnreadableError("nested too deeply") from None
-    except ValueError:  # Python reads no integer of thousands of digits
+    except ValueError:  # Python refuses integers of thousands of digits
         digits = re.search(r"\d[\d_]{1000,}", source)
         raise UnreadableError(
             "an integer of thousands of digits", source.count("\n", 0, digits.start()) + 1 if digits else None
         ) from None
-    check_values(found)
+    check_limits(found)
     return found
 
 
 def _check_keys(source: str) -> None:
-    """Raise if a key has very many parts: tomllib takes the square of their number."""
+    """Raise if a key has very many parts: tomllib needs quadratic time for them."""
     if source.count(".") <= MAX_DEPTH:
         return
     dots, line = 0, 1
@@ -92,14 +102,14 @@ def _check_keys(source: str) -> None:
 
 
 def line_of(source: str, path: Sequence[str | int]) -> int | None:
-    """Return the line (from 1) on which `path`, or the longest part of it that exists, is first written."""
+    """Return the line (from 1) of `path`, or of its longest prefix that exists."""
     lines, folded = _lines(source), tuple(fold(str(part)) for part in path)
     return next((lines[folded[:end]] for end in range(len(folded), 0, -1) if folded[:end] in lines), None)
 
 
 @functools.lru_cache(maxsize=16)
 def _lines(source: str) -> dict[tuple[str, ...], int]:
-    """Return the line on which each path of a valid TOML text is first written, names folded."""
+    """Return the first line of each path of a valid TOML text, names folded."""
     found: dict[tuple[str, ...], int] = {}
     for path, line in _written(source):
         folded = tuple(fold(part) for part in path)
@@ -166,7 +176,7 @@ def _header(key: Sequence[str], counts: dict[tuple[str, ...], int], *, several: 
 
 
 def _plain(token: str) -> str:
-    """Return a key as it reads without quotes."""
+    """Return a key without quotes."""
     if token[0] not in "\"'":
         return token
     return token[1:-1] if "\\" not in token else str(tomllib.loads(f"key = {token}")["key"])

@@ -1,4 +1,4 @@
-"""A recipe's variants: every listed one at every point of the grid, each with its own layers and folder."""
+"""The variants of a recipe: every listed variant at every point of the grid, with its layers, label and folder."""
 
 from __future__ import annotations
 
@@ -12,90 +12,90 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from segkit.errors import UserError, printable, sentence, several, shortened, suggest, unprintable
+from segkit.errors import UserError, first_unprintable, join_mistakes, printable, sentence, suggest, truncate
 from segkit.recipe import merge, toml
+from segkit.recipe.paths import KeyPath, parse_path, tree_at
 from segkit.recipe.sections import Split, Study
 
 MAX_TRIALS = 10_000
 MAX_LABEL = 500  # characters
 MAX_TEXT = 100  # characters of a value of the grid, in a label
 MAX_FOLDER = 100  # bytes
-# names in a run folder besides its variants, and those that Windows reserves for devices
-TAKEN = re.compile(
+# other names in a run folder, and those that Windows reserves for devices
+RESERVED = re.compile(
     r"(figures|overlays|predictions|logs|cache|.*\.(toml|csv|json|html|md|pdf|safetensors|lock|tmp)"
     r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?)$",
     re.IGNORECASE,
 )
 
 
-def slug(label: str) -> str:
-    """Return a label as the name of a folder: letters of any script, digits and `.=+-`; at most 100 bytes."""
+def folder_name(label: str) -> str:
+    """Return the folder name of a label: letters of any script, digits and `.=+-`; at most 100 bytes."""
     plain = unicodedata.normalize("NFC", label)
     kept = "".join(char if char in ".=+-" or unicodedata.category(char)[0] in "LMN" else "_" for char in plain)
     name = re.sub("_+", "_", kept).strip("._")
     while name and (name[0] in "._" or unicodedata.category(name[0]) == "Mn"):  # an accent whose letter is gone
         name = name[1:]
     name = name or "variant"
-    if TAKEN.match(name):
+    if RESERVED.match(name):
         name = f"variant_{name}"
-    return name if len(name.encode()) <= MAX_FOLDER else _marked(name, label)
+    return name if len(name.encode()) <= MAX_FOLDER else _with_hash(name, label)
 
 
-def _marked(name: str, label: str, digits: int = 6) -> str:
-    """Return a name, cut where it must be, with the first digits of its label's hash."""
-    mark = "-" + hashlib.sha256(label.encode()).hexdigest()[:digits]
-    return name.encode()[: MAX_FOLDER - len(mark)].decode(errors="ignore").rstrip("._") + mark
+def _with_hash(name: str, label: str, digits: int = 6) -> str:
+    """Return a name with the first digits of its label's hash, cut to `MAX_FOLDER` bytes."""
+    suffix = "-" + hashlib.sha256(label.encode()).hexdigest()[:digits]
+    return name.encode()[: MAX_FOLDER - len(suffix)].decode(errors="ignore").rstrip("._") + suffix
 
 
-def folders(labels: Iterable[str], holder: Callable[[str], str | None] = lambda name: None) -> dict[str, str]:
-    """Return the folder of each label's trials, whatever the order of the labels.
+def assign_folders(labels: Iterable[str], owner: Callable[[str], str | None] = lambda name: None) -> dict[str, str]:
+    """Return the folder of each label's trials; the order of the labels does not matter.
 
-    A label's folder is the one that holds its trials already; else its plain name, where no other label of the study
-    has the same and no other's trials lie there; else the plain name with a mark of the label. No two are the same for
-    a file system that takes no notice of case or of how an accent is written.
+    A label keeps the folder that already holds its trials. Otherwise it gets its plain name, unless another label of
+    the study has the same one or another label's trials are there; then it gets the plain name with a hash of the
+    label. Folders differ even on file systems that ignore case or Unicode normalization.
 
     Args:
-        labels: those of a study.
-        holder: returns the label whose trials a folder of the run holds, or None.
+        labels: all labels of a study.
+        owner: returns the label whose trials a folder of the run holds, or None.
     """
-    plain = {label: slug(label) for label in sorted(set(labels))}
-    names = {label: [name, *(_marked(name, label, digits) for digits in (6, 16, 64))] for label, name in plain.items()}
-    shared = Counter(map(_same, plain.values()))
-    held = functools.cache(lambda name: label_of(holder(name) or "") or None)
+    plain = {label: folder_name(label) for label in sorted(set(labels))}
+    names = {
+        label: [name, *(_with_hash(name, label, digits) for digits in (6, 16, 64))] for label, name in plain.items()
+    }
+    shared = Counter(map(_file_system_key, plain.values()))
+    held = functools.cache(lambda name: normalize_label(owner(name) or "") or None)
     found: dict[str, str] = {}
     taken: set[str] = set()
 
     def take(label: str, choice: Iterable[str]) -> None:
-        name = next((name for name in choice if _same(name) not in taken), None)
+        name = next((name for name in choice if _file_system_key(name) not in taken), None)
         if name is not None and label not in found:
             found[label] = name
-            taken.add(_same(name))
+            taken.add(_file_system_key(name))
 
     for label, choice in names.items():
-        take(label, (name for name in (*choice, _slug_of_0_1_0(label)) if held(name) == label_of(label)))
+        old = re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"  # of segkit 0.1.0
+        take(label, (name for name in (*choice, old) if held(name) == normalize_label(label)))
     for label, (name, *_) in names.items():
-        take(label, [name] if shared[_same(name)] == 1 and held(name) is None else [])
+        take(label, [name] if shared[_file_system_key(name)] == 1 and held(name) is None else [])
     for label, (_, *marked) in names.items():
         take(label, marked)
     return found
 
 
-def _slug_of_0_1_0(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", label).strip("._") or "variant"
-
-
-def label_of(text: str) -> str:
-    """Return a label as it is compared and shown: white space that nobody sees makes no other variant of it."""
+def normalize_label(text: str) -> str:
+    """Return a label with Unicode and white space normalized, as labels are compared and shown."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def _same(name: str) -> str:
-    """Return what two names have in common that some file systems take for one."""
+def _file_system_key(name: str) -> str:
+    """Return a key that is equal for names that some file systems treat as one."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
 
 
 class Axis(NamedTuple):
-    """One key that a grid varies: where it stands, and the text and patch of each value."""
+    """A key that the grid varies: its place, and the label text and patch of each value."""
 
     place: str
     points: list[tuple[str, dict[str, Any], merge.Source]]
@@ -105,28 +105,30 @@ def variants(study: Study, split: Split, title: str, document: merge.Document) -
     """Yield (label, merged layers) of each variant: every listed variant at every point of the grid.
 
     Raises:
-        UserError: a variant without a label, two with the same one, a grid path that is none, or far too many trials.
+        UserError: a variant has no label of its own, a grid path is invalid, or there are too many trials.
     """
     check_size(study, split, document)
     base = document.copy()
     base.tree.pop("study", None)
     listed = list(_listed(study, document, base)) or [("", base)]
-    varied = axes(study, document)
-    points = list(itertools.product(*(axis.points for axis in varied)))
-    labels = [joined(label, [text for text, _, _ in point], title) for label, _ in listed for point in points]
+    points = list(itertools.product(*(axis.points for axis in grid_axes(study, document))))
+    labels = [variant_label(label, [text for text, _, _ in point], title) for label, _ in listed for point in points]
     _check_labels(labels, study, document)
-    for label, (laid, point) in zip(labels, itertools.product((laid for _, laid in listed), points), strict=True):
-        yield label, _set(laid, [(patch, source) for _, patch, source in point])
+    for label, ((_, layers), point) in zip(labels, itertools.product(listed, points), strict=True):
+        variant = layers.copy()
+        for _, patch, source in point:
+            variant.merge(patch, source)
+        yield label, variant
 
 
-def joined(label: str, values: Iterable[str], title: str) -> str:
-    """Return a variant's label at a point of the grid; a variant without either is called as its study."""
-    parts = [part for part in (label_of(label), *values) if part]
-    return ", ".join(parts) or label_of(printable(title)) or "baseline"
+def variant_label(label: str, values: Iterable[str], title: str) -> str:
+    """Return the label of a variant at a point of the grid; without either, the title of the study."""
+    parts = [part for part in (normalize_label(label), *values) if part]
+    return ", ".join(parts) or normalize_label(printable(title)) or "baseline"
 
 
 def check_size(study: Study, split: Split, document: merge.Document) -> None:
-    """Raise before anything is made of a study that is too large to be trained or read."""
+    """Raise UserError for a study of more than `MAX_TRIALS` trials, before its variants are built."""
     counts = [len(values) for values in study.grid.values()]
     factors = {
         "variants": max(1, len(study.variants)), "points of the grid": math.prod(counts),
@@ -136,96 +138,89 @@ def check_size(study: Study, split: Split, document: merge.Document) -> None:
     if trials > MAX_TRIALS:
         product = " x ".join(f"{count:,} {name}" for name, count in factors.items() if count > 1)
         raise UserError(
-            f"{document.place(('study',))}: study: {trials:,} trials ({product}), more than the {MAX_TRIALS:,} that a "
-            "study may have. Vary fewer keys, or give each fewer values."
+            f"{document.place(('study',))}: study: {trials:,} trials ({product}), more than {MAX_TRIALS:,}. "
+            "Vary fewer keys, or give each fewer values."
         )
 
 
 def _listed(study: Study, document: merge.Document, base: merge.Document) -> list[tuple[str, merge.Document]]:
-    """Return (label, merged layers) of each variant that the recipe lists."""
+    """Return (label, merged layers) of each variant in study.variants."""
     mistakes: list[str] = []
     listed: list[tuple[str, merge.Document]] = []
     numbers: dict[str, int] = {}
     for number, variant in enumerate(study.variants):
         patch, path = dict(variant), ("study", "variants", str(number))
         label, place = patch.pop("label", None), f"{document.place(path)}: {'.'.join(path)}"
-        wrong = _wrong_label(label)
-        label = label_of(str(label))
+        problem = _label_problem(label)
+        label = normalize_label(str(label))
         nested = sorted(name for name in patch if name in ("study", "title"))
         first = numbers.setdefault(label, number)
-        if wrong:
-            mistakes.append(f"{place}.label: {wrong}.")
+        if problem:
+            mistakes.append(f"{place}.label: {problem}.")
         elif first != number:
             same = document.place(("study", "variants", str(first), "label"))
             mistakes.append(
-                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {toml.value(shortened(label))} is the "
-                f"label of the variant at {same} already. Give each its own."
+                f"{document.place((*path, 'label'))}: {'.'.join(path)}.label: {toml.format_value(truncate(label))} is "
+                f"the label of the variant at {same} already. Give each its own."
             )
         elif nested:
             mistakes.append(f"{place}: a variant cannot set {', '.join(nested)}.")
         else:
-            laid, source = base.copy(), document.origin(path)
-            assert source is not None, "a variant was written somewhere"
+            layers, source = base.copy(), document.origin(path)
+            assert source is not None, "every variant has a source"
             try:
-                laid.merge(patch, source.at(*source.prefix, *path))
-                listed.append((label, laid))
+                layers.merge(patch, source.at(*source.prefix, *path))
+                listed.append((label, layers))
             except UserError as error:
                 mistakes.append(str(error))
     if mistakes:
-        raise several(mistakes)
+        raise join_mistakes(mistakes)
     return listed
 
 
-def _wrong_label(label: Any) -> str:
-    """Return what is wrong with a label; "" where nothing is."""
+def _label_problem(label: Any) -> str:
+    """Return what is wrong with a label, or ""."""
     if not isinstance(label, str) or not label.strip():
-        return 'a variant needs a label, a text, as in label = "dropout 0.5"'
+        return 'a variant needs a label, a string such as label = "dropout 0.5"'
     if "\n" in label.strip():
         return "must be one line"
-    if unprintable(label.strip()):
-        return f"holds the character {unprintable(label.strip())}, which no table can show. Leave it out"
+    if first_unprintable(label.strip()):
+        return f"contains the control character {first_unprintable(label.strip())}. Leave it out"
     if len(label) > MAX_LABEL:
-        return f"has {len(label):,} characters; at most {MAX_LABEL} are read by anybody"
+        return f"has {len(label):,} characters; at most {MAX_LABEL} are allowed"
     return ""
 
 
-def axes(study: Study, document: merge.Document) -> list[Axis]:
+def grid_axes(study: Study, document: merge.Document) -> list[Axis]:
     """Return the keys that the grid varies."""
     found: list[Axis] = []
-    paths: dict[str, merge.Path_] = {}
+    paths: dict[str, KeyPath] = {}
     for name in study.grid:
         try:
-            paths[name] = merge.dotted(name)
+            paths[name] = parse_path(name)
         except ValueError as error:
             raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {sentence(error)}") from None
     last = [path[-1] for path in paths.values()]
     for name, values in study.grid.items():
         source, path = document.origin(("study", "grid", name)), paths[name]
-        assert source is not None, "a grid was written somewhere"
+        assert source is not None, "every grid has a source"
         own = source.at(*source.prefix, "study", "grid", name)
         key = path[-1] if last.count(path[-1]) == 1 else ".".join(path)
-        points = [(f"{key}={_text(value)}", merge.nest(path, value), own) for value in values]
-        found.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.key(name)}", points))
+        points = [(f"{key}={_label_text(value)}", tree_at(path, value), own) for value in values]
+        found.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.format_key(name)}", points))
         texts = [text for text, _, _ in points]
         twice = next((text for number, text in enumerate(texts) if text in texts[:number]), None)
         if twice is not None:
-            raise UserError(f"{found[-1].place}: {twice} is given twice. Give each value once.")
+            raise UserError(f"{found[-1].place}: {twice} is listed twice. List each value once.")
     return found
 
 
-def _text(value: Any) -> str:
-    """Return a value of the grid as a label has it; a very long one is cut and told apart by its hash."""
-    text = label_of(printable(value if isinstance(value, str) else toml.value(value)))
+def _label_text(value: Any) -> str:
+    """Return a value of the grid as part of a label; a very long one is cut and gets its hash."""
+    text = normalize_label(printable(value if isinstance(value, str) else toml.format_value(value)))
     if len(text) <= MAX_TEXT:
         return text
     return f"{text[:MAX_TEXT]}... {hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def _set(laid: merge.Document, patches: list[tuple[dict[str, Any], merge.Source]]) -> merge.Document:
-    laid = laid.copy()
-    for patch, source in patches:
-        laid.merge(patch, source)
-    return laid
 
 
 def _check_labels(labels: list[str], study: Study, document: merge.Document) -> None:
@@ -234,14 +229,14 @@ def _check_labels(labels: list[str], study: Study, document: merge.Document) -> 
         if label in seen:
             place = document.place(("study", "variants")) or document.place(("study", "grid"))
             raise UserError(
-                f"{place}: study: two variants have the label '{shortened(label)}', once the grid's values are put to "
-                "it. Give each its own."
+                f"{place}: study: two variants have the label '{truncate(label)}' once the grid's values are "
+                "appended. Give each its own."
             )
         seen.add(label)
-    reference = label_of(study.compare_with or "")
+    reference = normalize_label(study.compare_with or "")
     if study.compare_with is None or reference in seen:
         return
     place = f"{document.place(('study', 'compare_with'))}: study.compare_with"
     if len(labels) == 1:
         raise UserError(f"{place}: there is only one variant. Give more, as study.variants or study.grid, or drop it.")
-    raise UserError(f"{place}: no variant is labelled '{shortened(reference)}'. {suggest(reference, labels)}")
+    raise UserError(f"{place}: no variant is labelled '{truncate(reference)}'. {suggest(reference, labels)}")

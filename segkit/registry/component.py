@@ -1,4 +1,4 @@
-"""Entry: what is registered. Component: an entry chosen by a recipe, with validated parameters."""
+"""Entry: a registered component. Component: an entry chosen by a recipe, with validated parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Entry:
-    """A registered component: what `segkit list` shows and what recipes are validated against."""
+    """A registered component, as `segkit list` shows it and recipes are validated against it."""
 
     name: str
     slot: Slot
@@ -31,7 +31,7 @@ class Entry:
     traits: Mapping[str, Any] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle an entry by its name: its registry holds one of that name."""
+        """Copy and pickle an entry by its name in its registry."""
         return operator.getitem, (self.slot, self.name)
 
     def __repr__(self) -> str:
@@ -44,7 +44,7 @@ class Entry:
 
     @functools.cached_property
     def foreign(self) -> bool:
-        """Whether it is a plugin's: neither segkit's own nor of a library's family."""
+        """Whether it is from a plugin: neither segkit's own nor from a library's family."""
         return not str(self.factory.__module__).startswith("segkit.")
 
     @functools.cached_property
@@ -76,7 +76,7 @@ class Component:
 
     @property
     def weight(self) -> float:
-        """The slot's factor (losses and regularizers), 1 elsewhere."""
+        """The factor from the recipe (losses and regularizers), 1 for other slots."""
         return float(getattr(self.values, PREFIX + "weight", 1.0))
 
     @property
@@ -91,7 +91,7 @@ class Component:
         return {self.name: json.loads(self.values.model_dump_json(by_alias=True, exclude_none=True))}
 
     def build(self, *handed: Any) -> Any:
-        """Build the component: what segkit calls later, or the product of the factory and `handed`."""
+        """Return the callable for slots whose components are called, else the product of the factory from `handed`."""
         factory, arguments = self.entry.factory, self.arguments
         if not self.entry.slot.called:
             return factory(*handed, **arguments)
@@ -101,7 +101,7 @@ class Component:
         """Call the component with what its slot hands in.
 
         Raises:
-            ComponentError: it raised, or made what its slot does not take; the message names it, its file and line.
+            ComponentError: it raised, or its result breaks the slot's contract; with its name, file and line.
         """
         slot = self.entry.slot
         try:
@@ -121,9 +121,9 @@ class Component:
         return made
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle a component as its entry and its parameters, which were validated."""
+        """Copy and pickle a component as its entry and its validated parameters."""
         fields = self.entry.parameters.model_fields
-        return _rebuilt, (self.entry, {fields[key].alias or key: value for key, value in self.values})
+        return _unpickled, (self.entry, {fields[key].alias or key: value for key, value in self.values})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Component) and self.entry is other.entry and self.dump() == other.dump()
@@ -132,5 +132,5 @@ class Component:
         return hash((self.name, json.dumps(self.dump(), sort_keys=True)))
 
 
-def _rebuilt(entry: Entry, parameters: dict[str, Any]) -> Component:
+def _unpickled(entry: Entry, parameters: dict[str, Any]) -> Component:
     return Component(entry, entry.parameters.model_construct(**parameters))

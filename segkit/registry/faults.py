@@ -1,4 +1,4 @@
-"""Errors of components: a message names the component, its file and line, and what to do next."""
+"""Errors of components: messages that name the component, its file and line, and what to do next."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from segkit.errors import ContractError, UserError, message_of, sentence
-from segkit.registry.source import PACKAGE, Source, shown
+from segkit.files import display_path
+from segkit.registry.source import PACKAGE, ComponentCode, file_and_line
 
 LONGEST = 300
-MEANINGS = {  # part of a message of torch's or numpy's -> what it means here
+MEANINGS = {  # part of a message of torch or numpy: what it means for a component
     "Sizes of tensors must match except in dimension": "two tensors that are joined differ in height or width",
     "shapes cannot be multiplied": "a linear layer is built for one image size and got another",
     "modified by an inplace operation": "a tensor that the gradient needs was changed in place: use operations without "
@@ -29,7 +30,7 @@ MEANINGS = {  # part of a message of torch's or numpy's -> what it means here
 
 
 class Part(Protocol):
-    """What is needed here of a component: its entry, and its parameters, which may be components too."""
+    """The attributes of a component that are used here: its entry, and its arguments, which may be components too."""
 
     @property
     def entry(self) -> Any: ...
@@ -46,7 +47,7 @@ class ComponentError(UserError):
 
 
 def described(error: BaseException) -> str:
-    """Return "ValueError: its message" in one line."""
+    """Return "ValueError: its message" on one line."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
     text = " ".join(message_of(error).split("\n\n")[0].split()).rstrip(".")
@@ -65,13 +66,13 @@ def _failing_line(error: BaseException) -> str:
 
 
 def explained(error: BaseException) -> str:
-    """Return an exception's type and message, and for some messages of libraries what they mean."""
+    """Return an exception's type and message, with an explanation of some messages of libraries."""
     meaning = next((text for words, text in MEANINGS.items() if words in message_of(error)), "")
     return described(error) + (f" ({meaning})" if meaning else "")
 
 
 def plugin_parts(component: P) -> Iterator[P]:
-    """Yield those of a component and its nested components that come from plugins."""
+    """Yield the component and its nested components, as far as they come from plugins."""
     if component.entry.foreign:
         yield component
     for value in component.arguments.values():
@@ -81,7 +82,7 @@ def plugin_parts(component: P) -> Iterator[P]:
 
 
 def or_others(parts: Iterable[Part]) -> str:
-    """Return "; or it is loss.b (b.py:3)" for further components that may be the cause, "" for none."""
+    """Return "; or it is loss.b (b.py:3)" for further possible causes, "" for none."""
     others = dict.fromkeys(f"{key(part.entry)} ({part.entry.origin})" for part in parts)
     return f"; or it is {', '.join(others)}" if others else ""
 
@@ -91,9 +92,9 @@ def fault(component: Part, text: str, place: str | None = None, *, within: Part 
 
     Args:
         component: the one at fault.
-        text: what it does wrong, and what to do.
-        place: "file:line", if a more exact one than its definition is known.
-        within: the component that it is nested in, if the recipe names that one.
+        text: what is wrong, and what to do.
+        place: "file:line"; by default that of its definition.
+        within: the component of the recipe that it is nested in.
     """
     entry = component.entry
     name = key(entry) if within is None or within is component else f"{key(within.entry)} with {key(entry)}"
@@ -113,7 +114,7 @@ def plugin_message(
     place: str | None = None,
     how: str | None = None,
 ) -> str:
-    """Return the message about a plugin's component: its name, place, what is wrong and how to check it.
+    """Return the message about a component of a plugin: its name, place, what is wrong and how to check it.
 
     Args:
         name: of the component.
@@ -121,9 +122,9 @@ def plugin_message(
         text: what is wrong.
         error: the cause; the last line of the component's code in its traceback is the place.
         place: "file:line", if known.
-        how: the command that checks it on its own.
+        how: the command that checks it alone.
     """
-    source = Source(factory)
+    source = ComponentCode(factory)
     where = place or (source.of_error(error) if error is not None else None) or source.definition
     path = _plugin_file(factory)
     how = how or (f"`segkit check {path}`" if path else None)
@@ -136,30 +137,29 @@ def key(entry: Any) -> str:
 
 
 def how_to_check(entry: Any) -> str:
-    """Return the command that checks a component on its own, or the Python call if it is in no plugin file."""
+    """Return the command that checks a component alone, or the Python call if it is not in a plugin file."""
     path = _plugin_file(entry.factory)
     return f"`segkit check {path}`" if path else f'`segkit.testing.check(segkit.{entry.slot.plural}["{entry.name}"])`'
 
 
-def _plugin_file(factory: Callable[..., Any]) -> Path | None:
-    """Return the file or package in a plugin folder that a component comes from."""
+def _plugin_file(factory: Callable[..., Any]) -> str | None:
+    """Return the plugin file or package that a component comes from, None if it is in no plugin folder."""
     parts = str(factory.__module__).split(".")
     if parts[0] != PACKAGE:
         return None
     for length in range(2, len(parts) + 1):
         name = getattr(sys.modules.get(".".join(parts[:length])), "__file__", None)
         if name:
-            path = Path(name).parent if Path(name).name == "__init__.py" else Path(name)
-            return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            return display_path(Path(name).parent if Path(name).name == "__init__.py" else Path(name))
     return None
 
 
 def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
-    """Raise the error of a component that raised; Ctrl-C, finished messages and lack of memory are raised as they are.
+    """Raise the error of a component; Ctrl-C, errors with a final message and lack of memory are raised unchanged.
 
     Args:
-        components: the component that ran, or those that may be the cause, the likeliest first. The innermost one in
-            the traceback is named, else the first that comes from a plugin, by itself or nested in another.
+        components: the component that ran, or the possible causes, the likeliest first. The innermost one in the
+            traceback is named, else the first that comes from a plugin, itself or nested in another.
         error: what was raised.
 
     Raises:
@@ -175,7 +175,7 @@ def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoRe
     if not chosen:
         raise error
     found = [(whole, part) for whole in chosen for part in plugin_parts(whole)]
-    traced = [(part, place) for _, part in found if (place := Source(part.entry.factory).of_error(error))]
+    traced = [(part, place) for _, part in found if (place := ComponentCode(part.entry.factory).of_error(error))]
     text = str(error) if isinstance(error, ContractError) else explained(error)
     if traced:
         part, place = _innermost(traced, error)
@@ -188,20 +188,20 @@ def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoRe
 
 
 def _raised_by(components: Iterable[Part], error: BaseException) -> bool:
-    """Return whether code of a plugin raised; those of datasets do not count, whose messages are for the user."""
+    """Return whether a plugin raised the error; datasets are excluded, since their messages are for the user."""
     *_, frame = traceback.walk_tb(error.__traceback__)
     parts = (part for whole in components for part in plugin_parts(whole) if part.entry.slot.name != "data")
-    return any(Source(part.entry.factory).owns(frame[0]) for part in parts)
+    return any(ComponentCode(part.entry.factory).owns(frame[0]) for part in parts)
 
 
 def _innermost(traced: list[tuple[Part, str]], error: BaseException) -> tuple[Part, str]:
-    """Return the one whose place comes last in the traceback."""
-    frames = [shown(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    """Return the part whose place comes last in the traceback."""
+    frames = [file_and_line(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     return max(traced, key=lambda item: frames.index(item[1]) if item[1] in frames else -1)
 
 
 def wrong_type(made: Any, kind: type, name: str) -> str | None:
-    """Return what is wrong with the result of a component if it is not of a type, None if it is."""
+    """Return what is wrong with a component's result that is not of a type; None if it is."""
     if isinstance(made, kind):
         return None
     must = f"it must return {'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -1,4 +1,4 @@
-"""Plausible values for required parameters, from their types and bounds."""
+"""Plausible values for required parameters, by type and bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 SIZES = ("height", "width", "size")
-SIZE = 16  # of crops, in pixels: fits into the images that components are tried on
+SIZE = 16  # pixels of a crop: smaller than the images that components are tried on
 
 
 class UnknownError(Exception):
@@ -22,7 +22,7 @@ class UnknownError(Exception):
 
 
 def filled(entry: Entry, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return parameters with every required one, by TOML name, and the names of those without a plausible value."""
+    """Return `given` with every required parameter, by TOML name, and the names of those without a plausible value."""
     values, unknown = dict(given), []
     for key, field in entry.parameters.model_fields.items():
         name = field.alias or recipe_name(key.removeprefix(PREFIX))
@@ -43,7 +43,11 @@ def _of_field(name: str, field: FieldInfo) -> Any:
 
 
 def _of_type(name: str, annotation: Any, bounds: typing.Sequence[Any] = ()) -> Any:
-    """Return a value of a type; raise UnknownError if only the user can know one."""
+    """Return a value of a type.
+
+    Raises:
+        UnknownError: only the user can know one.
+    """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if isinstance(annotation, Registry):
         return _component(annotation)
@@ -84,7 +88,7 @@ def _least(bounds: typing.Sequence[Any]) -> int:
 
 
 def _number(name: str, kind: type, bounds: typing.Sequence[Any]) -> float:
-    """Return 0.5 or 1, or for a size some pixels, moved into the bounds."""
+    """Return 0.5 or 1, or `SIZE` for a size in pixels, clamped to the bounds."""
     step = 1 if kind is int else 1e-3
     low = _limits(bounds, "ge", 0) + _limits(bounds, "gt", step)
     high = _limits(bounds, "le", 0) + _limits(bounds, "lt", -step)

@@ -1,11 +1,12 @@
-"""Kind -> named factories with parameter models: register, look up, validate, build.
+"""A registry per slot: register components by name, look them up, validate their parameters, build them.
 
-One mechanism serves the ten slots. A registry is also the pydantic type of its slot, so that a recipe is one
-static class, plugins may register late, and every mistake of a file is found in one pass.
+A registry is also the pydantic type of its slot, so that a recipe is one static class, plugins may register late, and
+every mistake in a file is found in one pass.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -14,11 +15,11 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segkit.errors import RegistrationError, UserError, shortened, suggest
+from segkit.errors import RegistrationError, UserError, suggest, truncate
 from segkit.registry.component import Component, Entry
-from segkit.registry.messages import details, mistake, rewritten, shown
-from segkit.registry.signatures import at_home, where
+from segkit.registry.messages import describe_value, error_details, single_error, translated
 from segkit.registry.slot import Slot, fold
+from segkit.registry.source import code_of, location
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -27,14 +28,15 @@ if TYPE_CHECKING:
 __all__ = ["Component", "Entry", "Registry", "Several", "fold"]
 
 F = TypeVar("F", bound=Callable[..., Any])
-REFERENCE = "segkit-slot"  # in a JSON Schema: the slot that stands here, and whether it holds several
+REFERENCE = "segkit-slot"  # key in a JSON Schema: [slot, whether it holds several components]
 
 
 class Registry(Slot):
-    """The named components of one slot; the arguments are those of `Slot`, and
+    """The named components of one slot.
 
     Args:
-        home: the module of the slot: what it defines can be had as an attribute, as in `segkit.losses.dice`.
+        name, plural, handed, called, about: see `Slot`.
+        home: the module of the slot, whose names are also attributes of the registry, e.g. `segkit.losses.dice`.
         family: registers a library's components when a name is first looked up, e.g. the optimizers of torch.
     """
 
@@ -58,11 +60,11 @@ class Registry(Slot):
         return f"<registry {self.plural}>"
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
-        """Copy and pickle a registry by its name: there is one in each process."""
-        return _named, (self.home, self.plural)
+        """Copy and pickle a registry by name: each process has its own."""
+        return _registry_of, (self.home, self.plural)
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the module of the slot defines beside its registry: `segkit.losses.dice`."""
+        """Return a name that the slot's module defines, e.g. `segkit.losses.dice`."""
         home = self.__dict__.get("home", "")
         found = None if name.startswith("_") else vars(sys.modules.get(home, object)).get(name)
         if isinstance(found, ModuleType) or (home and str(getattr(found, "__module__", "")).startswith(home)):
@@ -70,12 +72,12 @@ class Registry(Slot):
         raise AttributeError(f"segkit.{self.__dict__.get('plural')} has no attribute '{name}'")
 
     def register(self, name: str, **traits: Any) -> Callable[[F], F]:
-        """Return a decorator that registers a function or class under `name` and gives it back unchanged.
+        """Return a decorator that registers a function or class under `name` and returns it unchanged.
 
         Args:
-            name: what recipes call it.
-            traits: what is special about it, of what its slot knows: `exclusive_only` (a loss or regularizer that has
-                a meaning for exclusive channels alone), `final_only` (a metric too slow for every epoch), ...
+            name: its name in recipes.
+            traits: those of the slot's traits that apply, e.g. `exclusive_only` (a loss or regularizer defined for
+                exclusive channels only) or `final_only` (a metric too slow for every epoch).
 
         Raises:
             RegistrationError: the name is taken, the signature cannot be written in a recipe, or the slot has no such
@@ -85,7 +87,9 @@ class Registry(Slot):
         def decorate(factory: F) -> F:
             if not callable(factory):
                 raise RegistrationError(f"{self.plural}.register('{name}') decorates a function or a class.")
-            signature, code = inspect.signature(factory), at_home(factory)
+            signature, code = inspect.signature(factory), code_of(factory)
+            if isinstance(factory, functools.partial):
+                factory.__module__ = code.__module__
             self.add(name, factory, signature, doc=code.__doc__ or "", traits=traits)
             return factory
 
@@ -101,11 +105,11 @@ class Registry(Slot):
         origin: str | None = None,
         traits: Mapping[str, Any] = MappingProxyType({}),
     ) -> Entry:
-        """Register `factory` under an explicit signature, e.g. a library's, narrowed to what a recipe can write."""
+        """Register `factory` under an explicit signature, e.g. a library's reduced to what recipes can write."""
         builtin = factory.__module__.startswith("segkit.")
-        place = origin or ("segkit" if builtin else where(factory))
+        place = origin or ("segkit" if builtin else location(factory))
         if not name or not all(part.isalnum() for part in name.replace("-", "_").split("_") if part):
-            raise RegistrationError(f"{place}: '{name}' is no name for a {self.name}: use letters, digits and '_'.")
+            raise RegistrationError(f"{place}: '{name}' is not a valid {self.name} name: use letters, digits and '_'.")
         if origin is None and not builtin:
             self._load()
         taken = self._entries.get(fold(name))
@@ -116,12 +120,12 @@ class Registry(Slot):
             )
         entry = Entry(name, self, factory, signature, doc, place, self.with_defaults(traits, place))
         if origin is None and not builtin:
-            _ = entry.parameters  # an author hears of a bad signature at once
+            _ = entry.parameters  # raises for a bad signature
         self._entries[fold(name)] = entry
         return entry
 
     def _load(self) -> None:
-        """Let the library's family register, once."""
+        """Register the library's family, once."""
         family, self._family = self._family, None
         if family is not None:
             before = set(self._entries)
@@ -129,11 +133,11 @@ class Registry(Slot):
             self._of_family = set(self._entries) - before
 
     def snapshot(self) -> dict[str, Entry]:
-        """Return the entries of now, for `restore`."""
+        """Return the current entries, for `restore`."""
         return dict(self._entries)
 
     def restore(self, entries: dict[str, Entry]) -> None:
-        """Take back every registration made since `snapshot`, but for a library's family, which loads only once."""
+        """Undo every registration since `snapshot`, except those of a library's family, which loads only once."""
         family = {key: entry for key, entry in self._entries.items() if key in self._of_family}
         self._entries = {**entries, **family}
 
@@ -186,17 +190,17 @@ class Registry(Slot):
         return self.component(name, parameters).build(*handed)
 
     def _validate(self, value: Any) -> Component:
-        """Return the component that a recipe's value (a name, or a table of one name) stands for."""
+        """Return the component for a recipe's value: a name, or a table of one name."""
         if isinstance(value, Component) and value.entry.slot is self:
             return value
         if isinstance(value, str):
             value = {value: {}}
         if not isinstance(value, dict) or len(value) != 1:
-            given = f"{len(value)} names: {shortened(', '.join(value))}" if isinstance(value, dict) and value else ""
-            raise mistake(
+            given = f"{len(value)} names: {truncate(', '.join(value))}" if isinstance(value, dict) and value else ""
+            raise single_error(
                 self.name,
                 (),
-                f"must be one {self.name}: a name or a table of one name, got {given or shown(value)}",
+                f"must be one {self.name}: a name or a table of one name, got {given or describe_value(value)}",
                 value,
             )
         ((name, parameters),) = value.items()
@@ -207,14 +211,16 @@ class Registry(Slot):
 
         entry = self._find(name)
         if entry is None:
-            raise mistake(self.name, (name,), f"no such {self.name}. {suggest(name, self.names())}", parameters)
+            raise single_error(self.name, (name,), f"no such {self.name}. {suggest(name, self.names())}", parameters)
         if not isinstance(parameters, dict):
-            raise mistake(self.name, (name,), f"must be a table of parameters, got {shown(parameters)}", parameters)
+            raise single_error(
+                self.name, (name,), f"must be a table of parameters, got {describe_value(parameters)}", parameters
+            )
         try:
             text = json.dumps(parameters, default=str)
             return Component(entry, entry.parameters.model_validate_json(text, strict=True))
         except ValidationError as error:
-            raise rewritten(error, entry.known(), (name,), parameters) from None
+            raise translated(error, entry.known(), (name,), parameters) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         from pydantic_core import core_schema
@@ -226,11 +232,11 @@ class Registry(Slot):
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """Stand for the slot: `segkit.recipe.schema` refers to what it may hold, since slots nest."""
+        """Return a placeholder for the slot, since slots nest; `segkit.recipe.schema` resolves it."""
         return {REFERENCE: [self.name, False]}
 
 
-def _named(home: str, plural: str) -> Any:
+def _registry_of(home: str, plural: str) -> Any:
     return getattr(importlib.import_module(home), plural)
 
 
@@ -248,15 +254,15 @@ class Several:
         if isinstance(value, str):
             value = {value: {}}
         if not isinstance(value, dict):
-            wanted = f"must be a table of {self.registry.plural} by name, got {shown(value)}"
-            raise mistake(self.registry.name, (), wanted, value)
+            wanted = f"must be a table of {self.registry.plural} by name, got {describe_value(value)}"
+            raise single_error(self.registry.name, (), wanted, value)
         chosen: list[Component] = []
         mistakes: list[InitErrorDetails] = []
         for name, parameters in value.items():
             try:
                 chosen.append(self.registry._choose(str(name), parameters))
             except ValidationError as error:
-                mistakes.extend(details(error))
+                mistakes.extend(error_details(error))
         if mistakes:
             raise ValidationError.from_exception_data(self.registry.name, mistakes)
         return tuple(chosen)

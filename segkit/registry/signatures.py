@@ -1,8 +1,7 @@
-"""A component's signature becomes the strict pydantic model of what a recipe may set."""
+"""The strict pydantic model of a component's parameters, built from its signature."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import types
 import typing
@@ -11,78 +10,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from segkit.errors import RegistrationError, counted, sentence
-from segkit.registry.messages import summed
+from segkit.registry.messages import on_one_line
 from segkit.registry.slot import Slot
+from segkit.registry.source import code_of, location
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-PREFIX = "parameter_"  # keeps authors' names clear of BaseModel's own attributes
+PREFIX = "parameter_"  # keeps parameters from shadowing attributes of BaseModel
 WRITABLE = (bool, int, float, str, Path, type(None))
 ADVICE = "A recipe can write bool, int, float, str, Path, Literal[...], list, tuple, dict, `X | None` or a component."
 
 
-def code_of(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function or class whose code a component is: that of a partial, or of an object that is called."""
-    while isinstance(factory, functools.partial):
-        factory = factory.func
-    return factory if hasattr(factory, "__qualname__") else type(factory)
-
-
-def at_home(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a partial the module of the code that it calls; return that code."""
-    code = code_of(factory)
-    if isinstance(factory, functools.partial):
-        factory.__module__ = code.__module__
-    return code
-
-
-def where(factory: Callable[..., Any]) -> str:
-    """Return "file:line" of a function or class, or its module where there is no source."""
-    factory = code_of(factory)
-    try:
-        path = inspect.getsourcefile(factory)
-        line = factory.__code__.co_firstlineno if inspect.isfunction(factory) else inspect.getsourcelines(factory)[1]
-    except (OSError, TypeError):
-        return getattr(factory, "__module__", None) or "unknown"
-    shown = Path(path or "?")
-    if shown.is_relative_to(Path.cwd()):
-        shown = shown.relative_to(Path.cwd())
-    return f"{shown}:{line}"
-
-
 def recipe_name(parameter: str) -> str:
-    """Return the TOML key of a Python parameter: `lambda_` is `lambda`."""
+    """Return the TOML key of a Python parameter: `lambda` for `lambda_`."""
     return parameter.removesuffix("_")
 
 
-def settable(factory: Callable[..., Any], signature: inspect.Signature, handed: int) -> list[inspect.Parameter]:
-    """Return the parameters that a recipe may set; refuse a signature that segkit cannot call.
+def recipe_parameters(
+    factory: Callable[..., Any], signature: inspect.Signature, handed: int
+) -> list[inspect.Parameter]:
+    """Return the parameters that a recipe may set.
 
     Args:
         factory: the function or class, for messages.
         signature: its signature, without `self`.
-        handed: how many positional values segkit hands in.
+        handed: how many positional values segkit passes.
+
+    Raises:
+        RegistrationError: segkit cannot call a function of this signature.
     """
     parameters = list(signature.parameters.values())
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             star = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
             raise RegistrationError(
-                f"{where(factory)}: '{star}{parameter.name}' is not allowed: a recipe could not name its values. "
+                f"{location(factory)}: '{star}{parameter.name}' is not allowed: a recipe could not name its values. "
                 "Write each parameter out."
             )
     given, own = parameters[:handed], parameters[handed:]
     if len(given) < handed or any(p.kind is p.KEYWORD_ONLY for p in given):
         raise RegistrationError(
-            f"{where(factory)}: segkit hands in {counted(handed, 'positional value')} here, but the signature takes "
+            f"{location(factory)}: segkit hands in {counted(handed, 'positional value')} here, but the signature takes "
             f"({', '.join(str(p) for p in parameters)})."
         )
     if not inspect.isclass(factory):
         for parameter in own:
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 raise RegistrationError(
-                    f"{where(factory)}: parameter '{parameter.name}' must be keyword-only: put a '*' before it. "
+                    f"{location(factory)}: parameter '{parameter.name}' must be keyword-only: put a '*' before it. "
                     f"segkit hands in {counted(handed, 'positional value')} here."
                 )
     return own
@@ -109,8 +85,8 @@ def _check_type(annotation: Any, place: str) -> None:
         raise RegistrationError(f"{place} has type {shown}, which a recipe cannot write. {ADVICE}")
 
 
-def _evaluated(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
-    """Return the type of a parameter, alone: those of what is handed in may be names for type checkers only."""
+def _resolved_type(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    """Return the type of one parameter; the others' may be names that exist for type checkers only."""
     code = code_of(factory)
     inner = inspect.unwrap(code.__init__ if inspect.isclass(code) else code)
     scope = {**(vars(inspect.getmodule(code)) if inspect.isclass(code) else {}), **getattr(inner, "__globals__", {})}
@@ -122,12 +98,12 @@ def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[A
     """Return the type and pydantic field of one parameter."""
     from pydantic import Field
 
-    place = f"{where(factory)}: parameter '{parameter.name}'"
+    place = f"{location(factory)}: parameter '{parameter.name}'"
     annotation = parameter.annotation
     if annotation is parameter.empty:
         raise RegistrationError(f"{place} has no type. Say what a recipe may write, as in `{parameter.name}: float`.")
     try:
-        annotation = _evaluated(factory, parameter)
+        annotation = _resolved_type(factory, parameter)
     except Exception as error:
         raise RegistrationError(f"{place}: its type '{annotation}' cannot be read: {sentence(error)}") from error
     _check_type(annotation, place)
@@ -151,9 +127,9 @@ def parameter_model(
     from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
     fields: dict[str, Any] = {}
-    for parameter in settable(factory, signature, handed):
+    for parameter in recipe_parameters(factory, signature, handed):
         if weighted and parameter.name == "weight":
-            raise RegistrationError(f"{where(factory)}: parameter 'weight' is taken: it is the slot's own factor.")
+            raise RegistrationError(f"{location(factory)}: parameter 'weight' is taken: it is the slot's own factor.")
         fields[PREFIX + parameter.name] = _field(factory, parameter)
     if weighted:
         fields[PREFIX + "weight"] = (float, Field(1.0, alias="weight", ge=0, allow_inf_nan=False))
@@ -165,9 +141,10 @@ def parameter_model(
     except ValidationError as error:
         broken = str(error.errors()[0]["loc"][0]).removeprefix(PREFIX)
         raise RegistrationError(
-            f"{where(factory)}: the default of parameter '{broken}' breaks its own type: it {sentence(summed(error))}"
+            f"{location(factory)}: the default of parameter '{broken}' breaks its own type: it "
+            f"{sentence(on_one_line(error))}"
         ) from error
     except PydanticUserError as error:
-        raise RegistrationError(f"{where(factory)}: {error.message}. {ADVICE}") from error
+        raise RegistrationError(f"{location(factory)}: {error.message}. {ADVICE}") from error
     found: type[BaseModel] = model
     return found

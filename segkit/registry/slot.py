@@ -1,4 +1,4 @@
-"""A slot: what its components are handed, what they give back, and their traits."""
+"""A slot: what its components are called with, what they return, and their traits."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ DEFAULTS: dict[Any, Any] = {bool: False, float: None}
 
 
 def fold(name: str) -> str:
-    """Return the form under which names are compared: case, `-` and `_` do not count."""
+    """Return the form in which names are compared: without case, `-` and `_`."""
     return name.lower().replace("-", "").replace("_", "")
 
 
 @dataclass(eq=False)
 class Slot:
-    """What every component of a slot has in common.
+    """What all components of a slot have in common.
 
     Attributes:
         name: in a recipe and in messages, e.g. "loss".
         plural: the registry's own name, e.g. "losses".
-        handed: what segkit hands in by position.
-        called: whether a component is called with it each time (a loss), or is a factory called once (a model).
+        handed: the names of the positional arguments that segkit passes.
+        called: whether a component is called with these each time (a loss), or is a factory called once (a model).
         weighted: whether a recipe may give each component a `weight`.
-        traits: what `register` may declare about a component: `bool` (false by default), `float` (None by default), or
-            the words to choose from, the default first.
-        check: given what a factory made, and what it was handed: returns what is wrong with it, or None.
-        around: what a call of a plugin's component runs in, given what it is handed; raises ContractError.
+        traits: what `register` may declare about a component, with its type: `bool` (default False), `float` (default
+            None), or the possible words (default the first).
+        check: takes the product of a factory and its positional arguments; returns what is wrong with it, or None.
+        around: takes the positional arguments; returns the context in which a plugin's component is called, which
+            raises ContractError.
     """
 
     name: str
@@ -44,10 +45,10 @@ class Slot:
     around: Callable[..., AbstractContextManager[None]] = lambda *handed: nullcontext()
 
     def with_defaults(self, traits: Mapping[str, Any], place: str) -> dict[str, Any]:
-        """Return every trait of the slot with its value.
+        """Return every trait of the slot with its value, defaults included.
 
         Raises:
-            RegistrationError: the slot has no such trait, or it has another type.
+            RegistrationError: the slot has no such trait, or the value has another type.
         """
         for trait, value in traits.items():
             kind = self.traits.get(trait)

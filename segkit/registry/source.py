@@ -1,7 +1,8 @@
-"""Where a component's code stands, and which line of a traceback or of the running program is in it."""
+"""Where a component's code is, and which line of a traceback or of the running program belongs to it."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import traceback
@@ -10,12 +11,35 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from segkit.registry.signatures import code_of, where
+from segkit.files import display_path
 
 PACKAGE = "segkit_plugins"  # the parent of all plugin modules
 
 
-class Source:
+def code_of(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function or class that holds a component's code: that of a partial, or the class of an object."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory if hasattr(factory, "__qualname__") else type(factory)
+
+
+def location(factory: Callable[..., Any]) -> str:
+    """Return "file:line" of a function or class, or its module if there is no source."""
+    code = code_of(factory)
+    try:
+        path = inspect.getsourcefile(code)
+        line = code.__code__.co_firstlineno if inspect.isfunction(code) else inspect.getsourcelines(code)[1]
+    except (OSError, TypeError):
+        return getattr(code, "__module__", None) or "unknown"
+    return file_and_line(path or "?", line)
+
+
+def file_and_line(filename: str, line: int | None) -> str:
+    """Return "file:line", the file relative to the working directory if it is below it."""
+    return f"{display_path(Path(filename))}:{line}"
+
+
+class ComponentCode:
     """The code of a component: its file, or the folder of a plugin that is a package.
 
     Args:
@@ -27,7 +51,7 @@ class Source:
 
     def __init__(self, factory: Callable[..., Any]) -> None:
         code = code_of(factory)
-        self.definition = where(factory)
+        self.definition = location(factory)
         self.module = str(getattr(code, "__module__", ""))
         try:
             self.file = inspect.getsourcefile(code)
@@ -38,7 +62,7 @@ class Source:
         self.folder = top.parent if top is not None and top.name == "__init__.py" else None
 
     def owns(self, frame: FrameType) -> bool:
-        """Return whether a frame runs the component's code, or a private module of the plugin folder that it uses."""
+        """Return whether a frame runs the component's code, or a private module of its plugin folder."""
         name = frame.f_code.co_filename
         if Path(name).is_relative_to(self.folder) if self.folder is not None else name == self.file:
             return True
@@ -46,23 +70,17 @@ class Source:
         return self.module.split(".")[0] == used[0] == PACKAGE and used[-1].startswith("_")
 
     def of_error(self, error: BaseException) -> str | None:
-        """Return the last line of the component's code that an exception went through."""
+        """Return the last line of the component's code in an exception's traceback, as "file:line"."""
         while error.__traceback__ is None and error.__cause__ is not None:
             error = error.__cause__
         own = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if self.owns(frame)]
-        return shown(own[-1][0].f_code.co_filename, own[-1][1]) if own else None
+        return file_and_line(own[-1][0].f_code.co_filename, own[-1][1]) if own else None
 
     def running(self, frame: FrameType | None = None) -> str | None:
-        """Return the line of the component's code that is being run, in `frame` or the nearest of its callers."""
+        """Return the line of the component's code that runs now, in `frame` or the nearest of its callers."""
         frame = frame or sys._getframe(1)
         while frame is not None:
             if self.owns(frame):
-                return shown(frame.f_code.co_filename, frame.f_lineno)
+                return file_and_line(frame.f_code.co_filename, frame.f_lineno)
             frame = frame.f_back
         return None
-
-
-def shown(filename: str, line: int | None) -> str:
-    """Return "file:line", the file relative to the working directory where it is below it."""
-    path = Path(filename)
-    return f"{path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"

@@ -1,1 +1,1 @@
-"""What a study found, as HTML, Markdown and figures."""
+"""The report of a study as HTML, Markdown and figures."""

@@ -1,4 +1,4 @@
-"""The cases that a report shows: the same for each variant, poor, middling and good ones of the reference."""
+"""The example cases of a report: the same for each variant, at percentiles of the reference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Panel:
     """One case as one variant segments it.
 
     Attributes:
-        picture: the overlay, None where the variant has none of this case.
+        picture: the overlay, None if the variant has none of this case.
         caption: the headline metric of this case in the pictured trial, and the trial.
     """
 
@@ -66,7 +66,7 @@ def choose(summary: Summary) -> list[Example]:
 
 
 def _panel(summary: Summary, variant: str, case: str, metric: str) -> Panel:
-    """Return the overlay of the variant's first trial that has one of the case."""
+    """Return the case's overlay of the variant's first trial that has one."""
     scores = summary.scores
     for trial in summary.compared(variant):
         path = trial.folder / "overlays" / picture_name(case)

@@ -1,4 +1,4 @@
-"""What a reader must know beside the tables: what is missing, what may bias all numbers, what the means are of."""
+"""The facts that a report states beside its tables: what is missing, and what may bias the numbers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ IN_MM = {"hausdorff", "hd95", "assd"}
 
 
 def alarms(summary: Summary) -> dict[str, Any]:
-    """Return what the warnings above the verdict are made from, by the names that the templates use."""
+    """Return the variables of the templates for the warnings above the verdict."""
     nameless, total = int(summary.scores.nameless.sum()), len(summary.scores.cases)
     undeclared = any(trial.info.get("data", {}).get("patients") == 0 for trial in summary.trials)
     unlike = {}
     for name in HARDWARE:
-        found = Counter(_hardware(trial.info[name]) for trial in summary.whole if name in trial.info)
+        values = [trial.info[name] for trial in summary.whole if name in trial.info]
+        found = Counter(str(v).lower() if isinstance(v, bool) else str(v).partition(":")[0] for v in values)
         if len(found) > 1:
             unlike[name] = found.most_common()
     return {
@@ -35,13 +36,8 @@ def alarms(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _hardware(value: Any) -> str:
-    """Return a device without its number, and any other value as text."""
-    return str(value).lower() if isinstance(value, bool) else str(value).split(":")[0]
-
-
-def gather(summary: Summary) -> dict[str, Any]:
-    """Return what the report's sentences are made from, by the names that the templates use."""
+def gather_facts(summary: Summary) -> dict[str, Any]:
+    """Return the variables of the templates for the report's sentences."""
     whole, names = summary.whole, list(dict.fromkeys(line.result.metric for line in summary.lines))
     seeds = [line.result.seeds for line in summary.headline if line.result.seeds]
     warnings: dict[str, list[str]] = {}
@@ -83,12 +79,12 @@ def _excluded(summary: Summary) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class EmptyStructures:
-    """Structures that are empty in truth, that some compared trials leave empty and others do not.
+    """Structures with empty truth that some compared trials leave empty and others do not.
 
     Attributes:
-        structures, patients: how many there are, and of how many patients.
-        best: the metrics that give their best value for leaving one empty, with that value.
-        without_best: the metrics that declare no best value, so that it stays undefined.
+        structures, patients: their number, and the number of their patients.
+        best: the best value that leaving one empty gets, by metric.
+        without_best: the metrics that declare no best value and stay undefined.
     """
 
     structures: int
@@ -98,7 +94,7 @@ class EmptyStructures:
 
 
 def empty_structures(summary: Summary) -> EmptyStructures:
-    """Return where a trial was given a metric's best value for a structure that it rightly left empty."""
+    """Return the structures for which trials get a metric's best value, since they rightly left them empty."""
     scores = summary.scores
     empty = scores.held & ~scores.truth
     disputed = (empty & scores.predicted).any(axis=0) & (empty & ~scores.predicted).any(axis=0)
@@ -115,13 +111,13 @@ def empty_structures(summary: Summary) -> EmptyStructures:
 
 @dataclass
 class PartlyCompared:
-    """Results that are compared with the reference over some of their patients only.
+    """Results that are compared with the reference over only some of their patients.
 
     Attributes:
-        compared, patients: how many patients are compared, of how many with values.
-        elsewhere: how many were not validated in every trial of both variants.
-        undefined: how many have no defined value in some of these trials.
-        variants, measures: which results these are.
+        compared, patients: the number of compared patients, and of patients with values.
+        elsewhere: the number of patients that were not validated in every trial of both variants.
+        undefined: the number of patients without a defined value in some of these trials.
+        variants, measures: the variants and measures of these results.
     """
 
     compared: int
@@ -133,7 +129,7 @@ class PartlyCompared:
 
 
 def partly_compared(summary: Summary) -> list[PartlyCompared]:
-    """Return how many patients with values are not compared, and why: once for all results it is true of."""
+    """Return how many patients with values are not compared, and why, grouped over results."""
     scores, reference = summary.scores, summary.reference
     measures = {(measure.metric, measure.channel): measure for measure in summary.measures}
     groups: dict[tuple[int, int, int], PartlyCompared] = {}

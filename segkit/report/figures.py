@@ -1,4 +1,4 @@
-"""The figures of a report, each a function from a summary to a matplotlib figure, or to None without data for it."""
+"""The figures of a report: each function returns a matplotlib figure, or None if there are no data for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from segkit.report import cases
 from segkit.report.facts import IN_MM
-from segkit.report.style import COLOURS, legend_below, look, new_figure, style, to_bytes, wrapped
+from segkit.report.style import COLOURS, figure_style, legend_below, new_figure, to_bytes, variant_style, wrapped
 from segkit.report.tables import headline_name
 from segkit.study.statistics import Table
 from segkit.study.summary import Summary
@@ -32,7 +32,7 @@ LATE_SHARE = 0.1
 def _bands(summary: Summary, variant: str, column: str) -> tuple[Table, ...] | None:
     """Return the epochs in which a column of metrics.csv has values, and their mean, minimum and maximum over trials.
 
-    Each is (epochs,); trials may end early. None where no trial has any value.
+    Each is (epochs,); trials may end early. None if no trial has any value.
     """
     found = [trial.curves[column] for trial in summary.of(variant) if trial.curves.get(column)]
     table = np.full((len(found), max(map(len, found), default=0)), np.nan)
@@ -47,7 +47,7 @@ def _bands(summary: Summary, variant: str, column: str) -> tuple[Table, ...] | N
 
 
 def transient_end(means: Sequence[Table]) -> int | None:
-    """Return the epoch from which a second panel shows more, when all curves are near their final values.
+    """Return the epoch at which a second, enlarged panel starts: when all curves are near their final values.
 
     A curve is near once it stays within a tenth of its range of the median of its last quarter; the panel starts when
     the slowest curve is, or after half the epochs. None for short trainings and curves without a transient.
@@ -79,7 +79,7 @@ def curves(summary: Summary, column: str, label: str, *, may_log: bool = False) 
             shown, number = epochs >= start, summary.variants.index(variant)
             _line(axis, number, epochs[shown], mean[shown], variant)
             if sum(bool(trial.curves.get(column)) for trial in summary.of(variant)) > 1:
-                colour = look(number)["color"]
+                colour = variant_style(number)["color"]
                 axis.fill_between(epochs[shown], low[shown], high[shown], color=colour, alpha=alpha, linewidth=0)
         _scale(axis, [band[1:] for band in bands.values()] if may_log else [], start)
         axis.set_ylabel(label)
@@ -91,14 +91,14 @@ def curves(summary: Summary, column: str, label: str, *, may_log: bool = False) 
 
 
 def _line(axis: Axes, number: int, x: Table, y: Table, label: str) -> None:
-    """Draw a curve with a few markers, at different epochs for each variant."""
+    """Draw a curve with a few markers, at other epochs for each variant."""
     step = max(1, len(x) // 8)
     every: Any = (number * max(1, step // 4) % step, step) if len(x) > 1 else None
-    axis.plot(x, y, label=wrapped(label, 60, 3), markevery=every, **look(number))
+    axis.plot(x, y, label=wrapped(label, 60, 3), markevery=every, **variant_style(number))
 
 
 def _scale(axis: Axes, bands: Sequence[Sequence[Table]], start: int) -> None:
-    """Use a log scale where the values span a decade or more; label whole epochs only."""
+    """Use a log scale if the values span a decade or more; label whole epochs only."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -163,7 +163,7 @@ def effect(summary: Summary) -> Figure | None:
 
 
 def _headline(summary: Summary) -> tuple[str, str]:
-    """Return how axes call the headline's metric, and its unit."""
+    """Return the label of the headline's metric on axes, and its unit."""
     unit = " (mm)" if summary.headline[0].result.metric in IN_MM else ""
     return wrapped(headline_name(summary), 60, 1), unit
 
@@ -188,9 +188,9 @@ def distribution(summary: Summary) -> Figure | None:
     figure, (axis,) = new_figure(0.6 + ROW * len(values))
     rng = np.random.default_rng(0)
     for row, (variant, found) in enumerate(values.items()):
-        colour = look(summary.variants.index(variant))["color"]
+        colour = variant_style(summary.variants.index(variant))["color"]
         jitter = row + rng.uniform(-0.28, 0.28, len(found))
-        many = len(found) > MANY  # drawn as pixels: the SVG would take megabytes
+        many = len(found) > MANY  # rasterized: the SVG would take megabytes
         size = 3 if many else 5
         axis.plot(found, jitter, ".", color=colour, alpha=0.6, markersize=size, markeredgewidth=0, rasterized=many)
     axis.boxplot(
@@ -220,9 +220,9 @@ FIGURES: dict[str, Callable[[Summary], Figure | None]] = {
 
 
 def draw(summary: Summary) -> dict[str, dict[str, bytes]]:
-    """Return every figure there is data for, by name and by kind: "png" (300 dpi) and "svg"."""
+    """Return every figure that has data, by name and format: "png" (300 dpi) and "svg"."""
     drawn = {}
-    with style([*summary.variants, *summary.scores.cases, *summary.scores.metrics]), warnings.catch_warnings():
+    with figure_style([*summary.variants, *summary.scores.cases, *summary.scores.metrics]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # of a bold face, say
         for name, function in FIGURES.items():
             figure = function(summary)

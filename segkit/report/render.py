@@ -1,4 +1,4 @@
-"""A report as HTML, Markdown and plain text, from the templates that hold its sentences and its layout."""
+"""Render a report as HTML, Markdown and plain text from Jinja2 templates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 from rich.cells import cell_len
 
-from segkit.errors import counted, padded, printable
+from segkit.errors import counted, pad, printable
 from segkit.report import cases, facts, tables
 from segkit.study.summary import Summary
 
@@ -21,7 +21,7 @@ PICTURE_PIXELS = 640
 
 
 def html(summary: Summary, figures: Mapping[str, bytes]) -> str:
-    """Return the report as one HTML file that needs nothing else: styles and pictures are inside.
+    """Return the report as one self-contained HTML file.
 
     Args:
         summary: the study.
@@ -31,19 +31,19 @@ def html(summary: Summary, figures: Mapping[str, bytes]) -> str:
 
 
 def markdown(summary: Summary, figures: Mapping[str, bytes]) -> str:
-    """Return the report as Markdown that is also readable as plain text; it links to the figures in `figures/`."""
+    """Return the report as Markdown, readable as plain text; it links to the figures in `figures/`."""
     return _render("report.md.j2", summary, figures).rstrip() + "\n"
 
 
 def alarms(summary: Summary) -> list[str]:
-    """Return what may bias all numbers, a line each, for a terminal."""
+    """Return the warnings about bias of all numbers, one per line, for a terminal."""
     return _template("alarms.txt.j2").render(facts.alarms(summary)).splitlines()
 
 
 def _render(template: str, summary: Summary, figures: Mapping[str, bytes]) -> str:
     recipe = summary.run / "recipe.toml"
     return _template(template).render(
-        facts.gather(summary),
+        facts.gather_facts(summary),
         summary=summary,
         metric=tables.headline_name(summary),
         verdicts=tables.verdicts(summary),
@@ -59,7 +59,7 @@ def _render(template: str, summary: Summary, figures: Mapping[str, bytes]) -> st
 
 @functools.cache
 def _template(name: str) -> jinja2.Template:
-    """Return a compiled template; what it shows is escaped for the format in its name, unless it is `Markup`."""
+    """Return a compiled template; values are escaped for the format in its name, unless they are `Markup`."""
     escaped = ESCAPES[name.split(".")[1]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
@@ -83,7 +83,7 @@ def one_line(text: str) -> str:
 
 
 def markdown_escape(text: str) -> str:
-    """Return a text on one line whose characters are neither Markdown nor HTML."""
+    """Return a text on one line, escaped for Markdown and HTML."""
     return re.sub(r"([\\`*<|])", r"\\\1", one_line(printable(text)))
 
 
@@ -102,22 +102,22 @@ def listed(names: Sequence[str], most: int = 6) -> str:
 
 
 def aligned(table: tables.Table) -> Markup:
-    """Return a Markdown table whose columns are aligned, numbers to the right."""
+    """Return a Markdown table with aligned columns, numbers to the right."""
     right = table.numeric
     cells = [[markdown_escape(text) for text in row] for row in (table.head, *table.rows)]
     widths = [max(3, *map(cell_len, column)) for column in zip(*cells, strict=True)]
     rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]
-    head, *rows = (list(map(padded, row, widths, right)) for row in cells)
+    head, *rows = (list(map(pad, row, widths, right)) for row in cells)
     return Markup("\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)))
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Return an image as an address that holds it; `kind` is "svg+xml" or "webp"."""
+    """Return an image as a data URI; `kind` is "svg+xml" or "webp"."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def picture(path: Path | None) -> str:
-    """Return an overlay as a data URI, no larger than the page can show it; "" where there is none or it is damaged."""
+    """Return an overlay as a data URI of at most `PICTURE_PIXELS`; "" if there is none or it is damaged."""
     import cv2
 
     image: Any = cv2.imread(str(path)) if path else None

@@ -1,4 +1,4 @@
-"""How figures look: colours, lines and markers that stay distinct for colour-blind readers and in grey prints."""
+"""The style of figures: colours, lines and markers that are distinct for colour-blind readers and in grey prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from segkit.errors import KEPT, printable
+from segkit.errors import KEPT_CONTROLS, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,8 +51,8 @@ _SETTINGS: dict[Any, Any] = {
 
 
 @contextmanager
-def style(texts: Iterable[str] = ()) -> Iterator[None]:
-    """Use the figures' settings in a `with` block, with fonts for the letters of these texts where there are any."""
+def figure_style(texts: Iterable[str] = ()) -> Iterator[None]:
+    """Use the figures' settings within the block, with fonts for the letters of `texts` if there are any."""
     import matplotlib
 
     letters = set().union(*map(_drawn, texts))
@@ -68,17 +68,17 @@ def style(texts: Iterable[str] = ()) -> Iterator[None]:
 
 
 def legible(text: str) -> str:
-    """Return a text as a figure can show it: control characters escaped, a box for a letter that no font here has."""
+    """Return a text that a figure can show: control characters escaped, a box for letters that no font has."""
     return "".join(letter if letter.isspace() or _font_of(letter) else BOX for letter in _drawn(text))
 
 
 def _drawn(text: str) -> str:
-    return "".join(letter for letter in printable(text) if letter.isspace() or letter not in KEPT)
+    return "".join(letter for letter in printable(text) if letter.isspace() or letter not in KEPT_CONTROLS)
 
 
 @functools.cache
 def _fonts() -> list[tuple[str, str]]:
-    """Return name and path of the fonts here: matplotlib's own, then upright ones of normal weight, then others."""
+    """Return name and path of installed fonts: matplotlib's own, then upright ones of normal weight, then others."""
     from matplotlib.font_manager import findfont, fontManager
 
     def rank(font: Any) -> tuple[Any, ...]:
@@ -90,7 +90,7 @@ def _fonts() -> list[tuple[str, str]]:
 
 @functools.cache
 def _letters(path: str) -> frozenset[int]:
-    """Return the code points that a font draws in any size; none of a font that cannot be read."""
+    """Return the code points of a scalable font; none if it cannot be read."""
     from matplotlib.ft2font import FT2Font
 
     try:
@@ -103,11 +103,11 @@ def _letters(path: str) -> frozenset[int]:
 
 @functools.cache
 def _font_of(letter: str) -> str | None:
-    """Return the first font that has a letter, None where no font here does."""
+    """Return the first font that has a letter, or None."""
     return next((name for name, path in _fonts() if ord(letter) in _letters(path)), None)
 
 
-def look(number: int) -> dict[str, Any]:
+def variant_style(number: int) -> dict[str, Any]:
     """Return colour, line and marker of a variant by its number: 84 combinations, the first 7 of different colours."""
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -124,25 +124,25 @@ def new_figure(height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(panels, squeeze=False)[:, 0])
 
 
-def shorten(label: str, length: int) -> str:
-    """Return a label cut in the middle where it is too long: labels of one study often differ at their ends."""
+def elide_middle(label: str, length: int) -> str:
+    """Return a label of at most `length` characters, cut in the middle: labels often differ at their ends."""
     if len(label) <= length:
         return label
     return f"{label[: length // 2].rstrip()}…{label[len(label) - (length - 1) // 2 :].lstrip()}"
 
 
 def wrapped(label: str, width: int = 22, lines: int = 2) -> str:
-    """Return a label wrapped to at most `lines` lines, shortened where it needs more; `$` starts no formula."""
+    """Return a label wrapped to at most `lines` lines, shortened if it needs more; `$` is escaped."""
     parts = [label := legible(label)]
     for length in range(max(len(label), 1), 0, -1):
-        parts = textwrap.wrap(shorten(label, length), width, break_on_hyphens=False)
+        parts = textwrap.wrap(elide_middle(label, length), width, break_on_hyphens=False)
         if len(parts) <= lines and max(map(cell_len, parts), default=0) <= width:
             break
     return "\n".join(parts).replace("$", r"\$")
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """Put the legend below the figure, where it hides nothing, and make the figure taller by the legend's height."""
+    """Put the legend below the figure, and make the figure taller by the legend's height."""
     lines = [line for handle in handles for line in str(handle.get_label()).split("\n")]
     longest = max(map(len, lines), default=0)
     columns = 1 if longest > 30 else 2 if longest > 16 else 3

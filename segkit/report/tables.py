@@ -1,4 +1,4 @@
-"""The tables of a report, as text; their numbers are those of summary.csv."""
+"""The tables of a report as text, with the numbers of summary.csv."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from segkit.errors import counted, padded, printable
+from segkit.errors import counted, pad, printable
 from segkit.study.summary import Line, Summary
 
 COMPARED = {
@@ -30,14 +30,14 @@ TERMINAL_COLUMNS, GAP, NARROWEST = 100, 2, 20
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts, the row's name first."""
+    """A table of texts; the first column names the row."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether a column holds numbers alone, for each column."""
+        """Whether each column holds only numbers."""
         return [
             any(column) and all(not text or text.lstrip("-")[:1].isdigit() for text in column)
             for column in (zip(*self.rows, strict=True) if self.rows else [()] * len(self.head))
@@ -49,8 +49,8 @@ def _table(summary: Summary, lines: Iterable[Line], columns: Mapping[str, str]) 
 
     Args:
         summary: the study.
-        lines: what is shown, a row each.
-        columns: the heading of each column, by what it shows: a column of summary.csv, or "ci" or "t", an interval.
+        lines: the rows.
+        columns: the heading of each column, by a column of summary.csv, or "ci" or "t" for an interval.
     """
     rows = []
     for line in lines:
@@ -66,25 +66,25 @@ def _table(summary: Summary, lines: Iterable[Line], columns: Mapping[str, str]) 
 
 
 def verdicts(summary: Summary) -> Table:
-    """Return the headline's table: a row for each variant."""
+    """Return the headline's table: one row per variant."""
     columns = {"variant": "variant", "verdict": "verdict", "mean": headline_name(summary), **COMPARED}
     return _table(summary, summary.headline, columns | {"trials": "trials"})
 
 
 def headline_name(summary: Summary) -> str:
-    """Return how text and axes call the headline's metric."""
+    """Return the displayed name of the headline's metric."""
     name = summary.headline[0].result.metric if summary.lines else "dice"
     return "Dice" if name == "dice" else name
 
 
 def everything(summary: Summary) -> Table:
-    """Return all metrics and channels: a row for each variant in each."""
+    """Return all metrics and channels: one row per variant, metric and channel."""
     first = ("variant", "metric", "channel", "verdict", "mean")
     return _table(summary, summary.lines, dict(zip(first, first, strict=True)) | COMPARED)
 
 
 def failures(summary: Summary) -> Table:
-    """Return how often a structure was missed or predicted where there is none: a row for each variant and channel."""
+    """Return how often a structure was missed or falsely predicted: one row per variant and channel."""
     metric = summary.headline[0].result.metric
     columns = {
         "variant": "variant",
@@ -100,7 +100,7 @@ def failures(summary: Summary) -> Table:
 
 
 def first_batch(summary: Summary) -> Table:
-    """Return value and gradient of each term of the loss on the first batch, of one trial a variant."""
+    """Return value and gradient of each term of the loss on the first batch, of one trial per variant."""
     rows = []
     for variant in summary.variants:
         for term in next((t.info["first_batch"] for t in summary.of(variant) if t.info.get("first_batch")), ()):
@@ -112,7 +112,7 @@ def first_batch(summary: Summary) -> Table:
 
 
 def what_was_run(summary: Summary) -> Table:
-    """Return data, hardware, versions and time; where trials differ, each value with its number of trials."""
+    """Return data, hardware, versions and time; if trials differ, each value with its number of trials."""
     infos = [trial.info for trial in summary.trials if trial.info]
     if not infos:
         return Table(["", ""], [])
@@ -135,7 +135,7 @@ def what_was_run(summary: Summary) -> Table:
 
 
 def for_terminal(summary: Summary) -> list[str]:
-    """Return the lines of the verdict table for a terminal: the columns that matter most, long texts on more lines."""
+    """Return the lines of the verdict table for a terminal: the main columns, long texts on several lines."""
     cells = [line.cells() for line in summary.headline]
     interval = next((name for name in ("t", "ci") if any(row[f"{name}_low"] for row in cells)), "")
     columns = {"variant": "variant", "verdict": "verdict", "mean": headline_name(summary), "sd_seeds": "SD seeds"}
@@ -143,19 +143,19 @@ def for_terminal(summary: Summary) -> list[str]:
     table = _table(summary, summary.headline, columns)
     rows = [[printable(" ".join(text.split())) for text in row] for row in (table.head, *table.rows)]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
-    for i in (1, 0):  # the verdicts give way first, then the variants
+    for i in (1, 0):  # narrow the verdicts first, then the variants
         over = sum(widths) + GAP * (len(widths) - 1) - TERMINAL_COLUMNS
         widths[i] -= max(0, min(over, widths[i] - NARROWEST))
     lines = []
     for row in rows:
         for parts in itertools.zip_longest(*map(_folded, row, widths), fillvalue=""):
-            lines.append((" " * GAP).join(map(padded, parts, widths, table.numeric)).rstrip())
+            lines.append((" " * GAP).join(map(pad, parts, widths, table.numeric)).rstrip())
     source = {"t": "patients and seeds", "ci": "patients alone (bootstrap)"}
     return [*lines, f"95 %: interval of the difference, from {source[interval]}"] if interval else lines
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """Return a text on lines of `width` cells of a terminal, where a Chinese letter takes two."""
+    """Return a text wrapped to lines of `width` terminal cells; wide characters take two."""
     for length in range(width, 0, -1):
         lines = textwrap.wrap(text, length)
         if all(cell_len(line) <= width for line in lines):

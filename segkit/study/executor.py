@@ -1,4 +1,4 @@
-"""Run trials one after another or side by side, and yield their events as they happen."""
+"""Run trials one after another or in parallel processes, and yield their events."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from typing import Any, Protocol
 
 from segkit import plugins
 from segkit.data.cache import DataCache
-from segkit.interrupts import STOPS
+from segkit.interrupts import SIGNALS
 from segkit.registry.faults import described
 from segkit.training.events import Event
 from segkit.training.trial import Trial
 
 
-class Flag(Protocol):
-    """A bool in memory that processes share; without a lock, which a handler of signals could wait for forever."""
+class StopFlag(Protocol):
+    """A bool in shared memory, without a lock: a signal handler could wait for one forever."""
 
     value: bool
 
@@ -34,15 +34,14 @@ class Flag(Protocol):
 def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
     """Return (trials side by side, CPU threads each).
 
-    On a CPU one thread each: small convolutions do not fill the cores, and more threads than cores halve the speed.
-    On a GPU one trial alone, unless asked otherwise, and one thread, which does not matter there. Neither the time that
-    anything takes nor the memory that happens to be free decides.
+    On a CPU "auto" is one trial per core, with one thread each: small convolutions do not fill the cores, and more
+    threads than cores halve the speed. On a GPU it is one trial. The choice is independent of load and free memory.
 
     Args:
         asked: trials side by side, or "auto".
-        trials: how many there are.
+        trials: the number of trials.
         device: the type of the device.
-        threads: the CPU threads of each, where that is settled.
+        threads: the CPU threads of each, if they are resolved.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     most = 1 if device != "cpu" else max(1, cores // (threads or 1))
@@ -58,16 +57,16 @@ def execute(
     data: DataCache | None = None,
     folders: Sequence[str] = (),
 ) -> Iterator[Event]:
-    """Train every trial; yield the events of all as they come.
+    """Train every trial; yield their events as they happen.
 
-    A first Ctrl-C or SIGTERM lets each trial save its state; every trial that did not end is reported as "interrupted".
+    At the first Ctrl-C or SIGTERM each trial saves its state; every unfinished trial is reported as "interrupted".
 
     Args:
         trials: the trials.
-        side_by_side: how many at a time; 1 trains in this process.
-        fail_fast: stop the study at the first failed trial.
-        data: what this process has read already.
-        folders: plugin folders that other processes load first.
+        side_by_side: the number of parallel trials; 1 trains in this process.
+        fail_fast: stop at the first failed trial.
+        data: the data that this process has read already.
+        folders: plugin folders for worker processes to load.
     """
     if side_by_side == 1 or len(trials) <= 1:
         yield from _one_by_one(trials, fail_fast, data or DataCache())
@@ -76,24 +75,24 @@ def execute(
 
 
 @contextlib.contextmanager
-def _signals(stop: Flag) -> Iterator[None]:
-    """Raise the flag at the first SIGINT or SIGTERM; the second does what it did before."""
+def _stop_on_signals(stop: StopFlag) -> Iterator[None]:
+    """Set the flag at the first SIGINT or SIGTERM; the second is handled as before."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {name: signal.getsignal(name) for name in STOPS}
+    before = {name: signal.getsignal(name) for name in SIGNALS}
 
     def handle(number: int, frame: Any) -> None:
-        for name in STOPS:
+        for name in SIGNALS:
             signal.signal(name, before[name])
         stop.value = True
 
-    for name in STOPS:
+    for name in SIGNALS:
         signal.signal(name, handle)
     try:
         yield
     finally:
-        for name in STOPS:
+        for name in SIGNALS:
             signal.signal(name, before[name])
 
 
@@ -101,7 +100,7 @@ def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> It
     from segkit.training.run import run_trial
 
     stop = ctypes.c_bool(False)
-    with _signals(stop):
+    with _stop_on_signals(stop):
         for trial in trials:
             if stop.value:
                 yield Event(trial.name, "interrupted", "not started")
@@ -112,29 +111,29 @@ def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> It
                     stop.value = True
 
 
-def _worker(connection: Connection, stop: Flag, folders: Sequence[str]) -> None:
-    """Train the trials that arrive, until None does; die with the parent."""
+def _worker(connection: Connection, stop: StopFlag, folders: Sequence[str]) -> None:
+    """Train the trials that arrive, until None does; exit with the parent."""
     from segkit.training.run import run_trial
 
     parent = multiprocessing.parent_process()
     assert parent is not None
     sentinel = parent.sentinel
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         multiprocessing.connection.wait([sentinel])
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: setattr(stop, "value", True))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     faulthandler.enable()
     plugins.load(folders)
     data = DataCache()
     while True:
         try:
             trial = connection.recv()
-        except EOFError:  # a second Ctrl-C ended the parent in the middle
+        except EOFError:  # a second Ctrl-C ended the parent
             return
         except Exception as error:  # a component of the trial is not available here
             connection.send(described(error))
@@ -150,12 +149,12 @@ def _worker(connection: Connection, stop: Flag, folders: Sequence[str]) -> None:
 class _Worker:
     """A process that trains one trial at a time."""
 
-    def __init__(self, stop: Flag, folders: Sequence[str]) -> None:
+    def __init__(self, stop: StopFlag, folders: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop, folders))
-        resource_tracker.ensure_running()  # the process would start it, which unblocks them
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # until the process can answer; it inherits this
+        resource_tracker.ensure_running()  # otherwise the process starts it, which unblocks the signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited; until the process can handle them
         try:
             self.process.start()
         finally:
@@ -181,7 +180,7 @@ def _side_by_side(trials: Sequence[Trial], count: int, fail_fast: bool, folders:
     context = multiprocessing.get_context("spawn")
     stop, waiting = context.RawValue(ctypes.c_bool, False), deque(trials)
     workers: list[_Worker] = []
-    with _signals(stop):
+    with _stop_on_signals(stop):
         try:
             while len(workers) < min(count, len(trials)) and not stop.value:
                 workers.append(_Worker(stop, folders))
@@ -209,7 +208,7 @@ def _side_by_side(trials: Sequence[Trial], count: int, fail_fast: bool, folders:
 
 
 def _receive(worker: _Worker) -> Event | None:
-    """Return a worker's next event; None, and the worker is free, when its trial is done."""
+    """Return a worker's next event; None when its trial is done and the worker is free."""
     from segkit.training.run import failed
 
     assert worker.trial is not None
@@ -218,7 +217,7 @@ def _receive(worker: _Worker) -> Event | None:
     except (EOFError, OSError):
         worker.process.join()
         trial, worker.trial = worker.trial, None
-        return failed(trial, _death(worker.process.exitcode))
+        return failed(trial, _exit_reason(worker.process.exitcode))
     if isinstance(event, str):
         return failed(worker.trial, event)
     if event is None:
@@ -226,8 +225,8 @@ def _receive(worker: _Worker) -> Event | None:
     return event
 
 
-def _death(code: int | None) -> str:
-    """Return the reason given for a trial whose process died."""
+def _exit_reason(code: int | None) -> str:
+    """Return the message of a trial whose process died."""
     how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
     cause = {
         -signal.SIGKILL: " Likely out of memory: fewer --jobs, or a smaller train.batch_size.",

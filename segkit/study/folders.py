@@ -1,4 +1,4 @@
-"""What a run folder already holds of the trials of a study."""
+"""The state of a study's trials in its run folder, and finished trials of other run folders that can be reused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from segkit.recipe.identity import (
     TRAINING_NUMBER,
     differences,
     evaluation_identity,
+    incomparable_note,
     not_resumable,
-    older,
-    refilled,
     training_identity,
+    with_current_defaults,
 )
 from segkit.recipe.model import Recipe
 from segkit.study.hardware import REMEDY
@@ -28,66 +28,94 @@ from segkit.training.trial import Trial
 
 RESULTS = ("metrics.csv", "cases.csv", "best.safetensors")
 
+HARDWARE_KEYS = {f"train.{name}" for name in HARDWARE}
+TRAIN_AGAIN = "Use --fresh to train it again, or --name for another run folder."
+
 State = Literal["new", "open", "finished", "failed", "lost", "other"]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the folder of a trial holds.
+class Existing:
+    """The state of a trial's folder.
 
     Attributes:
-        trial: the trial; with the hardware settings of what is there, where these may be mixed.
-        state: "new": nothing; "open": to be resumed, or to be evaluated again; "finished"; "failed"; "lost": it
-            was finished, but its weights are gone; "other": another trial.
-        why: a line for the log; "" for none.
+        trial: the trial; with the hardware settings of its folder, if these may be mixed.
+        state: "new": nothing there; "open": to be resumed or evaluated again; "finished"; "failed"; "lost": finished,
+            but its weights are gone; "other": the folder holds another trial.
+        reason: a line for the log, or "".
     """
 
     trial: Trial
     state: State
-    why: str = ""
+    reason: str = ""
 
 
-def look(trial: Trial, *, mix: bool) -> Found:
-    """Return what a run folder holds of a trial.
+def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
+    """Return the state of a trial's folder.
 
     Args:
-        trial: the trial, its hardware settled.
-        mix: whether a trial that was trained with other hardware settings is taken for it.
+        trial: the trial, its hardware settings resolved.
+        mix: whether its folder may have been trained with other hardware settings.
     """
     folder = trial.path
     status = Status.find(folder)
     if status is None:
-        return Found(trial, "new")
+        return Existing(trial, "new")
     if status.training_number != TRAINING_NUMBER:
-        why = f"{folder}: {older(status.training_number)}. Use --fresh to train it again, or --name for "
-        return Found(trial, "other", why + "another run folder.")
+        note = incomparable_note(status.training_number)
+        return Existing(trial, "other", f"{folder}: {note}. {TRAIN_AGAIN}")
     identity, evaluation = stored_identities(folder, status)
     if identity != trial.identity:
         changed = changed_keys(folder, trial.recipe)
-        settings = {key: text for key, text in changed.items() if key in {f"train.{name}" for name in HARDWARE}}
+        settings = changed.keys() & HARDWARE_KEYS
         if settings and mix:
-            trial = _as_trained(folder, trial)
+            trial = _with_hardware_of_folder(trial)
         if identity != trial.identity:
-            return _changed(folder, trial, status, {} if mix else settings, changed)
+            return _changed_trial(trial, status, changed, set() if mix else settings)
     if status.status != "finished":
-        return Found(trial, "failed" if status.status == "failed" else "open", _explanation(folder, status))
+        return Existing(trial, "failed" if status.status == "failed" else "open", _resume_note(folder, status))
     missing = missing_results(folder)
-    if "best.safetensors" not in missing and not _is_readable(folder):
-        return Found(trial, "lost", "best.safetensors of this finished trial is damaged: it is trained again")
-    if "best.safetensors" in missing:
-        return Found(trial, "lost", "best.safetensors of this finished trial is gone: it is trained again")
+    if "best.safetensors" in missing or not _is_readable(folder):
+        problem = "gone" if "best.safetensors" in missing else "damaged"
+        return Existing(trial, "lost", f"best.safetensors of this finished trial is {problem}: it is trained again")
     if missing:
-        return Found(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: made again")
+        return Existing(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: written again")
     if evaluation != trial.evaluation:
-        return Found(trial, "open", "other metrics than before: evaluated again, not trained")
-    return Found(trial, "finished")
+        return Existing(trial, "open", "other metrics than before: evaluated again, not trained")
+    return Existing(trial, "finished")
+
+
+def _changed_trial(trial: Trial, status: Status, changed: dict[str, str], settings: set[str]) -> Existing:
+    """Return whether a trial can be resumed from a folder whose recipe differs in `changed`, `settings` among it."""
+    fewer_epochs = trial.recipe.train.epochs < status.epochs_done
+    other = {key: text for key, text in changed.items() if key not in HARDWARE_KEYS}
+    if changed and not settings and not not_resumable(other) and not fewer_epochs:
+        return Existing(trial, "open", _resume_note(trial.path, status))
+    what = "; ".join(f"{key} {text}" for key, text in changed.items())
+    if settings and settings == changed.keys():
+        return Existing(trial, "other", f"{trial.path}: {what}. {REMEDY}")
+    what = what or "the source of a plugin it uses has changed"
+    return Existing(trial, "other", f"{trial.path}: holds another trial: {what}. {TRAIN_AGAIN}")
+
+
+def _with_hardware_of_folder(trial: Trial) -> Trial:
+    train = _stored(trial.path).get("train", {})
+    known = {name: train[name] for name in HARDWARE if name in train}
+    return replace(trial, recipe=trial.recipe.model_copy(update={"train": trial.recipe.train.model_copy(update=known)}))
+
+
+def _resume_note(folder: Path, status: Status) -> str:
+    if status.status != "running":
+        return ""
+    resumes = (folder / "last.safetensors").is_file()
+    return f"its process {ENDED}; {'resumes from its last save' if resumes else 'begins again: nothing was saved'}"
 
 
 def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
-    """Return the training and evaluation identity of a trial on disk, as filled with today's defaults.
+    """Return the training and evaluation identity of a trial on disk, filled with the current defaults.
 
     Args:
-        folder: the trial's.
+        folder: the trial's folder.
         status: its trial.json.
     """
     stored = str(status.identity), str(status.evaluation)
@@ -102,30 +130,30 @@ def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
         return stored
 
 
-def after_data(found: Found, fingerprint: str | None) -> Found:
-    """Return what a run folder holds of a trial whose data are read by now: another trial, if it saw other data.
+def with_data_checked(found: Existing, fingerprint: str | None) -> Existing:
+    """Return the state of a trial's folder: "other", if it was trained on other data.
 
     Args:
-        found: what `look` returned.
-        fingerprint: of the data as they are; None where they were not read.
+        found: the result of `inspect_folder`.
+        fingerprint: that of the current data; None if they were not read.
     """
     folder = found.trial.path
     before = _fingerprint_of(Status.find(folder))
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
         return found
-    return Found(
+    return Existing(
         found.trial, "other", f"{folder}: the data have changed since it was trained (their fingerprint differs), and "
         "a study compares trials of the same data. Restore the data, train again with --fresh, or choose another run "
         "folder with --name.",
     )  # fmt: skip
 
 
-def refuse_conflicts(looked: Sequence[Found]) -> None:
-    """Raise if a run folder holds other trials than planned; one line for all of which the same is true."""
+def refuse_conflicts(existing: Sequence[Existing]) -> None:
+    """Raise if folders hold other trials than planned; one line for all with the same reason."""
     texts: dict[str, list[str]] = {}
-    for found in looked:
+    for found in existing:
         if found.state == "other":
-            place, _, text = found.why.partition(": ")
+            place, _, text = found.reason.partition(": ")
             texts.setdefault(text, []).append(place)
     if texts:
         more = {text: f" and {len(places) - 1:,} more" if len(places) > 1 else "" for text, places in texts.items()}
@@ -133,62 +161,29 @@ def refuse_conflicts(looked: Sequence[Found]) -> None:
 
 
 def _fingerprint_of(status: Status | None) -> str | None:
-    """Return the fingerprint of the data of a trial, None where it is not stated."""
+    """Return the fingerprint of the data of a trial, if it is recorded."""
     return status.data.fingerprint if status is not None and status.data is not None else None
 
 
-def _explanation(folder: Path, status: Status) -> str:
-    if status.status != "running":
-        return ""
-    return f"its process {ENDED}; " + (
-        "resumes from its last save" if (folder / "last.safetensors").is_file() else "begins again: nothing was saved"
-    )
-
-
-def _as_trained(folder: Path, trial: Trial) -> Trial:
-    """Return the trial with the hardware settings of what its folder holds."""
-    train = _stored(folder).get("train", {})
-    known = {name: train[name] for name in HARDWARE if name in train}
-    return replace(trial, recipe=trial.recipe.model_copy(update={"train": trial.recipe.train.model_copy(update=known)}))
-
-
-def _changed(folder: Path, trial: Trial, status: Status, settings: dict[str, str], changed: dict[str, str]) -> Found:
-    """Return whether a trial can be resumed from what its folder holds, which differs from it."""
-    fewer = trial.recipe.train.epochs < status.epochs_done
-    if changed and not settings and not not_resumable(_without_hardware(changed)) and not fewer:
-        return Found(trial, "open", _explanation(folder, status))
-    what = "; ".join(f"{key} {text}" for key, text in changed.items())
-    if settings and settings.keys() == changed.keys():
-        return Found(trial, "other", f"{folder}: {what}. {REMEDY}")
-    return Found(
-        trial, "other", f"{folder}: holds another trial: {what or 'the source of a plugin it uses has changed'}. "
-        "Use --fresh to train it again, or --name for another run folder.",
-    )  # fmt: skip
-
-
-def _without_hardware(changed: dict[str, str]) -> dict[str, str]:
-    return {key: text for key, text in changed.items() if key.removeprefix("train.") not in HARDWARE}
-
-
 def missing_results(folder: Path) -> list[str]:
-    """Return the results that are not there, or end within a line, of a trial that is finished."""
-    return [name for name in RESULTS if not (folder / name).is_file() or not _is_whole(folder / name)]
+    """Return the result files of a finished trial that are missing or incomplete."""
+    return [name for name in RESULTS if not (folder / name).is_file() or not _is_complete(folder / name)]
 
 
-def _is_whole(path: Path) -> bool:
-    """Return whether a table ends with a whole line; of another file, whether it holds anything."""
+def _is_complete(path: Path) -> bool:
+    """Return whether a table ends with a line feed, or another file is not empty."""
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))
         return file.read() == b"\n" if path.suffix == ".csv" else size > 0
 
 
-def finished_elsewhere(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
-    """Return the complete trials of the neighbouring run folders, by their training identities.
+def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
+    """Return the folders of finished trials in the neighbouring run folders, by training identity.
 
     Args:
         run: the run folder.
-        wanted: the training identities to look for, each with the fingerprint of the data to be trained on.
+        wanted: the training identities to look for, each with the fingerprint of its data.
     """
     index: dict[str, Path] = {}
     for path in sorted(run.parent.glob("*/*/*/trial.json")):
@@ -210,7 +205,7 @@ def finished_elsewhere(run: Path, wanted: Mapping[str, str | None]) -> dict[str,
 
 
 def _is_readable(folder: Path) -> bool:
-    """Return whether the weights of a finished trial can be read."""
+    """Return whether the best checkpoint of a finished trial can be read."""
     try:
         checkpoint.load(folder / "best.safetensors")
     except UserError:
@@ -226,8 +221,8 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 
 def changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
-    """Return the keys in which a trial folder's filled recipe differs from `recipe`, with both values."""
+    """Return the keys in which the recipe of a trial's folder differs from `recipe`, with both values."""
     old = _stored(folder)
     if not old:
         return {"recipe.toml": "cannot be read"}
-    return differences(refilled(old, str(folder / "recipe.toml")), toml.read(recipe.to_toml()))
+    return differences(with_current_defaults(old, str(folder / "recipe.toml")), toml.read(recipe.to_toml()))

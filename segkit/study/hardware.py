@@ -1,4 +1,4 @@
-"""On what hardware, and how, the trials of a study compute: settled once, kept in its run folder, the same for all."""
+"""The hardware settings of a study's trials: resolved once, kept in the run folder, the same for all trials."""
 
 from __future__ import annotations
 
@@ -17,62 +17,61 @@ from segkit.study.executor import choose_jobs
 from segkit.training.trial import Trial
 
 REMEDY = (
-    "A study compares trials of one hardware setting. Set it back, choose another run folder with --name, train anew "
-    "with --fresh, or allow both with --mix-hardware: the report then says so."
+    "A study compares trials with the same hardware settings. Restore the setting, choose another run folder with "
+    "--name, train again with --fresh, or allow both with --mix-hardware: the report then mentions it."
 )
 
 
-def recorded(run: Path) -> dict[str, Any]:
-    """Return the settings that a run folder's trials were trained with; none where nothing has been trained yet."""
+def recorded_settings(run: Path) -> dict[str, Any]:
+    """Return the hardware settings that a run folder's trials were trained with; {} if nothing was trained yet."""
     if not any(run.glob("*/*/trial.json")):
         return {}
     try:
         train = toml.load(run / "recipe.toml").get("train", {})
     except (UserError, ValueError):
         return {}
-    if train.get("threads", "auto") == "auto":  # of an older version, which settled nothing
+    if train.get("threads", "auto") == "auto":  # of an older version, which resolved nothing
         return {}
     return {key: train[key] for key in HARDWARE if key in train} | {"device": str(train["device"]).partition(":")[0]}
 
 
-def settle(
+def resolve_study(
     recipe: Recipe, planned: Sequence[Trial], known: dict[str, Any], jobs: str | int, *, mix: bool
 ) -> tuple[Recipe, list[Trial], int]:
-    """Return the study's recipe and trials with every "auto" settled, and how many trials to train side by side.
+    """Return the study's recipe and trials with every "auto" resolved, and how many trials to train side by side.
 
-    "auto" is what the run folder's trials were trained with; in a new study it is what this machine suggests. A trial
-    whose device is missing is left as it is: checking its inputs reports that.
+    "auto" is the setting that the run folder's trials were trained with, or in a new study this machine's choice. A
+    trial whose device is missing stays unresolved: `check_inputs` reports it.
 
     Args:
         recipe: the study's.
         planned: its trials, at least one.
-        known: the result of `recorded`.
+        known: the result of `recorded_settings`.
         jobs: trials side by side, or "auto".
-        mix: whether trials may differ from each other, and from what is known.
+        mix: whether trials may differ from each other, and from `known`.
 
     Raises:
-        UserError: they differ, and `mix` is not given.
+        UserError: they differ, and `mix` is false.
     """
-    first = _filled(planned[0].recipe.train, known)
-    here = _settled(first, 1)
-    kind = here.device.partition(":")[0] if here else "cpu"
-    asked = None if first.threads == "auto" else first.threads
-    side_by_side, threads = choose_jobs(jobs, len({trial.identity for trial in planned}), kind, asked)
-    settled = [replace(trial, recipe=_with(trial.recipe, known, threads)) for trial in planned]
+    train = planned[0].recipe.train
+    threads = known.get("threads") if train.threads == "auto" else train.threads
+    kind = _device_type(_resolved(planned[0].recipe, known, 1).train).replace("auto", "cpu")
+    side_by_side, count = choose_jobs(jobs, len({trial.identity for trial in planned}), kind, threads)
+    resolved = [replace(trial, recipe=_resolved(trial.recipe, known, count)) for trial in planned]
     if not mix:
-        _check_same(settled, known)
-    return _with(recipe, known, threads), settled, side_by_side
+        _check_same(resolved, known)
+    return _resolved(recipe, known, count), resolved, side_by_side
 
 
-def settled(train: Train, threads: int) -> Train:
-    """Return settings of training with every "auto" of the hardware replaced by what this machine makes of it.
+def resolve_auto(train: Train, threads: int) -> Train:
+    """Return training settings with every "auto" of the hardware replaced by this machine's choice.
 
     Args:
-        train: of a recipe.
-        threads: the CPU threads that "auto" stands for.
+        train: those of a recipe.
+        threads: the CPU threads for "auto".
 
     Raises:
-        UserError: the machine does not have what was asked for.
+        UserError: the machine does not have the requested device or precision.
     """
     found = device.choose(train.device, train.precision)
     name = found.device.type if train.device == "auto" else train.device
@@ -81,47 +80,37 @@ def settled(train: Train, threads: int) -> Train:
 
 
 def with_hardware_of(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
-    """Return a study's recipe with the settings of its trials, unless these differ."""
+    """Return a study's recipe with the hardware settings of its trials, unless these differ."""
     first, *others = [{key: getattr(trial.recipe.train, key) for key in HARDWARE} for trial in planned]
     if any(other != first for other in others):
         return recipe
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=first)})
 
 
-def _filled(train: Train, known: dict[str, Any]) -> Train:
-    """Return the settings with what is known in place of "auto"."""
-    return train.model_copy(update={key: known[key] for key in known if getattr(train, key) == "auto"})
-
-
-def _settled(train: Train, threads: int) -> Train | None:
+def _resolved(recipe: Recipe, known: dict[str, Any], threads: int) -> Recipe:
+    """Return a recipe with every "auto" resolved from `known` or this machine; unchanged if its device is missing."""
+    train = recipe.train.model_copy(update={k: v for k, v in known.items() if getattr(recipe.train, k) == "auto"})
     try:
-        return settled(train, threads)
+        return recipe.model_copy(update={"train": resolve_auto(train, threads)})
     except UserError:
-        return None
+        return recipe
 
 
-def _with(recipe: Recipe, known: dict[str, Any], threads: int) -> Recipe:
-    train = _settled(_filled(recipe.train, known), threads)
-    return recipe.model_copy(update={"train": train}) if train else recipe
+def _device_type(train: Train) -> str:
+    return train.device.partition(":")[0]
 
 
-def values_of(train: Train) -> dict[str, Any]:
-    """Return the settings by name; of a device, its type."""
-    found = {key: getattr(train, key) for key in HARDWARE}
-    return found | {"device": train.device.partition(":")[0]}
-
-
-def _check_same(settled: Sequence[Trial], known: dict[str, Any]) -> None:
-    """Raise unless all trials compute alike, and like those that were trained before."""
+def _check_same(planned: Sequence[Trial], known: dict[str, Any]) -> None:
+    """Raise unless all trials have the same settings as each other and as those that are trained already."""
+    resolved = [trial for trial in planned if trial.recipe.train.threads != "auto"]
     for key in HARDWARE:
-        wanted = {values_of(trial.recipe.train)[key]: trial.variant for trial in settled if _is_settled(trial)}
-        if len(wanted) > 1:
-            listed = ", ".join(f"{value} ({variant})" for value, variant in wanted.items())
-            raise UserError(f"train.{key}: the variants of this study differ in it: {listed}. {REMEDY}")
-        for value in wanted:
+        variants = {
+            _device_type(trial.recipe.train) if key == "device" else getattr(trial.recipe.train, key): trial.variant
+            for trial in resolved
+        }
+        if len(variants) > 1:
+            values = ", ".join(f"{value} ({variant})" for value, variant in variants.items())
+            raise UserError(f"train.{key}: the variants of this study differ in it: {values}. {REMEDY}")
+        for value in variants:
             if key in known and known[key] != value:
                 raise UserError(f"train.{key}: is {value} now, but its trials so far had {known[key]}. {REMEDY}")
-
-
-def _is_settled(trial: Trial) -> bool:
-    return trial.recipe.train.threads != "auto"

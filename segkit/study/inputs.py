@@ -1,4 +1,4 @@
-"""Checks of a study's recipes that need the data and the machine, made before anything is trained."""
+"""Checks of a study's recipes that need the data and the machine, before anything is trained."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from segkit.errors import UserError
 from segkit.recipe.model import Recipe
 
 
-def data_of(recipe: Recipe) -> str:
-    """Return a key for the data of a recipe."""
+def data_key(recipe: Recipe) -> str:
+    """Return a key that is equal for recipes with the same data."""
     return json.dumps(recipe.dump()["data"], sort_keys=True)
 
 
-def fingerprints(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
-    """Read the data of recipes as they are now; return their fingerprints by `data_of`, and every mistake once.
+def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
+    """Read the data of recipes; return their fingerprints by `data_key`, and every mistake once.
 
-    Whatever is found here is the user's input, a plugin that gives no data included: nothing begins. What only a
-    trial can find out, it reports itself, and fails.
+    A mistake here keeps the whole study from being trained. Other errors are left to the trials, which report them.
     """
     if not recipes:
         return {}, []
     from segkit.training.setup import check_data
 
     found: dict[str, str] = {}
-    mistakes: dict[str, None] = {}  # a set that keeps its order
+    mistakes: list[str] = []
     seen: set[str] = set()
     for recipe in recipes:
         tree = recipe.dump()
@@ -35,23 +34,23 @@ def fingerprints(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, 
             continue
         seen.add(key)
         try:
-            found[data_of(recipe)] = check_data(recipe, data)
+            found[data_key(recipe)] = check_data(recipe, data)
         except (UserError, OSError) as error:
-            mistakes[str(error)] = None
+            mistakes.append(str(error))
         except Exception:
             continue
-    return found, list(mistakes)
+    return found, mistakes
 
 
-def check(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
-    """Raise what is wrong with any recipe before one of them is trained.
+def check_inputs(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
+    """Raise everything that keeps recipes from being trained.
 
     Args:
-        recipes: of the trials that are to be trained.
-        mistakes: what `fingerprints` found.
+        recipes: those of the trials to train.
+        mistakes: the result of `fingerprint_data`.
 
     Raises:
-        UserError: data, split or device are not available as a recipe asks; every mistake once.
+        UserError: data, split or device are not as a recipe requires; every mistake once.
     """
     from segkit import device
 

@@ -1,4 +1,4 @@
-"""A recipe becomes the trials of its study: its variants, each with its folds and seeds."""
+"""The trials of a study: its variants, each with its folds and seeds."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from segkit.errors import counted
 from segkit.recipe import merge
 from segkit.recipe.model import Recipe, check_variants
 from segkit.recipe.sections import Split
-from segkit.recipe.variants import folders
+from segkit.recipe.variants import assign_folders
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
 
 
-def holder(run: Path, name: str) -> str | None:
-    """Return the label whose trials lie in a folder of a run; None where there are none."""
+def folder_owner(run: Path, name: str) -> str | None:
+    """Return the label of the variant whose trials are in a folder of a run, or None."""
     for path in sorted((run / name).glob("*/trial.json")):
         found = Status.find(path.parent)
         if found is not None and found.variant is not None:
@@ -25,18 +25,18 @@ def holder(run: Path, name: str) -> str | None:
     return None
 
 
-def places(
+def trial_folders(
     variants: Sequence[tuple[str, Split, int]], seeds: Sequence[int] | None, run: Path | None
 ) -> Iterator[tuple[int, int, int | None, Path]]:
-    """Yield (number of the variant, seed, fold, folder below the run) of each trial: each variant, fold and seed.
+    """Yield (index of the variant, seed, fold, folder below the run) of each trial.
 
     Args:
-        variants: the label, the split and the training seed of each.
+        variants: the label, split and training seed of each.
         seeds: those of the study; None for the seed of each variant.
-        run: the run folder, whose trials stay where they are; None for a new one.
+        run: the run folder, whose trials keep their folders; None for a new one.
     """
     labels = [label for label, _, _ in variants]
-    names = folders(labels, functools.partial(holder, run)) if run else folders(labels)
+    names = assign_folders(labels, functools.partial(folder_owner, run)) if run else assign_folders(labels)
     for number, (label, split, seed) in enumerate(variants):
         folds = [split.fold] if split.folds is None or split.fold else list(range(1, split.folds + 1))
         for fold, own in itertools.product(folds, seeds or (seed,)):
@@ -47,19 +47,19 @@ def places(
 WHOLE = Limit()
 
 
-def trials(recipe: Recipe, document: merge.Document, run: Path | None = None, limit: Limit = WHOLE) -> list[Trial]:
+def plan_trials(recipe: Recipe, document: merge.Document, run: Path | None = None, limit: Limit = WHOLE) -> list[Trial]:
     """Return the trials of a study.
 
     Args:
         recipe: the study's.
-        document: the layers it is made of.
-        run: the run folder, whose trials stay where they are.
-        limit: where its trainings are cut short.
+        document: its merged layers.
+        run: the run folder, whose trials keep their folders.
+        limit: how its trainings are shortened.
     """
     variants = check_variants(recipe, document)
     planned = []
     listed = [(label, variant.split, variant.train.seed) for label, variant in variants]
-    for number, seed, fold, folder in places(listed, recipe.study.seeds, run):
+    for number, seed, fold, folder in trial_folders(listed, recipe.study.seeds, run):
         label, variant = variants[number]
         own = {
             "split": variant.split.model_copy(update={"fold": fold}),
@@ -69,7 +69,7 @@ def trials(recipe: Recipe, document: merge.Document, run: Path | None = None, li
     return planned
 
 
-def size_of(planned: Sequence[Trial]) -> str:
-    """Return how much a study is: "2 variants, 6 trials"."""
+def study_size(planned: Sequence[Trial]) -> str:
+    """Return the size of a study: "2 variants, 6 trials"."""
     counts = {"variant": len({trial.variant for trial in planned}), "trial": len(planned)}
     return ", ".join(counted(count, name) for name, count in counts.items())

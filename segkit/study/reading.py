@@ -1,4 +1,4 @@
-"""What a run folder holds: its trials as planned and as found, whole, unfinished, failed or missing."""
+"""Read a run folder: its trials as planned and as found, finished, unfinished, failed or missing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from segkit.errors import UserError
 from segkit.recipe import merge, toml
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Split, Study
-from segkit.recipe.variants import axes, check_size, joined, label_of
-from segkit.study.plan import places
+from segkit.recipe.variants import check_size, grid_axes, normalize_label, variant_label
+from segkit.study.plan import trial_folders
 from segkit.training.results import History, Keys, Rows, read_cases
 from segkit.training.status import Status
 
@@ -27,14 +27,14 @@ DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A study as its recipe plans it.
+class Plan:
+    """The planned trials of a study.
 
     Attributes:
-        title: the question.
-        reference: the variant that the others are compared with, None where the recipe names none.
+        title: that of the recipe.
+        reference: the variant that the others are compared with, None if the recipe names none.
         trials: (variant, seed, fold, folder relative to the run).
-        problem: why the plan is only what is on disk; "" otherwise.
+        problem: why the plan is made from the folders on disk instead of the recipe; "" otherwise.
     """
 
     title: str
@@ -45,14 +45,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as it is on disk.
+    """A trial as it is on disk.
 
     Attributes:
         status: "finished", "failed", "interrupted", "running", "missing" or "damaged" (no readable trial.json).
         info: the content of trial.json.
-        curves: the columns of metrics.csv, by name, one number an epoch.
-        rows: those of cases.csv of a finished trial.
-        problem: what of it could not be read; "" otherwise.
+        curves: the columns of metrics.csv, by name, one number per epoch.
+        rows: cases.csv of a finished trial.
+        problem: what could not be read; "" otherwise.
     """
 
     variant: str
@@ -67,53 +67,53 @@ class TrialRecord:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Its name in messages."""
         fold = f", fold {self.fold}" if self.fold else ""
         return f"{self.variant}, seed {self.seed}{fold}"
 
     @property
     def training_number(self) -> int:
-        """Which trainings its numbers may be compared with: those of the same number."""
+        """Trials are comparable only if they have the same number."""
         return int(self.info.get("training_number", 1))
 
 
-def planned(run: Path) -> Planned:
-    """Return what the run's recipe plans; where it cannot be read (any more), what is on disk."""
+def read_plan(run: Path) -> Plan:
+    """Return the plan of the run's recipe; if that cannot be read (any more), the trials on disk."""
     try:
-        tree, source = merge.read(run / "recipe.toml")
+        tree, source = merge.read_file(run / "recipe.toml")
         unknown = sorted(tree.keys() - Recipe.model_fields)
         if unknown:
-            raise UserError(f"{source.place((unknown[0],))}: {unknown[0]}: no recipe has such a key.")
+            raise UserError(f"{source.place((unknown[0],))}: {unknown[0]}: not a key of a recipe.")
         study = _section(Study, tree, source)
         found = list(_trials(run, tree, source, study))
     except UserError as error:
-        problem = f"The recipe of this run cannot be read now, so that missing trials are not seen: {error}"
-        return _unplanned(run, problem)
-    reference = None if study.compare_with is None else label_of(study.compare_with)
-    return Planned(_title(tree, run), reference, found)
+        problem = f"The recipe of this run cannot be read now, so missing trials are not listed: {error}"
+        return _plan_from_disk(run, problem)
+    reference = None if study.compare_with is None else normalize_label(study.compare_with)
+    return Plan(str(tree.get("title") or run.name), reference, found)
 
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def _section(model: type[Model], tree: Mapping[str, Any], source: merge.Source) -> Model:
-    """Return one table of a recipe; the others may need plugins, or libraries that take long to load."""
+    """Validate one table of a recipe alone: the others may need plugins, or libraries that are slow to import."""
     name = model.__name__.lower()
     try:
         return model.model_validate_json(json.dumps(tree.get(name, {}), default=str), strict=True)
     except ValidationError:
-        raise UserError(f"{source.place((name,))}: {name}: is not what segkit writes.") from None
+        raise UserError(f"{source.place((name,))}: {name}: not as segkit writes it.") from None
 
 
 def _trials(
     run: Path, tree: Mapping[str, Any], source: merge.Source, study: Study
 ) -> Iterator[tuple[str, int, int | None, Path]]:
-    """Yield the trials as `plan.trials` plans them, from what decides their number and names alone."""
+    """Yield the trials as `plan_trials` does, from the tables alone that determine their number and names."""
     deciding = ("study", "split", "train")
     base = merge.Document()
     base.merge({name: tree[name] for name in deciding if name in tree}, source)
     check_size(study, _section(Split, tree, source), base)
-    points = list(itertools.product(*(axis.points for axis in axes(study, base))))
+    points = list(itertools.product(*(axis.points for axis in grid_axes(study, base))))
     found = []
     for variant in study.variants or ({"label": ""},):
         laid = base.copy()
@@ -124,52 +124,45 @@ def _trials(
             for _, patch, _ in values:
                 point.merge({name: patch[name] for name in deciding if name in patch}, source)
             texts = [text for text, _, _ in values]
-            found.append((joined(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
+            found.append((variant_label(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
     listed = [(label, _section(Split, own, source), int(own.get("train", {}).get("seed", 1))) for label, own in found]
-    for number, seed, fold, folder in places(listed, study.seeds, run):
+    for number, seed, fold, folder in trial_folders(listed, study.seeds, run):
         yield listed[number][0], seed, fold, folder
 
 
-def _title(tree: Mapping[str, Any], run: Path) -> str:
-    return str(tree.get("title") or run.name)
-
-
-def _unplanned(run: Path, problem: str) -> Planned:
-    """Return the trials that are on disk, ordered as far as the recipe's plain text tells."""
+def _plan_from_disk(run: Path, problem: str) -> Plan:
+    """Return the trials on disk, in the order of the recipe's variants as far as it can be read."""
     try:
         tree = toml.load(run / "recipe.toml")
     except UserError:
         tree = {}
-    study: Any = tree.get("study")
-    study = study if _is_table(study) else {}
-    listed = study.get("variants")
-    labels = [label_of(str(v.get("label"))) for v in listed if _is_table(v)] if isinstance(listed, list) else []
-    reference = study.get("compare_with")
+    table = tree.get("study")
+    study = table if isinstance(table, dict) else {}
+    variants, reference = study.get("variants"), study.get("compare_with")
+    variants = [v for v in variants if isinstance(v, dict)] if isinstance(variants, list) else []
+    labels = [normalize_label(str(variant.get("label"))) for variant in variants]
     found = []
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
         if match:
             status = Status.find(path.parent) or Status()
-            label = label_of(status.variant or path.parent.parent.name)
+            label = normalize_label(status.variant or path.parent.parent.name)
             fold = int(match[1]) if match[1] else None
             found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
     found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
-    return Planned(_title(tree, run), label_of(reference) if isinstance(reference, str) else None, found, problem)
+    reference = normalize_label(reference) if isinstance(reference, str) else None
+    return Plan(str(tree.get("title") or run.name), reference, found, problem)
 
 
 def _number(text: str) -> list[tuple[int, str]]:
-    """Return a key that sorts "seed-10" after "seed-9"."""
+    """Return a sort key that puts "seed-10" after "seed-9"."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def read_trial(
     run: Path, variant: str, seed: int, fold: int | None, folder: Path, known: dict[bytes, Keys]
 ) -> TrialRecord:
-    """Return a trial as it is on disk; the record names whatever is missing or damaged.
+    """Read a trial; its record names what is missing or damaged.
 
     Args:
         run: the run folder.

@@ -1,4 +1,4 @@
-"""A study on disk: what is finished, what another study already trained, what is left to train."""
+"""Run a study: skip finished trials, reuse those of other studies, train the rest."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,19 @@ from segkit import files, plugins
 from segkit.data.cache import DataCache
 from segkit.errors import UserError
 from segkit.locks import Lock
-from segkit.recipe.model import Recipe, compose, validate
-from segkit.recipe.variants import slug
+from segkit.recipe.merge import compose
+from segkit.recipe.model import Recipe, validate
+from segkit.recipe.variants import folder_name
 from segkit.study import executor, hardware, inputs
-from segkit.study.folders import after_data, finished_elsewhere, look, refuse_conflicts, stored_identities
-from segkit.study.plan import WHOLE, size_of, trials
+from segkit.study.folders import (
+    Existing,
+    find_reusable,
+    inspect_folder,
+    refuse_conflicts,
+    stored_identities,
+    with_data_checked,
+)
+from segkit.study.plan import WHOLE, plan_trials, study_size
 from segkit.training.events import Event
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
@@ -27,12 +35,12 @@ from segkit.training.trial import Limit, Trial
 
 @dataclass
 class Outcome:
-    """How a study ended.
+    """The outcome of a study.
 
     Attributes:
-        counts: how many trials ended in which way.
-        failures: the reason of each trial that failed.
-        unchanged: whether nothing was trained or evaluated, for the same recipe as before.
+        counts: the number of trials by how they ended.
+        failures: the reason of each failed trial.
+        unchanged: whether every trial was finished before, with the same recipe.
         table: the verdicts, as lines for a terminal.
     """
 
@@ -50,22 +58,20 @@ class Outcome:
         return bool(self.failures)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a script would read."""
-        folder = str(self.folder) if self.folder else None
-        report = str(self.folder / "report.html") if self.folder else None
+        """Return the outcome as JSON values, for scripts."""
         return {
             "title": self.title,
-            "folder": folder,
-            "report": report,
+            "folder": str(self.folder) if self.folder else None,
+            "report": str(self.folder / "report.html") if self.folder else None,
             "interrupted": self.interrupted,
             "failed": self.failures,
         } | self.counts
 
     def lines(self) -> list[str]:
-        """Return what a person would read."""
-        counted = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        lines = [*self.table, f"trials: {counted or 'none'}"]
-        lines += [f"failed: {trial}: {why}" for trial, why in self.failures.items()]
+        """Return the outcome as lines for a terminal."""
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+        lines = [*self.table, f"trials: {counts or 'none'}"]
+        lines += [f"failed: {trial}: {reason}" for trial, reason in self.failures.items()]
         if self.interrupted:
             lines.append("interrupted: the state is saved; the same command resumes from there")
         if self.folder:
@@ -73,7 +79,7 @@ class Outcome:
         return lines
 
 
-def plan(
+def plan_studies(
     recipes: Sequence[Path],
     overlays: Iterable[Path],
     sets: Iterable[str],
@@ -82,7 +88,7 @@ def plan(
     name: str | None = None,
     limit: Limit = WHOLE,
 ) -> list[StudyRun]:
-    """Return the studies of the recipes, each file once.
+    """Return a study for each recipe file, each file once.
 
     Raises:
         UserError: the mistakes of all recipes; two recipes with one run folder.
@@ -90,13 +96,13 @@ def plan(
     overlays, sets = list(overlays), list(sets)
     studies: dict[Path, StudyRun] = {}
     mistakes: list[str] = []
-    for path in {os.path.realpath(path): path for path in recipes}.values():  # `resolve` raises at links in a circle
+    for path in {os.path.realpath(path): path for path in recipes}.values():  # `resolve` raises for circular links
         try:
             document = compose(path, overlays=overlays, sets=sets)
             recipe = validate(document)
             suffix = f"-overfit-{limit.overfit}" if limit.overfit else ""
-            folder = out / f"{slug(name or path.stem)}{suffix}"
-            planned = trials(recipe, document, folder, limit)
+            folder = out / f"{folder_name(name or path.stem)}{suffix}"
+            planned = plan_trials(recipe, document, folder, limit)
         except UserError as error:
             mistakes += [line for line in str(error).splitlines() if line not in mistakes]
             continue
@@ -114,10 +120,10 @@ class StudyRun:
 
     Attributes:
         path: the recipe file.
-        planned: all its trials.
+        planned: its trials.
         folder: the run folder.
-        limit: a training cut short on purpose.
-        warnings: about what is valid in its recipe, but seldom meant.
+        limit: how its trainings are shortened.
+        warnings: about its recipe.
     """
 
     path: Path
@@ -127,34 +133,29 @@ class StudyRun:
     limit: Limit
     warnings: tuple[str, ...] = ()
     _ends: dict[str, Event] = field(default_factory=dict)
-    _same: bool = False  # the run folder is of this very recipe
+    _same_recipe: bool = False  # as in the run folder
     _temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def title(self) -> str:
-        """The study's question."""
+        """The title of the recipe, or its file name."""
         return self.recipe.title or self.path.stem
 
-    @property
-    def to_train(self) -> int:
-        """How many trials it has."""
-        return len(self.planned)
-
     def headline(self) -> str:
-        """Return what is about to run, on one line."""
-        where = "a dry run, nothing is kept" if self.limit.batches else str(self.folder)
-        return f"{self.title}: {size_of(self.planned)} -> {where}"
+        """Return the title, size and folder of the study on one line."""
+        target = "a dry run, nothing is kept" if self.limit.batches else str(self.folder)
+        return f"{self.title}: {study_size(self.planned)} -> {target}"
 
     def execute(
         self, *, jobs: str | int = "auto", fresh: bool = False, fail_fast: bool = False, mix_hardware: bool = False
     ) -> Iterator[Event]:
-        """Do what is missing; yield the events of every trial.
+        """Run every unfinished trial; yield the events of all trials.
 
         Args:
             jobs: trials side by side, or "auto".
-            fresh: train again what is there but differs.
+            fresh: train trials again whose folders differ.
             fail_fast: stop at the first failed trial.
-            mix_hardware: let trials of other devices, precisions and numbers of threads stand side by side.
+            mix_hardware: allow trials with different devices, precisions and numbers of threads.
 
         Raises:
             UserError: the run folder is in use, or holds trials of another recipe (see `fresh`).
@@ -165,78 +166,96 @@ class StudyRun:
             self.planned = [replace(trial, run=self.folder) for trial in self.planned]
         files.make_folder(self.folder)
         with Lock(self.folder):
-            self._sweep()
+            self._remove_leftovers()
             for event in self._run(jobs, fresh, fail_fast, mix_hardware):
                 if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
                     self._ends[event.trial] = event
                 yield event
 
-    def _sweep(self) -> None:
+    def _remove_leftovers(self) -> None:
+        """Remove what processes that died while writing have left."""
         for copy in self.folder.glob("*/.copy-*"):
             shutil.rmtree(copy, ignore_errors=True)
         for folder in (self.folder, self.folder / "figures", *(p.parent for p in self.folder.glob("*/*/trial.json"))):
-            files.sweep(folder)
-
-    def _write_recipe(self) -> None:
-        path, text = self.folder / "recipe.toml", hardware.with_hardware_of(self.recipe, self.planned).to_toml()
-        self._same = path.is_file() and files.read_text(path) == text
-        if not self._same:
-            files.write_text(path, text)
+            files.remove_temporary_files(folder)
 
     def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool) -> Iterator[Event]:
         data = DataCache()
-        known = {} if fresh else hardware.recorded(self.folder)
-        self.recipe, self.planned, side_by_side = hardware.settle(self.recipe, self.planned, known, jobs, mix=mix)
-        looked = [look(trial, mix=mix) for trial in self.planned]
-        refuse_conflicts([] if fresh else looked)
-        self.planned = [found.trial for found in looked]
-        recipes = [found.trial.recipe for found in looked if fresh or found.state != "finished"]
-        printed, mistakes = inputs.fingerprints(recipes, data)
-        looked = [after_data(found, printed.get(inputs.data_of(found.trial.recipe))) for found in looked]
-        refuse_conflicts([] if fresh else looked)
-        missing = [found for found in looked if found.state != "finished"]
-        anew = [found.trial for found in missing if found.state in ("new", "lost", "other")]
-        wanted = {trial.identity: printed.get(inputs.data_of(trial.recipe)) for trial in anew}
-        index = {} if self.limit.overfit else finished_elsewhere(self.folder, wanted)
-        first = {found.trial.identity: found.trial for found in reversed(missing)}
-        copied = [found.trial for found in missing if found.trial.identity in index]
-        twins = [f.trial for f in missing if first[f.trial.identity] is not f.trial and f.trial not in copied]
-        work = [found for found in missing if found.trial not in copied and found.trial not in twins]
+        known = {} if fresh else hardware.recorded_settings(self.folder)
+        self.recipe, self.planned, side_by_side = hardware.resolve_study(
+            self.recipe, self.planned, known, jobs, mix=mix
+        )
+        existing, fingerprints, mistakes = self._inspect(data, fresh=fresh, mix=mix)
+        unfinished = [found for found in existing if found.state != "finished"]
+        reusable = self._find_reusable(unfinished, fingerprints)
+        first = {found.trial.identity: found.trial for found in reversed(unfinished)}
+        copied = [found.trial for found in unfinished if found.trial.identity in reusable]
+        own = [found for found in unfinished if found.trial.identity not in reusable]
+        duplicates = [found.trial for found in own if first[found.trial.identity] is not found.trial]
+        work = [found for found in own if first[found.trial.identity] is found.trial]
         if work:
-            inputs.check([found.trial.recipe for found in work], mistakes)
-        self._write_recipe()  # what was refused leaves no trace
-        for found in looked:
+            inputs.check_inputs([found.trial.recipe for found in work], mistakes)
+        self._write_recipe()  # after all checks: a refused study leaves no trace
+        for found in existing:
             if found.state == "finished":
                 yield Event(found.trial.name, "skipped", "already finished")
-            elif found.why and found in work and found.state != "other":
-                yield Event(found.trial.name, "log", f"[{found.trial.name}] {found.why}")
+            elif found.reason and found in work and found.state != "other":
+                yield Event(found.trial.name, "log", f"[{found.trial.name}] {found.reason}")
         cleared = ("failed", "lost", "other") if fresh else ("lost",)
-        left = [replace(found.trial, fresh=found.state in cleared) for found in work]
+        queue = [replace(found.trial, fresh=found.state in cleared) for found in work]
         for trial in copied:
-            yield from self._reuse(trial, index[trial.identity], left)
+            yield from self._copy(trial, reusable[trial.identity], queue)
         if side_by_side > 1:
             data.clear()  # each process reads its own
         execute = functools.partial(
             executor.execute, side_by_side=side_by_side, fail_fast=fail_fast, data=data, folders=plugins.folders()
         )
-        yield from execute(left)
-        again: list[Trial] = []
-        for trial in twins:
-            yield from self._twin(trial, first[trial.identity], again)
-        if any(end.kind == "interrupted" for end in self._ends.values()):
-            again = []
-        yield from execute(again)
+        yield from execute(queue)
+        queue = []
+        for trial in duplicates:
+            original = first[trial.identity]
+            end = self._ends.get(original.name)
+            if end and end.kind in ("finished", "reused"):
+                yield from self._copy(trial, original.path, queue)
+            else:
+                kind = end.kind if end else "interrupted"
+                yield Event(trial.name, kind, f"as the identical trial {original.folder}")
+        if not any(end.kind == "interrupted" for end in self._ends.values()):
+            yield from execute(queue)
 
-    def _twin(self, trial: Trial, twin: Trial, again: list[Trial]) -> Iterator[Event]:
-        """Give a trial the result of an identical one of this study."""
-        end = self._ends.get(twin.name)
-        if end and end.kind in ("finished", "reused"):
-            yield from self._reuse(trial, twin.path, again)
-        else:
-            yield Event(trial.name, end.kind if end else "interrupted", f"as the identical trial {twin.folder}")
+    def _inspect(
+        self, data: DataCache, *, fresh: bool, mix: bool
+    ) -> tuple[list[Existing], Callable[[Trial], str | None], list[str]]:
+        """Return the state of each trial's folder, the fingerprint of a trial's data, and the mistakes of the data."""
+        existing = [inspect_folder(trial, mix=mix) for trial in self.planned]
+        refuse_conflicts([] if fresh else existing)
+        self.planned = [found.trial for found in existing]
+        recipes = [found.trial.recipe for found in existing if fresh or found.state != "finished"]
+        by_data, mistakes = inputs.fingerprint_data(recipes, data)
 
-    def _reuse(self, trial: Trial, source: Path, again: list[Trial]) -> Iterator[Event]:
-        """Copy a finished trial of the same identity, whole or not at all; evaluate it again if its metrics differ."""
+        def fingerprint(trial: Trial) -> str | None:
+            return by_data.get(inputs.data_key(trial.recipe))
+
+        existing = [with_data_checked(found, fingerprint(found.trial)) for found in existing]
+        refuse_conflicts([] if fresh else existing)
+        return existing, fingerprint, mistakes
+
+    def _find_reusable(
+        self, unfinished: Sequence[Existing], fingerprint: Callable[[Trial], str | None]
+    ) -> dict[str, Path]:
+        """Return the folders of identical finished trials of other studies, by training identity."""
+        untrained = [found.trial for found in unfinished if found.state in ("new", "lost", "other")]
+        wanted = {trial.identity: fingerprint(trial) for trial in untrained}
+        return {} if self.limit.overfit else find_reusable(self.folder, wanted)
+
+    def _write_recipe(self) -> None:
+        path, text = self.folder / "recipe.toml", hardware.with_hardware_of(self.recipe, self.planned).to_toml()
+        self._same_recipe = path.is_file() and files.read_text(path) == text
+        if not self._same_recipe:
+            files.write_text(path, text)
+
+    def _copy(self, trial: Trial, source: Path, queue: list[Trial]) -> Iterator[Event]:
+        """Copy a finished trial of the same identity, atomically; add it to the queue if its metrics differ."""
         target = trial.path
         files.make_folder(target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as name:
@@ -252,17 +271,17 @@ class StudyRun:
             yield Event(trial.name, "reused", text)
         else:
             yield Event(trial.name, "log", f"[{trial.name}] {text}; evaluated again with its own metrics")
-            again.append(trial)
+            queue.append(trial)
 
     def after_interrupt(self) -> str:
-        """Return what is left of the study where it was interrupted outside of its trials."""
+        """Return the message about an interruption outside of the trials."""
         kinds = {end.kind for end in self._ends.values()}
         if len(self._ends) == len(self.planned) and kinds <= {"finished", "skipped", "reused"}:
             return "every trial is finished; the same command writes the report"
         return "what was trained is saved; the same command resumes from there"
 
     def finish(self) -> Outcome:
-        """Return how the study ended."""
+        """Return the outcome of the study."""
         outcome = Outcome(self.title, None if self.limit.batches or not self.folder.is_dir() else self.folder)
         for trial in self.planned:
             end = self._ends.get(trial.name)
@@ -271,10 +290,10 @@ class StudyRun:
             if end and kind == "failed":
                 outcome.failures[trial.name] = end.text
         outcome.interrupted = bool(outcome.counts.get("interrupted")) and not outcome.failures
-        outcome.unchanged = self._same and set(outcome.counts) == {"skipped"}
+        outcome.unchanged = self._same_recipe and set(outcome.counts) == {"skipped"}
         return outcome
 
     def close(self) -> None:
-        """Remove what a dry run has made."""
+        """Remove the files of a dry run."""
         if self._temporary:
             self._temporary.cleanup()

@@ -1,10 +1,9 @@
-"""All values of the trials that are compared, as arrays; what a structure counts that was rightly left empty.
+"""All values of the compared trials, as arrays, and the values of structures that were rightly left empty.
 
-A metric is undefined where a structure is neither there nor predicted. If such a structure just dropped out, a variant
-that marks something in a healthy patient would be compared on other patients than the one that rightly marks nothing,
-and lose nothing by it. So, where any of the compared trials marks a structure whose truth is empty, a trial that leaves
-it empty gets the metric's best value there; where none does, and for metrics that declare no best value, it stays
-undefined.
+A metric is undefined if a structure is neither present nor predicted. If such structures were merely dropped, a variant
+with a false positive in a healthy patient would be compared on other patients than one that rightly predicts nothing,
+at no cost. Therefore, if any compared trial predicts a structure whose truth is empty, a trial that leaves it empty
+gets the metric's best value there; otherwise, and for metrics that declare no best value, it stays undefined.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ Training = tuple[str, int]
 
 @dataclass(frozen=True)
 class Scores:
-    """The values of a study. Arrays are (trainings, cases, channels); the folds of a seed are one training.
+    """The values of a study. Arrays are (trainings, cases, channels); all folds of a seed are one training.
 
     Attributes:
         trainings: variant and seed of each.
-        cases, channels, metrics, patients: names; a case without patient is one of its own.
-        owners: (cases,) the number of each case's patient, ascending.
+        cases, channels, metrics, patients: names; a case without a patient is a patient of its own.
+        owners: (cases,) the index of each case's patient, ascending.
         nameless: (cases,) whether the case names no patient.
-        held: what was validated.
+        held: whether the case was validated.
         truth, predicted: whether the mask has any pixel.
-        values: by metric, NaN where it is undefined or was not computed.
-        undefined: by metric, whether it was computed and is not defined.
-        granted: by metric, where a structure rightly left empty got the best value.
+        values: by metric, NaN if undefined or not computed.
+        undefined: by metric, whether it was computed but is undefined.
+        granted: by metric, whether the best value was given for a structure rightly left empty.
     """
 
     trainings: list[Training]
@@ -53,18 +52,18 @@ class Scores:
     granted: dict[str, Flags]
 
     def rows(self, variant: str) -> list[int]:
-        """Return the trainings of a variant."""
+        """Return the indices of a variant's trainings."""
         return [row for row, (name, _) in enumerate(self.trainings) if name == variant]
 
     def columns(self, channel: str | None) -> slice:
-        """Return a channel, or all for None."""
+        """Return the slice of a channel, or of all for None."""
         if channel is None:
             return slice(None)
         number = self.channels.index(channel)
         return slice(number, number + 1)
 
     def by_patient(self, metric: str, channel: str | None) -> Table:
-        """Return the (trainings, patients) means over each patient's defined values, NaN where none is."""
+        """Return the (trainings, patients) means over each patient's defined values, NaN if there are none."""
         total, count = _sums(self.values[metric][..., self.columns(channel)])
         if not self.cases:
             return np.full((len(self.trainings), 0), np.nan)
@@ -72,7 +71,7 @@ class Scores:
         return _mean(np.add.reduceat(total, starts, axis=1), np.add.reduceat(count, starts, axis=1))
 
     def by_case(self, metric: str, rows: Sequence[int]) -> Table:
-        """Return the (cases,) means over channels and some trainings, NaN where nothing is defined."""
+        """Return the (cases,) means over channels and some trainings, NaN if nothing is defined."""
         total, count = _sums(self.values[metric][list(rows)])
         return _mean(total.sum(axis=0), count.sum(axis=0))
 
@@ -95,17 +94,17 @@ def _mean(total: Table, count: NDArray[np.int64]) -> Table:
 
 
 def rightly_empty(held: Flags, truth: Flags, predicted: Flags) -> Flags:
-    """Return where a training rightly left a structure empty that another marked, from arrays of (trainings, ...)."""
+    """Return where a training rightly left a structure empty that another predicted; arrays are (trainings, ...)."""
     empty = held & ~truth
     return empty & ~predicted & (empty & predicted).any(axis=0)
 
 
-def gather(trials: Sequence[TrialRecord], best: Callable[[str], float | None]) -> Scores:
-    """Return the values of the trials that are compared.
+def gather_scores(trials: Sequence[TrialRecord], best: Callable[[str], float | None]) -> Scores:
+    """Return the values of the compared trials.
 
     Args:
-        trials: finished, with the rows of their cases.csv.
-        best: a metric's best value, None where it declares none.
+        trials: finished trials, with the rows of their cases.csv.
+        best: returns a metric's best value, None if it declares none.
     """
     trainings = list(dict.fromkeys((trial.variant, trial.seed) for trial in trials))
     cases, owners, nameless, patients = _cases(trials)

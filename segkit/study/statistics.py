@@ -7,11 +7,11 @@ not paired. With s_A, s_B the standard deviations of the seeds' means and s_D th
 
     SE^2 = s_A^2 / n_A + s_B^2 / n_B + s_D^2 / patients
 
-and difference / SE is held against Student's t with the degrees of freedom of Satterthwaite (1946). The noise of a
-single seed in a single patient is in both parts, so that SE is rather too large. With three patients or two seeds a
-deviation may be small by luck, so that, first, none counts as less than the median of the study's, and second, the
+and difference / SE is compared with Student's t with the degrees of freedom of Satterthwaite (1946). The noise of a
+single seed in a single patient is in both parts, so SE is slightly too large. With three patients or two seeds a
+deviation may be small by chance. Therefore, first, none counts as less than the median of the study's, and second, the
 difference must stand out from the seeds alone (Welch's t) and from the patients alone (paired t) as well. Wilcoxon's
-test and the bootstrap interval, both over patients, know nothing of training noise and stand beside the verdict.
+test and the bootstrap interval, both over patients, ignore training noise and are shown beside the verdict.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ from numpy.typing import NDArray
 Table = NDArray[np.float64]
 
 LEVEL = 0.05
-"""The chance of even one false "better" or "worse" among the headline's comparisons of a study."""
+"""Family-wise error rate of the headline's comparisons: the chance of any false "better" or "worse"."""
 LEVEL_OTHERS = 0.01
-"""The same for all other metrics and channels together: many, and looked at after the headline."""
+"""The same for all other metrics and channels together, which are many and exploratory."""
 POWER = 0.8
 RESAMPLES = 9999
 MANY = 500
-"""Above so many patients the bootstrap interval is computed without drawing."""
+"""The number of patients above which the bootstrap interval is computed without resampling."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A variant beside the reference: values (..., seeds, patients) of the same patients, none undefined."""
+    """A variant and the reference: values (..., seeds, patients) of the same patients, none undefined."""
 
     variant: Table
     reference: Table
 
     @property
     def testable(self) -> bool:
-        """Whether both the noise of seeds and that of patients can be seen."""
+        """Whether the noise of both seeds and patients can be estimated."""
         return bool(min(self.variant.shape[-2], *self.reference.shape[-2:]) >= 2)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What separates a variant from the reference; numbers, or arrays over the leading axes of a `Pair`.
+    """The difference of a variant from the reference; numbers, or arrays over the leading axes of a `Pair`.
 
     Attributes:
         difference: variant minus reference, mean over patients of the means over seeds.
@@ -72,7 +72,7 @@ class Comparison:
     alone: tuple[tuple[Table, Table], tuple[Table, Table]]
 
     def found(self, corrected: Table | float, level: float) -> NDArray[np.bool_]:
-        """Return whether the difference is told from noise, given `p` corrected for the study's comparisons."""
+        """Return whether the difference is significant, given `p` corrected for the study's comparisons."""
         return (corrected < level) & (self.p_seeds < LEVEL) & (self.p_patients < LEVEL)
 
     def interval(self) -> tuple[float, float]:
@@ -81,7 +81,7 @@ class Comparison:
         return float(self.difference) - half, float(self.difference) + half
 
     def smallest(self, comparisons: int, level: float) -> float:
-        """Return the smallest true difference that this study finds with a chance of 80 %.
+        """Return the smallest true difference that this study detects with a power of 80 %.
 
         (t(1 - level / 2 / comparisons) + t(0.8)) * SE for both sources together, and with level 5 % and no correction
         for each alone; the largest of the three.
@@ -133,7 +133,7 @@ def _compare(pair: Pair, typical: tuple[Table, Table]) -> Comparison:
 
 
 def _decided(p: Table, difference: Table) -> Table:
-    """Return p with 0 / 0 decided: without any noise no difference is no difference, and any is one."""
+    """Return p with 0 / 0 resolved: without any noise, p is 1 for no difference and 0 for any."""
     return np.where(np.isnan(p), np.where(difference == 0, 1.0, 0.0), p)
 
 
@@ -206,5 +206,5 @@ def bootstrap(differences: Table) -> tuple[float, float]:
 
 @functools.lru_cache(maxsize=1)
 def _resampled(count: int) -> Table:
-    """Return (RESAMPLES, patients): how often each patient is in each resample."""
+    """Return (RESAMPLES, patients): the number of times each patient is in each resample."""
     return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES).astype(np.float64)

@@ -1,4 +1,4 @@
-"""A run folder becomes one summary: the facts behind summary.csv, tables and figures."""
+"""The summary of a run folder, from which summary.csv, tables and figures are made."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from segkit import files, locks, plugins
 from segkit.components.metrics import best_value, direction, metrics
 from segkit.errors import printable
-from segkit.study.reading import FINISHED, Planned, TrialRecord, planned, read_trial
-from segkit.study.scores import Scores, gather
+from segkit.study.reading import FINISHED, Plan, TrialRecord, read_plan, read_trial
+from segkit.study.scores import Scores, gather_scores
 from segkit.study.verdicts import Measure, Result, judge
 from segkit.training.results import Flags, Keys
 
@@ -31,7 +31,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Counts:
-    """How often the masks of a variant's compared trials are empty, counted once a case and channel.
+    """Counts of empty masks in a variant's compared trials, once per case and channel.
 
     Attributes:
         structures: all of them.
@@ -51,8 +51,8 @@ class Line:
     """One line of summary.csv.
 
     Attributes:
-        undefined: values of the metric that are not defined, a case and channel of a trial each.
-        rightly_empty: values that are the metric's best because a structure was rightly left empty.
+        undefined: the number of undefined values, one per trial, case and channel.
+        rightly_empty: the number of best values given for structures rightly left empty.
     """
 
     result: Result
@@ -64,7 +64,7 @@ class Line:
     rightly_empty: int
 
     def cells(self) -> dict[str, str]:
-        """Return every column as text; tables and figures show these very texts."""
+        """Return every column as text, as in tables and figures."""
         result = self.result
         cells = {name: _text(name, getattr(result, name)) for name in (f.name for f in fields(Result))}
         cells |= {name: str(getattr(self, name)) for name in ("trials", "failed_trials", "unfinished_trials")}
@@ -77,18 +77,18 @@ class Summary:
     """A study, read and judged.
 
     Attributes:
-        plan: what the recipe of the run folder plans.
-        live: a process is working on the run.
+        plan: the planned trials.
+        live: whether a process is working on the run.
         reference: the variant that the others are compared with.
         trials: all planned trials, in the order of the plan.
-        whole: the trials that are compared, see `compared`.
+        whole: the compared trials, see `compared`.
         scores: their values.
-        measures: the means by patient that the verdicts are made from.
-        lines: a line for each variant, metric and channel, the headline's first.
+        measures: the means by patient on which the verdicts are based.
+        lines: one per variant, metric and channel, the headline's first.
     """
 
     run: Path
-    plan: Planned
+    plan: Plan
     live: bool
     variants: list[str]
     reference: str
@@ -100,7 +100,7 @@ class Summary:
 
     @property
     def headline(self) -> list[Line]:
-        """The lines of the headline: Dice over all channels, one line a variant."""
+        """The lines of the headline: Dice over all channels, one per variant."""
         return self.lines[: len(self.variants)]
 
     @property
@@ -113,12 +113,12 @@ class Summary:
         return [trial for trial in self.trials if trial.variant == variant]
 
     def compared(self, variant: str) -> list[TrialRecord]:
-        """Return the trials of a variant that the tables are about."""
+        """Return the compared trials of a variant."""
         return [trial for trial in self.whole if trial.variant == variant]
 
 
 def _text(name: str, value: str | int | float) -> str:
-    """Return a value as every table shows it: four decimals, three digits of a p-value, nothing for NaN."""
+    """Format a value: four decimals, three significant digits for a p-value, "" for NaN."""
     if not isinstance(value, float):
         return str(value)
     if math.isnan(value):
@@ -127,7 +127,7 @@ def _text(name: str, value: str | int | float) -> str:
 
 
 def compared(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """Return the finished trials of the highest training number whose variant and seed have all their folds."""
+    """Return the finished trials of the newest training number, of variants and seeds with all their folds."""
     finished = [trial for trial in trials if trial.status == FINISHED and not trial.problem]
     newest = max((trial.training_number for trial in finished), default=1)
     finished = [trial for trial in finished if trial.training_number == newest]
@@ -138,15 +138,15 @@ def compared(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def summarize(run: Path) -> Summary:
     """Read a run folder and judge the study; unfinished, failed and missing trials are allowed."""
-    plan = planned(run)
+    plan = read_plan(run)
     known: dict[bytes, Keys] = {}
     trials = [read_trial(run, *trial, known) for trial in plan.trials]
     variants = list(dict.fromkeys(trial.variant for trial in trials))
     reference = plan.reference if plan.reference in variants else variants[0] if variants else ""
     whole = compared(trials)
     if not {name for trial in whole if trial.rows for name in trial.rows.keys.names[3]} <= {e.name for e in metrics}:
-        plugins.load()  # a plugin's metric: which values are better, and which is the best
-    scores = gather(whole, best_value)
+        plugins.load()  # for the direction and best value of a plugin's metric
+    scores = gather_scores(whole, best_value)
     measures = _measures(scores, variants)
     counts = {(v, c): _counts(scores, v, c) for v in variants for c in (ALL, *scores.channels)}
     lines = [
@@ -165,7 +165,7 @@ def summarize(run: Path) -> Summary:
 
 
 def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
-    """Return each metric of all channels and of each, the headline first; a single channel is not listed twice."""
+    """Return each metric of all channels and of each channel, the headline first; a single channel only once."""
     names = sorted(scores.metrics, key=lambda name: name != HEADLINE)
     if not names:
         return [Measure(HEADLINE, ALL, direction(HEADLINE), {v: np.zeros((0, 0)) for v in variants})]
@@ -179,7 +179,7 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
 
 
 def _counts(scores: Scores, variant: str, channel: str) -> Counts:
-    """Count empty masks once a case and channel, whatever the number of metrics."""
+    """Count empty masks once per case and channel, whatever the number of metrics."""
     held, truth, predicted = (
         array[scores.rows(variant)][..., _columns(scores, channel)]
         for array in (scores.held, scores.truth, scores.predicted)
@@ -193,7 +193,7 @@ def _counts(scores: Scores, variant: str, channel: str) -> Counts:
 
 
 def _count(flags: Mapping[str, Flags], scores: Scores, result: Result) -> int:
-    """Count the flags that are set for a variant in a metric and channel."""
+    """Count the flags that are set for a result's variant, metric and channel."""
     found = flags.get(result.metric)
     if found is None:
         return 0
@@ -205,6 +205,6 @@ def _columns(scores: Scores, channel: str) -> slice:
 
 
 def to_csv(summary: Summary) -> str:
-    """Return summary.csv: a line for each variant, metric and channel."""
+    """Return summary.csv: one line per variant, metric and channel."""
     rows = [line.cells() for line in summary.lines]
     return files.to_csv(COLUMNS, [[printable(row[name]) for name in COLUMNS] for row in rows])

@@ -1,4 +1,4 @@
-"""The verdict on each variant of a study, in words and numbers."""
+"""The verdict on each variant of a study, with its statistics."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Measure:
 
     Attributes:
         channel: a channel, or "all" for the mean over channels.
-        direction: 1 where larger is better, -1 where smaller is, None where nobody knows.
-        tables: variant to (seeds, patients) means of each patient's cases; NaN where all of them are undefined.
+        direction: 1 if larger is better, -1 if smaller is, None if unknown.
+        tables: by variant, (seeds, patients) means of each patient's cases; NaN if all of them are undefined.
     """
 
     metric: str
@@ -32,17 +32,17 @@ class Measure:
 
 @dataclass(frozen=True)
 class Result:
-    """A variant in one measure, and what separates it from the reference; NaN where there is nothing to say.
+    """A variant in one measure, compared with the reference; NaN if there is no value.
 
     Attributes:
         mean: over patients of the means over seeds, so that each patient counts once.
-        sd_seeds: standard deviation of the seeds' means: what training again changes.
-        sd_patients: standard deviation of the patients' means: how unlike patients are.
+        sd_seeds: standard deviation of the seeds' means: training noise.
+        sd_patients: standard deviation of the patients' means.
         difference: variant minus reference over the patients that have a value in every trial of both.
-        patients_compared: how many those are.
+        patients_compared: the number of those patients.
         ci_low, ci_high: 95 % bootstrap interval of the difference, patients resampled.
-        t_low, t_high: 95 % interval of the difference from seeds and patients together; the verdict's.
-        smallest_detectable: the smallest difference that this study could have shown.
+        t_low, t_high: 95 % interval of the difference from seeds and patients together, on which the verdict is based.
+        smallest_detectable: the smallest difference that this study detects with a power of 80 %.
     """
 
     variant: str
@@ -76,7 +76,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Row:
-    """A result on its way: not yet corrected, without verdict."""
+    """A result that is not yet corrected and has no verdict."""
 
     result: Result
     direction: int | None
@@ -88,8 +88,8 @@ def judge(measures: Sequence[Measure], variants: Sequence[str], reference: str) 
     """Return the result of every variant in every measure; the first measure is the headline.
 
     Three families of comparisons, each corrected for their number (Holm): the headline's, judged at 5 %; the other
-    measures of the variants that the headline told apart, at 5 %; those of all other variants, at 1 %, because they
-    are many and looked at although the headline found nothing.
+    measures of the variants that differ in the headline, at 5 %; those of all other variants, at 1 %, because they
+    are many, and exploratory.
     """
     rows = [row for measure in measures for row in _rows(measure, variants, reference)]
     headline, others = rows[: len(variants)], rows[len(variants) :]
@@ -107,7 +107,7 @@ def judge(measures: Sequence[Measure], variants: Sequence[str], reference: str) 
 
 
 def _rows(measure: Measure, variants: Sequence[str], reference: str) -> list[_Row]:
-    """Describe every variant in a measure and compare it with the reference."""
+    """Return the result of every variant in a measure, compared with the reference."""
     pairs = [_pair(measure, variant, reference) for variant in variants]
     found = iter(compare([pair for pair in pairs if pair and pair.testable]))
     rows = []
@@ -119,7 +119,7 @@ def _rows(measure: Measure, variants: Sequence[str], reference: str) -> list[_Ro
 
 
 def _describe(measure: Measure, variant: str) -> Result:
-    """Return the mean and the two spreads of a variant."""
+    """Return the mean and the standard deviations of a variant."""
     table = measure.tables[variant]
     by_patient = _means(table, axis=0)
     by_seed = _means(table, axis=1)
@@ -137,7 +137,7 @@ def _describe(measure: Measure, variant: str) -> Result:
 
 
 def _means(values: Table, axis: int) -> Table:
-    """Return means of what is defined, NaN where nothing is."""
+    """Return the means of defined values, NaN if there are none."""
     count = np.sum(~np.isnan(values), axis=axis)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.nansum(values, axis=axis) / np.where(count, count, np.nan))
@@ -149,7 +149,7 @@ def _deviation(values: Table) -> float:
 
 
 def _judge_family(rows: Sequence[_Row], reference: str, level: float) -> list[Result]:
-    """Correct the p-values for all comparisons of the family and put the outcome into words."""
+    """Correct the p-values for all comparisons of the family and add the verdicts."""
     corrected = holm(np.array([row.result.p for row in rows]))
     ranks = holm(np.array([row.result.p_wilcoxon for row in rows]))
     count = int(np.sum(~np.isnan(corrected)))
@@ -158,12 +158,12 @@ def _judge_family(rows: Sequence[_Row], reference: str, level: float) -> list[Re
         told = row.comparison is not None and bool(row.comparison.found(p, level))
         smallest = row.comparison.smallest(count, level) if row.comparison else math.nan
         result = replace(row.result, p_holm=float(p), p_wilcoxon_holm=float(rank), smallest_detectable=smallest)
-        judged.append(replace(result, verdict=_words(result, row, reference, told)))
+        judged.append(replace(result, verdict=_verdict(result, row, reference, told)))
     return judged
 
 
 def _pair(measure: Measure, variant: str, reference: str) -> Pair | None:
-    """Return both tables, reduced to the patients that have a value in every trial of both; None without any."""
+    """Return both tables, restricted to the patients with a value in every trial of both; None without any."""
     if variant == reference:
         return None
     own, other = measure.tables[variant], measure.tables[reference]
@@ -198,8 +198,8 @@ def _differ(row: Result, pair: Pair | None, comparison: Comparison | None) -> Re
     )
 
 
-def _words(result: Result, row: _Row, reference: str, told: bool) -> str:
-    """Return the verdict, and before it what weakens it."""
+def _verdict(result: Result, row: _Row, reference: str, told: bool) -> str:
+    """Return the verdict, after what weakens it."""
     if not result.seeds:
         return "no finished trial"
     if result.variant == reference:

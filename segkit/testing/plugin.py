@@ -62,7 +62,7 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     Raises:
         UserError: there is no such path, or a setting fits no component, several, or not its parameter.
     """
-    path, settings = Path(path), [*map(merge.assigned, sets)]
+    path, settings = Path(path), [*map(merge.parse_setting, sets)]
     kept = library_settings()
     if (path / "__init__.py").is_file() and path.resolve().parent.is_dir():
         plugins.load_one(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
@@ -113,7 +113,7 @@ def _given(
                 f"{flag}: {what} this parameter in {path} ({listed}). Write --set parameter=value, or "
                 "name.parameter=value."
             )
-        documents[id(chosen[0])].merge(merge.nest(rest, value), merge.Source(flag, None, Path.cwd()))
+        documents[id(chosen[0])].merge(merge.nested(rest, value), merge.Source(flag, None, Path.cwd()))
     return {key: document.tree for key, document in documents.items()}
 
 

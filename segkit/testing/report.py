@@ -14,7 +14,7 @@ import torch
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component, Entry
 from segkit.registry.faults import described, explained, how_to_check
-from segkit.registry.source import Source
+from segkit.registry.source import ComponentCode
 from segkit.testing.findings import Finding
 from segkit.testing.global_state import SETTINGS, library_settings, restored, settings
 from segkit.training.tracing import generator_states, line_that_changes
@@ -35,7 +35,7 @@ class Report:
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
-        self.source = Source(entry.factory)
+        self.source = ComponentCode(entry.factory)
         self.guessed: dict[str, Any] = {}
         self.findings: list[Finding] = []
 

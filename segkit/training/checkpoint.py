@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from segkit import files
 from segkit.errors import UserError, sentence
-from segkit.registry.messages import plain
+from segkit.registry.messages import translate_errors
 from segkit.training.flatten import flatten, torch_device_free, unflatten
 
 FORMAT = 2
@@ -208,7 +208,7 @@ def _meta(path: Path, text: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         raise UserError(f"{path}: its metadata is damaged: it is no JSON.") from None
     except ValidationError as error:
-        place, why, _ = plain(error, _tree(text), lambda path: [], "name")[0]
+        place, why, _ = translate_errors(error, _tree(text), lambda path: [], "name")[0]
         where = ".".join(str(part) for part in place)
         raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {sentence(why)}") from None
     except RecursionError:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from segkit import files, plugins
-from segkit.device import hardware
+from segkit.device import hardware_name
 from segkit.evaluation.overlay import draw_overlay, picture_name
 from segkit.evaluation.rows import Row
 from segkit.locks import Folder
@@ -67,7 +67,7 @@ class Record:
             "seconds": round(self.seconds_so_far(), 3),
             "warnings": self.warnings,
             "device": str(parts.device.device),
-            "hardware": hardware(parts.device.device),
+            "hardware": hardware_name(parts.device.device),
             "precision": parts.device.precision,
             "threads": self.recipe.train.threads,
             "compile": self.recipe.train.compile,

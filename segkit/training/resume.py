@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from segkit.errors import UserError
-from segkit.recipe.identity import TRAINING_NUMBER, differences, not_resumable, older, refilled
+from segkit.recipe.identity import TRAINING_NUMBER, differences, incomparable_note, not_resumable, with_current_defaults
 from segkit.registry.faults import raise_fault
 from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
@@ -69,8 +69,8 @@ def restore(record: Record) -> str:
         return _restore_finished(record)
     found = checkpoint.load(path, with_state=True)
     if found.meta["training_number"] != TRAINING_NUMBER:
-        raise UserError(f"{path}: {older(found.meta['training_number'])}. Train it again with --fresh.")
-    changed = not_resumable(differences(refilled(found.meta["recipe"], str(path)), record.recipe.dump()))
+        raise UserError(f"{path}: {incomparable_note(found.meta['training_number'])}. Train it again with --fresh.")
+    changed = not_resumable(differences(with_current_defaults(found.meta["recipe"], str(path)), record.recipe.dump()))
     if changed:
         what = "; ".join(f"{key} {text}" for key, text in changed.items())
         raise UserError(f"{path}: belongs to another trial: {what}. Train it again with --fresh.")

@@ -15,7 +15,7 @@ import torch
 
 from segkit import files
 from segkit.data.cache import DataCache
-from segkit.device import process_state
+from segkit.device import preserved_process_state
 from segkit.errors import UserError
 from segkit.evaluation.rows import means
 from segkit.recipe.identity import training_identity
@@ -46,7 +46,7 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None 
         data: reads the data, and keeps them for the next trial.
     """
     threads = trial.recipe.train.threads
-    with process_state(threads if isinstance(threads, int) else 1):
+    with preserved_process_state(threads if isinstance(threads, int) else 1):
         yield from _run(trial, stop, data or DataCache())
 
 

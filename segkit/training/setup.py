@@ -18,7 +18,7 @@ from segkit.data.batches import Batches, Samples, to_device_float
 from segkit.data.cache import DataCache
 from segkit.data.pipeline import Pipeline
 from segkit.data.splits import Split, split_cases
-from segkit.device import Device, be_deterministic, choose
+from segkit.device import Device, choose, use_deterministic_algorithms
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization
 from segkit.recipe.model import Recipe
@@ -128,7 +128,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
-        be_deterministic(device.device)
+        use_deterministic_algorithms(device.device)
     size = None if limit.batches or limit.overfit else batch_warning(recipe, len(split.train))
     doubts = [text for text in (size, loss_warning(recipe)) if text]
     torch.manual_seed(settings.seed)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from segkit.errors import UserError
 from segkit.registry.component import Component
 from segkit.registry.faults import fault, raise_fault, wrong_type
-from segkit.registry.source import Source
+from segkit.registry.source import ComponentCode
 from segkit.training.tracing import (
     Generators,
     Happened,
@@ -155,7 +155,7 @@ class Term:
         if value < -ROUNDING:
             raise fault(self.component, f"it gives {value:.4g}: a penalty is 0 or more, of any weights.")
         if value and not moves:
-            source = Source(self.component.entry.factory)
+            source = ComponentCode(self.component.entry.factory)
             place = place_where(source, lambda: self(parameters), breaks_graph, last=True)
             raise fault(self.component, "its value has no gradient, so that it does nothing: keep tensors.", place)
 
@@ -191,7 +191,7 @@ class Term:
     def without_gradient(self, *handed: Any) -> UserError:
         """Return the error of a term whose gradient is not finite although its value is."""
         text = "its gradient is not finite, though its value is: a root, logarithm, quotient or power at 0?"
-        source = Source(self.component.entry.factory)
+        source = ComponentCode(self.component.entry.factory)
         return fault(self.component, text, place_of_infinite_gradient(source, lambda: self._sum(*handed)))
 
     def detached(self, *handed: Any) -> UserError:
@@ -210,7 +210,9 @@ class Term:
         copies = [
             tensor.detach().clone().requires_grad_(not cut and number == 0) for number, tensor in enumerate(handed)
         ]
-        return place_where(Source(self.component.entry.factory), lambda: self(*copies), happened(*copies), last=last)
+        return place_where(
+            ComponentCode(self.component.entry.factory), lambda: self(*copies), happened(*copies), last=last
+        )
 
     def step(self, parameters: Parameters, size: float) -> None:
         """Apply a proximal regularizer.

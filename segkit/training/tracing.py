@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from segkit.registry.faults import fault, or_others, plugin_parts
-from segkit.registry.source import Source
+from segkit.registry.source import ComponentCode
 
 if TYPE_CHECKING:
     from segkit.registry.component import Component
@@ -91,7 +91,7 @@ def generator_states() -> dict[str, Any]:
 class _Watch(TorchFunctionMode):
     """Notes the line of the component's code at each operation after which `happened(name, tensors in, result)`."""
 
-    def __init__(self, source: Source, happened: Happened) -> None:
+    def __init__(self, source: ComponentCode, happened: Happened) -> None:
         super().__init__()
         self.source, self.happened = source, happened
         self.places: list[str | None] = []
@@ -114,7 +114,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(item)
 
 
-def places_where(source: Source, run: Callable[[], Any], happened: Happened) -> list[str | None]:
+def places_where(source: ComponentCode, run: Callable[[], Any], happened: Happened) -> list[str | None]:
     """Run once more and return the lines of the component's code at which it happened, in order."""
     watch = _Watch(source, happened)
     with contextlib.suppress(Exception), watch:
@@ -122,13 +122,13 @@ def places_where(source: Source, run: Callable[[], Any], happened: Happened) -> 
     return watch.places
 
 
-def place_where(source: Source, run: Callable[[], Any], happened: Happened, *, last: bool = False) -> str | None:
+def place_where(source: ComponentCode, run: Callable[[], Any], happened: Happened, *, last: bool = False) -> str | None:
     """Run once more and return the first (or last) line of the component's code at which it happened."""
     places = [place for place in places_where(source, run, happened) if place]
     return places[-1 if last else 0] if places else None
 
 
-def place_of_infinite_gradient(source: Source, run: Callable[[], Tensor]) -> str | None:
+def place_of_infinite_gradient(source: ComponentCode, run: Callable[[], Tensor]) -> str | None:
     """Return the line of the operation whose gradient is not finite although its incoming gradient is.
 
     Args:
@@ -179,7 +179,7 @@ def turns_infinite(name: str, tensors: list[Tensor], result: Any) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
 
-def line_that_changes(source: Source, run: Callable[[], Any], state: Callable[[], Any]) -> str | None:
+def line_that_changes(source: ComponentCode, run: Callable[[], Any], state: Callable[[], Any]) -> str | None:
     """Run once more and return the first line of the component's code after which `state()` differs from before."""
     before = state()
     last: str | None = None

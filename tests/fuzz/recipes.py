@@ -15,7 +15,7 @@ from segkit.recipe import toml
 from segkit.recipe.model import Recipe
 from segkit.registry.plausible import filled
 from segkit.registry.registry import Registry
-from segkit.study.hardware import settled
+from segkit.study.hardware import resolve_auto
 from segkit.training.run import run_trial
 from segkit.training.trial import Limit, Trial
 from tests.small import BASE
@@ -111,7 +111,7 @@ def run_one_batch(tree: dict[str, Any]) -> None:
         path = Path(name) / "recipe.toml"
         path.write_text(toml.dumps(tree), encoding="utf-8")
         recipe = Recipe.load(path)
-        recipe = recipe.model_copy(update={"train": settled(recipe.train, 1)})
+        recipe = recipe.model_copy(update={"train": resolve_auto(recipe.train, 1)})
         trial = Trial("a", 1, None, recipe, Path("a/seed-1"), Path(name), Limit(batches=1))
         last = list(run_trial(trial, stop=lambda: False))[-1]
         assert last.kind == "finished" or "is not finite" in last.text, last.text

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segkit.components.datasets.reading import flaw_of_name
-from segkit.errors import ContractError, counted, unprintable
+from segkit.errors import ContractError, counted, first_unprintable
 from segkit.types import Array
 
 MOST_CHANNELS = 16
@@ -84,8 +84,12 @@ def flaw_of_channels(names: Sequence[str]) -> str:
     for name in names:
         if not name.strip():
             return "a channel has an empty name. Call it what it shows, as in wall or cavity"
-        if name != name.strip() or unprintable(name) or set(name) & set("/\\"):
-            what = f"the character {unprintable(name)}" if unprintable(name) else "a slash, or white space at an end"
+        if name != name.strip() or first_unprintable(name) or set(name) & set("/\\"):
+            what = (
+                f"the character {first_unprintable(name)}"
+                if first_unprintable(name)
+                else "a slash, or white space at an end"
+            )
             return f"the channel name {name!a} holds {what}, and cannot stand in tables and file names. Rename it"
         if len(name) > LONGEST_NAME:
             return f"the channel name {name[:20]}... has {len(name):,} characters; at most {LONGEST_NAME} are possible"

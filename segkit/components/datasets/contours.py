@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segkit.components.datasets.reading import MOST_TEXT, decode, read_bytes, shortened
-from segkit.errors import UserError, counted
+from segkit.components.datasets.reading import MOST_TEXT, decode, read_bytes
+from segkit.errors import UserError, counted, first_few
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,7 +197,7 @@ def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
     counts = {frame: count for frame, count in found.items() if count}
     if not counts:
         return ()
-    listed = shortened(f"{frame} ({counted(count, 'pixel')})" for frame, count in counts.items())
+    listed = first_few(f"{frame} ({counted(count, 'pixel')})" for frame, count in counts.items())
     return (
         f"in {counted(len(counts), 'frame')} the inner contour leaves the outer one, "
         f"by {counted(sum(counts.values()), 'pixel')} in all. "

@@ -15,8 +15,8 @@ from segkit.components.datasets.decoding import Colour
 from segkit.components.datasets.images import KINDS, Picture, agree, read_levels, read_picture
 from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.problems import collected, raise_collected
-from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root, shortened
-from segkit.errors import UserError, counted, sentence
+from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root
+from segkit.errors import UserError, counted, first_few, sentence
 from segkit.types import Array, Positive
 
 if TYPE_CHECKING:
@@ -94,10 +94,10 @@ def image_folder(
     raise_collected(problems)
     notes = []
     if skipped:
-        listed = shortened(path.relative_to(top).as_posix() for path in skipped)
+        listed = first_few(path.relative_to(top).as_posix() for path in skipped)
         notes.append(f"{counted(len(skipped), 'other file')} left out, no image: {listed}.")
     if coloured:
-        notes.append(f"{counted(len(coloured), 'coloured image')} {COLOURED}: {shortened(coloured)}.")
+        notes.append(f"{counted(len(coloured), 'coloured image')} {COLOURED}: {first_few(coloured)}.")
     return Dataset("image_folder", names, tuple(cases), tuple(notes))
 
 
@@ -170,7 +170,7 @@ def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -
     """Return the image files of a folder by their path in it, without the ending."""
     folder = root / below
     if not is_folder(folder):
-        raise UserError(f"{folder}: no such folder. Here are: {shortened(path.name for path in entries(root))}.")
+        raise UserError(f"{folder}: no such folder. Here are: {first_few(path.name for path in entries(root))}.")
     inside(root, folder)
     found: dict[str, Path] = {}
     for path in files_below(root, folder, DEPTH, problems):
@@ -188,7 +188,7 @@ def _what_instead(folder: Path) -> str:
     kinds = [kind for path in paths if (kind := volume(path.name))]
     if kinds:
         return f"{counted(len(kinds), f'{kinds[0]} volume')}, no images; {VOLUMES}."
-    listed = f"Here are: {shortened(path.name for path in paths)}." if paths else "It is empty."
+    listed = f"Here are: {first_few(path.name for path in paths)}." if paths else "It is empty."
     return f"holds no images (PNG, TIFF, JPEG, BMP, DICOM). {listed}"
 
 
@@ -235,4 +235,4 @@ def _masks(path: str, levels: Array, labels: dict[str, int] | None) -> NDArray[n
 
 
 def _listed(levels: set[float]) -> str:
-    return shortened((f"{level:g}" for level in sorted(levels)), 8)
+    return first_few((f"{level:g}" for level in sorted(levels)), 8)

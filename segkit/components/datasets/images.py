@@ -11,8 +11,8 @@ from typing import Any
 from segkit.components.datasets.decoding import Colour, Decoded, decode_image
 from segkit.components.datasets.dicom import parse_dicom
 from segkit.components.datasets.kinds import VOLUMES, volume
-from segkit.components.datasets.reading import entries, is_folder, read_bytes, shortened
-from segkit.errors import UserError, counted
+from segkit.components.datasets.reading import entries, is_folder, read_bytes
+from segkit.errors import UserError, counted, first_few
 from segkit.types import Array
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -155,7 +155,7 @@ def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
         if not chosen:
             raise UserError(f"{path}: a folder without images. {_instead(path, others)}")
         if others:
-            notes.append(f"{path}: {counted(len(others), 'other file')} left out, no image: {shortened(others)}.")
+            notes.append(f"{path}: {counted(len(others), 'other file')} left out, no image: {first_few(others)}.")
         images += chosen
     names: dict[str, Path] = {}
     images = list({os.path.realpath(image): image for image in reversed(images)}.values())[::-1]  # the same one once
@@ -176,8 +176,8 @@ def _instead(folder: Path, others: list[str]) -> str:
         return f"It holds {kind} volumes; {VOLUMES}."
     folders = [entry.name for entry in entries(folder) if is_folder(entry)]
     if others:
-        return f"Here are: {shortened(others)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
-    return f"Give the one of these that holds them: {shortened(folders)}." if folders else "It is empty."
+        return f"Here are: {first_few(others)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
+    return f"Give the one of these that holds them: {first_few(folders)}." if folders else "It is empty."
 
 
 def _is_bare_dicom(path: Path) -> bool:

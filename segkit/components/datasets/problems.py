@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from segkit.errors import UserError, several
+from segkit.errors import UserError, join_mistakes
 
 
 class DatasetError(UserError):
@@ -16,7 +16,7 @@ class DatasetError(UserError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__(str(several(problems)))
+        super().__init__(str(join_mistakes(problems)))
         self.problems = tuple(problems)
 
 

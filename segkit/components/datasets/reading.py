@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from segkit.components.datasets.problems import collected
@@ -189,10 +189,3 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return the key that puts "case2" before "case10"."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     return [(int(part), "") if part.isdigit() and len(part) < 19 else (-1, part) for part in parts], name
-
-
-def shortened(names: Iterable[str], most: int = 5) -> str:
-    """Return names for a message: the first few, and how many more."""
-    listed = list(names)
-    more = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + more

@@ -28,9 +28,8 @@ from segkit.components.datasets.reading import (
     once,
     open_root,
     read_bytes,
-    shortened,
 )
-from segkit.errors import UserError, counted
+from segkit.errors import UserError, counted, first_few
 
 Structure = Literal["wall", "cavity", "endocardium", "epicardium"]
 
@@ -190,10 +189,10 @@ def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:
     """Yield what was left out."""
     empty = [patient.folder.name for patient in patients if not patient.frames]
     if empty:
-        yield f"{counted(len(empty), 'patient')} without contours left out: {shortened(empty)}."
+        yield f"{counted(len(empty), 'patient')} without contours left out: {first_few(empty)}."
     if partial:
         frames = counted(len(partial), "frame")
-        yield f"{frames} left out, for lack of an inner or an outer contour: {shortened(partial)}."
+        yield f"{frames} left out, for lack of an inner or an outer contour: {first_few(partial)}."
     unlisted = []
     for patient in patients:
         used = {path for found in patient.frames.values() for path in found.values()}
@@ -203,4 +202,4 @@ def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:
                 unlisted.append(paths[0].name)
     if unlisted:
         contours = counted(len(unlisted), "contour file")
-        yield f"{contours} left out, which their list does not name: {shortened(unlisted)}."
+        yield f"{contours} left out, which their list does not name: {first_few(unlisted)}."

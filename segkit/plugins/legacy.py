@@ -1,4 +1,4 @@
-"""Names by which plugins, and the plugin sources inside checkpoints, import what has since moved: the one list."""
+"""Former names of modules that plugins, and the plugin sources inside checkpoints, may still import: the one list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLOTS = (
     "datasets", "initializers", "losses", "metrics", "models", "optimizers", "regularizers", "schedulers", "transforms",
     "upsamplers",
 )  # fmt: skip
-FORMER = {
+MOVED = {
     **{f"segkit.{name}": f"segkit.components.{name}" for name in SLOTS},
     **{f"segkit.{name}": "segkit.components.autograd" for name in ("interpolation", "penalties")},
     "segkit.unet": "segkit.components.unet",
@@ -26,21 +26,25 @@ FORMER = {
     "segkit.component": "segkit.registry.component",
     "segkit.pipeline": "segkit.data.pipeline",
 }
-"""Module names of segkit 0.1.0, and where what they held is now."""
+"""Module names of segkit 0.1.0, and the modules that replace them."""
+RENAMED = {"segkit.datasets.reading.shortened": "segkit.errors.first_few"}
+"""Names in those modules that have moved elsewhere."""
 
 
-class _Former(types.ModuleType):
-    """A module under its former name: whatever is asked of it comes from where it is now."""
+class _LegacyModule(types.ModuleType):
+    """A module under its former name: its attributes are looked up in the module that replaces it."""
 
-    __path__: list[str] = []  # noqa: RUF012  # a package, as its parts are imported below it
+    __path__: list[str] = []  # noqa: RUF012  # makes it a package, so that its submodules can be imported
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
-        return getattr(importlib.import_module(FORMER[self.__name__]), name)
+        target = RENAMED.get(f"{self.__name__}.{name}", f"{MOVED[self.__name__]}.{name}")
+        module, _, attribute = target.rpartition(".")
+        return getattr(importlib.import_module(module), attribute)
 
 
 def install() -> None:
-    """Let `import` find every module under its former name; nothing is imported before something is asked for."""
-    for name in FORMER:
-        sys.modules.setdefault(name, _Former(name))
+    """Register every former name with `import`; the modules themselves are imported on first use."""
+    for name in MOVED:
+        sys.modules.setdefault(name, _LegacyModule(name))
