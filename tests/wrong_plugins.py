@@ -765,8 +765,8 @@ return Odd(p=1)
 
 === transform list
 transform
-check: it gives an image of type list
-run: it gives an image of type list
+check: must return the image as a numpy array, got list
+run: must return the image as a numpy array, got list
 class Odd(albumentations.ImageOnlyTransform):
     def apply(self, img, **params):
         return img.tolist()
