@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.errors import UserError, printable
-from segkit.recipe import merge, toml
+from segkit.recipe import merge, paths, toml
 from segkit.recipe.describe import value_origins
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
@@ -301,7 +301,7 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
 def test_filling_twice_changes_nothing(values: dict[str, Any]) -> None:
     document = merge.Document()
     for path, value in values.items():
-        document.merge(merge.nested(tuple(path.split(".")), value), merge.Source("x", None, Path.cwd()))
+        document.merge(paths.tree_at(tuple(path.split(".")), value), merge.Source("x", None, Path.cwd()))
     filled = validate(document).dump()
     assert Recipe.from_dict(filled).dump() == filled
     for path, value in values.items():

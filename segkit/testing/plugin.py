@@ -11,7 +11,7 @@ from segkit import plugins
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
 from segkit.plugins import Failure, Plugin
-from segkit.recipe import merge
+from segkit.recipe import merge, paths
 from segkit.registry.component import Entry
 from segkit.registry.slot import fold
 from segkit.testing import check
@@ -113,7 +113,7 @@ def _given(
                 f"{flag}: {what} this parameter in {path} ({listed}). Write --set parameter=value, or "
                 "name.parameter=value."
             )
-        documents[id(chosen[0])].merge(merge.nested(rest, value), merge.Source(flag, None, Path.cwd()))
+        documents[id(chosen[0])].merge(paths.tree_at(rest, value), merge.Source(flag, None, Path.cwd()))
     return {key: document.tree for key, document in documents.items()}
 
 
