@@ -157,7 +157,9 @@ def test_a_loss_that_is_nan_in_validation_alone_is_named_there() -> None:
     segkit.losses.register("odd")(odd)
     scores = torch.ones(1, 2, *SIZE)
     objective = Objective([segkit.losses.component("odd")], [], Fixed(scores), exclusive=False)
-    with pytest.raises(ComponentError, match=r"loss\.odd \(tests/test_evaluation\.py:[0-9]+\): it gives inf by itself"):
+    with pytest.raises(
+        ComponentError, match=r"loss\.odd \(tests/test_evaluation\.py:[0-9]+\): its value is inf although"
+    ):
         predictions(evaluator(2, exclusive=False), scores, objective.loss)
 
 

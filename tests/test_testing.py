@@ -23,7 +23,8 @@ from segkit.components.datasets.case import Case, Dataset
 from segkit.registry.registry import Registry
 from segkit.registry.source import Source
 from segkit.testing import Finding, assert_contract, check
-from segkit.training.tracing import Generators, line_that_changes
+from segkit.training.global_state import GeneratorWatch
+from segkit.training.tracing import line_that_changes
 from segkit.types import Count, Fraction, Positive
 from tests import small
 
@@ -299,10 +300,10 @@ def an_array(prediction: Any, truth: Any, spacing_mm: Any) -> Any:
 WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("regularizer", negative, {}, "a penalty must be 0 or more"),
     ("regularizer", detached, {}, "its value has no gradient"),
-    ("regularizer", square_root, {}, "not finite where all weights are 0"),
+    ("regularizer", square_root, {}, "where all weights are 0: its gradient is not finite"),
     ("optimizer", Uphill, {}, "it does not go downhill"),
     ("optimizer", Forgetful, {}, "it does not resume from a saved state"),
-    ("scheduler", below_zero, {}, "the learning rate of step 9 of 24 is -0.1"),
+    ("scheduler", below_zero, {}, "in step 9, it sets the learning rate to -0.1"),
     ("scheduler", no_scheduler, {}, "must return a torch LRScheduler"),
     ("upsampler", thrice, {}, "it gives (1, 4, 9, 12), not (1, 4, 6, 8)"),
     ("initializer", blind, {}, "Fill in place"),
@@ -378,12 +379,12 @@ def test_the_line_that_changes_something_is_found_in_helpers_too() -> None:
 def test_of_several_plugins_that_ran_each_may_have_seeded() -> None:
     for name in ("one", "two"):
         segkit.metrics.register(name)(lambda prediction, truth, spacing_mm: 1.0)
-    generators = Generators()
+    generators = GeneratorWatch()
     np.random.seed(3)
-    (text,) = generators.doubts(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
+    (text,) = generators.warnings(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
     assert text.startswith("metric.one (")
     assert "use a generator of its own; or it is metric.two (" in text
-    assert Generators().doubts(segkit.metrics.component("one")) == []
+    assert GeneratorWatch().warnings(segkit.metrics.component("one")) == []
 
 
 def test_what_a_docstring_states_is_a_note() -> None:

@@ -15,7 +15,7 @@ import torch
 import segkit
 from segkit import plugins
 from segkit.components.datasets.case import Case, Dataset
-from segkit.training import guards
+from segkit.training import warnings
 from tests.small import discs, kinds, train
 
 FOLDER = Path("only/seed-1")
@@ -125,7 +125,7 @@ def test_a_builder_that_refuses_its_parameters_is_named(tmp_path: Path) -> None:
 
 def test_the_trial_goes_on_where_a_failure_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
-    real = guards.no_foreground
+    real = warnings.no_foreground
 
     def once(rows: Any) -> Any:
         nonlocal calls
@@ -134,7 +134,7 @@ def test_the_trial_goes_on_where_a_failure_left_it(tmp_path: Path, monkeypatch: 
             raise MemoryError("no more")
         return real(rows)
 
-    monkeypatch.setattr(guards, "no_foreground", once)
+    monkeypatch.setattr(warnings, "no_foreground", once)
     assert kinds(train(tmp_path))[-1] == "failed"
     events = train(tmp_path)
     assert any("resumes in epoch 2" in event.text for event in events)

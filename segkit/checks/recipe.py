@@ -55,9 +55,9 @@ def check_trials(planned: list[Trial]) -> Iterator[Tried]:
 
 def _too_large(trial: Trial, status: Status | None) -> str | None:
     """Return the warning about batches of the recipe's own size, given the status of a training with small ones."""
-    from segkit.training.doubts import batch_warning
+    from segkit.training.warnings import large_batch
 
-    return batch_warning(trial.recipe, len(status.split["train"])) if status is not None and status.split else None
+    return large_batch(trial.recipe, len(status.split["train"])) if status is not None and status.split else None
 
 
 def _small(recipe: Recipe) -> Recipe:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from segkit.components.models import checked
 from segkit.registry.component import Component
 from segkit.testing.examples import seeded
 from segkit.testing.report import Report
@@ -19,9 +22,9 @@ def examine_model(report: Report, component: Component) -> None:
         model: nn.Module | None = report.build(component, 1, 3)
     if model is None:
         return
-    before = report.faults
+    before, forward = report.faults, checked(model, component, 3)
     for size in SIZES:
-        _returns_scores(report, model, size)
+        _returns_scores(report, model, forward, size)
     if report.faults > before:
         return
     with report.trying("built and run"):
@@ -30,8 +33,9 @@ def examine_model(report: Report, component: Component) -> None:
         _repeats_itself(report, model)
     with report.trying("trained"):
         model.train().zero_grad()
-        _check_gradients(report, model, model(_image(2, 1, SIZES[0])))
-        if not any(parameter.requires_grad for parameter in model.parameters()):
+        if any(parameter.requires_grad for parameter in model.parameters()):
+            _check_gradients(report, model, forward(_image(2, 1, SIZES[0])))
+        else:
             report.fault("it has no parameter to train.")
     with report.trying("saved and loaded"):
         _round_trip(report, component, model)
@@ -45,22 +49,18 @@ def _image(cases: int, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def _returns_scores(report: Report, model: nn.Module, size: tuple[int, int]) -> None:
+def _returns_scores(
+    report: Report, model: nn.Module, forward: Callable[[Tensor], Tensor], size: tuple[int, int]
+) -> None:
     """Try one size of image, in training and evaluation; the first failure is reported."""
-    height, width = size
     for training in (True, False):
-        what = f"for an image (2, 1, {height}, {width}) in {'training' if training else 'evaluation'}"
         known = len(report.findings)
+        what = f"called with an image (2, 1, {size[0]}, {size[1]}) in {'training' if training else 'evaluation'}"
         with report.trying(what):
-            scores = model.train(training)(_image(2, 1, size).contiguous(memory_format=torch.channels_last))
-            if not isinstance(scores, Tensor):
-                report.fault(f"{what} it must return a tensor of scores, got a {type(scores).__name__}.")
-            elif scores.shape != (2, 3, height, width):
-                report.fault(
-                    f"{what} it returns {tuple(scores.shape)}; for 3 channels it must be (2, 3, {height}, {width})."
-                )
-            elif not torch.isfinite(scores).all():
-                report.fault(f"{what} its scores are not finite.")
+            model.train(training)
+            scores = forward(_image(2, 1, size).contiguous(memory_format=torch.channels_last))
+            if not torch.isfinite(scores).all():
+                report.fault(f"{what}: its scores are not finite.")
             elif scores.min() >= 0 and scores.max() <= 1 and size == SIZES[0] and not training:
                 report.note("its scores lie in 0 to 1: an activation at the end? segkit applies its own.")
         if len(report.findings) > known:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +11,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from segkit.components.optimizers import wrong_rate
 from segkit.components.schedulers import Schedule
-from segkit.errors import sentence
+from segkit.errors import ContractError, sentence
 from segkit.registry.component import Component
 from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
 from segkit.training.flatten import flatten, unflatten
+from segkit.training.objective import Objective
+from segkit.training.step_watch import StepWatch
 
 STEPS = 40
 FROZEN = ("not trained", "frozen", "leaves out")
@@ -32,7 +35,7 @@ def examine_optimizer(report: Report, component: Component) -> None:
         return
     before = report.faults
     with report.trying(f"run for {STEPS} steps on a quadratic function"):
-        _goes_down(report, module, optimizer)
+        _goes_down(report, component, module, optimizer)
         if report.faults == before:
             _uses_gradients(report, component)
     if report.faults == before:
@@ -50,27 +53,40 @@ def _moved(component: Component) -> None:
     _pull(module, component.build(list(module.parameters())))
 
 
-def _pull(module: nn.Module, optimizer: Optimizer, target: float = 0.3) -> float:
-    """Make a step towards weights of `target`; return the squared distance before it."""
+def _pull(
+    module: nn.Module, optimizer: Optimizer, target: float = 0.3, before: Callable[[], None] = lambda: None
+) -> float:
+    """Make a step towards weights of `target`; return the squared distance before it.
+
+    Args:
+        module: the network.
+        optimizer: of its weights.
+        target: where the squared distance is 0.
+        before: called between the gradients and the step.
+    """
     optimizer.zero_grad()
     distance = sum((parameter - target).square().sum() for parameter in module.parameters())
     torch.autograd.backward(distance)  # type: ignore[arg-type]
+    before()
     optimizer.step()
     return float(distance)
 
 
-def _goes_down(report: Report, module: nn.Module, optimizer: Optimizer) -> None:
-    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    missing = [name for name, parameter in module.named_parameters() if id(parameter) not in held]
-    if missing:
+def _goes_down(report: Report, component: Component, module: nn.Module, optimizer: Optimizer) -> None:
+    """Step towards a minimum; what training checks at each step is checked here too."""
+    watch = StepWatch(Objective((), (), module, exclusive=False), optimizer, {"optimizer": component})
+    left_out, values = watch.left_out(), []
+    if left_out is not None:
         add = report.note if report.says(*FROZEN) else report.fault
-        add(
-            f"it leaves out parameters, which are not trained: {', '.join(missing)}. If intended, say in its docstring."
-        )
-    values = [_pull(module, optimizer) for _ in range(STEPS)]
-    if not all(map(math.isfinite, values)):
-        report.fault(f"weights are not finite after {STEPS} steps on a quadratic function at its own learning rate.")
-    elif values[-1] >= values[0]:
+        add(f"{left_out.text} If intended, say so in its docstring.")
+    for step in range(STEPS):
+        values.append(_pull(module, optimizer, before=functools.partial(watch.before_step, step)))
+        watch.after_step()
+        wrong = watch.infinite_weights(step + 1)
+        if wrong is not None:
+            raise wrong
+    watch.end_epoch()
+    if not values[-1] < values[0]:
         report.fault(
             f"it does not go downhill: after {STEPS} steps the squared distance from the minimum is {values[-1]:.4g}, "
             f"at first {values[0]:.4g}."
@@ -131,7 +147,11 @@ def examine_scheduler(report: Report, component: Component) -> None:
         return
     before = report.faults
     with report.trying(f"stepped through {EPOCHS} epochs of {STEPS_PER_EPOCH} steps"):
-        _rates_are_sane(report, _run(*make(), 0, EPOCHS))
+        rates = _run(*make(), 0, EPOCHS)
+        if not any(rates):
+            report.fault("the learning rate is 0 from start to end: nothing is learned.")
+        elif 0 in rates:
+            report.note(f"the learning rate is 0 in {rates.count(0)} of {len(rates)} steps: nothing is learned there.")
     if report.faults > before:
         return
     with report.trying("built and stepped"):
@@ -151,9 +171,12 @@ def _scheduled(component: Component) -> tuple[Optimizer, Schedule]:
 
 def _run(optimizer: Optimizer, schedule: Schedule, first: int, last: int) -> list[float]:
     """Return the learning rate of each step of some epochs."""
-    rates = []
+    rates: list[float] = []
     for epoch in range(first, last):
         for _ in range(STEPS_PER_EPOCH):
+            wrong = wrong_rate(optimizer)
+            if wrong is not None:
+                raise ContractError(f"in step {len(rates) + 1}, {wrong}")
             weight = optimizer.param_groups[0]["params"][0]
             weight.grad = torch.ones_like(weight)
             optimizer.step()
@@ -161,17 +184,6 @@ def _run(optimizer: Optimizer, schedule: Schedule, first: int, last: int) -> lis
             schedule.step_batch()
         schedule.step_epoch(VAL_LOSSES[epoch])
     return rates
-
-
-def _rates_are_sane(report: Report, rates: list[float]) -> None:
-    for number, rate in enumerate(rates, 1):
-        if not math.isfinite(rate) or rate < 0:
-            report.fault(f"the learning rate of step {number} of {len(rates)} is {rate}.")
-            return
-    if 0 in rates:
-        report.note(f"the learning rate is 0 in {rates.count(0)} of {len(rates)} steps: nothing is learned there.")
-    if not any(rates):
-        report.fault("the learning rate is 0 from start to end: nothing is learned.")
 
 
 def _schedule_resumes(report: Report, make: Callable[[], tuple[Optimizer, Any]]) -> None:

@@ -13,11 +13,11 @@ import torch
 
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component, Entry
-from segkit.registry.faults import described, explained, how_to_check
+from segkit.registry.faults import ComponentError, described, explained, how_to_check
 from segkit.registry.source import Source
 from segkit.testing.findings import Finding
-from segkit.testing.global_state import SETTINGS, library_settings, restored, settings
-from segkit.training.tracing import generator_states, line_that_changes
+from segkit.training.global_state import LIBRARIES, changed_setting, generator_states, restore, settings
+from segkit.training.tracing import line_that_changes
 
 SEEDS, LAST_SEED = (4_021, 977_113), 55_021  # which no component chooses by itself
 MISPLACED = ("expected device", "same device", "CUDA enabled", "NVIDIA")  # of torch's messages about devices
@@ -59,20 +59,22 @@ class Report:
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """Turn an exception into a fault at the line that raised it; settings of torch and numpy are put back.
+        """Turn an exception into a fault at the line that raised it; settings of torch and numpy are restored.
 
         Args:
             what: e.g. "called with an empty mask".
         """
-        kept = library_settings()
+        saved = settings(LIBRARIES)
         try:
             yield
         except KeyboardInterrupt:
             raise
+        except ComponentError as error:
+            self.fault(f"{what}: {error.text}", error.place)
         except BaseException as error:
             self.fault(f"{what}: {sentence(explained(error))}", self.source.of_error(error))
         finally:
-            restored(kept)
+            restore(saved)
 
     def how_to_pass(self, names: Iterable[str]) -> str:
         """Say how parameters are passed: to the command, and in a test."""
@@ -118,11 +120,11 @@ class Report:
         for seed in SEEDS:
             _seed(seed)
             befores.append(generator_states())
-            kept = settings()
+            saved = settings()
             try:
                 results.append(run())
             finally:
-                changed = restored(kept)
+                changed = restore(saved)
             afters.append(generator_states())
         for name in befores[0]:
             if afters[0][name] == afters[1][name]:
@@ -135,11 +137,7 @@ class Report:
             place = line_that_changes(self.source, run, lambda: generator_states()[name])  # noqa: B023
             self.fault(f"{what}: use a generator of its own.", place)
         for name in changed:
-            kept = settings()
-            place = line_that_changes(self.source, run, SETTINGS[name][0])
-            restored(kept)
-            text = f"it changes a global setting ({name}) for all that follows: leave it, or put it back."
-            self.fault(text, place)
+            self.fault(*changed_setting(name, self.source, run))
         return results
 
     def check_device(self, run: Callable[[str], Any]) -> None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from segkit.registry.faults import fault, or_others, plugin_parts
 from segkit.registry.source import Source
-
-if TYPE_CHECKING:
-    from segkit.registry.component import Component
 
 Happened = Callable[[str, list[Tensor], Any], bool]
 CONSTANT = (
@@ -35,57 +30,6 @@ CONSTANT = (
     "dtype",
     "requires_grad",
 )
-
-
-class Generators:
-    """The global random generators as they are now, to see later what a component has done to them."""
-
-    def __init__(self) -> None:
-        self.seed, self.states = torch.initial_seed(), generator_states()
-
-    def doubts(self, *components: Component) -> list[str]:
-        """Return the warning that a plugin has since seeded torch's, or moved one that no checkpoint keeps.
-
-        Args:
-            components: those that ran.
-        """
-        parts = [part for component in components for part in plugin_parts(component)]
-        text = self._moved()
-        if text is None or not parts:
-            return []
-        return [str(fault(parts[0], f"{text}: use a generator of its own{or_others(parts[1:])}"))]
-
-    def _moved(self) -> str | None:
-        now, seed = generator_states(), torch.initial_seed()
-        fresh = torch.Generator().manual_seed(seed).get_state().numpy().tobytes()
-        if seed != self.seed or (now["torch"] != self.states["torch"] and now["torch"] == fresh):
-            return "it seeds torch's global random generator, so that all later random numbers repeat"
-        for name in ("numpy", "Python"):
-            if now[name] != self.states[name]:
-                return f"it seeds or draws from {name}'s global random generator, which no checkpoint stores"
-        return None
-
-
-@contextlib.contextmanager
-def generators_kept() -> Iterator[None]:
-    """Give the global random generators back as they were."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-
-
-def generator_states() -> dict[str, Any]:
-    """Return the states of the global random generators."""
-    numpys = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": (numpys[1].tobytes(), numpys[2]),  # type: ignore[index]
-        "Python": random.getstate(),
-    }
 
 
 class _Watch(TorchFunctionMode):
