@@ -120,7 +120,7 @@ def test_files_of_another_kind(run: Path, tmp_path: Path) -> None:
     refused(pickled, "a pickle")
     text = tmp_path / "text.safetensors"
     text.write_text("hello, this is no checkpoint at all")
-    refused(text, "damaged or no checkpoint: its header would be")
+    refused(text, "damaged or not a checkpoint: its header would be")
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     refused(tmp_path / "foreign.safetensors", "not written by segkit")
     refused(tmp_path / "nothing.safetensors", "no such checkpoint")
@@ -231,7 +231,7 @@ def test_weights_of_another_shape(run: Path, tmp_path: Path) -> None:
         tensors[name] = tensors[name][:1].clone()
 
     path = forged(run / "best.safetensors", tmp_path / "x.safetensors", shrink)
-    with pytest.raises(UserError, match=r"does not fit the recipe's model: has other shapes: .*weight"):
+    with pytest.raises(UserError, match=r"does not fit the recipe's model: other shapes: .*weight"):
         segkit.load(path)
 
 

@@ -200,8 +200,8 @@ def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm:
     """
     copies = predicted.copy(), truth.copy()
     value = metric(*copies, spacing_mm)
-    for name, copy, kept in zip(("prediction", "truth"), copies, (predicted, truth), strict=True):
-        if not np.array_equal(copy, kept, equal_nan=copy.dtype != bool):
+    for name, copy, original in zip(("prediction", "truth"), copies, (predicted, truth), strict=True):
+        if not np.array_equal(copy, original, equal_nan=copy.dtype != bool):
             place = _writing_line(metric, predicted, truth, spacing_mm)
             raise fault(metric, f"it writes to its {name}, which others use too. Work on a copy.", place)
     try:

@@ -141,7 +141,7 @@ def _takes_any_shape(tried: Tried) -> None:
 def _is_a_mean(tried: Tried) -> None:
     """Neither the size of the batch nor that of the image may count."""
     report = tried.report
-    add = report.note if report.says(*NO_MEAN) else report.fault
+    add = report.note if report.documents(*NO_MEAN) else report.fault
     with report.trying("called with a repeated batch and a tiled image"):
         logits, target = tried.example()
         value = float(tried(logits, target))

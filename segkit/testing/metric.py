@@ -68,7 +68,7 @@ def _truth_is_best(tried: Tried, truth: Mask) -> None:
     perfect, shifted, apart = (tried(found, truth) for found in (truth, _disc(23, 19, 9), _disc(42, 34, 4)))
     shown = f"{perfect:.4g} for the truth itself, {shifted:.4g} when shifted, {apart:.4g} without overlap"
     if any(map(math.isinf, (shifted, apart))) or (
-        any(map(math.isnan, (shifted, apart))) and not report.says(*UNDEFINED)
+        any(map(math.isnan, (shifted, apart))) and not report.documents(*UNDEFINED)
     ):
         report.fault(f"it is not finite although neither prediction nor truth is empty ({shown}).")
         return
@@ -110,7 +110,7 @@ def _takes_unusual_inputs(tried: Tried, truth: Mask) -> None:
             value = tried(prediction, true, spacing)
             if math.isinf(value) or (math.isnan(value) and what != "full masks"):
                 report.fault(f"it is {value} for {what}.")
-            elif math.isnan(value) and not report.says(*UNDEFINED):
+            elif math.isnan(value) and not report.documents(*UNDEFINED):
                 report.note(f"it is NaN for {what}: such cases are counted, not averaged. Say so in the docstring.")
 
 
@@ -137,7 +137,7 @@ def _empty_masks(tried: Tried, truth: Mask) -> None:
         value = tried(empty, empty)
         if math.isinf(value):
             report.fault(f"it is {value} for two empty masks: return NaN, which is counted separately.")
-        elif not math.isnan(value) and not report.says("empty", "defined"):
+        elif not math.isnan(value) and not report.documents("empty", "defined"):
             report.note(
                 f"it is {value:.4g} for two empty masks; the built-in metrics are undefined there (NaN), so that such "
                 "cases do not improve a mean. Say in the docstring why it differs."
@@ -147,7 +147,7 @@ def _empty_masks(tried: Tried, truth: Mask) -> None:
             value = tried(prediction, true)
             if math.isinf(value):
                 report.fault(f"it is {value} for {what}, and so would be the mean: return the worst finite value.")
-            elif math.isnan(value) and not report.says(*UNDEFINED):
+            elif math.isnan(value) and not report.documents(*UNDEFINED):
                 report.fault(
                     f"it is NaN for {what}, which improves the mean. Return the worst value, or say in the docstring "
                     " where it is undefined (NaN) and why."

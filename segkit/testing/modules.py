@@ -64,7 +64,7 @@ def _returns_scores(
             elif scores.min() >= 0 and scores.max() <= 1 and size == SIZES[0] and not training:
                 report.note("its scores lie in 0 to 1: an activation at the end? segkit applies its own.")
         if len(report.findings) > known:
-            if size != SIZES[0] and report.says(*FIXED_SIZE):
+            if size != SIZES[0] and report.documents(*FIXED_SIZE):
                 found = report.findings.pop()
                 report.note(f"as its docstring says, it does not take every size: {found.text}", found.place)
             return

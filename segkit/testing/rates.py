@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -42,45 +41,41 @@ def examine_optimizer(report: Report, component: Component) -> None:
         with report.trying("saved and loaded"):
             _optimizer_resumes(report, component)
     with report.trying("built and stepped"):
-        report.check_side_effects(lambda: _moved(component), may_draw=("torch",))
+        report.check_side_effects(lambda: _stepped(component, 1), may_draw=("torch",))
     with report.trying("stepped without any gradient"):
         optimizer.zero_grad()
         optimizer.step()
 
 
-def _moved(component: Component) -> None:
-    module = network()
-    _pull(module, component.build(list(module.parameters())))
-
-
-def _pull(
-    module: nn.Module, optimizer: Optimizer, target: float = 0.3, before: Callable[[], None] = lambda: None
-) -> float:
-    """Make a step towards weights of `target`; return the squared distance before it.
-
-    Args:
-        module: the network.
-        optimizer: of its weights.
-        target: where the squared distance is 0.
-        before: called between the gradients and the step.
-    """
-    optimizer.zero_grad()
+def _backward(module: nn.Module, target: float = 0.3) -> float:
+    """Make the gradients of the squared distance of all weights from `target`; return it."""
+    module.zero_grad()
     distance = sum((parameter - target).square().sum() for parameter in module.parameters())
     torch.autograd.backward(distance)  # type: ignore[arg-type]
-    before()
-    optimizer.step()
     return float(distance)
 
 
+def _stepped(component: Component, steps: int, target: float = 0.3) -> tuple[nn.Module, Optimizer]:
+    """Return the network and its optimizer after some steps towards weights of `target`."""
+    module = network()
+    optimizer: Optimizer = component.build(list(module.parameters()))
+    for _ in range(steps):
+        _backward(module, target)
+        optimizer.step()
+    return module, optimizer
+
+
 def _goes_down(report: Report, component: Component, module: nn.Module, optimizer: Optimizer) -> None:
-    """Step towards a minimum; what training checks at each step is checked here too."""
+    """Step towards a minimum, checked as training checks each step."""
     watch = StepWatch(Objective((), (), module, exclusive=False), optimizer, {"optimizer": component})
     left_out, values = watch.left_out(), []
     if left_out is not None:
-        add = report.note if report.says(*FROZEN) else report.fault
+        add = report.note if report.documents(*FROZEN) else report.fault
         add(f"{left_out.text} If intended, say so in its docstring.")
     for step in range(STEPS):
-        values.append(_pull(module, optimizer, before=functools.partial(watch.before_step, step)))
+        values.append(_backward(module))
+        watch.before_step(step)
+        optimizer.step()
         watch.after_step()
         wrong = watch.infinite_weights(step + 1)
         if wrong is not None:
@@ -97,12 +92,8 @@ def _uses_gradients(report: Report, component: Component) -> None:
     """Pull two equal networks in opposite directions: their weights must differ."""
     pulled = []
     for target in (0.3, -0.3):
-        module = network()
         with seeded():
-            optimizer = component.build(list(module.parameters()))
-            for _ in range(STEPS):
-                _pull(module, optimizer, target)
-        pulled.append(module)
+            pulled.append(_stepped(component, STEPS, target)[0])
     if all(map(torch.equal, *(module.parameters() for module in pulled))):
         report.fault("its steps do not depend on the gradients: use `weight.grad`.")
 
@@ -119,10 +110,7 @@ def _saved(report: Report, state: Any) -> Any:
 
 def _optimizer_resumes(report: Report, component: Component) -> None:
     """Save after 3 steps, load, and compare the next 3."""
-    module, twin = network(), network()
-    optimizer = component.build(list(module.parameters()))
-    for _ in range(3):
-        _pull(module, optimizer)
+    twin, (module, optimizer) = network(), _stepped(component, 3)
     state = _saved(report, optimizer.state_dict())
     if state is None:
         return
@@ -132,7 +120,8 @@ def _optimizer_resumes(report: Report, component: Component) -> None:
     for weights, stepping in ((module, optimizer), (twin, other)):
         with seeded():  # a checkpoint holds torch's generator too
             for _ in range(3):
-                _pull(weights, stepping)
+                _backward(weights)
+                stepping.step()
     if not all(map(torch.equal, module.parameters(), twin.parameters())):
         report.fault(
             "it does not resume from a saved state: the steps after loading differ. Keep all state in `self.state` and "

@@ -52,10 +52,10 @@ class Report:
         """How many faults there are."""
         return sum(finding.kind == "fault" for finding in self.findings)
 
-    def says(self, *words: str) -> bool:
-        """Return whether the component's documentation holds one of the words, without regard to case."""
+    def documents(self, *phrases: str) -> bool:
+        """Return whether the component's docstring has one of some phrases, in any case."""
         doc = " ".join(self.entry.doc.lower().split())
-        return any(word.lower() in doc for word in words)
+        return any(phrase.lower() in doc for phrase in phrases)
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:

@@ -103,24 +103,21 @@ class LossWatch:
         image, target, _ = batch
         terms = dict(zip(self.objective.names, found, strict=False))
         bad = [name for name, value in terms.items() if not abs(value) < float("inf")] or ["their weighted sum"]
-        shown, cause = (
-            ", ".join(f"{name} = {value:.4g}" for name, value in terms.items()),
-            self._cause(terms, batch, step),
-        )
-        message = f"{', '.join(bad)} is not finite at epoch {epoch}, step {step + 1} ({shown}). {cause}"
-        raise NonFiniteError(message, terms, image, target)
+        shown = ", ".join(f"{name} = {value:.4g}" for name, value in terms.items())
+        message = f"{', '.join(bad)} is not finite at epoch {epoch}, step {step + 1} ({shown})."
+        raise NonFiniteError(f"{message} {self._cause(terms, batch, step)}", terms, image, target)
 
     def _cause(self, terms: dict[str, float], batch: Batch, step: int) -> str:
         image, target, scores = batch
         if not bool(torch.isfinite(image).all()):
-            return "The images themselves hold non-finite values: see the transforms and the data."
+            return "The images themselves contain non-finite values: check the transforms and the data."
         wrong = self.objective.infinite_value(terms, scores, target)
         if wrong is not None:
             return str(wrong)
         model = self.parts.get("model")
-        theirs = list(plugin_parts(model)) if model is not None and step == 0 else []
-        if theirs and not bool(torch.isfinite(scores).all()):
-            return str(fault(theirs[0], "the model's scores are not finite before any step.", within=model))
+        part = next(plugin_parts(model), None) if model is not None and step == 0 else None
+        if part is not None and not bool(torch.isfinite(scores).all()):
+            return str(fault(part, "the model's scores are not finite before any step.", within=model))
         wrong = self.fault_in_step(step)
         if wrong is not None:
             return str(wrong)
@@ -140,13 +137,13 @@ class LossWatch:
             value: the loss.
         """
         model = self.parts.get("model")
-        theirs = list(plugin_parts(model)) if model is not None else []
+        part = next(plugin_parts(model), None) if model is not None else None
         weights = (*module.parameters(), *module.buffers())
-        if theirs and all(bool(torch.isfinite(weight).all()) for weight in weights):
+        if part is not None and all(bool(torch.isfinite(weight).all()) for weight in weights):
             text = (
                 f"its scores in evaluation make the validation loss {value} after epoch {epoch}, with finite weights."
             )
-            return str(fault(theirs[0], text, within=model))
+            return str(fault(part, text, within=model))
         wrong = self.fault_in_step(step)
         if wrong is not None:
             return f"the validation loss is {value} after epoch {epoch}. {wrong}"

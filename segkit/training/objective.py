@@ -58,7 +58,7 @@ class Objective:
         return [term.weight for term in (*self.losses, *self.penalties) for _ in term.names]
 
     def terms(self, scores: Tensor, target: Tensor) -> list[Tensor]:
-        """Return each summand, unweighted, in float32 whatever the dtype of the scores.
+        """Return each summand, unweighted, in float32 for scores of any dtype.
 
         Whether a plugin changes its inputs is checked in full at the first call, later by torch's count of writes.
 
@@ -107,7 +107,7 @@ class Objective:
         """Return the weighted sum of the losses alone: what validation reports.
 
         Raises:
-            ComponentError: as in `terms`, or a plugin's loss is not finite although the scores are.
+            ComponentError: as in `terms`, or a plugin's loss is not finite although the logits are.
         """
         logits, values = self._logits(scores), list[Tensor]()
         shared = len(self.losses) > 1

@@ -16,7 +16,7 @@ import torch
 from segkit import files
 from segkit.data.cache import DataCache
 from segkit.device import process_state
-from segkit.errors import UserError
+from segkit.errors import UserError, sentence
 from segkit.evaluation.overlay import write_overlay
 from segkit.evaluation.rows import Row, means
 from segkit.recipe.identity import training_identity
@@ -56,7 +56,6 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None 
 def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Event]:
     name, folder, recipe = trial.name, trial.path, trial.recipe
     record: Record | None = None
-    dry = trial.limit.batches is not None  # its folder goes with it
     yield Event(name, "start")
     try:
         if trial.fresh:
@@ -77,34 +76,34 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
             yield from _train(record, stop)
         finally:
             parts.close()
-    except NonFiniteError as error:
-        where = f" The batch is in {save_batch(record, error)}." if record and not dry else ""
-        yield failed(trial, f"{error}{where}", record)
-    except torch.OutOfMemoryError:
-        yield failed(trial, _out_of_memory(recipe), record)
-    except ComponentError as error:
-        kept = ""
-        if error.__cause__ is not None and not dry:
-            with contextlib.suppress(UserError):
-                files.write_text(folder / "error.txt", traceback.format_exc())
-                kept = f" The traceback is in {folder / 'error.txt'}."
-        yield failed(trial, f"{error}{kept}", record)
-    except (UserError, OSError) as error:
-        yield failed(trial, str(error), record)
-    except Exception as error:
-        text = described(error)
-        with contextlib.suppress(UserError):
-            files.write_text(folder / "error.txt", traceback.format_exc())
-            text += "" if dry else f" (traceback in {folder / 'error.txt'})"
-        yield failed(trial, text, record)
     except GeneratorExit:
         raise
     except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
         with contextlib.suppress(UserError, OSError):
             _write_status(trial, "interrupted", None, record)
         raise
-    except BaseException as error:  # sys.exit, or a plugin's own that is no Exception
-        yield failed(trial, f"a component ended the process: {_where(error)}{described(error)}", record)
+    except BaseException as error:
+        yield failed(trial, _explain(error, trial, record), record)
+
+
+def _explain(error: BaseException, trial: Trial, record: Record | None) -> str:
+    """Return why a trial failed; the batch or the traceback that shows more is saved in its folder."""
+    dry = trial.limit.batches is not None  # its folder is removed at the end
+    if isinstance(error, NonFiniteError):
+        return f"{error} The batch is in {save_batch(record, error)}." if record is not None and not dry else str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return _out_of_memory(trial.recipe)
+    if not isinstance(error, Exception):  # sys.exit, or a plugin's own
+        return f"a component ended the process: {_where(error)}{described(error)}"
+    caused = isinstance(error, ComponentError) and error.__cause__ is not None
+    if isinstance(error, (UserError, OSError)) and not caused:
+        return str(error)
+    text, path = str(error) if caused else sentence(described(error)), trial.path / "error.txt"
+    if not dry:
+        with contextlib.suppress(UserError):
+            files.write_text(path, traceback.format_exc())
+            text += f" The traceback is in {path}."
+    return text
 
 
 def _where(error: BaseException) -> str:
@@ -114,7 +113,7 @@ def _where(error: BaseException) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Remove a trial; its status first, so that a half-removed one counts as not there."""
+    """Remove a trial, its status first: what is removed in part then counts as missing."""
     (folder / "trial.json").unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
@@ -258,11 +257,11 @@ def _finish(record: Record) -> Iterator[Event]:
 def _evaluate_best(record: Record) -> list[Row]:
     """Return the rows of the best checkpoint on the validation cases, and draw them.
 
-    The weights come from the file, so that `segkit eval` on it gives the same to the last bit.
+    The weights come from the file, so that `segkit eval` on it gives the same rows to the last bit.
     """
     parts, model = record.parts, record.parts.state.model
     found = checkpoint.load(record.folder / "best.safetensors")
-    kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     checkpoint.load_into(model, found.weights, str(record.folder / "best.safetensors"))
     drawn: list[str] = []
 
@@ -273,5 +272,5 @@ def _evaluate_best(record: Record) -> list[Row]:
             write_overlay(record.folder, case, parts.evaluator.images[number], masks)
 
     rows, _ = parts.evaluator.run(model, parts.metrics, on_case=draw)
-    model.load_state_dict(kept)
+    model.load_state_dict(last)
     return rows

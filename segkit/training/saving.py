@@ -125,23 +125,23 @@ def restore(record: Record) -> str:
             f"{path}: the data has changed since this trial began (its fingerprint differs). "
             "Restore the data, or train again with --fresh."
         )
-    state, kept = record.parts.state, found.state
-    if kept is None:
+    state, saved = record.parts.state, found.state
+    if saved is None:
         raise UserError(f"{path}: holds no training state. Train it again with --fresh.")
     checkpoint.load_into(state.model, found.weights, str(path))
-    load_optimizer(state.optimizer, kept["optimizer"])
-    state.schedule.load_state_dict(kept["schedule"])
-    state.scaler.load_state_dict(kept["scaler"])
-    torch.set_rng_state(kept["rng"]["cpu"])
+    load_optimizer(state.optimizer, saved["optimizer"])
+    state.schedule.load_state_dict(saved["schedule"])
+    state.scaler.load_state_dict(saved["scaler"])
+    torch.set_rng_state(saved["rng"]["cpu"])
     device = record.parts.device
-    if device.is_cuda and "cuda" in kept["rng"]:
-        torch.cuda.set_rng_state(kept["rng"]["cuda"], device.device)
-    state.epoch, state.batch, state.step = kept["epoch"], kept["batch"], kept["step"]
-    state.rate = kept["rate"]
-    state.sums = kept["sums"].to(device.device) if kept["sums"] is not None else None
-    state.first_batch, record.history = kept["first_batch"], History.of(kept["history"])
-    record.best = (kept["best"][0], kept["best"][1]) if kept["best"] else None
-    record.warnings, record.seconds = kept["warnings"], kept["seconds"]
+    if device.is_cuda and "cuda" in saved["rng"]:
+        torch.cuda.set_rng_state(saved["rng"]["cuda"], device.device)
+    state.epoch, state.batch, state.step = saved["epoch"], saved["batch"], saved["step"]
+    state.rate = saved["rate"]
+    state.sums = saved["sums"].to(device.device) if saved["sums"] is not None else None
+    state.first_batch, record.history = saved["first_batch"], History.of(saved["history"])
+    record.best = (saved["best"][0], saved["best"][1]) if saved["best"] else None
+    record.warnings, record.seconds = saved["warnings"], saved["seconds"]
     if state.epoch > record.recipe.train.epochs:
         return "trained already: evaluated again"
     return f"resumes in epoch {state.epoch}, after step {state.step}"

@@ -64,10 +64,10 @@ class StepWatch:
         Raises:
             ComponentError: a learning rate is negative or not finite.
         """
-        blamed = self.scheduler or self.optimizer
-        wrong = wrong_rate(self.torch_optimizer) if blamed is not None else None
-        if blamed is not None and wrong is not None:
-            raise fault(blamed, wrong)
+        plugin = self.scheduler or self.optimizer
+        wrong = wrong_rate(self.torch_optimizer) if plugin is not None else None
+        if plugin is not None and wrong is not None:
+            raise fault(plugin, wrong)
         self.only_zero_rates = self.only_zero_rates and not any(
             float(group["lr"]) for group in self.torch_optimizer.param_groups
         )
@@ -83,9 +83,9 @@ class StepWatch:
             self._initial, self._generators = [weight.detach().clone() for weight in weights], GeneratorWatch()
 
     def _warn_of_missing_gradients(self, model: Component) -> None:
-        missed = [name for name, weight in self.objective.parameters if weight.grad is None]
-        if missed:
-            shown = ", ".join(missed[:3]) + (" and others" if len(missed) > 3 else "")
+        missing = [name for name, weight in self.objective.parameters if weight.grad is None]
+        if missing:
+            shown = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")
             text = f"no gradient reaches {shown} on the first batch: a layer that is not used, or a detached one?"
             self.warnings.append(str(fault(model, text)))
 
@@ -132,13 +132,13 @@ class StepWatch:
         Args:
             step: the number of steps so far; the loss before the last one was finite.
         """
-        known, blamed = dict(self._gradients).get(step - 1), self.optimizer or self.proximal
-        if blamed is None or known is None or not bool(torch.isfinite(known).all()):
+        norms, plugin = dict(self._gradients).get(step - 1), self.optimizer or self.proximal
+        if plugin is None or norms is None or not bool(torch.isfinite(norms).all()):
             return None
         if all(bool(torch.isfinite(weight).all()) for _, weight in self.objective.parameters):
             return None
         return fault(
-            blamed,
+            plugin,
             f"its step made weights that are not finite from finite gradients (step {step}, learning rate "
             f"{float(self.torch_optimizer.param_groups[0]['lr']):g}): a quotient, a root, or a rate far too high?",
         )
