@@ -208,10 +208,10 @@ def test_optimizer_and_model_with_values_that_make_no_sense_are_named_by_their_k
 def test_an_evaluation_that_is_random_is_refused(tmp_path: Path) -> None:
     import albumentations
 
-    class Lucky(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    class Unseeded(albumentations.ImageOnlyTransform):  # type: ignore[misc]
         def apply(self, img: Any, **params: Any) -> Any:
             return img + np.uint8(np.random.randint(0, 9))
 
-    segkit.transforms.register("lucky_here")(lambda: Lucky(p=1))
-    events = train(tmp_path, "transforms.eval=['lucky_here']")
-    assert "transforms.eval: one of lucky_here gives several results for one image" in events[-1].text
+    segkit.transforms.register("unseeded_here")(lambda: Unseeded(p=1))
+    events = train(tmp_path, "transforms.eval=['unseeded_here']")
+    assert "transforms.eval: one of unseeded_here gives several results for one image" in events[-1].text

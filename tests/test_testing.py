@@ -245,7 +245,7 @@ class Blend(albumentations.DualTransform):  # type: ignore[misc]
         return cv2.blur(img, (5, 5))
 
 
-class Lucky(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+class Unseeded(albumentations.ImageOnlyTransform):  # type: ignore[misc]
     """Draws from numpy's global generator."""
 
     def __init__(self, *, p: Fraction = 1.0) -> None:
@@ -315,7 +315,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("model", Net, {"how": "mixed"}, "depend on the other images of the batch"),
     ("transform", ImageFlip, {}, "image and masks no longer match"),
     ("transform", Blend, {}, "gave the masks labels that were not there"),
-    ("transform", Lucky, {}, "the same seed gives different results"),
+    ("transform", Unseeded, {}, "the same seed gives different results"),
     ("data", many_channels, {}, "its image is uint8 (8, 8, 3); it should be (H, W)"),
     ("data", unseeded, {}, "loaded twice, a differs"),
     ("data", rereads, {}, "1 file read more than once"),

@@ -81,7 +81,7 @@ def test_a_sample_that_raises_is_named_with_its_transform(tmp_path: Path, breaki
     assert any(f"p{number}/" in events[-1].text for number in range(6))
 
 
-def test_a_validation_set_without_foreground_is_said(tmp_path: Path, empty_discs: None) -> None:
+def test_a_validation_set_without_foreground_is_warned_of(tmp_path: Path, empty_discs: None) -> None:
     events = train(tmp_path, "data=empty_discs", "train.epochs=1")
     assert kinds(events)[-1] == "finished"
     assert any("no validation case has any foreground" in event.text for event in events if event.kind == "warning")

@@ -63,7 +63,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
 
 
 def _component(report: Report, given: dict[str, Any]) -> Component | None:
-    """Return the component with all required values, or note which have to be passed."""
+    """Return the component with a value for each required parameter, or note which have to be passed."""
     entry = report.entry
     values, unknown = filled(entry, given)
     if unknown:
@@ -76,7 +76,7 @@ def _component(report: Report, given: dict[str, Any]) -> Component | None:
     except UserError as error:
         if not report.guessed:
             raise
-        report.note(f"not tried: made-up values are not valid ({error}). {report.how_to_pass(report.guessed)}")
+        report.note(f"not tried: plausible values are not valid ({error}). {report.how_to_pass(report.guessed)}")
         return None
 
 

@@ -48,7 +48,7 @@ def examine_metric(report: Report, component: Component) -> None:
             report.fault(f"it is {value} for a prediction that equals the truth.")
     if report.faults > before:
         return
-    for examine in (_truth_is_best, _keeps_no_state, _takes_unusual_inputs, _uses_what_it_says):
+    for examine in (_truth_is_best, _keeps_no_state, _takes_unusual_inputs, _takes_masks):
         with report.trying("called with good and bad predictions"):
             examine(tried, truth)
     with report.trying("called twice"):
@@ -76,10 +76,10 @@ def _truth_is_best(tried: Tried, truth: Mask) -> None:
     slight = ROUNDING * max(abs(perfect), 1.0)
     if all(difference >= -slight for difference in worse):
         if not any(difference > slight for difference in worse):
-            report.note(f"it does not tell a right prediction from a wrong one ({shown}).")
+            report.note(f"it does not distinguish right predictions from wrong ones ({shown}).")
     elif all(difference < slight for difference in worse):
         hint = "register it without `lower_is_better`" if way < 0 else "register it with `lower_is_better=True`"
-        report.fault(f"a study would rank variants the wrong way round ({shown}): {hint}.")
+        report.fault(f"a study would rank variants in reverse ({shown}): {hint}.")
     else:
         report.fault(f"it is not best where the prediction is right ({shown}).")
 
@@ -114,8 +114,8 @@ def _takes_unusual_inputs(tried: Tried, truth: Mask) -> None:
                 report.note(f"it is NaN for {what}: such cases are counted, not averaged. Say so in the docstring.")
 
 
-def _uses_what_it_says(tried: Tried, truth: Mask) -> None:
-    """A metric of probabilities that is not registered as one would get masks."""
+def _takes_masks(tried: Tried, truth: Mask) -> None:
+    """A metric of probabilities that is not registered as one gets masks."""
     if tried.soft:
         return
     try:
@@ -150,5 +150,5 @@ def _empty_masks(tried: Tried, truth: Mask) -> None:
             elif math.isnan(value) and not report.documents(*UNDEFINED):
                 report.fault(
                     f"it is NaN for {what}, which improves the mean. Return the worst value, or say in the docstring "
-                    " where it is undefined (NaN) and why."
+                    "where it is undefined (NaN) and why."
                 )

@@ -17,7 +17,7 @@ FIXED_SIZE = ("multiple of", "divisible", "fixed size")
 
 
 def examine_model(report: Report, component: Component) -> None:
-    """Try a model: scores of the size of the image, whatever that is; saved, loaded, trained as a whole."""
+    """Try a model: scores of the size of any image; every weight is trained, saved and loaded."""
     with seeded():
         model: nn.Module | None = report.build(component, 1, 3)
     if model is None:
@@ -72,7 +72,7 @@ def _returns_scores(
 
 @torch.no_grad()
 def _repeats_itself(report: Report, model: nn.Module) -> None:
-    """In evaluation nothing is random, and no image depends on its neighbours."""
+    """In evaluation nothing is random, and no image depends on the rest of its batch."""
     image = _image(2, 1, SIZES[0])
     model.eval()
     first = model(image)
@@ -86,9 +86,9 @@ def _check_gradients(report: Report, module: nn.Module, result: Tensor) -> None:
     """Differentiate a random sum of a result: every parameter that is trained must have a finite gradient."""
     (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(1))).sum().backward()  # type: ignore[no-untyped-call]
     gradients = {name: weight.grad for name, weight in module.named_parameters() if weight.requires_grad}
-    missed = [name for name, gradient in gradients.items() if gradient is None]
-    if missed:
-        shown = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
+    missing = [name for name, gradient in gradients.items() if gradient is None]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         report.fault(f"no gradient reaches {shown}: a layer that is built but not used, or a detached one?")
     if not all(torch.isfinite(gradient).all() for gradient in gradients.values() if gradient is not None):
         report.fault("its gradient is not finite.")
@@ -99,7 +99,7 @@ def _round_trip(report: Report, component: Component, model: nn.Module) -> None:
     """A second model with the state of the first gives the same scores."""
     parameters = [id(tensor) for _, tensor in model.named_parameters(remove_duplicate=False)]
     if len(set(parameters)) < len(parameters):
-        report.note("two of its parameters are one tensor.")
+        report.note("two of its parameters share one tensor.")
     other = component.build(1, 3)
     other.load_state_dict({key: tensor.clone() for key, tensor in model.state_dict().items()})
     image = _image(1, 1, SIZES[0])
@@ -111,7 +111,7 @@ def _round_trip(report: Report, component: Component, model: nn.Module) -> None:
 
 
 def examine_upsampler(report: Report, component: Component) -> None:
-    """Try an upsampler: exactly twice the height and width, whatever they are."""
+    """Try an upsampler: exactly twice the height and width of any input."""
     before = report.faults
     for in_channels, out_channels in ((8, 4), (3, 5)):
         with seeded():

@@ -1,4 +1,4 @@
-"""Try optimizers, and schedulers of their learning rates."""
+"""Try optimizers and schedulers of their learning rates."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _optimizer_resumes(report: Report, component: Component) -> None:
 
 
 def examine_scheduler(report: Report, component: Component) -> None:
-    """Try a scheduler: finite rates of 0 or more over a training, and the same ones when resumed."""
+    """Try a scheduler: finite learning rates of 0 or more over a training, and the same ones when it resumes."""
     make: Callable[[], tuple[Optimizer, Any]] = lambda: _scheduled(component)  # noqa: E731
     if report.build(component, _sgd(), EPOCHS, STEPS_PER_EPOCH) is None:
         return
@@ -138,7 +138,7 @@ def examine_scheduler(report: Report, component: Component) -> None:
     with report.trying(f"stepped through {EPOCHS} epochs of {STEPS_PER_EPOCH} steps"):
         rates = _run(*make(), 0, EPOCHS)
         if not any(rates):
-            report.fault("the learning rate is 0 from start to end: nothing is learned.")
+            report.fault("the learning rate is 0 from beginning to end: nothing is learned.")
         elif 0 in rates:
             report.note(f"the learning rate is 0 in {rates.count(0)} of {len(rates)} steps: nothing is learned there.")
     if report.faults > before:

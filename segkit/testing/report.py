@@ -24,12 +24,12 @@ MISPLACED = ("expected device", "same device", "CUDA enabled", "NVIDIA")  # of t
 
 
 class Report:
-    """Collects findings; whatever the component raises becomes one.
+    """Collects findings; any exception of the component becomes one.
 
     Attributes:
         entry: what is tried.
-        source: where its code stands.
-        guessed: the parameters whose values were made up.
+        source: its code.
+        guessed: the parameters whose values were not given, with a plausible value each.
         findings: so far.
     """
 
@@ -77,17 +77,17 @@ class Report:
             restore(saved)
 
     def how_to_pass(self, names: Iterable[str]) -> str:
-        """Say how parameters are passed: to the command, and in a test."""
+        """Return how to pass parameters to `segkit check`, or in a test."""
         path, named = how_to_check(self.entry).strip("`"), list(names)
         if path.startswith("segkit check"):
             return f"Pass {', '.join(named)}: `{path} {' '.join(f'--set {name}=...' for name in named)}`."
         return f"Pass {', '.join(named)}: `assert_contract(entry, {', '.join(f'{name}=...' for name in named)})`."
 
-    def build(self, component: Component, *handed: Any) -> Any:
+    def build(self, component: Component, *inputs: Any) -> Any:
         """Build the component; None, and a finding, if that fails or the result is of the wrong kind."""
         try:
-            made = component.build(*handed)
-            wrong = component.entry.slot.check(made, *handed)
+            made = component.build(*inputs)
+            wrong = component.entry.slot.check(made, *inputs)
             if wrong is None:
                 return made
             self.fault(wrong)
@@ -98,13 +98,13 @@ class Report:
                 self.note(f"not tried: {error}", self.source.of_error(error))
             elif self.guessed and isinstance(error, (ValueError, OSError)):
                 guesses = ", ".join(f"{key} = {value!r}" for key, value in self.guessed.items())
-                self.note(f"not tried: made-up values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
+                self.note(f"not tried: plausible values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
             else:
                 self.fault(f"it cannot be built: {sentence(explained(error))}", self.source.of_error(error))
         return None
 
     def check_side_effects(self, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:
-        """Run twice, from two states of the global random generators, and report what changed beside the result.
+        """Run twice, from two states of the global random generators, and report side effects.
 
         What the first run changes (it may import libraries) counts only if the second changes it again.
 
@@ -144,7 +144,7 @@ class Report:
         """Run on the CPU as if there were a GPU, on torch's `meta` device, and on CUDA where there is one.
 
         Args:
-            run: runs the component on inputs on a device, where its result should lie too.
+            run: runs the component on inputs on a device, where its result should be too.
         """
         found = torch.cuda.is_available()
         for device in ["cpu", "meta", "cuda"] if found else ["cpu", "meta"]:
@@ -161,7 +161,7 @@ class Report:
                     return
                 continue  # what needs values cannot run on meta
             if isinstance(value, torch.Tensor) and value.device.type != device:
-                self.fault(f"for inputs on {device} its result lies on {value.device}.")
+                self.fault(f"for inputs on {device} its result is on {value.device}.")
                 return
 
 

@@ -1,4 +1,4 @@
-"""Try what works on a model's weights: regularizers and initializers."""
+"""Try regularizers and initializers, which work on a model's weights."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def check_gradients(
     Args:
         objective: of the training.
         module: the network.
-        model: the component that made it.
+        model: the component that built it.
         scores: of the batch.
         target: of the batch.
         finite: whether the gradients of all summands are finite.

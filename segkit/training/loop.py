@@ -38,7 +38,7 @@ class Report:
         rate: the learning rate at the beginning of the epoch.
         complete: whether the step was the epoch's last.
         seen: images since the epoch began, or was resumed.
-        seconds: the same, in time.
+        seconds: of training since then.
     """
 
     state: State

@@ -63,7 +63,7 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
         files.make_folder(folder)
         if training_identity(recipe) != trial.identity:
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
-        trial.note("running")
+        trial.write_status("running")
         files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
         parts = set_up(recipe, trial.limit, data)
         try:
@@ -132,19 +132,19 @@ def _out_of_memory(recipe: Recipe) -> str:
 
 
 def _write_status(trial: Trial, status: str, error: str | None, record: Record | None) -> None:
-    """Write the status of a trial, of which something may be built."""
+    """Write the status of a trial, with all that its record knows if there is one."""
     if record is not None:
         record.write_status(status, error=error)
     else:
-        trial.note(status, error)
+        trial.write_status(status, error)
 
 
 def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
-    """Note that a trial failed, and return the event that says so."""
+    """Write that a trial failed, and return the event."""
     try:
         _write_status(trial, "failed", text, record)
     except (UserError, OSError) as error:
-        if not text.startswith(str(error)):  # as it does of a folder that is gone
+        if not text.startswith(str(error)):  # the same error, of a folder that is gone
             text = f"{text} (and its state could not be written: {error})"
     return Event(trial.name, "failed", text)
 

@@ -94,7 +94,7 @@ def check_data(recipe: Recipe, data: DataCache) -> str:
 
     Args:
         recipe: of a trial.
-        data: reads the data, and keeps them.
+        data: reads the data, and caches them.
 
     Raises:
         UserError: data or split are not available as the recipe asks.
@@ -116,7 +116,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     Args:
         recipe: of a trial, its hardware settled.
         limit: where the training is cut short.
-        data: reads the data, and keeps them.
+        data: reads the data, and caches them.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.

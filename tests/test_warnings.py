@@ -81,14 +81,14 @@ def test_a_loss_that_is_blind_to_what_is_too_much_is_warned_of() -> None:
 
 
 @pytest.mark.parametrize("channels", ["independent", "exclusive"])
-def test_no_loss_of_segkit_is_doubted_as_it_is(channels: str) -> None:
-    doubted: dict[str, Any] = {}
+def test_no_loss_of_segkit_is_warned_of_as_it_is(channels: str) -> None:
+    found: dict[str, Any] = {}
     for entry in [entry for entry in segkit.losses if entry.origin == "segkit" and entry.name != "foreground"]:
         if channels == "exclusive" or not entry.traits["exclusive_only"]:
             recipe = Recipe.from_dict({"channels": channels, "loss": {entry.name: {}}})
-            doubted[entry.name] = blind_loss(recipe)
-    assert len(doubted) > 8
-    assert set(doubted.values()) == {None}
+            found[entry.name] = blind_loss(recipe)
+    assert len(found) > 8
+    assert set(found.values()) == {None}
 
 
 def test_half_precision_on_a_cpu_is_refused() -> None:
