@@ -23,7 +23,7 @@ from segkit.components.datasets.case import Case, Dataset
 from segkit.registry.registry import Registry
 from segkit.registry.source import Source
 from segkit.testing import Finding, assert_contract, check
-from segkit.training.global_state import GeneratorWatch
+from segkit.training.global_state import GeneratorWatch, preserved
 from segkit.training.tracing import line_that_changes
 from segkit.types import Count, Fraction, Positive
 from tests import small
@@ -379,9 +379,10 @@ def test_the_line_that_changes_something_is_found_in_helpers_too() -> None:
 def test_of_several_plugins_that_ran_each_may_have_seeded() -> None:
     for name in ("one", "two"):
         segkit.metrics.register(name)(lambda prediction, truth, spacing_mm: 1.0)
-    generators = GeneratorWatch()
-    np.random.seed(3)
-    (text,) = generators.warnings(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
+    with preserved():
+        generators = GeneratorWatch()
+        np.random.seed(3)
+        (text,) = generators.warnings(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
     assert text.startswith("metric.one (")
     assert "use a generator of its own; or it is metric.two (" in text
     assert GeneratorWatch().warnings(segkit.metrics.component("one")) == []
