@@ -78,7 +78,7 @@ def bad(logits: Tensor, target: Tensor) -> Tensor:
     return share.mean() + p.mean() - (p * target).mean()
 """,
         DEFINED + 4,
-        "it is nan for empty masks",
+        "called with empty masks: its value is nan although the logits are finite",
     ),
     "infinite gradient": (
         """
@@ -89,7 +89,7 @@ def bad(logits: Tensor, target: Tensor) -> Tensor:
     return distance.mean()
 """,
         DEFINED + 3,
-        "its gradient is not finite for",
+        "its gradient is not finite, though its value is",
     ),
     "sum instead of mean": (
         """

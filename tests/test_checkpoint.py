@@ -121,7 +121,7 @@ def test_files_of_another_kind(run: Path, tmp_path: Path) -> None:
     refused(pickled, "a pickle")
     text = tmp_path / "text.safetensors"
     text.write_text("hello, this is no checkpoint at all")
-    refused(text, "damaged or no checkpoint: .*header too large")
+    refused(text, "damaged or not a checkpoint: .*header too large")
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign.safetensors")
     refused(tmp_path / "foreign.safetensors", "not written by segkit")
     refused(tmp_path / "nothing.safetensors", "no such checkpoint")
@@ -133,7 +133,7 @@ def test_files_of_another_kind(run: Path, tmp_path: Path) -> None:
 def test_a_header_longer_than_the_file_is_never_read(tmp_path: Path, length: int) -> None:
     path = tmp_path / "long.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b"{" * 50)
-    refused(path, "damaged or no checkpoint: .*header")
+    refused(path, "damaged or not a checkpoint: .*header")
 
 
 def test_a_tensor_larger_than_the_file_takes_no_memory(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_weights_of_another_shape(run: Path, tmp_path: Path) -> None:
         tensors[name] = tensors[name][:1].clone()
 
     path = forged(run / "best.safetensors", tmp_path / "x.safetensors", shrink)
-    with pytest.raises(UserError, match=r"does not fit the recipe's model: has other shapes: .*weight"):
+    with pytest.raises(UserError, match=r"does not fit the recipe's model: other shapes: .*weight"):
         segkit.load(path)
 
 

@@ -154,7 +154,7 @@ def test_a_schema_for_editors(run: Run) -> None:
         (["run", "tiny.toml", "--plugins", "nowhere"], "nowhere: no such plugin folder or file"),
         (["run", "tiny.toml", "--device"], "No such option: --device"),
         (["fly"], "No such command 'fly'"),
-        (["eval", "tiny.toml"], "tiny.toml: damaged or no checkpoint"),
+        (["eval", "tiny.toml"], "tiny.toml: damaged or not a checkpoint"),
         (["eval", "nowhere.safetensors"], "nowhere.safetensors: no such checkpoint"),
         (["info", "."], ".: a folder. A checkpoint is a file such as"),
         (["report", "."], ".: not a run folder: it has no recipe.toml"),

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 import segkit
 from segkit.components.schedulers import Schedule
 from segkit.device import Device, choose
-from segkit.training import guards
+from segkit.training.first_batch import gradient_shares
 from segkit.training.loop import Report, train
-from segkit.training.objective import Objective, gradient_shares, log_odds
+from segkit.training.loss_watch import NonFiniteError
+from segkit.training.objective import Objective, log_odds
 from segkit.training.state import State
+from segkit.training.warnings import dominant_term
 
 CPU = choose("cpu", "float32")
 
@@ -189,9 +191,7 @@ def test_non_finite_loss_stops_with_term_and_batch() -> None:
     data = batches()
     data[2][0][0, 0, 0, 0] = float("nan")
     net = model()
-    with pytest.raises(
-        guards.NonFiniteError, match=r"loss.dice_mix is not finite at epoch 1, step 3 .*images them"
-    ) as e:
+    with pytest.raises(NonFiniteError, match=r"loss.dice_mix is not finite at epoch 1, step 3 .*images them") as e:
         run(state_of(net), data)
     assert e.value.image is data[2][0]
     assert bool(torch.isfinite(weights(net)).all())
@@ -203,9 +203,9 @@ def test_gradient_shares_tell_what_drowns_what() -> None:
     shares = gradient_shares(state.objective.terms(net(image), target), state.objective)
     assert [row["term"] for row in shares] == ["loss.combined.bce", "loss.combined.mix", "loss.dice"]
     assert sum(row["gradient_share"] for row in shares) == pytest.approx(1)
-    assert "loss.combined.bce has 99" in str(guards.dominant_term(shares))
+    assert "loss.combined.bce has 99" in str(dominant_term(shares))
     state = state_of(net, loss={"bce": {}, "dice": {}})
-    assert guards.dominant_term(gradient_shares(state.objective.terms(net(image), target), state.objective)) is None
+    assert dominant_term(gradient_shares(state.objective.terms(net(image), target), state.objective)) is None
 
 
 def test_log_odds_make_sigmoid_the_softmax() -> None:
@@ -272,5 +272,5 @@ def test_non_finite_loss_is_seen_on_cuda_by_the_end_of_the_epoch() -> None:
     data = [(image.cuda(), target.cuda()) for image, target in batches()]
     data[1][0][0, 0, 0, 0] = float("nan")
     net = model().cuda()
-    with pytest.raises(guards.NonFiniteError, match=r"epoch 1, step 2"):
+    with pytest.raises(NonFiniteError, match=r"epoch 1, step 2"):
         list(train(state_of(net), Tensors(data), device, epochs=1))

@@ -135,7 +135,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "half trial.json": (lambda t: cut(t / "trial.json", 0.5), "trial.json is damaged: not valid JSON"),
     "list in trial.json": (
         lambda t: (t / "trial.json").write_text("[1]"),
-        "trial.json is damaged: no table of names and values",
+        "trial.json is damaged: not a JSON object",
     ),
     "wrong trial.json": (
         lambda t: (t / "trial.json").write_text('{"status": "finished", "split": 3, "first_batch": [1]}'),

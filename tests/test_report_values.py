@@ -382,7 +382,7 @@ def test_a_pipe_and_a_deep_tree_in_a_run_folder_are_said(tmp_path: Path) -> None
     os.mkfifo(run / "none" / "seed-2" / "cases.csv")
     said = text(run)
     assert "none, seed 1: trial.json is damaged: nested too deeply" in said
-    assert "none, seed 2: cases.csv cannot be read: it is no regular file: left out" in said
+    assert "none, seed 2: cases.csv cannot be read: not a regular file: left out" in said
 
 
 def report_process(run: Path) -> tuple[float, float]:

@@ -23,7 +23,8 @@ from segkit.components.datasets.case import Case, Dataset
 from segkit.registry.registry import Registry
 from segkit.registry.source import ComponentCode
 from segkit.testing import Finding, assert_contract, check
-from segkit.training.tracing import Generators, line_that_changes
+from segkit.training.global_state import GeneratorWatch, preserved
+from segkit.training.tracing import line_that_changes
 from segkit.types import Count, Fraction, Positive
 from tests import small
 
@@ -244,7 +245,7 @@ class Blend(albumentations.DualTransform):  # type: ignore[misc]
         return cv2.blur(img, (5, 5))
 
 
-class Lucky(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+class Unseeded(albumentations.ImageOnlyTransform):  # type: ignore[misc]
     """Draws from numpy's global generator."""
 
     def __init__(self, *, p: Fraction = 1.0) -> None:
@@ -299,10 +300,10 @@ def an_array(prediction: Any, truth: Any, spacing_mm: Any) -> Any:
 WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("regularizer", negative, {}, "a penalty must be 0 or more"),
     ("regularizer", detached, {}, "its value has no gradient"),
-    ("regularizer", square_root, {}, "not finite where all weights are 0"),
+    ("regularizer", square_root, {}, "where all weights are 0: its gradient is not finite"),
     ("optimizer", Uphill, {}, "it does not go downhill"),
     ("optimizer", Forgetful, {}, "it does not resume from a saved state"),
-    ("scheduler", below_zero, {}, "the learning rate of step 9 of 24 is -0.1"),
+    ("scheduler", below_zero, {}, "in step 9, it sets the learning rate to -0.1"),
     ("scheduler", no_scheduler, {}, "must return a torch LRScheduler"),
     ("upsampler", thrice, {}, "it gives (1, 4, 9, 12), not (1, 4, 6, 8)"),
     ("initializer", blind, {}, "Fill in place"),
@@ -314,7 +315,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("model", Net, {"how": "mixed"}, "depend on the other images of the batch"),
     ("transform", ImageFlip, {}, "image and masks no longer match"),
     ("transform", Blend, {}, "gave the masks labels that were not there"),
-    ("transform", Lucky, {}, "the same seed gives different results"),
+    ("transform", Unseeded, {}, "the same seed gives different results"),
     ("data", many_channels, {}, "its image is uint8 (8, 8, 3); it should be (H, W)"),
     ("data", unseeded, {}, "loaded twice, a differs"),
     ("data", rereads, {}, "1 file read more than once"),
@@ -378,12 +379,13 @@ def test_the_line_that_changes_something_is_found_in_helpers_too() -> None:
 def test_of_several_plugins_that_ran_each_may_have_seeded() -> None:
     for name in ("one", "two"):
         segkit.metrics.register(name)(lambda prediction, truth, spacing_mm: 1.0)
-    generators = Generators()
-    np.random.seed(3)
-    (text,) = generators.doubts(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
+    with preserved():
+        generators = GeneratorWatch()
+        np.random.seed(3)
+        (text,) = generators.warnings(*(segkit.metrics.component(name) for name in ("dice", "one", "two")))
     assert text.startswith("metric.one (")
     assert "use a generator of its own; or it is metric.two (" in text
-    assert Generators().doubts(segkit.metrics.component("one")) == []
+    assert GeneratorWatch().warnings(segkit.metrics.component("one")) == []
 
 
 def test_what_a_docstring_states_is_a_note() -> None:

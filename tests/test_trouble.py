@@ -15,7 +15,7 @@ import torch
 import segkit
 from segkit import plugins
 from segkit.components.datasets.case import Case, Dataset
-from segkit.training import guards
+from segkit.training import warnings
 from tests.small import discs, kinds, train
 
 FOLDER = Path("only/seed-1")
@@ -81,7 +81,7 @@ def test_a_sample_that_raises_is_named_with_its_transform(tmp_path: Path, breaki
     assert any(f"p{number}/" in events[-1].text for number in range(6))
 
 
-def test_a_validation_set_without_foreground_is_said(tmp_path: Path, empty_discs: None) -> None:
+def test_a_validation_set_without_foreground_is_warned_of(tmp_path: Path, empty_discs: None) -> None:
     events = train(tmp_path, "data=empty_discs", "train.epochs=1")
     assert kinds(events)[-1] == "finished"
     assert any("no validation case has any foreground" in event.text for event in events if event.kind == "warning")
@@ -125,7 +125,7 @@ def test_a_builder_that_refuses_its_parameters_is_named(tmp_path: Path) -> None:
 
 def test_the_trial_goes_on_where_a_failure_left_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
-    real = guards.no_foreground
+    real = warnings.no_foreground
 
     def once(rows: Any) -> Any:
         nonlocal calls
@@ -134,7 +134,7 @@ def test_the_trial_goes_on_where_a_failure_left_it(tmp_path: Path, monkeypatch: 
             raise MemoryError("no more")
         return real(rows)
 
-    monkeypatch.setattr(guards, "no_foreground", once)
+    monkeypatch.setattr(warnings, "no_foreground", once)
     assert kinds(train(tmp_path))[-1] == "failed"
     events = train(tmp_path)
     assert any("resumes in epoch 2" in event.text for event in events)

@@ -6,8 +6,8 @@ The body is that of the registered function; `@` begins the line that is to be n
 BLOCKS = r"""
 === loss per case
 loss
-check: not a scalar
-run: no scalar
+check: it returns shape (2,), not a scalar
+run: it returns shape (2,), not a scalar
 return (logits.sigmoid() - target).square().mean((1, 2, 3))
 
 === loss float
@@ -30,7 +30,7 @@ value = (logits.sigmoid() - target).square().mean()
 
 === loss detached
 loss
-check: no gradient
+check: its value has no gradient
 run: its value has no gradient
 p = logits.sigmoid()
 @q = p.detach()
@@ -68,8 +68,8 @@ return (logits.sigmoid() - target).square().mean()
 
 === loss NaN
 loss
-check: it is nan
-run: it gives nan by itself: the model's scores are finite
+check: its value is nan although the logits are finite
+run: its value is nan although the logits are finite
 p = logits.sigmoid()
 @odd = (p - 2).log()
 return odd.mean() + (p - target).square().mean()
@@ -97,7 +97,7 @@ class Odd(Exception):
 
 === loss root of 0
 loss
-check: its gradient is not finite
+check: its gradient is not finite, though its value is
 run: its gradient is not finite, though its value is
 p = logits.sigmoid()
 zero = (p - p).sum(dim=(1, 2, 3))
@@ -106,7 +106,7 @@ return (p - target).square().mean() + root.mean()
 
 === loss root of 0 later
 loss
-check: its gradient is not finite
+check: its gradient is not finite, though its value is
 run: its gradient is not finite, though its value is
 bad.calls = getattr(bad, "calls", 0) + 1
 p = logits.sigmoid()
@@ -222,7 +222,7 @@ return float(sum(p.detach().square().sum() for _, p in named_parameters))
 
 === regularizer changes weights
 regularizer
-check: it changes the weights
+check: it changes the weights when called
 run: it changes the weights when called
 for _, p in named_parameters:
     p.data.mul_(0.5)
@@ -230,9 +230,9 @@ return sum(p.square().sum() for _, p in named_parameters)
 
 === regularizer NaN
 regularizer
-check: it is nan
-run: it gives nan by itself
-return sum(p.square().sum() for _, p in named_parameters) * float('nan')
+check: its value is nan although all weights are finite
+run: its value is nan although all weights are finite
+@return sum(p.square().sum() for _, p in named_parameters) * float('nan')
 
 === regularizer raises
 regularizer
@@ -243,7 +243,7 @@ run: AttributeError
 === regularizer negative
 regularizer
 check: a penalty must be 0 or more
-run: a penalty is 0 or more
+run: a penalty must be 0 or more
 return -sum(p.square().sum() for _, p in named_parameters)
 
 === regularizer constant
@@ -260,15 +260,15 @@ run: its value has no gradient
 
 === regularizer writes gradients
 regularizer
-check: it changes the gradients of the parameters
-run: it changes the gradients of what it is handed
+check: it changes `grad` or `requires_grad` of its inputs
+run: it changes `grad` or `requires_grad` of its inputs
 for _, p in named_parameters:
     p.grad = torch.ones_like(p)
 return sum(p.square().sum() for _, p in named_parameters)
 
 === regularizer root of 0
 regularizer
-check: is not finite where all weights are 0 (a sqrt?)
+check: where all weights are 0: its gradient is not finite, though its value is
 run: its gradient is not finite, though its value is
 @return sum(p.square().sum().sqrt() for _, p in named_parameters)
 
@@ -280,20 +280,20 @@ made = nn.Conv2d(in_channels, out_channels, 1)
 
 === model channels
 model
-check: it must be
-run: that should be
+check: for 3 channels it must be
+run: channels it must be
 return nn.Conv2d(in_channels, out_channels + 1, 1)
 
 === model size
 model
-check: it must be
-run: that should be
+check: for 3 channels it must be
+run: channels it must be
 return nn.Conv2d(in_channels, out_channels, 3)
 
 === model dict
 model
-check: it must return a tensor of scores, got a dict
-run: must return a tensor of scores, got dict
+check: it must return a tensor of scores, got dict
+run: it must return a tensor of scores, got dict
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -328,7 +328,7 @@ return Net()
 
 === model detached
 model
-check: does not require grad
+check: its scores have no gradient
 run: its scores have no gradient
 class Net(nn.Module):
     def __init__(self):
@@ -340,7 +340,7 @@ return Net()
 
 === model rounds
 model
-check: -
+check: its scores are torch.int64
 run: its scores are torch.int64
 class Net(nn.Module):
     def __init__(self):
@@ -407,7 +407,7 @@ return Net()
 
 === model without parameters
 model
-check: grad
+check: it has no parameter to train
 run: it has no parameter to train
 class Net(nn.Module):
     def forward(self, image):
@@ -534,7 +534,7 @@ return torch.optim.SGD([nn.Parameter(p.detach().clone()) for p in parameters], l
 
 === optimizer idles
 optimizer
-check: it does not go downhill
+check: its step has changed no weight in 40 steps
 run: its step has changed no weight in 2 steps
 class Odd(torch.optim.SGD):
     def step(self, closure=None):
@@ -559,8 +559,8 @@ return made
 
 === optimizer NaN
 optimizer
-check: not finite
-run: its step made weights that are not finite of finite gradients (step 1, learning rate 0.1)
+check: its step made weights that are not finite from finite gradients (step 1, learning rate 0.1)
+run: its step made weights that are not finite from finite gradients (step 1, learning rate 0.1)
 class Odd(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure=None):
@@ -571,8 +571,8 @@ return Odd(parameters, lr=0.1)
 
 === optimizer NaN at the end
 optimizer
-check: not finite
-run: its step made weights that are not finite of finite gradients (step 2, learning rate 0.1)
+check: its step made weights that are not finite from finite gradients (step 2, learning rate 0.1)
+run: its step made weights that are not finite from finite gradients (step 2, learning rate 0.1)
 class Odd(torch.optim.SGD):
     count = 0
     @torch.no_grad()
@@ -604,8 +604,8 @@ return Odd(parameters, lr=0.1)
 
 === optimizer freezes
 optimizer
-check: does not require grad
-run: its step changes the shape of weights, or so that they are not trained
+check: its step changes the shape of weights, or sets their `requires_grad` to False
+run: its step changes the shape of weights, or sets their `requires_grad` to False
 class Odd(torch.optim.SGD):
     def step(self, closure=None):
         super().step()
@@ -662,7 +662,7 @@ made = torch.optim.lr_scheduler.StepLR(optimizer, 3)
 
 === scheduler below zero
 scheduler
-check: the learning rate of step 3 of 24 is -0.1
+check: in step 3, it sets the learning rate to -0.1
 run: it sets the learning rate to -0.01
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 if step < 2 - epochs % 2 else -1.0), 'step'
 
@@ -674,7 +674,7 @@ return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: -1.0)
 
 === scheduler NaN
 scheduler
-check: the learning rate of step 2 of 24 is nan
+check: in step 2, it sets the learning rate to nan
 run: it sets the learning rate to nan
 return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float('nan') if step else 1.0), 'step'
 
@@ -947,14 +947,14 @@ run: IndexError
 
 === metric writes to its truth
 metric
-check: it writes to its inputs
+check: it writes to its truth
 run: it writes to its truth
 @truth[:] = False
 return float((prediction & truth).sum())
 
 === metric writes to its prediction
 metric
-check: it writes to its inputs
+check: it writes to its prediction
 run: it writes to its prediction
 @prediction |= True
 return float((prediction & truth).sum())

@@ -33,7 +33,6 @@ def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
     Args:
         planned: the study's trials; the first of each variant is tried, with batches of two images.
     """
-    from segkit.training.doubts import batch_warning
     from segkit.training.run import run_trial
 
     seen: set[str] = set()
@@ -44,15 +43,21 @@ def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
         with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
             small = replace(trial, recipe=_with_small_batches(trial.recipe), run=Path(run), limit=Limit(batches=1))
             events = list(run_trial(small, stop=lambda: False))
-            status = Status.find(small.path)
+            too_large = _too_large(trial, Status.find(small.path))
         findings = [
             Finding("fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant)
             for event in events
             if event.kind in ("failed", "warning")
         ]
-        too_large = batch_warning(trial.recipe, len(status.split["train"])) if status and status.split else None
         findings += [Finding("warning", too_large, trial.variant)] if too_large else []
         yield TriedVariant(trial.variant, tuple(findings), tuple(event.text for event in events if event.kind == "log"))
+
+
+def _too_large(trial: Trial, status: Status | None) -> str | None:
+    """Return the warning about batches of the recipe's own size, given the status of a training with small ones."""
+    from segkit.training.warnings import large_batch
+
+    return large_batch(trial.recipe, len(status.split["train"])) if status is not None and status.split else None
 
 
 def _with_small_batches(recipe: Recipe) -> Recipe:

@@ -106,14 +106,14 @@ def checked(model: Callable[[Tensor], Tensor], named: Component | None, outputs:
             raise_fault(named, error)
         expected = (image.shape[0], outputs, *image.shape[2:])
         if not isinstance(scores, torch.Tensor):
-            raise fault(named, f"must return a tensor of scores, got {type(scores).__name__}.")
+            raise fault(named, str(wrong_type(scores, torch.Tensor, "tensor of scores")))
         if scores.shape != expected:
-            given = f"given an image {tuple(image.shape)} it gives {tuple(scores.shape)}"
-            raise fault(named, f"{given}; for {counted(outputs, 'channel')} of scores that should be {expected}.")
+            found = f"for an image {tuple(image.shape)} it returns {tuple(scores.shape)}"
+            raise fault(named, f"{found}; for {counted(outputs, 'channel')} it must be {expected}.")
         if not scores.is_floating_point():
             raise fault(named, f"its scores are {scores.dtype}: return the numbers before any rounding or arg max.")
         if not scores.requires_grad and torch.is_grad_enabled():
-            raise fault(named, "its scores have no gradient, so that nothing is learned: is there a detach or no_grad?")
+            raise fault(named, "its scores have no gradient, so nothing is learned: is there a detach or no_grad?")
         return scores
 
     return forward

@@ -65,7 +65,7 @@ class Evaluator:
         device: where and in which precision to compute.
         batch_size: images a batch; images of one size share a batch, in the order of the cases.
         exclusive: whether scores are of exclusive classes, background first.
-        named: the recipe's model, to be named where it fails.
+        named: the recipe's model, to be named if it fails.
 
     Raises:
         UserError: an eval transform is random or moves pixels other than by scaling the whole image.
@@ -112,7 +112,7 @@ class Evaluator:
     def predict(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Iterator[Prediction]:
         """Yield the prediction of each case, computed in batches; the model is put into eval mode and back.
 
-        A loss is handed the scores last: what it does to them reaches no prediction.
+        The loss is computed last: what it does to the scores reaches no prediction.
 
         Raises:
             ComponentError: the model or the loss failed; the message names it.
@@ -178,37 +178,42 @@ def score(
     """Return the rows of one case; `probability` and `mask` are (C, H, W) at the size of the case's image.
 
     Raises:
-        ComponentError: a metric raised, gave no number, or wrote to what it was handed.
+        ComponentError: a metric raised, returned no number, or wrote to what it was given.
     """
     rows = []
     for channel, name in enumerate(channels):
         truth = case.masks[channel]
         pixels = int(np.count_nonzero(truth)), int(np.count_nonzero(mask[channel]))
         for metric in metrics:
-            handed = probability if metric.entry.traits["uses"] == "probability" else mask
-            value = _value(metric, handed[channel], truth, case.spacing_mm)
+            given = probability if metric.entry.traits["uses"] == "probability" else mask
+            inputs = given[channel], truth, case.spacing_mm
+            value = checked_value(metric, *inputs) if metric.entry.foreign else float(metric(*inputs))
             rows.append(Row(case.name, case.patient or "", name, metric.name, value, *pixels))
     return rows
 
 
-def _value(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> float:
-    """Return a metric of one channel; a plugin's works on copies, since the next one needs the same arrays."""
-    if not metric.entry.foreign:
-        return float(metric(predicted, truth, spacing_mm))
+def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> float:
+    """Return the value of a plugin's metric for one channel, computed from copies of the arrays.
+
+    Raises:
+        ComponentError: it raised, returned no number, or wrote to what it was given.
+    """
     copies = predicted.copy(), truth.copy()
     value = metric(*copies, spacing_mm)
-    for name, copy, kept in zip(("prediction", "truth"), copies, (predicted, truth), strict=True):
-        if not np.array_equal(copy, kept, equal_nan=copy.dtype != bool):
-            place = _writing(metric, predicted, truth, spacing_mm)
-            raise fault(metric, f"it writes to its {name}, which others are handed too. Work on a copy.", place)
+    for name, copy, original in zip(("prediction", "truth"), copies, (predicted, truth), strict=True):
+        if not np.array_equal(copy, original, equal_nan=copy.dtype != bool):
+            place = _writing_line(metric, predicted, truth, spacing_mm)
+            raise fault(metric, f"it writes to its {name}, which others use too. Work on a copy.", place)
     try:
         return as_number(value)
     except ValueError as error:
         raise fault(metric, str(error)) from None
 
 
-def _writing(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> str | None:
-    """Return the author's line that writes to the arrays, where numpy can tell."""
+def _writing_line(
+    metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None
+) -> str | None:
+    """Return the line of a metric that writes to its arrays, where numpy can tell."""
     copies = predicted.copy(), truth.copy()
     for copy in copies:
         copy.flags.writeable = False

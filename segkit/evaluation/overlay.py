@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from segkit import files
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from segkit.components.datasets.case import Case
+    from segkit.locks import Folder
 
     Picture = NDArray[np.uint8]
     Masks = NDArray[np.bool_]
@@ -55,6 +60,29 @@ def _outlines(mask: Masks) -> list[NDArray[np.int32]]:
     large = np.repeat(np.repeat(mask.astype(np.uint8), SCALE, axis=0), SCALE, axis=1)
     found, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     return [np.asarray(outline[:, 0], dtype=np.int32) for outline in found]
+
+
+def write_overlay(folder: Folder, case: Case, image: Any, masks: Any) -> None:
+    """Write a case's image with truth and prediction outlined to `overlays/`.
+
+    Args:
+        folder: of the trial.
+        case: its image (H, W) is drawn where `image` has another size.
+        image: what the model saw, uint8.
+        masks: (C, H, W) bool, as predicted.
+    """
+    import cv2
+    import numpy as np
+
+    from segkit.data.batches import to_uint8
+
+    shown = image if image.shape == case.image.shape else to_uint8(case.image)
+    picture = draw_overlay(shown, case.masks.astype(bool), masks)
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
+    assert done, "a PNG of 8-bit RGB can always be encoded"
+    target = folder / "overlays"
+    target.mkdir(parents=True, exist_ok=True)
+    files.write_bytes(target / picture_name(case.name), encoded.tobytes())
 
 
 def picture_name(case: str) -> str:

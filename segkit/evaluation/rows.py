@@ -1,4 +1,4 @@
-"""What an evaluation gives: one number a case, channel and metric."""
+"""The rows of an evaluation: one number a case, channel and metric."""
 
 from __future__ import annotations
 

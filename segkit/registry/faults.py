@@ -43,7 +43,16 @@ P = TypeVar("P", bound=Part)
 
 
 class ComponentError(UserError):
-    """A component failed, or breaks its slot's contract: the message names it, its file and line, and what to do."""
+    """A component failed, or breaks its slot's contract: the message names it, its file and line, and what to do.
+
+    Attributes:
+        text: what is wrong and what to do, without the component's name.
+        place: "file:line" where it is known more exactly than the component's definition.
+    """
+
+    def __init__(self, message: str, text: str = "", place: str | None = None) -> None:
+        super().__init__(message)
+        self.text, self.place = text or message, place
 
 
 def described(error: BaseException) -> str:
@@ -87,7 +96,7 @@ def or_others(parts: Iterable[Part]) -> str:
     return f"; or it is {', '.join(others)}" if others else ""
 
 
-def fault(component: Part, text: str, place: str | None = None, *, within: Part | None = None) -> UserError:
+def fault(component: Part, text: str, place: str | None = None, *, within: Part | None = None) -> ComponentError:
     """Return the error to raise for a component.
 
     Args:
@@ -98,11 +107,10 @@ def fault(component: Part, text: str, place: str | None = None, *, within: Part 
     """
     entry = component.entry
     name = key(entry) if within is None or within is component else f"{key(within.entry)} with {key(entry)}"
-    if not entry.foreign:
-        return ComponentError(f"{name}: {sentence(text)}")
-    return ComponentError(
-        plugin_message(name, entry.factory, text, place=place or entry.origin, how=how_to_check(entry))
-    )
+    message = f"{name}: {sentence(text)}"
+    if entry.foreign:
+        message = plugin_message(name, entry.factory, text, place=place or entry.origin, how=how_to_check(entry))
+    return ComponentError(message, sentence(text), place)
 
 
 def plugin_message(

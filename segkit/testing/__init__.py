@@ -19,7 +19,6 @@ from segkit.registry.registry import Registry
 from segkit.registry.signatures import recipe_name
 from segkit.testing.dataset import examine_data
 from segkit.testing.findings import Finding
-from segkit.testing.global_state import preserved
 from segkit.testing.loss import examine_loss
 from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
@@ -27,6 +26,7 @@ from segkit.testing.rates import examine_optimizer, examine_scheduler
 from segkit.testing.report import Report
 from segkit.testing.transform import examine_transform
 from segkit.testing.weights import examine_initializer, examine_regularizer
+from segkit.training.global_state import preserved
 
 __all__ = ["Finding", "assert_contract", "check"]
 
@@ -63,7 +63,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
 
 
 def _component(report: Report, given: dict[str, Any]) -> Component | None:
-    """Return the component with all required values, or note which have to be passed."""
+    """Return the component with a value for each required parameter, or note which have to be passed."""
     entry = report.entry
     values, unknown = filled(entry, given)
     if unknown:
@@ -76,7 +76,7 @@ def _component(report: Report, given: dict[str, Any]) -> Component | None:
     except UserError as error:
         if not report.guessed:
             raise
-        report.note(f"not tried: made-up values are not valid ({error}). {report.how_to_pass(report.guessed)}")
+        report.note(f"not tried: plausible values are not valid ({error}). {report.how_to_pass(report.guessed)}")
         return None
 
 

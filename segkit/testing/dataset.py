@@ -101,7 +101,7 @@ def _counted_reads() -> Iterator[Counter[Path]]:
 
 
 def _is_data(path: Path) -> bool:
-    """Return whether a file is the dataset's rather than code or a library's."""
+    """Return whether a file is data rather than code or part of a library."""
     libraries = {Path(sys.prefix), Path(sys.base_prefix)}
     inside = any(path.is_relative_to(folder) for folder in libraries) and not path.is_relative_to(Path.cwd())
     return path.is_file() and path.suffix not in CODE and not inside and not path.is_relative_to("/proc")

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import gc
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from segkit.errors import counted
 from segkit.registry.component import Component
-from segkit.registry.faults import wrong_type
 from segkit.testing.examples import masks, scores
 from segkit.testing.report import Report
-from segkit.training.tracing import (
-    breaks_graph,
-    changes,
-    place_of_infinite_gradient,
-    place_where,
-    turns_infinite,
-)
+from segkit.training.terms import Term
+from segkit.training.tracing import breaks_graph, place_where
 
 TOLERANCE = 0.02  # relative; a smoothing constant of some pixels makes a mean depend a little on the size
 EXTREME = 1e4
@@ -34,12 +27,12 @@ class Tried:
     """A loss under trial; called through this it gets copies of its inputs."""
 
     report: Report
-    loss: Callable[[Tensor, Tensor], Any]
+    term: Term
     exclusive: bool
 
-    def __call__(self, logits: Tensor, target: Tensor) -> Any:
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return its value."""
-        return self.loss(logits.clone(), target.clone())
+        return self.term.value(logits.clone(), target.clone())
 
     def example(
         self, cases: int = 2, channels: int = 2, size: tuple[int, int] = (64, 48), dtype: torch.dtype = torch.float32
@@ -48,59 +41,50 @@ class Tried:
         target = masks(cases, channels, size, exclusive=self.exclusive).to(dtype)
         return scores(target), target
 
+    def check_finite(self, logits: Tensor, target: Tensor) -> None:
+        """Raise ComponentError unless value and gradient are finite."""
+        logits = logits.clone().requires_grad_()
+        self.term.check_finite([logits], logits, target)
+
 
 def examine_loss(report: Report, component: Component) -> None:
     """Try a loss; see the module."""
     loss = report.build(component)
     if loss is None:
         return
-    tried = Tried(report, loss, bool(report.entry.traits.get("exclusive_only")))
+    tried = Tried(report, Term(component, loss), bool(report.entry.traits.get("exclusive_only")))
     if isinstance(loss, torch.nn.Module) and (own := [name for name, _ in loss.named_parameters()]):
         report.note(f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are.")
-    if not _returns_a_scalar(tried):
+    before = report.faults
+    with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
+        _first_call(tried)
+    if report.faults > before:
         return
-    if _has_a_gradient(tried):
-        _gradient_is_right(tried)
-        _truth_is_best(tried)
+    _gradient_is_right(tried)
+    _truth_is_best(tried)
     for examine in (_takes_any_shape, _is_a_mean, _is_finite):
         examine(tried)
-    for examine in (_leaves_inputs, _keeps_no_state, _frees_memory):
+    for examine in (_keeps_no_state, _frees_memory):
         with report.trying("called several times"):
             examine(tried)
     report.check_device(lambda device: loss(*(tensor.to(device) for tensor in tried.example())))
 
 
-def _returns_a_scalar(tried: Tried) -> bool:
-    """Call it once; without a scalar nothing more can be tried."""
-    report, before = tried.report, tried.report.faults
-    with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
-        value = tried(*tried.example())
-        if not isinstance(value, Tensor):
-            report.fault(f"{wrong_type(value, Tensor, 'tensor')} End with `.mean()` of tensors.")
-        elif value.shape != ():
-            report.fault(f"it returns shape {tuple(value.shape)}, not a scalar: end with `.mean()`.")
-        elif not torch.isfinite(value):
-            place = place_where(report.source, lambda: tried(*tried.example()), turns_infinite)
-            report.fault(f"it is {value.item()} on ordinary masks and scores.", place)
-    return report.faults == before
-
-
-def _has_a_gradient(tried: Tried) -> bool:
-    report, before = tried.report, tried.report.faults
+def _first_call(tried: Tried) -> None:
+    """As training does, where the logits are not leaves of the graph."""
     logits, target = tried.example()
     logits.requires_grad_()
-    with report.trying("differentiated"):
-        value = tried(logits, target)
-        if value.requires_grad:
-            value.backward()
-        if logits.grad is None or not logits.grad.any():
-            place = place_where(report.source, lambda: tried(logits, target), breaks_graph, last=True)
-            what = "its gradient with respect to the logits is 0 everywhere" if value.requires_grad else NO_GRADIENT
-            report.fault(f"{what}, so nothing is learned. Compute with differentiable operations on the logits.", place)
-    return report.faults == before
-
-
-NO_GRADIENT = "its value has no gradient (cut off by detach, item, numpy, no_grad, rounding or a comparison)"
+    values = tried.term.first_call(1 * logits, target)
+    tried.check_finite(logits, target)
+    if not any(value.requires_grad for value in values):
+        raise tried.term.no_gradient(logits, target)
+    (gradient,) = torch.autograd.grad(torch.stack([*values]).sum(), logits, allow_unused=True)
+    if gradient is None or not gradient.any():
+        tried.report.fault(
+            "its gradient with respect to the logits is 0 everywhere, so nothing is learned. Compute with "
+            "differentiable operations on the logits.",
+            place_where(tried.report.source, lambda: tried(logits, target), breaks_graph, last=True),
+        )
 
 
 def _gradient_is_right(tried: Tried) -> None:
@@ -146,12 +130,10 @@ def _takes_any_shape(tried: Tried) -> None:
     """One case, one channel, odd sizes, and channels-last memory, in which models return their scores."""
     for cases, channels in ((1, 2 if tried.exclusive else 1), (3, 3)):
         with tried.report.trying(f"called with logits and target ({cases}, {channels}, 33, 20)"):
-            value = tried(*tried.example(cases, channels, (33, 20)))
-            if value.shape != () or not torch.isfinite(value):
-                tried.report.fault(f"it returns {value.tolist()} for shape ({cases}, {channels}, 33, 20).")
+            tried.check_finite(*tried.example(cases, channels, (33, 20)))
     with tried.report.trying("called with logits in channels-last memory, as models return them"):
         logits, target = tried.example()
-        value = tried.loss(logits.to(memory_format=torch.channels_last, copy=True), target.clone())
+        value = tried.term.value(logits.to(memory_format=torch.channels_last, copy=True), target.clone())
         if not torch.allclose(value, tried(logits, target), rtol=1e-4, atol=1e-5):
             tried.report.fault("its value for the same logits in channels-last memory differs.")
 
@@ -159,7 +141,7 @@ def _takes_any_shape(tried: Tried) -> None:
 def _is_a_mean(tried: Tried) -> None:
     """Neither the size of the batch nor that of the image may count."""
     report = tried.report
-    add = report.note if report.says(*NO_MEAN) else report.fault
+    add = report.note if report.documents(*NO_MEAN) else report.fault
     with report.trying("called with a repeated batch and a tiled image"):
         logits, target = tried.example()
         value = float(tried(logits, target))
@@ -180,24 +162,11 @@ def _near(one: float, other: float) -> bool:
 
 def _is_finite(tried: Tried) -> None:
     """Empty and full masks, and scores as large as they get; the first failure is reported."""
-    report = tried.report
     for what, logits, target in _hard_inputs(tried):
-        before = report.faults
-        with report.trying(f"called with {what}"):
-            scores = logits.clone().requires_grad_()
-            value = tried(scores, target)
-            if not torch.isfinite(value):
-                place = place_where(report.source, lambda: tried(scores, target), turns_infinite)  # noqa: B023
-                report.fault(f"it is {float(value)} for {what}: keep quotients, logarithms and powers finite.", place)
-            elif value.requires_grad:
-                value.backward()
-                if scores.grad is not None and not torch.isfinite(scores.grad).all():
-                    run = lambda: tried(logits.clone().requires_grad_(), target)  # noqa: B023, E731
-                    report.fault(
-                        f"its gradient is not finite for {what}: a root, logarithm, quotient or power at 0?",
-                        place_of_infinite_gradient(report.source, run),
-                    )
-        if report.faults > before:
+        before = tried.report.faults
+        with tried.report.trying(f"called with {what}"):
+            tried.check_finite(logits, target)
+        if tried.report.faults > before:
             return
 
 
@@ -212,17 +181,6 @@ def _hard_inputs(tried: Tried) -> Iterator[tuple[str, Tensor, Tensor]]:
         yield f"{name} and scores of 0", 0 * logits, target
         yield f"{name} and scores of 10,000 on the wrong side", (1 - 2 * target) * EXTREME, target
         yield f"{name} and scores of 10,000 on the right side", (2 * target - 1) * EXTREME, target
-
-
-def _leaves_inputs(tried: Tried) -> None:
-    inputs, before = tried.example(), tried.example()
-    tried.loss(*inputs)
-    for name, now, then in zip(("logits", "target"), inputs, before, strict=True):
-        if not torch.equal(now, then):
-            copies = tried.example()
-            place = place_where(tried.report.source, lambda: tried.loss(*copies), changes(*copies))  # noqa: B023
-            tried.report.fault(f"it writes to its {name}. Use operations without a trailing underscore.", place)
-            return
 
 
 def _keeps_no_state(tried: Tried) -> None:
@@ -245,7 +203,7 @@ def _frees_memory(tried: Tried) -> None:
     counts = []
     for _ in range(2):
         for _ in range(4):
-            tried.loss(logits.clone().requires_grad_(), target.clone())
+            tried(logits.requires_grad_(), target)
         gc.collect()
         counts.append(sum(issubclass(type(item), Tensor) for item in gc.get_objects()))
     if counts[1] >= counts[0] + 4:

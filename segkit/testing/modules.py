@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from segkit.components.models import checked
 from segkit.registry.component import Component
 from segkit.testing.examples import seeded
 from segkit.testing.report import Report
@@ -14,14 +17,14 @@ FIXED_SIZE = ("multiple of", "divisible", "fixed size")
 
 
 def examine_model(report: Report, component: Component) -> None:
-    """Try a model: scores of the size of the image, whatever that is; saved, loaded, trained as a whole."""
+    """Try a model: scores of the size of any image; every weight is trained, saved and loaded."""
     with seeded():
         model: nn.Module | None = report.build(component, 1, 3)
     if model is None:
         return
-    before = report.faults
+    before, forward = report.faults, checked(model, component, 3)
     for size in SIZES:
-        _returns_scores(report, model, size)
+        _returns_scores(report, model, forward, size)
     if report.faults > before:
         return
     with report.trying("built and run"):
@@ -30,8 +33,9 @@ def examine_model(report: Report, component: Component) -> None:
         _repeats_itself(report, model)
     with report.trying("trained"):
         model.train().zero_grad()
-        _check_gradients(report, model, model(_image(2, 1, SIZES[0])))
-        if not any(parameter.requires_grad for parameter in model.parameters()):
+        if any(parameter.requires_grad for parameter in model.parameters()):
+            _check_gradients(report, model, forward(_image(2, 1, SIZES[0])))
+        else:
             report.fault("it has no parameter to train.")
     with report.trying("saved and loaded"):
         _round_trip(report, component, model)
@@ -45,26 +49,22 @@ def _image(cases: int, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def _returns_scores(report: Report, model: nn.Module, size: tuple[int, int]) -> None:
+def _returns_scores(
+    report: Report, model: nn.Module, forward: Callable[[Tensor], Tensor], size: tuple[int, int]
+) -> None:
     """Try one size of image, in training and evaluation; the first failure is reported."""
-    height, width = size
     for training in (True, False):
-        what = f"for an image (2, 1, {height}, {width}) in {'training' if training else 'evaluation'}"
         known = len(report.findings)
+        what = f"called with an image (2, 1, {size[0]}, {size[1]}) in {'training' if training else 'evaluation'}"
         with report.trying(what):
-            scores = model.train(training)(_image(2, 1, size).contiguous(memory_format=torch.channels_last))
-            if not isinstance(scores, Tensor):
-                report.fault(f"{what} it must return a tensor of scores, got a {type(scores).__name__}.")
-            elif scores.shape != (2, 3, height, width):
-                report.fault(
-                    f"{what} it returns {tuple(scores.shape)}; for 3 channels it must be (2, 3, {height}, {width})."
-                )
-            elif not torch.isfinite(scores).all():
-                report.fault(f"{what} its scores are not finite.")
+            model.train(training)
+            scores = forward(_image(2, 1, size).contiguous(memory_format=torch.channels_last))
+            if not torch.isfinite(scores).all():
+                report.fault(f"{what}: its scores are not finite.")
             elif scores.min() >= 0 and scores.max() <= 1 and size == SIZES[0] and not training:
                 report.note("its scores lie in 0 to 1: an activation at the end? segkit applies its own.")
         if len(report.findings) > known:
-            if size != SIZES[0] and report.says(*FIXED_SIZE):
+            if size != SIZES[0] and report.documents(*FIXED_SIZE):
                 found = report.findings.pop()
                 report.note(f"as its docstring says, it does not take every size: {found.text}", found.place)
             return
@@ -72,7 +72,7 @@ def _returns_scores(report: Report, model: nn.Module, size: tuple[int, int]) -> 
 
 @torch.no_grad()
 def _repeats_itself(report: Report, model: nn.Module) -> None:
-    """In evaluation nothing is random, and no image depends on its neighbours."""
+    """In evaluation nothing is random, and no image depends on the rest of its batch."""
     image = _image(2, 1, SIZES[0])
     model.eval()
     first = model(image)
@@ -86,9 +86,9 @@ def _check_gradients(report: Report, module: nn.Module, result: Tensor) -> None:
     """Differentiate a random sum of a result: every parameter that is trained must have a finite gradient."""
     (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(1))).sum().backward()  # type: ignore[no-untyped-call]
     gradients = {name: weight.grad for name, weight in module.named_parameters() if weight.requires_grad}
-    missed = [name for name, gradient in gradients.items() if gradient is None]
-    if missed:
-        shown = ", ".join(missed[:5]) + (f" and {len(missed) - 5} more" if len(missed) > 5 else "")
+    missing = [name for name, gradient in gradients.items() if gradient is None]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         report.fault(f"no gradient reaches {shown}: a layer that is built but not used, or a detached one?")
     if not all(torch.isfinite(gradient).all() for gradient in gradients.values() if gradient is not None):
         report.fault("its gradient is not finite.")
@@ -99,7 +99,7 @@ def _round_trip(report: Report, component: Component, model: nn.Module) -> None:
     """A second model with the state of the first gives the same scores."""
     parameters = [id(tensor) for _, tensor in model.named_parameters(remove_duplicate=False)]
     if len(set(parameters)) < len(parameters):
-        report.note("two of its parameters are one tensor.")
+        report.note("two of its parameters share one tensor.")
     other = component.build(1, 3)
     other.load_state_dict({key: tensor.clone() for key, tensor in model.state_dict().items()})
     image = _image(1, 1, SIZES[0])
@@ -111,7 +111,7 @@ def _round_trip(report: Report, component: Component, model: nn.Module) -> None:
 
 
 def examine_upsampler(report: Report, component: Component) -> None:
-    """Try an upsampler: exactly twice the height and width, whatever they are."""
+    """Try an upsampler: exactly twice the height and width of any input."""
     before = report.faults
     for in_channels, out_channels in ((8, 4), (3, 5)):
         with seeded():

@@ -16,7 +16,7 @@ from segkit.registry.component import Entry
 from segkit.registry.slot import fold
 from segkit.testing import check
 from segkit.testing.findings import Finding
-from segkit.testing.global_state import library_settings, restored
+from segkit.training.global_state import LIBRARIES, restore, settings
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     Raises:
         UserError: there is no such path, or a setting fits no component, several, or not its parameter.
     """
-    path, settings = Path(path), [*map(merge.parse_setting, sets)]
-    kept = library_settings()
+    path, assigned = Path(path), [*map(merge.parse_setting, sets)]
+    saved = settings(LIBRARIES)
     if (path / "__init__.py").is_file() and path.resolve().parent.is_dir():
         plugins.load_one(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
     else:
@@ -85,21 +85,21 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
             )
         )
     whole += [
-        Finding("fault", f"importing it changes a global setting ({name}) for all that follows.", str(path))
-        for name in restored(kept)
+        Finding("fault", f"importing it changes a global setting ({name}) for everything that follows.", str(path))
+        for name in restore(saved)
     ]
     entries = [(name, entry) for plugin in loaded for name, entry in _entries(plugin)]
-    given = _given(settings, [entry for _, entry in entries], path)
+    given = _given(assigned, [entry for _, entry in entries], path)
     checked = [Checked(name, tuple(check(entry, given.get(id(entry))))) for name, entry in entries]
     return PluginReport(path, tuple(whole), tuple(checked))
 
 
 def _given(
-    settings: list[tuple[str, tuple[str, ...], Any]], entries: list[Entry], path: Path
+    assigned: list[tuple[str, tuple[str, ...], Any]], entries: list[Entry], path: Path
 ) -> dict[int, dict[str, Any]]:
-    """Return the parameters that settings give to each component, by the identity of its entry."""
+    """Return the parameters that are assigned to each component, by the identity of its entry."""
     documents = {id(entry): merge.Document() for entry in entries}
-    for flag, names, value in settings:
+    for flag, names, value in assigned:
         named = [entry for entry in entries if len(names) > 1 and fold(names[0]) == fold(entry.name)]
         rest = names[1:] if named else names
         if not named and len(names) > 2:  # as in a recipe: data.mine.root

@@ -1,9 +1,8 @@
-"""Try optimizers, and schedulers of their learning rates."""
+"""Try optimizers and schedulers of their learning rates."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +10,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from segkit.components.optimizers import wrong_rate
 from segkit.components.schedulers import Schedule
-from segkit.errors import sentence
+from segkit.errors import ContractError, sentence
 from segkit.registry.component import Component
 from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
 from segkit.training.flatten import flatten, unflatten
+from segkit.training.objective import Objective
+from segkit.training.step_watch import StepWatch
 
 STEPS = 40
 FROZEN = ("not trained", "frozen", "leaves out")
@@ -32,45 +34,54 @@ def examine_optimizer(report: Report, component: Component) -> None:
         return
     before = report.faults
     with report.trying(f"run for {STEPS} steps on a quadratic function"):
-        _goes_down(report, module, optimizer)
+        _goes_down(report, component, module, optimizer)
         if report.faults == before:
             _uses_gradients(report, component)
     if report.faults == before:
         with report.trying("saved and loaded"):
             _optimizer_resumes(report, component)
     with report.trying("built and stepped"):
-        report.check_side_effects(lambda: _moved(component), may_draw=("torch",))
+        report.check_side_effects(lambda: _stepped(component, 1), may_draw=("torch",))
     with report.trying("stepped without any gradient"):
         optimizer.zero_grad()
         optimizer.step()
 
 
-def _moved(component: Component) -> None:
-    module = network()
-    _pull(module, component.build(list(module.parameters())))
-
-
-def _pull(module: nn.Module, optimizer: Optimizer, target: float = 0.3) -> float:
-    """Make a step towards weights of `target`; return the squared distance before it."""
-    optimizer.zero_grad()
+def _backward(module: nn.Module, target: float = 0.3) -> float:
+    """Make the gradients of the squared distance of all weights from `target`; return it."""
+    module.zero_grad()
     distance = sum((parameter - target).square().sum() for parameter in module.parameters())
     torch.autograd.backward(distance)  # type: ignore[arg-type]
-    optimizer.step()
     return float(distance)
 
 
-def _goes_down(report: Report, module: nn.Module, optimizer: Optimizer) -> None:
-    held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    missing = [name for name, parameter in module.named_parameters() if id(parameter) not in held]
-    if missing:
-        add = report.note if report.says(*FROZEN) else report.fault
-        add(
-            f"it leaves out parameters, which are not trained: {', '.join(missing)}. If intended, say in its docstring."
-        )
-    values = [_pull(module, optimizer) for _ in range(STEPS)]
-    if not all(map(math.isfinite, values)):
-        report.fault(f"weights are not finite after {STEPS} steps on a quadratic function at its own learning rate.")
-    elif values[-1] >= values[0]:
+def _stepped(component: Component, steps: int, target: float = 0.3) -> tuple[nn.Module, Optimizer]:
+    """Return the network and its optimizer after some steps towards weights of `target`."""
+    module = network()
+    optimizer: Optimizer = component.build(list(module.parameters()))
+    for _ in range(steps):
+        _backward(module, target)
+        optimizer.step()
+    return module, optimizer
+
+
+def _goes_down(report: Report, component: Component, module: nn.Module, optimizer: Optimizer) -> None:
+    """Step towards a minimum, checked as training checks each step."""
+    watch = StepWatch(Objective((), (), module, exclusive=False), optimizer, {"optimizer": component})
+    left_out, values = watch.left_out(), []
+    if left_out is not None:
+        add = report.note if report.documents(*FROZEN) else report.fault
+        add(f"{left_out.text} If intended, say so in its docstring.")
+    for step in range(STEPS):
+        values.append(_backward(module))
+        watch.before_step(step)
+        optimizer.step()
+        watch.after_step()
+        wrong = watch.infinite_weights(step + 1)
+        if wrong is not None:
+            raise wrong
+    watch.end_epoch()
+    if not values[-1] < values[0]:
         report.fault(
             f"it does not go downhill: after {STEPS} steps the squared distance from the minimum is {values[-1]:.4g}, "
             f"at first {values[0]:.4g}."
@@ -81,12 +92,8 @@ def _uses_gradients(report: Report, component: Component) -> None:
     """Pull two equal networks in opposite directions: their weights must differ."""
     pulled = []
     for target in (0.3, -0.3):
-        module = network()
         with seeded():
-            optimizer = component.build(list(module.parameters()))
-            for _ in range(STEPS):
-                _pull(module, optimizer, target)
-        pulled.append(module)
+            pulled.append(_stepped(component, STEPS, target)[0])
     if all(map(torch.equal, *(module.parameters() for module in pulled))):
         report.fault("its steps do not depend on the gradients: use `weight.grad`.")
 
@@ -103,10 +110,7 @@ def _saved(report: Report, state: Any) -> Any:
 
 def _optimizer_resumes(report: Report, component: Component) -> None:
     """Save after 3 steps, load, and compare the next 3."""
-    module, twin = network(), network()
-    optimizer = component.build(list(module.parameters()))
-    for _ in range(3):
-        _pull(module, optimizer)
+    twin, (module, optimizer) = network(), _stepped(component, 3)
     state = _saved(report, optimizer.state_dict())
     if state is None:
         return
@@ -116,7 +120,8 @@ def _optimizer_resumes(report: Report, component: Component) -> None:
     for weights, stepping in ((module, optimizer), (twin, other)):
         with seeded():  # a checkpoint holds torch's generator too
             for _ in range(3):
-                _pull(weights, stepping)
+                _backward(weights)
+                stepping.step()
     if not all(map(torch.equal, module.parameters(), twin.parameters())):
         report.fault(
             "it does not resume from a saved state: the steps after loading differ. Keep all state in `self.state` and "
@@ -125,13 +130,17 @@ def _optimizer_resumes(report: Report, component: Component) -> None:
 
 
 def examine_scheduler(report: Report, component: Component) -> None:
-    """Try a scheduler: finite rates of 0 or more over a training, and the same ones when resumed."""
+    """Try a scheduler: finite learning rates of 0 or more over a training, and the same ones when it resumes."""
     make: Callable[[], tuple[Optimizer, Any]] = lambda: _scheduled(component)  # noqa: E731
     if report.build(component, _sgd(), EPOCHS, STEPS_PER_EPOCH) is None:
         return
     before = report.faults
     with report.trying(f"stepped through {EPOCHS} epochs of {STEPS_PER_EPOCH} steps"):
-        _rates_are_sane(report, _run(*make(), 0, EPOCHS))
+        rates = _run(*make(), 0, EPOCHS)
+        if not any(rates):
+            report.fault("the learning rate is 0 from beginning to end: nothing is learned.")
+        elif 0 in rates:
+            report.note(f"the learning rate is 0 in {rates.count(0)} of {len(rates)} steps: nothing is learned there.")
     if report.faults > before:
         return
     with report.trying("built and stepped"):
@@ -151,9 +160,12 @@ def _scheduled(component: Component) -> tuple[Optimizer, Schedule]:
 
 def _run(optimizer: Optimizer, schedule: Schedule, first: int, last: int) -> list[float]:
     """Return the learning rate of each step of some epochs."""
-    rates = []
+    rates: list[float] = []
     for epoch in range(first, last):
         for _ in range(STEPS_PER_EPOCH):
+            wrong = wrong_rate(optimizer)
+            if wrong is not None:
+                raise ContractError(f"in step {len(rates) + 1}, {wrong}")
             weight = optimizer.param_groups[0]["params"][0]
             weight.grad = torch.ones_like(weight)
             optimizer.step()
@@ -161,17 +173,6 @@ def _run(optimizer: Optimizer, schedule: Schedule, first: int, last: int) -> lis
             schedule.step_batch()
         schedule.step_epoch(VAL_LOSSES[epoch])
     return rates
-
-
-def _rates_are_sane(report: Report, rates: list[float]) -> None:
-    for number, rate in enumerate(rates, 1):
-        if not math.isfinite(rate) or rate < 0:
-            report.fault(f"the learning rate of step {number} of {len(rates)} is {rate}.")
-            return
-    if 0 in rates:
-        report.note(f"the learning rate is 0 in {rates.count(0)} of {len(rates)} steps: nothing is learned there.")
-    if not any(rates):
-        report.fault("the learning rate is 0 from start to end: nothing is learned.")
 
 
 def _schedule_resumes(report: Report, make: Callable[[], tuple[Optimizer, Any]]) -> None:

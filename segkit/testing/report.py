@@ -13,23 +13,23 @@ import torch
 
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component, Entry
-from segkit.registry.faults import described, explained, how_to_check
+from segkit.registry.faults import ComponentError, described, explained, how_to_check
 from segkit.registry.source import ComponentCode
 from segkit.testing.findings import Finding
-from segkit.testing.global_state import SETTINGS, library_settings, restored, settings
-from segkit.training.tracing import generator_states, line_that_changes
+from segkit.training.global_state import LIBRARIES, changed_setting, generator_states, restore, settings
+from segkit.training.tracing import line_that_changes
 
 SEEDS, LAST_SEED = (4_021, 977_113), 55_021  # which no component chooses by itself
 MISPLACED = ("expected device", "same device", "CUDA enabled", "NVIDIA")  # of torch's messages about devices
 
 
 class Report:
-    """Collects findings; whatever the component raises becomes one.
+    """Collects findings; any exception of the component becomes one.
 
     Attributes:
         entry: what is tried.
-        source: where its code stands.
-        guessed: the parameters whose values were made up.
+        source: its code.
+        guessed: the parameters whose values were not given, with a plausible value each.
         findings: so far.
     """
 
@@ -52,40 +52,42 @@ class Report:
         """How many faults there are."""
         return sum(finding.kind == "fault" for finding in self.findings)
 
-    def says(self, *words: str) -> bool:
-        """Return whether the component's documentation holds one of the words, without regard to case."""
+    def documents(self, *phrases: str) -> bool:
+        """Return whether the component's docstring has one of some phrases, in any case."""
         doc = " ".join(self.entry.doc.lower().split())
-        return any(word.lower() in doc for word in words)
+        return any(phrase.lower() in doc for phrase in phrases)
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """Turn an exception into a fault at the line that raised it; settings of torch and numpy are put back.
+        """Turn an exception into a fault at the line that raised it; settings of torch and numpy are restored.
 
         Args:
             what: e.g. "called with an empty mask".
         """
-        kept = library_settings()
+        saved = settings(LIBRARIES)
         try:
             yield
         except KeyboardInterrupt:
             raise
+        except ComponentError as error:
+            self.fault(f"{what}: {error.text}", error.place)
         except BaseException as error:
             self.fault(f"{what}: {sentence(explained(error))}", self.source.of_error(error))
         finally:
-            restored(kept)
+            restore(saved)
 
     def how_to_pass(self, names: Iterable[str]) -> str:
-        """Say how parameters are passed: to the command, and in a test."""
+        """Return how to pass parameters to `segkit check`, or in a test."""
         path, named = how_to_check(self.entry).strip("`"), list(names)
         if path.startswith("segkit check"):
             return f"Pass {', '.join(named)}: `{path} {' '.join(f'--set {name}=...' for name in named)}`."
         return f"Pass {', '.join(named)}: `assert_contract(entry, {', '.join(f'{name}=...' for name in named)})`."
 
-    def build(self, component: Component, *handed: Any) -> Any:
+    def build(self, component: Component, *inputs: Any) -> Any:
         """Build the component; None, and a finding, if that fails or the result is of the wrong kind."""
         try:
-            made = component.build(*handed)
-            wrong = component.entry.slot.check(made, *handed)
+            made = component.build(*inputs)
+            wrong = component.entry.slot.check(made, *inputs)
             if wrong is None:
                 return made
             self.fault(wrong)
@@ -96,13 +98,13 @@ class Report:
                 self.note(f"not tried: {error}", self.source.of_error(error))
             elif self.guessed and isinstance(error, (ValueError, OSError)):
                 guesses = ", ".join(f"{key} = {value!r}" for key, value in self.guessed.items())
-                self.note(f"not tried: made-up values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
+                self.note(f"not tried: plausible values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
             else:
                 self.fault(f"it cannot be built: {sentence(explained(error))}", self.source.of_error(error))
         return None
 
     def check_side_effects(self, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:
-        """Run twice, from two states of the global random generators, and report what changed beside the result.
+        """Run twice, from two states of the global random generators, and report side effects.
 
         What the first run changes (it may import libraries) counts only if the second changes it again.
 
@@ -118,11 +120,11 @@ class Report:
         for seed in SEEDS:
             _seed(seed)
             befores.append(generator_states())
-            kept = settings()
+            saved = settings()
             try:
                 results.append(run())
             finally:
-                changed = restored(kept)
+                changed = restore(saved)
             afters.append(generator_states())
         for name in befores[0]:
             if afters[0][name] == afters[1][name]:
@@ -135,18 +137,14 @@ class Report:
             place = line_that_changes(self.source, run, lambda: generator_states()[name])  # noqa: B023
             self.fault(f"{what}: use a generator of its own.", place)
         for name in changed:
-            kept = settings()
-            place = line_that_changes(self.source, run, SETTINGS[name][0])
-            restored(kept)
-            text = f"it changes a global setting ({name}) for all that follows: leave it, or put it back."
-            self.fault(text, place)
+            self.fault(*changed_setting(name, self.source, run))
         return results
 
     def check_device(self, run: Callable[[str], Any]) -> None:
         """Run on the CPU as if there were a GPU, on torch's `meta` device, and on CUDA where there is one.
 
         Args:
-            run: runs the component on inputs on a device, where its result should lie too.
+            run: runs the component on inputs on a device, where its result should be too.
         """
         found = torch.cuda.is_available()
         for device in ["cpu", "meta", "cuda"] if found else ["cpu", "meta"]:
@@ -163,7 +161,7 @@ class Report:
                     return
                 continue  # what needs values cannot run on meta
             if isinstance(value, torch.Tensor) and value.device.type != device:
-                self.fault(f"for inputs on {device} its result lies on {value.device}.")
+                self.fault(f"for inputs on {device} its result is on {value.device}.")
                 return
 
 

@@ -1,4 +1,4 @@
-"""Try what works on a model's weights: regularizers and initializers."""
+"""Try regularizers and initializers, which work on a model's weights."""
 
 from __future__ import annotations
 
@@ -6,15 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segkit.registry.component import Component
-from segkit.registry.faults import wrong_type
 from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
-from segkit.training.tracing import breaks_graph, place_of_infinite_gradient, place_where
-
-Penalty = Callable[[Any], Any]
+from segkit.training.terms import Term
 
 
 def examine_regularizer(report: Report, component: Component) -> None:
@@ -22,17 +19,17 @@ def examine_regularizer(report: Report, component: Component) -> None:
     penalty = report.build(component)
     if penalty is None:
         return
-    before = report.faults
-    with report.trying("called with the named parameters of a network"):
-        _returns_a_scalar(report, penalty)
-    if report.faults > before:
-        return
-    proximal = bool(getattr(penalty, "proximal", False))
-    with report.trying("stepped" if proximal else "differentiated"):
-        (_steps if proximal else _has_a_gradient)(report, penalty)
+    term, before = Term(component, penalty), report.faults
+    for dtype in (torch.float32, torch.float64):
+        with report.trying(f"called with the named parameters of a network in {dtype}"):
+            _returns_a_penalty(report, term, network().to(dtype))
+        if report.faults > before:
+            return
+    with report.trying("stepped" if term.proximal else "differentiated"):
+        (_steps if term.proximal else _has_a_gradient)(report, term)
     named = _named(network())
     with report.trying("called with the named parameters of a network"):
-        report.check_side_effects(lambda: (component.build()(named), proximal and penalty.step(named, 1e-3)))
+        report.check_side_effects(lambda: (component.build()(named), term.proximal and penalty.step(named, 1e-3)))
     report.check_device(lambda device: penalty(_named(network().to(device))))
 
 
@@ -40,78 +37,56 @@ def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return list(module.named_parameters())
 
 
-def _returns_a_scalar(report: Report, penalty: Penalty) -> None:
-    proximal = bool(getattr(penalty, "proximal", False))
-    for dtype in (torch.float32, torch.float64):
-        module, untouched = network().to(dtype), network().to(dtype)
-        value = penalty(_named(module))
-        if not isinstance(value, Tensor) or value.shape != ():
-            shape = f"it returns shape {tuple(value.shape)}, not a scalar." if isinstance(value, Tensor) else None
-            report.fault(f"{shape or wrong_type(value, Tensor, 'tensor')} End with `.sum()` of tensors.")
-        elif not torch.isfinite(value):
-            report.fault(f"it is {float(value)} for ordinary weights.")
-        elif value < 0:
-            report.fault(f"it is {float(value):.4g}: a penalty must be 0 or more, whatever the weights.")
-        elif value == 0 and not value.requires_grad and not proximal:
-            report.note("it is 0 for a network of convolutions, a norm and a linear layer: it applies to none of them.")
-            return
-        elif not value.requires_grad and not proximal:
-            place = place_where(report.source, lambda: penalty(_named(module)), breaks_graph, last=True)  # noqa: B023
-            report.fault("its value has no gradient, so it has no effect: do not detach, and keep tensors.", place)
-        elif not all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters()):
-            report.fault("it changes the gradients of the parameters, or whether they have any.")
-        elif value.dtype != dtype:
-            report.fault(f"for {dtype} weights it returns {value.dtype}. Make tensors with `dtype=` of the weights.")
-        elif not _same(module, untouched):
-            report.fault("it changes the weights when called. A step belongs in `step`, with `proximal = True`.")
-        else:
-            continue
-        return
-    if not torch.allclose(penalty(_named(network())), penalty(_named(network()))):
+def _returns_a_penalty(report: Report, term: Term, module: nn.Module) -> None:
+    parameters, dtype = _named(module), next(module.parameters()).dtype
+    (value,) = term.first_call(parameters)
+    wrong = term.infinite_value([float(value.detach())], parameters)
+    if wrong is not None:
+        raise wrong
+    if value == 0 and not value.requires_grad and not term.proximal:
+        report.note("it is 0 for a network of convolutions, a norm and a linear layer: it applies to none of them.")
+    elif value.dtype != dtype:
+        report.fault(f"for {dtype} weights it returns {value.dtype}. Make tensors with `dtype=` of the weights.")
+    elif not torch.allclose(term.value(parameters), value):
         report.fault("two calls with the same weights differ.")
 
 
-def _has_a_gradient(report: Report, penalty: Penalty) -> None:
+def _has_a_gradient(report: Report, term: Term) -> None:
     module = network().double()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter[parameter == 0] = 0.1  # an absolute value has no derivative at 0
     names, parameters = zip(*module.named_parameters(), strict=True)
-    if not penalty(_named(module)).requires_grad:
+    if not term.value(_named(module)).requires_grad:
         return  # it applies to none of the weights
     if not torch.autograd.gradcheck(
-        lambda *values: penalty(list(zip(names, values, strict=True))), parameters, raise_exception=False
+        lambda *values: term.value(list(zip(names, values, strict=True))), parameters, raise_exception=False
     ):
         report.fault("its gradient is wrong: it differs from finite differences of its values.")
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
-    value = penalty(_named(module))
-    gradients = torch.autograd.grad(value, parameters, allow_unused=True) if value.requires_grad else ()
-    if not torch.isfinite(value) or not all(
-        torch.isfinite(gradient).all() for gradient in gradients if gradient is not None
-    ):
-        place = place_of_infinite_gradient(report.source, lambda: penalty(_named(module)))
-        report.fault("its value or gradient is not finite where all weights are 0 (a sqrt?).", place)
+    with report.trying("called where all weights are 0"):
+        term.check_finite(parameters, _named(module))
 
 
-def _steps(report: Report, penalty: Any) -> None:
+def _steps(report: Report, term: Term) -> None:
     """Try a proximal one: `step(named_parameters, step_size)` changes weights in place."""
-    if penalty(_named(network())).requires_grad:
+    if term.value(_named(network())).requires_grad:
         report.fault("it is proximal, so its value is only logged: detach it.")
     module = network()
     before = [parameter.detach().clone() for parameter in module.parameters()]
-    penalty.step(_named(module), 0.0)
+    term.step(_named(module), 0.0)
     if not all(map(torch.equal, module.parameters(), before)):
         report.fault("its step changes weights although the step size is 0.")
-    value = penalty(_named(module))
-    penalty.step(_named(module), 0.05)
+    value = term.value(_named(module))
+    term.step(_named(module), 0.05)
     after = list(module.parameters())
     if all(map(torch.equal, after, before)):
         if value:  # at 0 there is nothing to do
             report.fault("its step changes no weight. Write in place, under `torch.no_grad()`.")
     elif not all(torch.isfinite(parameter).all() for parameter in after):
         report.fault("its step makes weights that are not finite.")
-    elif penalty(_named(module)) > value:
+    elif term.value(_named(module)) > value:
         report.fault("its step makes the penalty larger.")
 
 

@@ -1,7 +1,7 @@
 """The checkpoint: one safetensors file of tensors and one JSON string; no pickle is written or read.
 
-A file that is truncated, flipped, forged or of another kind gives one message; nothing in it is ever run, and reading
-takes no more memory than a small multiple of the file's own size.
+A truncated, corrupted, forged or foreign file raises one error; nothing in it is ever executed, and reading takes no
+more memory than a small multiple of the file's size.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ class Meta(Stored):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read.
+    """The content of a checkpoint.
 
     Attributes:
         weights: the model's state dict.
-        meta: what it says (see `Meta`), without the state's skeleton.
-        state: optimizer, schedule and RNG state, if it was asked for and is there.
+        meta: the fields of `Meta`, without `state`.
+        state: optimizer, schedule and RNG state, if requested and present.
     """
 
     weights: dict[str, Tensor]
@@ -140,7 +140,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Return the metadata of a checkpoint without reading its tensors; the hash is not checked.
 
     Raises:
-        UserError: the file is missing, damaged or no checkpoint.
+        UserError: the file is missing, damaged or not a checkpoint.
     """
     path = Path(path)
     found = _meta(path, _stored(path)[1])
@@ -167,14 +167,14 @@ def _stored(path: Path) -> tuple[str, str]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}.") from None
     except SafetensorError as error:
-        raise UserError(f"{path}: damaged or no checkpoint: {sentence(error)} Use another copy.") from None
+        raise UserError(f"{path}: damaged or not a checkpoint: {sentence(error)} Use another copy.") from None
     if KEY not in (found or {}):
         raise UserError(f"{path}: a safetensors file, but not written by segkit.")
     digest, _, text = found[KEY].partition(" ")
     return digest, text
 
 
-def _from_1(content: dict[str, Any]) -> dict[str, Any]:
+def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata of format 1 (segkit 0.1.0) in format 2, which says how the numbers were made."""
     train = content["recipe"]["train"]
     recipe = content["recipe"] | {"train": train | {"threads": content["threads"] or "auto"}}
@@ -182,11 +182,11 @@ def _from_1(content: dict[str, Any]) -> dict[str, Any]:
     return content | made | {"format": 2}
 
 
-UPGRADES = {1: _from_1}
+UPGRADES = {1: _from_format_1}
 
 
 def _upgraded(text: str) -> str:
-    """Return metadata of any format as one of today's; what is no metadata stays for the model to refuse.
+    """Return metadata of any format in the current one; anything else is returned as it is, for `Meta` to refuse.
 
     Raises:
         ValueError: a newer segkit wrote it.
@@ -206,7 +206,7 @@ def _meta(path: Path, text: str) -> dict[str, Any]:
     try:
         return Meta.model_validate_json(_upgraded(text), strict=True).model_dump()
     except json.JSONDecodeError:
-        raise UserError(f"{path}: its metadata is damaged: it is no JSON.") from None
+        raise UserError(f"{path}: its metadata is damaged: it is not JSON.") from None
     except ValidationError as error:
         place, why, _ = translate_errors(error, _tree(text), lambda path: [], "name")[0]
         where = ".".join(str(part) for part in place)
@@ -228,7 +228,7 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
     """Return a checkpoint, its hash checked.
 
     Raises:
-        UserError: the file is missing, damaged, forged or no checkpoint.
+        UserError: the file is missing, damaged, forged or not a checkpoint.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as decode
@@ -279,7 +279,7 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> Non
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]
-    for label, found in (("lacks", missing), ("has no place for", unknown), ("has other shapes:", shapes)):
+    for label, found in (("missing", missing), ("unexpected", unknown), ("other shapes", shapes)):
         if found:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise UserError(f"{path}: does not fit the recipe's model: {label} {', '.join(found[:3])}{more}.")
+            raise UserError(f"{path}: does not fit the recipe's model: {label}: {', '.join(found[:3])}{more}.")

@@ -44,7 +44,7 @@ def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:
 
 
 def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return the state that `flatten` took apart.
+    """Return the state that `flatten` was given.
 
     Raises:
         ValueError: the skeleton is damaged.

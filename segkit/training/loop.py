@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from segkit.device import Device
 from segkit.registry.component import Component
 from segkit.registry.faults import raise_fault
-from segkit.training.guards import look_back
-from segkit.training.objective import gradient_shares
+from segkit.training.first_batch import check_gradients, gradient_shares
 from segkit.training.state import State
 
 
 class Batches(Protocol):
-    """What the loop trains on: (image, target) float tensors on the device, the same for an epoch whenever asked."""
+    """What the loop trains on: (image, target) float tensors on the device, the same whenever an epoch is asked for."""
 
     steps_per_epoch: int
 
@@ -30,16 +29,16 @@ class Batches(Protocol):
 
 @dataclass(frozen=True)
 class Report:
-    """What the loop hands its caller after a step; it is valid until the caller asks for the next.
+    """What the loop yields after a step; it is valid until the next one is asked for.
 
     Attributes:
         state: as it is now.
         epoch: the epoch of the step, from 1.
         step: steps done in all.
-        rate: the learning rate at the epoch's begin.
+        rate: the learning rate at the beginning of the epoch.
         complete: whether the step was the epoch's last.
         seen: images since the epoch began, or was resumed.
-        seconds: since then.
+        seconds: of training since then.
     """
 
     state: State
@@ -52,13 +51,13 @@ class Report:
 
     @functools.cached_property
     def losses(self) -> dict[str, float]:
-        """Each summand's mean over the epoch so far, and `train_loss`, their weighted sum; asking waits for the device.
+        """Each summand's mean over the epoch so far, and `train_loss`, their weighted sum; waits for the device.
 
         Raises:
             NonFiniteError: a loss up to this step is not finite.
         """
         state = self.state
-        state.watch.settle()
+        state.loss_watch.check_pending()
         sums = state.sums.tolist() if state.sums is not None else []
         means = {name: value / max(state.batch, 1) for name, value in zip(state.objective.names, sums, strict=False)}
         return means | {"train_loss": sums[-1] / max(state.batch, 1) if sums else math.nan}
@@ -85,7 +84,7 @@ def train(
     to step, since they may follow its validation loss.
     """
     forward = forward or state.model
-    objective, optimizer, scaler, watch = state.objective, state.optimizer, state.scaler, state.watch
+    objective, optimizer, scaler, watch = state.objective, state.optimizer, state.scaler, state.loss_watch
     total, autocast = batches.steps_per_epoch, device.autocast()
     while state.epoch <= epochs:
         state.model.train()
@@ -114,7 +113,7 @@ def train(
                     yield _report(state, False, seen, started)
         report = _report(state, True, seen, started)
         _ = report.losses
-        state.steps.settle()
+        state.step_watch.end_epoch()
         state.epoch, state.batch, state.sums = state.epoch + 1, 0, None
         yield report
 
@@ -129,7 +128,7 @@ def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tens
     except BaseException as error:
         raise_fault(_involved(state), error)
     finite = all(math.isfinite(row["gradient_share"]) for row in shares)
-    look_back(state.objective, state.model, state.parts.get("model"), scores, target, finite=finite)
+    check_gradients(state.objective, state.model, state.parts.get("model"), scores, target, finite=finite)
     return shares
 
 
@@ -141,18 +140,18 @@ def _backward(state: State, loss: Tensor) -> None:
 
 
 def _involved(state: State) -> list[Component]:
-    """Return what takes part in a gradient."""
+    """Return the components that take part in a gradient."""
     terms = (*state.objective.losses, *state.objective.penalties)
     return [*(term.component for term in terms), *(state.parts[slot] for slot in state.parts if slot == "model")]
 
 
 def _step(state: State) -> None:
-    """Move the weights, and the learning rate of a schedule by step."""
+    """Step the optimizer, and a schedule that steps with it."""
     slot, optimizer = "optimizer", state.optimizer
     try:
-        state.steps.before(state.step)
+        state.step_watch.before_step(state.step)
         state.scaler.step(optimizer)
-        state.steps.after()
+        state.step_watch.after_step()
         state.scaler.update()
         if state.objective.steps:
             state.objective.step(optimizer.param_groups[0]["lr"])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segkit.errors import UserError
 from segkit.registry.component import Component
+from segkit.registry.faults import ComponentError
 from segkit.training.terms import Term
 
 
@@ -46,7 +45,7 @@ class Objective:
         for term in self.losses:
             if isinstance(term.compute, nn.Module) and self.parameters:
                 term.compute.to(self.parameters[0][1].device)
-        self._known = False  # whether the plugins among them have been looked at closely
+        self._called = False  # whether the terms have been called, and so checked in full
 
     @functools.cached_property
     def names(self) -> list[str]:
@@ -59,38 +58,38 @@ class Objective:
         return [term.weight for term in (*self.losses, *self.penalties) for _ in term.names]
 
     def terms(self, scores: Tensor, target: Tensor) -> list[Tensor]:
-        """Return each summand, unweighted, in float32 whatever the dtype of the scores.
+        """Return each summand, unweighted, in float32 for scores of any dtype.
 
-        What a plugin does to its inputs is looked at in full at the first call, later by torch's count of writes.
+        Whether a plugin changes its inputs is checked in full at the first call, later by torch's count of writes.
 
         Args:
             scores: the model's output (N, C, H, W).
             target: (N, C, H, W) in {0, 1}; with background as channel 0 where classes are exclusive.
 
         Raises:
-            ComponentError: a loss or regularizer failed, gave no scalar or wrote to its inputs; the message names it.
+            ComponentError: a loss or regularizer failed, returned no scalar or changed its inputs; it is named.
         """
         logits = self._logits(scores)
         values: list[Tensor] = []
         for term in self.losses:
-            if not term.foreign:
+            if not term.untrusted:
                 values += term(logits, target)
                 continue
             written = logits._version, target._version
-            values += term(logits, target) if self._known else term.closely(logits, target)
+            values += term(logits, target) if self._called else term.first_call(logits, target)
             if (logits._version, target._version) != written:
-                raise term.damage("logits" if logits._version != written[0] else "target", logits, target)
+                raise term.input_changed("logits" if logits._version != written[0] else "target", logits, target)
         for term in self.penalties:
-            values += term(self.parameters) if self._known else term.closely(self.parameters)
-        self._known = True
+            values += term(self.parameters) if self._called else term.first_call(self.parameters)
+        self._called = True
         if logits.requires_grad and not any(value.requires_grad for value in values):
-            raise self.losses[0].detached(logits, target)
+            raise self.losses[0].no_gradient(logits, target)
         return values
 
     @property
-    def doubts(self) -> list[str]:
-        """What the first look at the plugins among them found, and let pass."""
-        return [text for term in (*self.losses, *self.penalties) for text in term.doubts]
+    def warnings(self) -> list[str]:
+        """What the first call of each plugin among them found that does not prevent training."""
+        return [text for term in (*self.losses, *self.penalties) for text in term.warnings]
 
     def _logits(self, scores: Tensor) -> Tensor:
         logits = scores if scores.dtype == torch.float32 else scores.float()
@@ -108,33 +107,33 @@ class Objective:
         """Return the weighted sum of the losses alone: what validation reports.
 
         Raises:
-            ComponentError: as in `terms`, or a plugin's loss is not finite although the scores are.
+            ComponentError: as in `terms`, or a plugin's loss is not finite although the logits are.
         """
         logits, values = self._logits(scores), list[Tensor]()
         shared = len(self.losses) > 1
         for term in self.losses:  # torch counts no writes in inference
-            copied = shared and term.foreign
+            copied = shared and term.untrusted
             values += term(logits.clone(), target.clone()) if copied else term(logits, target)
         total = self.total(values)
-        if any(term.foreign for term in self.losses) and not bool(torch.isfinite(total)):
+        if any(term.untrusted for term in self.losses) and not bool(torch.isfinite(total)):
             numbers = dict(zip(self.names, (float(value) for value in values), strict=False))
-            wrong = self.not_finite(numbers, scores, target)
+            wrong = self.infinite_value(numbers, scores, target)
             if wrong is not None:
                 raise wrong
         return total
 
-    def not_finite(self, values: Mapping[str, float], scores: Tensor, target: Tensor) -> UserError | None:
-        """Return the error of a plugin's summand that is not finite although the scores are; None if there is none."""
-        if not bool(torch.isfinite(scores).all()):
-            return None
+    def infinite_value(self, values: Mapping[str, float], scores: Tensor, target: Tensor) -> ComponentError | None:
+        """Return the error of a plugin's summand that is not finite although its inputs are; None without one."""
+        logits = self._logits(scores)
         for term in (*self.losses, *self.penalties):
-            found = [values[name] for name in term.names if name in values]
-            if term.foreign and not all(map(math.isfinite, found)):
-                handed = (self._logits(scores), target) if term in self.losses else (self.parameters,)
-                return term.not_finite(found, scores, *handed)
+            if term.untrusted:
+                inputs = (logits, target) if term in self.losses else (self.parameters,)
+                wrong = term.infinite_value([values[name] for name in term.names if name in values], *inputs)
+                if wrong is not None:
+                    return wrong
         return None
 
-    def infinite_gradient(self, scores: Tensor, target: Tensor, *, penalties: bool = False) -> UserError | None:
+    def infinite_gradient(self, scores: Tensor, target: Tensor, *, penalties: bool = False) -> ComponentError | None:
         """Return the error of a plugin's summand whose value is finite and whose gradient is not; None without one.
 
         Args:
@@ -144,39 +143,14 @@ class Objective:
         """
         logits = self._logits(scores.detach()).requires_grad_()
         weights = [weight for _, weight in self.parameters]
-        tried: list[tuple[Term, Sequence[Tensor], tuple[Any, ...]]] = [
-            (t, [logits], (logits, target)) for t in self.losses
+        checked: list[tuple[Term, Sequence[Tensor], tuple[Any, ...]]] = [
+            (term, [logits], (logits, target)) for term in self.losses
         ]
-        tried += [(term, weights, (self.parameters,)) for term in self.penalties if penalties]
-        for term, inputs, handed in tried:
-            if term.foreign and not term.has_finite_gradient(inputs, *handed):
-                return term.without_gradient(*handed)
-        return None
+        checked += [(term, weights, (self.parameters,)) for term in self.penalties if penalties]
+        wrong = (term.infinite_gradient(tensors, *inputs) for term, tensors, inputs in checked if term.untrusted)
+        return next((error for error in wrong if error is not None), None)
 
     def step(self, learning_rate: float) -> None:
         """Apply the proximal steps, after the optimizer's."""
         for term in self.steps:
             term.step(self.parameters, learning_rate * term.weight)
-
-
-def gradient_shares(values: Sequence[Tensor], objective: Objective) -> list[dict[str, Any]]:
-    """Return value and share of the gradient norm of each summand, on one batch.
-
-    The graph is kept, so that the step can use the same forward pass.
-    """
-    weights = objective.weights
-    parameters = [parameter for _, parameter in objective.parameters]
-    norms = [weight * _gradient_norm(value, parameters) for value, weight in zip(values, weights, strict=True)]
-    whole = sum(norms) or 1.0
-    return [
-        {"term": name, "value": float(value.detach()), "weight": weight, "gradient_share": norm / whole}
-        for name, value, weight, norm in zip(objective.names, values, weights, norms, strict=True)
-    ]
-
-
-def _gradient_norm(value: Tensor, parameters: Iterable[Tensor]) -> float:
-    if not value.requires_grad:
-        return 0.0
-    gradients = torch.autograd.grad(value, list(parameters), retain_graph=True, allow_unused=True)
-    present = [gradient for gradient in gradients if gradient is not None]
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present)))) if present else 0.0

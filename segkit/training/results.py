@@ -175,7 +175,7 @@ def read_cases(path: Path, known: dict[bytes, Keys]) -> Rows:
 def _content(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():
-            raise ValueError(f"{path.name} cannot be read: it is no regular file")
+            raise ValueError(f"{path.name} cannot be read: not a regular file")
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error

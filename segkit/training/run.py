@@ -1,4 +1,4 @@
-"""One trial from its recipe to its files: what the training loop's caller does."""
+"""One trial from its recipe to its files: the caller of the training loop."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ import torch
 from segkit import files
 from segkit.data.cache import DataCache
 from segkit.device import preserved_process_state
-from segkit.errors import UserError
-from segkit.evaluation.rows import means
+from segkit.errors import UserError, sentence
+from segkit.evaluation.overlay import write_overlay
+from segkit.evaluation.rows import Row, means
 from segkit.recipe.identity import training_identity
+from segkit.recipe.model import Recipe
 from segkit.registry.faults import ComponentError, described, raise_fault
-from segkit.training import guards
+from segkit.training import checkpoint, warnings
 from segkit.training.events import Event
-from segkit.training.guards import NonFiniteError
+from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
+from segkit.training.loss_watch import NonFiniteError
 from segkit.training.record import Record
 from segkit.training.results import write_cases
-from segkit.training.resume import restore, save_best, save_last
+from segkit.training.saving import restore, save_batch, save_best, save_last
 from segkit.training.setup import set_up
-from segkit.training.tracing import Generators
 from segkit.training.trial import Trial
 
 FLUSH_SECONDS = 0.5
+MAX_OVERLAYS = 64
 
 
 def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None = None) -> Iterator[Event]:
@@ -53,7 +56,6 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None 
 def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Event]:
     name, folder, recipe = trial.name, trial.path, trial.recipe
     record: Record | None = None
-    dry = trial.limit.batches is not None  # its folder goes with it
     yield Event(name, "start")
     try:
         if trial.fresh:
@@ -61,7 +63,7 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
         files.make_folder(folder)
         if training_identity(recipe) != trial.identity:
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
-        trial.note("running")
+        trial.write_status("running")
         files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
         parts = set_up(recipe, trial.limit, data)
         try:
@@ -74,35 +76,34 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
             yield from _train(record, stop)
         finally:
             parts.close()
-    except NonFiniteError as error:
-        where = f" The batch is in {record.save_batch(error)}." if record and not dry else ""
-        yield failed(trial, f"{error}{where}", record)
-    except torch.OutOfMemoryError:
-        assert record is not None, "memory ran out before anything was built"
-        yield failed(trial, record.out_of_memory(), record)
-    except ComponentError as error:
-        kept = ""
-        if error.__cause__ is not None and not dry:
-            with contextlib.suppress(UserError):
-                files.write_text(folder / "error.txt", traceback.format_exc())
-                kept = f" The traceback is in {folder / 'error.txt'}."
-        yield failed(trial, f"{error}{kept}", record)
-    except (UserError, OSError) as error:
-        yield failed(trial, str(error), record)
-    except Exception as error:
-        text = described(error)
-        with contextlib.suppress(UserError):
-            files.write_text(folder / "error.txt", traceback.format_exc())
-            text += "" if dry else f" (traceback in {folder / 'error.txt'})"
-        yield failed(trial, text, record)
     except GeneratorExit:
         raise
     except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
         with contextlib.suppress(UserError, OSError):
             _write_status(trial, "interrupted", None, record)
         raise
-    except BaseException as error:  # sys.exit, or a plugin's own that is no Exception
-        yield failed(trial, f"a component ended the process: {_where(error)}{described(error)}", record)
+    except BaseException as error:
+        yield failed(trial, _explain(error, trial, record), record)
+
+
+def _explain(error: BaseException, trial: Trial, record: Record | None) -> str:
+    """Return why a trial failed; the batch or the traceback that shows more is saved in its folder."""
+    dry = trial.limit.batches is not None  # its folder is removed at the end
+    if isinstance(error, NonFiniteError):
+        return f"{error} The batch is in {save_batch(record, error)}." if record is not None and not dry else str(error)
+    if isinstance(error, torch.OutOfMemoryError):
+        return _out_of_memory(trial.recipe)
+    if not isinstance(error, Exception):  # sys.exit, or a plugin's own
+        return f"a component ended the process: {_where(error)}{described(error)}"
+    caused = isinstance(error, ComponentError) and error.__cause__ is not None
+    if isinstance(error, (UserError, OSError)) and not caused:
+        return str(error)
+    text, path = str(error) if caused else sentence(described(error)), trial.path / "error.txt"
+    if not dry:
+        with contextlib.suppress(UserError):
+            files.write_text(path, traceback.format_exc())
+            text += f" The traceback is in {path}."
+    return text
 
 
 def _where(error: BaseException) -> str:
@@ -112,26 +113,38 @@ def _where(error: BaseException) -> str:
 
 
 def _clear(folder: Path) -> None:
-    """Remove a trial; its status first, so that a half-removed one counts as not there."""
+    """Remove a trial, its status first: what is removed in part then counts as missing."""
     (folder / "trial.json").unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
 
 
+def _out_of_memory(recipe: Recipe) -> str:
+    """Return the advice after the device ran out of memory."""
+    size, together = recipe.train.batch_size, recipe.train.accumulate
+    if size == 1:
+        return "the device ran out of memory with one image a batch: use smaller crops, a smaller model or bf16."
+    half = max(1, size // 2)
+    return (
+        f"the device ran out of memory with train.batch_size = {size}. Try --set train.batch_size={half} "
+        f"--set train.accumulate={-(-size * together // half)}: the same number of images a step."
+    )
+
+
 def _write_status(trial: Trial, status: str, error: str | None, record: Record | None) -> None:
-    """Write the status of a trial, of which something may be built."""
+    """Write the status of a trial, with all that its record knows if there is one."""
     if record is not None:
         record.write_status(status, error=error)
     else:
-        trial.note(status, error)
+        trial.write_status(status, error)
 
 
 def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
-    """Note that a trial failed, and return the event that says so."""
+    """Write that a trial failed, and return the event."""
     try:
         _write_status(trial, "failed", text, record)
     except (UserError, OSError) as error:
-        if not text.startswith(str(error)):  # as it does of a folder that is gone
+        if not text.startswith(str(error)):  # the same error, of a folder that is gone
             text = f"{text} (and its state could not be written: {error})"
     return Event(trial.name, "failed", text)
 
@@ -179,24 +192,24 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
     """Validate, step an epoch-wise schedule, keep the best, write the epoch's row."""
     parts, state = record.parts, record.parts.state
     if report.epoch == 1:
-        warning = guards.dominant_term(state.first_batch)
-        for text in (*state.objective.doubts, *state.steps.doubts, *([warning] if warning else [])):
+        warning = warnings.dominant_term(state.first_batch)
+        for text in (*state.objective.warnings, *state.step_watch.warnings, *([warning] if warning else [])):
             yield record.warn(text)
-    generators = Generators()
+    generators = GeneratorWatch()
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
-        raise UserError(guards.exploded(state.watch, state.model, report.epoch, state.step, val_loss))
+        raise UserError(state.loss_watch.explain_validation(state.model, report.epoch, state.step, val_loss))
     try:
         state.schedule.step_epoch(val_loss)
     except BaseException as error:
         raise_fault([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
     found = means(rows)
     if report.epoch == 1:
-        for text in generators.doubts(*parts.epoch_metrics):
+        for text in generators.warnings(*parts.epoch_metrics):
             yield record.warn(text)
-    if report.epoch == epochs and state.steps.idle and not any(row["lr"] for row in record.history):
-        yield record.warn("the learning rate was 0 in every step, so that nothing was learned: see scheduler.")
-    for warning in (guards.no_foreground(rows), guards.collapsed(rows) if report.epoch == epochs else None):
+    if report.epoch == epochs and state.step_watch.only_zero_rates and not any(row["lr"] for row in record.history):
+        yield record.warn("the learning rate was 0 in every step, so nothing was learned: see scheduler.")
+    for warning in (warnings.no_foreground(rows), warnings.only_background(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
             yield record.warn(warning)
     row: dict[str, Any] = {
@@ -228,8 +241,8 @@ def _score(found: dict[str, float], val_loss: float) -> float:
 
 def _finish(record: Record) -> Iterator[Event]:
     """Evaluate the best checkpoint on the validation cases and write the rows and overlays."""
-    rows = record.evaluate_best()
-    warning = guards.collapsed(rows)
+    rows = _evaluate_best(record)
+    warning = warnings.only_background(rows)
     if warning and warning not in record.warnings:
         yield record.warn(warning)
     write_cases(record.folder / "cases.csv", rows)
@@ -239,3 +252,25 @@ def _finish(record: Record) -> Iterator[Event]:
     shown = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
     best = record.best[1] if record.best else 0
     yield Event(record.trial.name, "finished", f"best epoch {best}: {shown}", values=found)
+
+
+def _evaluate_best(record: Record) -> list[Row]:
+    """Return the rows of the best checkpoint on the validation cases, and draw them.
+
+    The weights come from the file, so that `segkit eval` on it gives the same rows to the last bit.
+    """
+    parts, model = record.parts, record.parts.state.model
+    found = checkpoint.load(record.folder / "best.safetensors")
+    last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    checkpoint.load_into(model, found.weights, str(record.folder / "best.safetensors"))
+    drawn: list[str] = []
+
+    def draw(case: Any, masks: Any) -> None:
+        if len(drawn) < MAX_OVERLAYS:
+            drawn.append(case.name)
+            number = parts.evaluator.cases.index(case)
+            write_overlay(record.folder, case, parts.evaluator.images[number], masks)
+
+    rows, _ = parts.evaluator.run(model, parts.metrics, on_case=draw)
+    model.load_state_dict(last)
+    return rows

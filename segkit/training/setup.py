@@ -12,7 +12,6 @@ from segkit import plugins
 from segkit.components.datasets.case import Dataset
 from segkit.components.metrics import metrics
 from segkit.components.models import checked
-from segkit.components.optimizers import parameter_ids
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches, Samples, to_device_float
 from segkit.data.cache import DataCache
@@ -24,13 +23,13 @@ from segkit.evaluation.evaluator import Evaluator, Normalization
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 from segkit.registry.faults import fault
-from segkit.training.doubts import batch_warning, loss_warning
+from segkit.training.global_state import GeneratorWatch
 from segkit.training.objective import Objective
 from segkit.training.state import State
-from segkit.training.tracing import Generators
 from segkit.training.trial import Limit
+from segkit.training.warnings import blind_loss, large_batch
 
-CHOOSES = "dice"
+CHOOSES_EPOCH = "dice"
 
 
 @dataclass
@@ -75,7 +74,7 @@ class Feed:
                 return
 
 
-def check_exclusive(dataset: Dataset) -> None:
+def _check_exclusive(dataset: Dataset) -> None:
     """Raise if channels overlap where the recipe says that classes exclude each other."""
     for case in dataset.cases:
         if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
@@ -95,20 +94,20 @@ def check_data(recipe: Recipe, data: DataCache) -> str:
 
     Args:
         recipe: of a trial.
-        data: reads the data, and keeps them.
+        data: reads the data, and caches them.
 
     Raises:
         UserError: data or split are not available as the recipe asks.
     """
-    return _divided(recipe, data)[1]
+    return _read_and_split(recipe, data)[1]
 
 
-def _divided(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
-    """Return the data that a recipe may be trained on, their fingerprint and their split."""
-    dataset, printed = data.read(recipe.data)
+def _read_and_split(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
+    """Return the data of a recipe, their fingerprint and their split."""
+    dataset, fingerprint = data.read(recipe.data)
     if recipe.channels == "exclusive":
-        check_exclusive(dataset)
-    return dataset, printed, split_cases(dataset, **recipe.split.model_dump())
+        _check_exclusive(dataset)
+    return dataset, fingerprint, split_cases(dataset, **recipe.split.model_dump())
 
 
 def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
@@ -117,25 +116,25 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     Args:
         recipe: of a trial, its hardware settled.
         limit: where the training is cut short.
-        data: reads the data, and keeps them.
+        data: reads the data, and caches them.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
     """
     settings = recipe.train
-    dataset, printed, whole = _divided(recipe, data)
+    dataset, fingerprint, whole = _read_and_split(recipe, data)
     exclusive = recipe.channels == "exclusive"
     split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
         use_deterministic_algorithms(device.device)
-    size = None if limit.batches or limit.overfit else batch_warning(recipe, len(split.train))
-    doubts = [text for text in (size, loss_warning(recipe)) if text]
+    large = None if limit.batches or limit.overfit else large_batch(recipe, len(split.train))
+    warnings = [*split.warnings, *(text for text in (large, blind_loss(recipe)) if text)]
     torch.manual_seed(settings.seed)
     channels = len(dataset.channels)
-    generators = Generators()
+    generators = GeneratorWatch()
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    suspicions = generators.doubts(recipe.model)
+    warnings += generators.warnings(recipe.model)
     samples = Samples.of([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
     full = len(split.full_train) if settings.budget == "steps" else None
     batches = Batches(
@@ -152,13 +151,18 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive)
     if not objective.parameters:
         raise fault(recipe.model, "it has no parameter to train.")
-    generators = Generators()
-    optimizer = recipe.optimizer(list(model.parameters()))  # which may be gone through more than once
-    suspicions += generators.doubts(recipe.optimizer)
+    generators = GeneratorWatch()
+    optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
+    warnings += generators.warnings(recipe.optimizer)
     steps = -(-feed.steps_per_epoch // settings.accumulate)
-    generators = Generators()
-    schedule = schedule_of(recipe.scheduler, optimizer, settings.epochs, steps)
-    suspicions += generators.doubts(recipe.scheduler) if recipe.scheduler is not None else []
+    generators = GeneratorWatch()
+    parts = {"model": recipe.model, "optimizer": recipe.optimizer}
+    if recipe.scheduler is None:
+        schedule = Schedule.constant(optimizer)
+    else:
+        schedule = Schedule.of(recipe.scheduler(optimizer, settings.epochs, steps))
+        parts["scheduler"] = recipe.scheduler
+        warnings += generators.warnings(recipe.scheduler)
     evaluator = Evaluator(
         [dataset.cases[n] for n in split.validation],
         dataset.channels,
@@ -169,11 +173,10 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         exclusive=exclusive,
         named=recipe.model,
     )
-    parts = {"model": recipe.model, "optimizer": recipe.optimizer}
-    if recipe.scheduler is not None:
-        parts["scheduler"] = recipe.scheduler
+    state = State(model, optimizer, schedule, device.scaler(), objective, parts=parts)
+    left_out = state.step_watch.left_out()
     return Setup(
-        state=State(model, optimizer, schedule, device.scaler(), objective, parts=parts),
+        state=state,
         feed=feed,
         device=device,
         evaluator=evaluator,
@@ -183,34 +186,16 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         normalization=normalization,
         dataset=dataset,
         split=split,
-        fingerprint=printed,
+        fingerprint=fingerprint,
         log=[device.text, _counts(dataset, split), *dataset.notes, *split.notes],
-        warnings=[*split.warnings, *doubts, *suspicions, *_left_out(recipe.optimizer, optimizer, objective)],
+        warnings=warnings if left_out is None else [*warnings, str(left_out)],
     )
 
 
-def _left_out(component: Component, optimizer: torch.optim.Optimizer, objective: Objective) -> list[str]:
-    """Return the warning about weights that an optimizer is handed and does not hold."""
-    kept = parameter_ids(optimizer)
-    names = [name for name, weight in objective.parameters if id(weight) not in kept]
-    if not names:
-        return []
-    shown = ", ".join(names[:3]) + (" and others" if len(names) > 3 else "")
-    text = f"it leaves out {len(names)} of {len(objective.parameters)} parameters, which are not trained: {shown}."
-    return [str(fault(component, text))]
-
-
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
-    """Return the metrics to compute each epoch, Dice always: it chooses the epoch, whatever else is reported."""
+    """Return the metrics to compute each epoch; always Dice, which chooses the best epoch."""
     quick = [metric for metric in chosen if not metric.entry.traits["final_only"]]
-    return quick if CHOOSES in {metric.name for metric in quick} else [*quick, metrics.component(CHOOSES)]
-
-
-def schedule_of(component: Component | None, optimizer: torch.optim.Optimizer, epochs: int, steps: int) -> Schedule:
-    """Return the schedule of a recipe; rates stay as they are without a scheduler."""
-    if component is None:
-        return Schedule.constant(optimizer)
-    return Schedule.of(component(optimizer, epochs, steps))
+    return quick if CHOOSES_EPOCH in {metric.name for metric in quick} else [*quick, metrics.component(CHOOSES_EPOCH)]
 
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:

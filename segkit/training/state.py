@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from segkit.components.schedulers import Schedule
 from segkit.registry.component import Component
-from segkit.training.guards import LossWatch
+from segkit.training.loss_watch import LossWatch
 from segkit.training.objective import Objective
-from segkit.training.steps import StepWatch
+from segkit.training.step_watch import StepWatch
 
 
 @dataclass
@@ -21,11 +21,12 @@ class State:
     """The model and what moves it, and how far the training has come.
 
     Attributes:
+        scaler: of the loss, for float16.
         parts: the recipe's components by slot, to be named where one fails.
         epoch: the epoch under way, from 1.
         batch: batches done of that epoch.
         step: optimizer steps done in all.
-        rate: the learning rate at the epoch's begin.
+        rate: the learning rate at the beginning of the epoch.
         sums: per summand, the sum of its batch means in this epoch; on the device.
         first_batch: value, weight and gradient share of each summand on the first batch.
     """
@@ -44,5 +45,5 @@ class State:
     first_batch: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.steps = StepWatch(self.objective, self.optimizer, self.parts)
-        self.watch = LossWatch(self.objective, self.optimizer, self.parts, self.steps)
+        self.step_watch = StepWatch(self.objective, self.optimizer, self.parts)
+        self.loss_watch = LossWatch(self.objective, self.optimizer, self.parts, self.step_watch)

@@ -88,7 +88,7 @@ class Status(Part):
         path = folder / "trial.json"
         found = files.read_json(path)
         if not isinstance(found, dict):
-            raise UserError(f"{path}: damaged: no table of names and values.")
+            raise UserError(f"{path}: damaged: not a JSON object.")
         try:
             return cls.model_validate({name: value for name, value in found.items() if value is not None})
         except ValidationError as error:

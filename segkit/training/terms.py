@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segkit.errors import UserError
 from segkit.registry.component import Component
-from segkit.registry.faults import fault, raise_fault, wrong_type
+from segkit.registry.faults import ComponentError, fault, raise_fault, wrong_type
 from segkit.registry.source import ComponentCode
+from segkit.training.global_state import GeneratorWatch, changed_setting, restore, settings
 from segkit.training.tracing import (
-    Generators,
     Happened,
     breaks_graph,
     changes,
@@ -28,19 +27,24 @@ from segkit.training.tracing import (
 
 Parameters = Sequence[tuple[str, Tensor]]
 ROUNDING = 1e-6
+WATCHED = ("torch.set_grad_enabled", "torch.set_default_dtype", "torch.set_num_threads")  # at every call
 
 
 @dataclass(frozen=True)
 class Term:
     """One summand: the component of a recipe, and what it built.
 
+    Its inputs are the logits and target of a loss, or the named parameters of a regularizer.
+
     Attributes:
         component: a loss or a regularizer.
-        compute: a loss of logits and target, or a penalty of named parameters.
+        compute: what it built: a function of its inputs.
+        untrusted: whether its results are checked, as those of plugins are.
     """
 
     component: Component
     compute: Callable[..., Any]
+    untrusted: bool = True
 
     @classmethod
     def of(cls, component: Component) -> Term:
@@ -50,7 +54,7 @@ class Term:
             ComponentError: it cannot be built; the message names it.
         """
         try:
-            term = cls(component, component.build())
+            term = cls(component, component.build(), component.entry.foreign)
             _ = term.names
         except BaseException as error:
             raise_fault(component, error)
@@ -67,14 +71,9 @@ class Term:
         return self.component.weight
 
     @functools.cached_property
-    def doubts(self) -> list[str]:
-        """What was found at a close look that does not keep it from training."""
+    def warnings(self) -> list[str]:
+        """What the first call found that does not prevent training."""
         return []
-
-    @functools.cached_property
-    def foreign(self) -> bool:
-        """Whether it is a plugin's, whose values are looked at."""
-        return self.component.entry.foreign
 
     @functools.cached_property
     def parts(self) -> tuple[str, ...]:
@@ -91,128 +90,141 @@ class Term:
         """Whether it is a regularizer that steps after the optimizer rather than a penalty."""
         return not inspect.isfunction(self.compute) and bool(getattr(self.compute, "proximal", False))
 
-    def __call__(self, *handed: Any) -> Sequence[Tensor]:
-        """Return the values: of logits and target for a loss, of the named parameters for a regularizer.
+    def __call__(self, *inputs: Any) -> Sequence[Tensor]:
+        """Return the values, one a name.
 
         Raises:
-            ComponentError: it raised, or gave no scalar tensor.
+            ComponentError: it raised, returned something other than scalar tensors, or changed a setting of torch's.
         """
-        before = _settings() if self.foreign else {}
+        before = settings(WATCHED) if self.untrusted else {}
         try:
-            found = tuple(self.compute.terms(*handed)) if self.parts else (self.compute(*handed),)  # type: ignore[attr-defined]
+            found = tuple(self.compute.terms(*inputs)) if self.parts else (self.compute(*inputs),)  # type: ignore[attr-defined]
         except BaseException as error:
             raise_fault(self.component, error)
-        if self.foreign:
-            self._leaves_alone(before)
+        if self.untrusted:
+            for name in restore(before):
+                raise fault(self.component, *changed_setting(name, self._source, lambda: self.compute(*inputs)))
             for value in found:
                 if not (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
                     raise fault(self.component, _not_a_scalar(value))
             if len(found) != len(self.names):
-                raise fault(self.component, f"it names {len(self.parts)} parts, but gives {len(found)} terms.")
+                raise fault(self.component, f"it names {len(self.parts)} parts, but returns {len(found)} terms.")
         return found
 
-    def closely(self, *handed: Any) -> Sequence[Tensor]:
-        """Call it, and see to it that it leaves alone what it is handed, and computes where that lies.
+    def value(self, *inputs: Any) -> Tensor:
+        """Return the sum of the values; raises as the call does."""
+        return functools.reduce(torch.add, self(*inputs))
 
-        A penalty has to be 0 or more, with a gradient. What is only doubtful goes to `doubts`.
+    def first_call(self, *inputs: Any) -> Sequence[Tensor]:
+        """Return the values, having checked that the inputs are unchanged and the results on their device.
+
+        A penalty must be 0 or more, and have a gradient. What does not prevent training is added to `warnings`.
 
         Raises:
-            ComponentError: it does not.
+            ComponentError: it breaks one of these rules, or as the call does.
         """
-        if not self.foreign:
-            return self(*handed)
-        tensors, generators = _named(handed), Generators()
+        if not self.untrusted:
+            return self(*inputs)
+        tensors, generators = _named(inputs), GeneratorWatch()
         before = [tensor.detach().clone() for _, tensor in tensors]
-        marks = [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]
-        found = self(*handed)
-        self.doubts.extend(generators.doubts(self.component))
-        own = list(self.compute.named_parameters()) if isinstance(self.compute, nn.Module) else []
+        flags = [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]
+        found = self(*inputs)
+        self.warnings.extend(generators.warnings(self.component))
+        own = [name for name, _ in self.compute.named_parameters()] if isinstance(self.compute, nn.Module) else []
         if own:
-            text = f"its own parameters are not trained, only the model's: {', '.join(name for name, _ in own)} stay."
-            self.doubts.append(str(fault(self.component, text)))
+            text = f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are."
+            self.warnings.append(str(fault(self.component, text)))
         for (name, now), then in zip(tensors, before, strict=True):
-            if not _same_bits(now.detach(), then):
-                raise self.damage(name, *handed)
-        if marks != [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]:
-            raise fault(self.component, "it changes the gradients of what it is handed, or whether there are any.")
-        if not isinstance(handed[0], Tensor):
-            self._penalizes(float(found[0].detach()), found[0].requires_grad, *handed)
+            if now.shape != then.shape or not torch.allclose(now, then, rtol=0, atol=0, equal_nan=True):
+                raise self.input_changed(name, *inputs)
+        if flags != [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]:
+            raise fault(self.component, "it changes `grad` or `requires_grad` of its inputs.")
+        if not isinstance(inputs[0], Tensor):
+            self._check_penalty(found[0], *inputs)
         if any(value.device != tensors[0][1].device for value in found if tensors):
-            raise fault(self.component, f"its value lies on {found[0].device}, its inputs on {tensors[0][1].device}.")
+            raise fault(self.component, f"its value is on {found[0].device}, its inputs are on {tensors[0][1].device}.")
         return found
 
-    def _leaves_alone(self, before: dict[str, Any]) -> None:
-        """Raise if a setting of torch's is another than before, and put it back."""
-        changed = [name for name, value in _settings().items() if value != before[name]]
-        for name in changed:
-            getattr(torch, name)(before[name])
-        if changed:
-            text = f"it changes a global setting (torch.{changed[0]}) for all that follows: leave it, or put it back."
+    def _check_penalty(self, value: Tensor, *inputs: Any) -> None:
+        """Raise if a penalty is negative or has no gradient; one that applies to no weight may be a constant 0."""
+        if float(value.detach()) < -ROUNDING:
+            text = f"its value is {float(value.detach()):.4g}: a penalty must be 0 or more, whatever the weights."
             raise fault(self.component, text)
+        if value.detach() and not value.requires_grad and not self.proximal:
+            text = "its value has no gradient, so it has no effect: do not detach, and keep tensors."
+            raise fault(self.component, text, self._line(lambda *tensors: breaks_graph, *inputs, last=True))
 
-    def _penalizes(self, value: float, moves: bool, parameters: Parameters) -> None:
-        """Raise where a penalty rewards, or has no gradient; of no weights at all it may be a plain 0."""
-        if value < -ROUNDING:
-            raise fault(self.component, f"it gives {value:.4g}: a penalty is 0 or more, of any weights.")
-        if value and not moves:
-            source = ComponentCode(self.component.entry.factory)
-            place = place_where(source, lambda: self(parameters), breaks_graph, last=True)
-            raise fault(self.component, "its value has no gradient, so that it does nothing: keep tensors.", place)
+    def check_finite(self, differentiated: Sequence[Tensor], *inputs: Any) -> None:
+        """Raise if its value, or its gradient with respect to some tensors, is not finite although its inputs are.
 
-    def damage(self, name: str, *handed: Any) -> UserError:
-        """Return the error of a loss or penalty that wrote to what it was handed."""
-        if isinstance(handed[0], Tensor):
-            advice = "which validation and other losses need. Use operations without a trailing underscore, or a clone."
-            return fault(self.component, f"it writes to its {name}, {advice}", self._line(changes, *handed))
-        advice = "A step belongs in `step`, with `proximal = True`."
-        return fault(self.component, f"it changes the weights when called (first {name}). {advice}")
+        Raises:
+            ComponentError: one of them is not finite, or as the call does.
+        """
+        values = [float(value.detach()) for value in self(*inputs)]
+        wrong = self.infinite_value(values, *inputs) or self.infinite_gradient(differentiated, *inputs)
+        if wrong is not None:
+            raise wrong
 
-    def not_finite(self, values: Sequence[float], scores: Tensor, *handed: Any) -> UserError:
-        """Return the error of a term that is not finite although the model's scores are."""
-        low, high = scores.detach().aminmax()
-        bad = next(value for value in values if not math.isfinite(value))
+    def input_changed(self, name: str, *inputs: Any) -> ComponentError:
+        """Return the error of a term that changed an input, the logits, the target or a weight."""
+        if isinstance(inputs[0], Tensor):
+            text = f"it writes to its {name}, which others use too. Use operations without a trailing underscore."
+        else:
+            text = (
+                f"it changes the weights when called (first {name}). A step belongs in `step`, with `proximal = True`."
+            )
+        return fault(self.component, text, self._line(changes, *inputs))
+
+    def infinite_value(self, values: Sequence[float], *inputs: Any) -> ComponentError | None:
+        """Return the error of a term with a value that is not finite; None if all are, or its inputs are not."""
+        bad = [value for value in values if not math.isfinite(value)]
+        if not bad or not all(bool(torch.isfinite(tensor).all()) for _, tensor in _named(inputs)):
+            return None
+        given = "all weights are finite"
+        if isinstance(inputs[0], Tensor):
+            low, high = inputs[0].detach().aminmax()
+            given = f"the logits are finite ({float(low):.4g} to {float(high):.4g})"
         text = (
-            f"it gives {bad} by itself: the model's scores are finite ({float(low):.4g} to {float(high):.4g}). "
-            "Keep quotients, logarithms, powers and roots finite, with empty masks and large scores too."
+            f"its value is {bad[0]} although {given}. Keep quotients, logarithms, powers and roots finite, also with "
+            "empty masks and large logits."
         )
-        return fault(self.component, text, self._line(lambda *tensors: turns_infinite, *handed))
+        return fault(self.component, text, self._line(lambda *tensors: turns_infinite, *inputs))
 
-    def _sum(self, *handed: Any) -> Tensor:
-        return functools.reduce(torch.add, self(*handed))
+    def infinite_gradient(self, differentiated: Sequence[Tensor], *inputs: Any) -> ComponentError | None:
+        """Return the error of a term with a finite value whose gradient is not finite; None if it is.
 
-    def has_finite_gradient(self, inputs: Sequence[Tensor], *handed: Any) -> bool:
-        """Return whether its gradient is finite wherever its value is."""
-        value = self._sum(*handed)
+        Args:
+            differentiated: the tensors among the inputs to differentiate with respect to.
+            inputs: of the term.
+        """
+        value = self.value(*inputs)
         if not value.requires_grad or not bool(torch.isfinite(value)):
-            return True
-        gradients = torch.autograd.grad(value, inputs, allow_unused=True)
-        return all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None)
-
-    def without_gradient(self, *handed: Any) -> UserError:
-        """Return the error of a term whose gradient is not finite although its value is."""
+            return None
+        gradients = torch.autograd.grad(value, differentiated, allow_unused=True)
+        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None):
+            return None
         text = "its gradient is not finite, though its value is: a root, logarithm, quotient or power at 0?"
-        source = ComponentCode(self.component.entry.factory)
-        return fault(self.component, text, place_of_infinite_gradient(source, lambda: self._sum(*handed)))
+        return fault(self.component, text, place_of_infinite_gradient(self._source, lambda: self.value(*inputs)))
 
-    def detached(self, *handed: Any) -> UserError:
+    def no_gradient(self, *inputs: Any) -> ComponentError:
         """Return the error of a loss without a gradient."""
         text = (
-            "its value has no gradient, so that nothing is learned: the graph is cut (by detach, item, numpy, no_grad, "
+            "its value has no gradient, so nothing is learned: the graph is cut (by detach, item, numpy, no_grad, "
             "rounding or a comparison). Compute with differentiable operations on the logits."
         )
-        return fault(self.component, text, self._line(lambda *tensors: breaks_graph, *handed, last=True))
+        return fault(self.component, text, self._line(lambda *tensors: breaks_graph, *inputs, last=True))
 
-    def _line(self, happened: Callable[..., Happened], *handed: Any, last: bool = False) -> str | None:
-        """Return the author's line at which something happens to a loss's tensors, found out by calling it again."""
-        if not isinstance(handed[0], Tensor):
-            return None
-        cut = happened is changes
-        copies = [
-            tensor.detach().clone().requires_grad_(not cut and number == 0) for number, tensor in enumerate(handed)
-        ]
-        return place_where(
-            ComponentCode(self.component.entry.factory), lambda: self(*copies), happened(*copies), last=last
-        )
+    @property
+    def _source(self) -> ComponentCode:
+        return ComponentCode(self.component.entry.factory)
+
+    def _line(self, happened: Callable[..., Happened], *inputs: Any, last: bool = False) -> str | None:
+        """Return the line of its code at which something happens to its inputs, found by calling it again."""
+        if isinstance(inputs[0], Tensor):
+            graph = happened is not changes  # a leaf of a graph cannot be written to
+            inputs = tuple(t.detach().clone().requires_grad_(graph and n == 0) for n, t in enumerate(inputs))
+        tensors = [tensor for _, tensor in _named(inputs)]
+        return place_where(self._source, lambda: self(*inputs), happened(*tensors), last=last)
 
     def step(self, parameters: Parameters, size: float) -> None:
         """Apply a proximal regularizer.
@@ -226,31 +238,16 @@ class Term:
             raise_fault(self.component, error)
 
 
-def _settings() -> dict[str, Any]:
-    """Return settings of torch's by what sets them."""
-    return {
-        "set_grad_enabled": torch.is_grad_enabled(),
-        "set_default_dtype": torch.get_default_dtype(),
-        "set_num_threads": torch.get_num_threads(),
-    }
-
-
 def _not_a_scalar(value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"{wrong_type(value, Tensor, 'tensor')} End with `.mean()` or `.sum()` of tensors."
     if value.ndim:
-        return f"it gives shape {tuple(value.shape)}, no scalar: end with `.mean()` or `.sum()`."
-    return f"it gives {value.dtype}, no floating-point number."
+        return f"it returns shape {tuple(value.shape)}, not a scalar: end with `.mean()` or `.sum()`."
+    return f"it must return a floating-point tensor, got {value.dtype}."
 
 
-def _named(handed: Sequence[Any]) -> list[tuple[str, Tensor]]:
-    """Return the tensors that a loss (logits and target) or a regularizer (named parameters) is handed."""
-    if isinstance(handed[0], Tensor):
-        return list(zip(("logits", "target"), handed, strict=True))
-    found: Iterable[tuple[str, Tensor]] = handed[0]
-    return list(found)
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal, a NaN being equal to itself."""
-    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+def _named(inputs: Sequence[Any]) -> Parameters:
+    """Return the tensors among the inputs of a loss (logits and target) or a regularizer (named parameters)."""
+    if isinstance(inputs[0], Tensor):
+        return list(zip(("logits", "target"), inputs, strict=True))
+    return list(inputs[0])

@@ -1,95 +1,28 @@
-"""Find the line of a component's code at which something happens, by looking after every operation or line."""
+"""Find the line of a component's code at which something happens, by checking after every operation or line."""
 
 from __future__ import annotations
 
 import contextlib
-import random
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from segkit.registry.faults import fault, or_others, plugin_parts
 from segkit.registry.source import ComponentCode
 
-if TYPE_CHECKING:
-    from segkit.registry.component import Component
-
 Happened = Callable[[str, list[Tensor], Any], bool]
-CONSTANT = (
-    "_like",
-    "new_",
-    "full",
-    "zeros",
-    "ones",
-    "arange",
-    "eye",
-    "shape",
-    "size",
-    "device",
-    "dtype",
-    "requires_grad",
-)
-
-
-class Generators:
-    """The global random generators as they are now, to see later what a component has done to them."""
-
-    def __init__(self) -> None:
-        self.seed, self.states = torch.initial_seed(), generator_states()
-
-    def doubts(self, *components: Component) -> list[str]:
-        """Return the warning that a plugin has since seeded torch's, or moved one that no checkpoint keeps.
-
-        Args:
-            components: those that ran.
-        """
-        parts = [part for component in components for part in plugin_parts(component)]
-        text = self._moved()
-        if text is None or not parts:
-            return []
-        return [str(fault(parts[0], f"{text}: use a generator of its own{or_others(parts[1:])}"))]
-
-    def _moved(self) -> str | None:
-        now, seed = generator_states(), torch.initial_seed()
-        fresh = torch.Generator().manual_seed(seed).get_state().numpy().tobytes()
-        if seed != self.seed or (now["torch"] != self.states["torch"] and now["torch"] == fresh):
-            return "it seeds torch's global random generator, so that all later random numbers repeat"
-        for name in ("numpy", "Python"):
-            if now[name] != self.states[name]:
-                return f"it seeds or draws from {name}'s global random generator, which no checkpoint stores"
-        return None
-
-
-@contextlib.contextmanager
-def generators_kept() -> Iterator[None]:
-    """Give the global random generators back as they were."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-
-
-def generator_states() -> dict[str, Any]:
-    """Return the states of the global random generators."""
-    numpys = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes(),
-        "numpy": (numpys[1].tobytes(), numpys[2]),  # type: ignore[index]
-        "Python": random.getstate(),
-    }
+CONSTANT = (  # parts of the names of operations whose results have no gradient by nature
+    "_like", "new_", "full", "zeros", "ones", "arange", "eye", "shape", "size", "device", "dtype", "requires_grad",
+)  # fmt: skip
 
 
 class _Watch(TorchFunctionMode):
-    """Notes the line of the component's code at each operation after which `happened(name, tensors in, result)`."""
+    """Records the line of the component's code at each operation for which `happened(name, tensors in, result)`."""
 
     def __init__(self, source: ComponentCode, happened: Happened) -> None:
         super().__init__()
@@ -115,7 +48,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def places_where(source: ComponentCode, run: Callable[[], Any], happened: Happened) -> list[str | None]:
-    """Run once more and return the lines of the component's code at which it happened, in order."""
+    """Run again and return the lines of the component's code at which it happened, in order."""
     watch = _Watch(source, happened)
     with contextlib.suppress(Exception), watch:
         run()
@@ -123,7 +56,7 @@ def places_where(source: ComponentCode, run: Callable[[], Any], happened: Happen
 
 
 def place_where(source: ComponentCode, run: Callable[[], Any], happened: Happened, *, last: bool = False) -> str | None:
-    """Run once more and return the first (or last) line of the component's code at which it happened."""
+    """Run again and return the first (or last) line of the component's code at which it happened."""
     places = [place for place in places_where(source, run, happened) if place]
     return places[-1 if last else 0] if places else None
 
@@ -138,33 +71,33 @@ def place_of_infinite_gradient(source: ComponentCode, run: Callable[[], Tensor])
     bad: list[int] = []
     count = 0
 
-    def follow(name: str, tensors: list[Tensor], result: Any) -> bool:
+    def register(name: str, tensors: list[Tensor], result: Any) -> bool:
         nonlocal count
         if not isinstance(result, Tensor) or not result.requires_grad or result.is_leaf:
             return False
         number = count
         count += 1
 
-        def look(inputs: Any, outputs: Any) -> None:
+        def check(inputs: Any, outputs: Any) -> None:
             given = all(bool(torch.isfinite(g).all()) for g in outputs if g is not None)
             if given and not all(bool(torch.isfinite(g).all()) for g in inputs if g is not None):
                 bad.append(number)
 
-        result.grad_fn.register_hook(look)  # type: ignore[union-attr]
+        result.grad_fn.register_hook(check)  # type: ignore[union-attr]
         return True
 
-    found = places_where(source, lambda: run().backward(), follow)  # type: ignore[no-untyped-call]
+    found = places_where(source, lambda: run().backward(), register)  # type: ignore[no-untyped-call]
     return found[bad[0]] if bad and bad[0] < len(found) else None
 
 
 def changes(*inputs: Tensor) -> Happened:
-    """Return what tells that one of the inputs was written to."""
+    """Return the condition that one of the inputs was written to."""
     versions = [tensor._version for tensor in inputs]
     return lambda name, tensors, result: [tensor._version for tensor in inputs] != versions
 
 
 def breaks_graph(name: str, tensors: list[Tensor], result: Any) -> bool:
-    """Tell whether an operation drops the gradient."""
+    """Return whether an operation drops the gradient."""
     if not any(tensor.requires_grad for tensor in tensors) or any(word in name for word in CONSTANT):
         return False
     if isinstance(result, Tensor):
@@ -173,14 +106,14 @@ def breaks_graph(name: str, tensors: list[Tensor], result: Any) -> bool:
 
 
 def turns_infinite(name: str, tensors: list[Tensor], result: Any) -> bool:
-    """Tell whether an operation makes a NaN or infinity of finite values."""
+    """Return whether an operation turns finite values into NaN or infinity."""
     if not isinstance(result, Tensor) or not result.is_floating_point() or torch.isfinite(result).all():
         return False
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
 
 
 def line_that_changes(source: ComponentCode, run: Callable[[], Any], state: Callable[[], Any]) -> str | None:
-    """Run once more and return the first line of the component's code after which `state()` differs from before."""
+    """Run again and return the first line of the component's code after which `state()` differs from before."""
     before = state()
     last: str | None = None
     found: str | None = None

@@ -50,7 +50,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """What events and messages call it, e.g. "none/seed-1"."""
+        """The name in events and messages, e.g. "none/seed-1"."""
         return str(self.folder)
 
     @property
@@ -69,7 +69,7 @@ class Trial:
         return evaluation_identity(self.recipe)
 
     def outline(self, status: str, error: str | None = None) -> Status:
-        """Return what is known of the trial before anything is built."""
+        """Return the status of the trial as far as it is known before it is set up."""
         return Status(
             status=status,
             training_number=TRAINING_NUMBER,
@@ -84,8 +84,8 @@ class Trial:
             error=error,
         )
 
-    def note(self, status: str, error: str | None = None) -> None:
-        """Write the status of a trial of which nothing is built; what is known of an earlier part of it stays."""
+    def write_status(self, status: str, error: str | None = None) -> None:
+        """Write the status of a trial that is not set up; what an earlier process wrote about it is kept."""
         outline, before = self.outline(status, error), Status.find(self.path)
         if before is not None:
             outline = before.model_copy(update=outline.model_dump(exclude_unset=True, exclude={"epochs_done"}))

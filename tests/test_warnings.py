@@ -18,7 +18,7 @@ from segkit.recipe import toml
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.study.plan import plan_trials
-from segkit.training.doubts import batch_warning, loss_warning
+from segkit.training.warnings import blind_loss, large_batch
 from segkit.types import Tensor
 from tests import small
 from tests.small import BASE, discs, train
@@ -60,7 +60,7 @@ def test_a_batch_of_more_than_all_cases_is_warned_of_in_run_and_check(tmp_path: 
     document = compose(path, sets=["train.batch_size=500"])
     (tried,) = check_trials(plan_trials(validate(document), document))
     assert any(finding.kind == "warning" and finding.text.startswith(LARGE) for finding in tried.findings)
-    assert batch_warning(small.recipe("train.batch_size=8"), 8) is None
+    assert large_batch(small.recipe("train.batch_size=8"), 8) is None
 
 
 def test_images_of_nobody_are_warned_of_in_run(tmp_path: Path) -> None:
@@ -76,20 +76,20 @@ def test_a_loss_that_ignores_the_background_of_exclusive_classes_is_warned_of(tm
 
 
 def test_a_loss_that_is_blind_to_what_is_too_much_is_warned_of() -> None:
-    text = loss_warning(small.recipe("loss={ tversky = { alpha = 0.0, beta = 1.0 } }"))
-    other = loss_warning(small.recipe("loss={ tversky = { alpha = 1.0, beta = 0.0 } }"))
+    text = blind_loss(small.recipe("loss={ tversky = { alpha = 0.0, beta = 1.0 } }"))
+    other = blind_loss(small.recipe("loss={ tversky = { alpha = 1.0, beta = 0.0 } }"))
     assert "loss.tversky: everything marked costs no more than the truth" in f"{text} {other}"
 
 
 @pytest.mark.parametrize("channels", ["independent", "exclusive"])
-def test_no_loss_of_segkit_is_doubted_as_it_is(channels: str) -> None:
-    doubted: dict[str, Any] = {}
+def test_no_loss_of_segkit_is_warned_of_as_it_is(channels: str) -> None:
+    found: dict[str, Any] = {}
     for entry in [entry for entry in segkit.losses if entry.origin == "segkit" and entry.name != "foreground"]:
         if channels == "exclusive" or not entry.traits["exclusive_only"]:
             recipe = Recipe.from_dict({"channels": channels, "loss": {entry.name: {}}})
-            doubted[entry.name] = loss_warning(recipe)
-    assert len(doubted) > 8
-    assert set(doubted.values()) == {None}
+            found[entry.name] = blind_loss(recipe)
+    assert len(found) > 8
+    assert set(found.values()) == {None}
 
 
 def test_half_precision_on_a_cpu_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""How a trial is saved and resumed."""
+"""A trial is saved to its checkpoints, and resumed from them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
+from segkit import plugins
 from segkit.errors import UserError
 from segkit.recipe.identity import TRAINING_NUMBER, differences, incomparable_note, not_resumable, with_current_defaults
 from segkit.registry.faults import raise_fault
 from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
-from segkit.training.record import Record
+from segkit.training.loss_watch import NonFiniteError
+from segkit.training.record import Record, versions
 from segkit.training.results import History
 from segkit.training.state import State
 from segkit.training.status import Status
@@ -20,15 +22,19 @@ from segkit.training.status import Status
 
 def save_best(record: Record) -> None:
     """Write the current weights as best.safetensors."""
-    checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), record.meta("best"))
+    checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), _meta(record, "best"))
 
 
 def save_last(record: Record) -> None:
-    """Write everything that training changes as last.safetensors."""
+    """Write everything that training changes as last.safetensors.
+
+    Raises:
+        ComponentError: the state of a plugin's optimizer or scheduler cannot be saved.
+    """
     state, device = record.parts.state, record.parts.device
     extra = {
-        "optimizer": _told(state, "optimizer"),
-        "schedule": _told(state, "scheduler"),
+        "optimizer": _state_dict(state, "optimizer"),
+        "schedule": _state_dict(state, "scheduler"),
         "scaler": state.scaler.state_dict(),
         "rng": {"cpu": torch.get_rng_state()}
         | ({"cuda": torch.cuda.get_rng_state(device.device)} if device.is_cuda else {}),
@@ -44,18 +50,58 @@ def save_last(record: Record) -> None:
         "seconds": record.seconds_so_far(),
     }
     try:
-        checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), record.meta("last"), extra)
+        checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), _meta(record, "last"), extra)
     except TypeError as error:  # it names the part of the state that cannot be saved
         slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
         raise_fault([state.parts[slot]] if slot in state.parts else [], error)
 
 
-def _told(state: State, slot: str) -> dict[str, Any]:
+def _state_dict(state: State, slot: str) -> dict[str, Any]:
     """Return the state of the optimizer or the schedule."""
     try:
         return state.optimizer.state_dict() if slot == "optimizer" else state.schedule.state_dict()
     except BaseException as error:
         raise_fault([state.parts[slot]] if slot in state.parts else [], error)
+
+
+def _meta(record: Record, kind: str) -> dict[str, Any]:
+    """Return the metadata of a checkpoint."""
+    parts = record.parts
+    used = plugins.used_by(record.recipe.components())
+    return {
+        "kind": kind,
+        "training_number": TRAINING_NUMBER,
+        "identity": record.trial.identity,
+        "variant": record.trial.variant,
+        "recipe": record.recipe.dump(),
+        "channels": list(parts.dataset.channels),
+        "exclusive": record.recipe.channels == "exclusive",
+        "normalization": {"mean": parts.normalization.mean, "std": parts.normalization.std},
+        "split": record.split(),
+        "metrics": {name: value for name, value in _last_row(record).items() if name.startswith("val_")},
+        "epoch": parts.state.epoch - (kind == "best"),
+        "step": parts.state.step,
+        "fingerprint": parts.fingerprint,
+        "precision": parts.device.precision,
+        "device": str(parts.device.device),
+        "threads": record.recipe.train.threads,
+        "compile": record.recipe.train.compile,
+        "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
+        "versions": versions(),
+    }
+
+
+def _last_row(record: Record) -> dict[str, Any]:
+    last = record.history[-1] if record.history else {}
+    return {name: value if math.isfinite(value) else None for name, value in last.items()}
+
+
+def save_batch(record: Record, error: NonFiniteError) -> str:
+    """Save the batch on which a loss was not finite; return the file's name."""
+    path = record.folder / "nonfinite.safetensors"
+    tensors = {"image": error.image.detach().cpu(), "target": error.target.detach().cpu()}
+    checkpoint.save_tensors(path, tensors, {"terms": {name: str(value) for name, value in error.terms.items()}})
+    return str(path)
 
 
 def restore(record: Record) -> str:
@@ -79,30 +125,30 @@ def restore(record: Record) -> str:
             f"{path}: the data has changed since this trial began (its fingerprint differs). "
             "Restore the data, or train again with --fresh."
         )
-    state, kept = record.parts.state, found.state
-    if kept is None:
+    state, saved = record.parts.state, found.state
+    if saved is None:
         raise UserError(f"{path}: holds no training state. Train it again with --fresh.")
     checkpoint.load_into(state.model, found.weights, str(path))
-    load_optimizer(state.optimizer, kept["optimizer"])
-    state.schedule.load_state_dict(kept["schedule"])
-    state.scaler.load_state_dict(kept["scaler"])
-    torch.set_rng_state(kept["rng"]["cpu"])
+    load_optimizer(state.optimizer, saved["optimizer"])
+    state.schedule.load_state_dict(saved["schedule"])
+    state.scaler.load_state_dict(saved["scaler"])
+    torch.set_rng_state(saved["rng"]["cpu"])
     device = record.parts.device
-    if device.is_cuda and "cuda" in kept["rng"]:
-        torch.cuda.set_rng_state(kept["rng"]["cuda"], device.device)
-    state.epoch, state.batch, state.step = kept["epoch"], kept["batch"], kept["step"]
-    state.rate = kept["rate"]
-    state.sums = kept["sums"].to(device.device) if kept["sums"] is not None else None
-    state.first_batch, record.history = kept["first_batch"], History.of(kept["history"])
-    record.best = (kept["best"][0], kept["best"][1]) if kept["best"] else None
-    record.warnings, record.seconds = kept["warnings"], kept["seconds"]
+    if device.is_cuda and "cuda" in saved["rng"]:
+        torch.cuda.set_rng_state(saved["rng"]["cuda"], device.device)
+    state.epoch, state.batch, state.step = saved["epoch"], saved["batch"], saved["step"]
+    state.rate = saved["rate"]
+    state.sums = saved["sums"].to(device.device) if saved["sums"] is not None else None
+    state.first_batch, record.history = saved["first_batch"], History.of(saved["history"])
+    record.best = (saved["best"][0], saved["best"][1]) if saved["best"] else None
+    record.warnings, record.seconds = saved["warnings"], saved["seconds"]
     if state.epoch > record.recipe.train.epochs:
         return "trained already: evaluated again"
     return f"resumes in epoch {state.epoch}, after step {state.step}"
 
 
 def _restore_finished(record: Record) -> str:
-    """Take over a finished trial without last.safetensors, to evaluate it again; return a line for the log."""
+    """Restore a finished trial that has no last.safetensors, to evaluate it again; return a line for the log."""
     status = Status.find(record.folder.path)
     if status is None or status.limited or not (record.folder / "best.safetensors").is_file():
         return ""

@@ -1,0 +1,120 @@
+"""Warnings about a training that is allowed but seldom intended: its batches, its losses, its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from segkit.evaluation.rows import Row
+from segkit.recipe.model import Recipe
+from segkit.training.global_state import generators_preserved
+from segkit.training.objective import Objective
+
+SIDE = 32  # pixels, of the image that losses are tried on
+DOMINANT = 0.99  # share of the gradient norm
+NOTHING = 0.01  # share of a structure's pixels that are predicted
+
+
+def large_batch(recipe: Recipe, cases: int) -> str | None:
+    """Return a warning if a batch holds all cases and more; None otherwise.
+
+    Args:
+        recipe: a trial's.
+        cases: how many cases it is trained on.
+    """
+    size = recipe.train.batch_size
+    if size <= cases:
+        return None
+    return (
+        f"train.batch_size is {size}, but there are {cases} training cases: an epoch is a single step on all of them. "
+        "Use a smaller train.batch_size."
+    )
+
+
+def blind_loss(recipe: Recipe) -> str | None:
+    """Return a warning if the losses are as small for everything marked, or nothing, as for the truth; None otherwise.
+
+    Their weighted sum is computed for two structures in a small image. A loss that fails there is not judged.
+    """
+    exclusive = recipe.channels == "exclusive"
+    truth = torch.zeros(1, 2, SIDE, SIDE)
+    truth[:, 0, 8:16, 8:16], truth[:, 1, 18:28, 18:24] = 1, 1
+    everything, nothing = torch.zeros_like(truth), torch.zeros_like(truth)
+    everything[:, 0], everything[:, 1] = 1, 0 if exclusive else 1
+    if exclusive:
+        truth, everything, nothing = (
+            torch.cat([(1 - masks.sum(1, keepdim=True)), masks], 1) for masks in (truth, everything, nothing)
+        )
+    try:
+        with generators_preserved(), torch.no_grad():
+            if exclusive and _ignores_background(recipe, truth):
+                names = ", ".join(f"loss.{component.name}" for component in recipe.loss)
+                return (
+                    f"{names}: the background, channel 0 of exclusive classes, has no part in it: background is "
+                    "learned only from where the structures are. Include channel 0 in the loss, or add one that does."
+                )
+            objective = Objective(recipe.loss, (), torch.nn.Identity(), exclusive=exclusive)
+            best, *others = (float(objective.loss(40 * masks - 20, truth)) for masks in (truth, everything, nothing))
+    except Exception:  # training calls it too, and reports the error
+        return None
+    for value, what, effect in zip(others, ("everything", "nothing"), ("too much", "too little"), strict=True):
+        if value <= best + 1e-4 * max(1.0, abs(best)):
+            names = ", ".join(f"loss.{component.name}" for component in recipe.loss)
+            return (
+                f"{names}: {what} marked costs no more than the truth ({value:.4g}, and {best:.4g}): marking {effect} "
+                "is not penalized. Change the loss's parameters, or add another loss."
+            )
+    return None
+
+
+def _ignores_background(recipe: Recipe, truth: torch.Tensor) -> bool:
+    """Return whether no loss has a gradient in the first channel, the background."""
+    logits = torch.linspace(-3, 3, truth.numel()).reshape(truth.shape).requires_grad_()
+    objective = Objective(recipe.loss, (), torch.nn.Identity(), exclusive=False)  # given log-odds already
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(objective.loss(logits, truth), logits)
+    return not bool(gradient[:, 0].any()) and bool(gradient.any())
+
+
+def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
+    """Return a warning if one of several summands has over 99 % of the gradient norm on the first batch, or none."""
+    for row in first_batch:
+        if row["term"].startswith("loss.") and row["weight"] and row["gradient_share"] == 0 and len(first_batch) > 1:
+            return (
+                f"{row['term']} has no gradient on the first batch (value {row['value']:.4g}): nothing is learned from "
+                "it there. Is its value detached, rounded or constant?"
+            )
+    for row in first_batch:
+        if len(first_batch) > 1 and row["gradient_share"] > DOMINANT:
+            others = ", ".join(other["term"] for other in first_batch if other is not row)
+            return (
+                f"{row['term']} has {100 * row['gradient_share']:.2f} % of the gradient on the first batch "
+                f"(value {row['value']:.4g}, weight {row['weight']:g}): {others} will hardly be learned. Likely a sum "
+                "over pixels beside a mean, or a weight of another scale: use a mean, or lower its weight."
+            )
+    return None
+
+
+def only_background(rows: Sequence[Row]) -> str | None:
+    """Return a warning if a structure is hardly predicted at all: under 1 % of its pixels over all cases."""
+    black = []
+    for channel in dict.fromkeys(row.channel for row in rows):
+        truth = sum(row.truth_pixels for row in rows if row.channel == channel)
+        predicted = sum(row.predicted_pixels for row in rows if row.channel == channel)
+        if predicted < NOTHING * truth:
+            black.append(channel)
+    if black:
+        return (
+            f"the model predicts only background for {', '.join(black)} (a black output). Likely a loss that is won "
+            "by background: see the first batch's gradient shares, the learning rate and the regularizers' weights."
+        )
+    return None
+
+
+def no_foreground(rows: Sequence[Row]) -> str | None:
+    """Return a warning if the validation cases hold no foreground at all."""
+    if rows and not any(row.truth_pixels for row in rows):
+        return "no validation case has any foreground: Dice is undefined there. See split and the data's channels."
+    return None
