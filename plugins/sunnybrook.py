@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segkit import UserError, datasets
 from segkit.components.datasets import Case, Dataset, fill, read_contour, read_dicom
 from segkit.components.datasets.contours import Contour, check_structures, fill_structures, outside_notes
-from segkit.components.datasets.problems import collected, raise_collected
+from segkit.components.datasets.problems import DatasetError, collected
 from segkit.components.datasets.reading import (
     MOST_TEXT,
     decode,
@@ -90,7 +90,8 @@ def sunnybrook(
                     masks, beyond = fill_structures(lines, (image.shape[0], image.shape[1]), structures)
                     cases.append(Case(f"{patient}/{path.stem}", patient, image, masks, spacing))
                     astray[cases[-1].name] = beyond
-    raise_collected(problems)
+    if problems:
+        raise DatasetError(problems)
     notes = []
     if absent:
         notes.append(f"{counted(len(absent), 'patient')} with contours, but without images here: {first_few(absent)}.")

@@ -122,7 +122,7 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     report = check_data(tmp_path)
     assert len(report.findings) == 60
     (line,) = grouped(report.findings)
-    assert line.startswith("fault, 60 times: a coloured mask, of 2 colours. Save it with one grey level a structure")
+    assert line.startswith("fault, 60 times: a mask of 2 colours. Save it with one grey level per structure")
     assert line.endswith("masks/p00/004.png and 55 more.")
     assert counted(report.findings) == "60 faults, 0 notes"
 

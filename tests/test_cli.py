@@ -179,7 +179,7 @@ def test_wrong_input_is_one_message(run: Run, words: list[str], message: str) ->
         (["data.rvsc.root=missing"], "missing: no such folder"),
         (
             ["data.image_folder.root=pictures"],
-            "pictures/masks: holds no images (PNG, TIFF, JPEG, BMP, DICOM). It is empty",
+            "pictures/masks: holds no images. It is empty",
         ),
         (["train.device=cuda:7"], "train.device: 'cuda:7' is not available"),
     ],
@@ -283,7 +283,7 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     assert status == 2
     assert [line.partition(":")[0] for line in out.splitlines()] == ["some/1.png", "some/2.png"]
     assert err.splitlines() == [
-        "note: some: 1 other file left out, no image: notes.txt.",
+        "note: some: 1 non-image file left out: notes.txt.",
         "error: 1 of 3 images could not be read; the others are done:",
         "  some/3.png: a damaged image: cut off.",
     ]
@@ -292,7 +292,7 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     assert run("predict", CHECKPOINT, "some", "--out", "found")[0] == 0
     status, _, err = run("predict", CHECKPOINT, "runs")
     assert (status, err.splitlines()[0]) == (
-        2, "error: runs: a folder without images. Give the one of these that holds them: tiny.",
+        2, "error: runs: holds no images. Name the one of its folders that holds them: tiny.",
     )  # fmt: skip
     Path("scan.nii.gz").write_bytes(b"\x1f\x8b")
     status, _, err = run("predict", CHECKPOINT, "scan.nii.gz")

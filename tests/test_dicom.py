@@ -106,16 +106,16 @@ def test_without_spacing() -> None:
 @pytest.mark.parametrize(
     ("elements", "message"),
     [
-        ({"NumberOfFrames": 3}, "3 frames in one file; one frame a file is read"),
+        ({"NumberOfFrames": 3}, "3 frames in one file; only files of one frame are read"),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, "not a grey image: 3 samples"),
-        ({"BitsAllocated": 32}, "32 bits a pixel; 8 and 16 are read"),
-        ({"HighBit": 3}, "do not begin at the lowest bit"),
+        ({"BitsAllocated": 32}, "32 bits per pixel; only 8 and 16 are supported"),
+        ({"HighBit": 3}, "do not start at the lowest bit"),
         ({"Rows": 20000}, "20000 x 7 pixels; images are read up to 8192 x 8192"),
         ({"Rows": None}, "Rows is missing"),
         ({"Rows": 5}, "5 x 7 pixels need 70 bytes; PixelData has 84"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
-        ({"spacing": (0, 1)}, "PixelSpacing is .*two lengths in mm, above 0"),
-        ({"syntax": "1.2.840.10008.1.2.4.70"}, r"compressed in a way that is not read \('JPEG Lossless.*Decompress it"),
+        ({"spacing": (0, 1)}, "PixelSpacing must be two lengths in mm above 0, got"),
+        ({"syntax": "1.2.840.10008.1.2.4.70"}, r"its compression \('JPEG Lossless.*Decompress it"),
         ({"syntax": JPEG_2000}, r"damaged: its pixels cannot be decoded \(not a JPEG 2000 file\)"),
     ],
 )

@@ -112,7 +112,7 @@ def test_several_structures_by_their_grey_level(root: Path) -> None:
             lambda root: write(root / "masks/ann/a.png", MASK[:5]),
             r"a.png: the mask has 5 x 10 pixels, its image .* 12 x 10",
         ),
-        (lambda root: write(root / "masks/ann/a.png", np.dstack([MASK, MASK * 9, MASK])), r"a.png: a coloured mask"),
+        (lambda root: write(root / "masks/ann/a.png", np.dstack([MASK, MASK * 9, MASK])), r"a mask of . colours"),
         (lambda root: (root / "images/ann/a.png").write_bytes(b"\x89PNG\r\n\x1a\n"), r"a.png: a damaged image"),
         (lambda root: (root / "images/ann/a.png").write_bytes(b""), r"a.png: a damaged image"),
         (
@@ -202,12 +202,12 @@ NIFTI = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100)
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (pillow("PNG", twice=True), "an animation of 2 images; one a file is read"),
-        (pillow("TIFF", twice=True), "several images in one file; one a file is read"),
+        (pillow("PNG", twice=True), "an animation of 2 images; only files of one image are read"),
+        (pillow("TIFF", twice=True), "several images in one file; only files of one image are read"),
         (pillow("GIF", twice=True), "a GIF picture; images are PNG, TIFF, JPEG, BMP or DICOM files"),
-        (pillow("JPEG", turned=6), r"to be shown turned or mirrored \(EXIF orientation 6\).* Save it upright"),
-        (pillow("PNG", turned=3), r"to be shown turned or mirrored \(EXIF orientation 3\)"),
-        (pillow("TIFF", turned=3), r"to be shown turned or mirrored \(EXIF orientation 3\)"),
+        (pillow("JPEG", turned=6), r"to be shown rotated or mirrored \(EXIF orientation 6\).* Save it upright"),
+        (pillow("PNG", turned=3), r"to be shown rotated or mirrored \(EXIF orientation 3\)"),
+        (pillow("TIFF", turned=3), r"to be shown rotated or mirrored \(EXIF orientation 3\)"),
         (pillow("JPEG", "CMYK"), "in CMYK colours, for print"),
         (pillow("TIFF", "CMYK"), "in CMYK colours, for print"),
         (pillow("PNG")[:-20], "a damaged image: cut off"),
@@ -222,7 +222,7 @@ NIFTI = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100)
         (b"\x89HDF\r\n\x1a\n" + bytes(30), "an HDF5 file; images are PNG"),
         (b"MATLAB 5.0 MAT-file", "a MATLAB file; images are PNG"),
         (b"just words\n", "a text file; images are PNG"),
-        (bytes(range(256)), "of a kind that is not known; images are PNG"),
+        (bytes(range(256)), "of an unknown kind; images are PNG"),
     ],
 )
 def test_files_that_are_no_image_are_named_as_what_they_are(tmp_path: Path, data: bytes, message: str) -> None:
@@ -259,8 +259,8 @@ def test_masks_saved_as_rgb_are_grey_masks(root: Path) -> None:
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (rgba(GREY), "a mask with a transparent part. Save it without alpha"),
-        (np.dstack([MASK * 255, MASK * 0, GREY // 200]), "a coloured mask, of 3 colours. Save it with one grey level"),
+        (rgba(GREY), "a partly transparent mask. Save it without alpha"),
+        (np.dstack([MASK * 255, MASK * 0, GREY // 200]), "a mask of 3 colours. Save it with one grey level"),
     ],
 )
 def test_masks_in_which_colours_or_transparency_count(root: Path, pixels: Any, message: str) -> None:
@@ -296,7 +296,7 @@ def test_indices_of_a_palette_of_colours_are_a_masks_levels(root: Path, bits: in
 @pytest.mark.parametrize(
     ("indices", "palette", "message"),
     [
-        (MASK, [255, 0, 0, 0, 0, 0], "a coloured mask, of 2 colours, in a palette that is not of labels"),
+        (MASK, [255, 0, 0, 0, 0, 0], "a mask of 2 colours in a palette that is not one of labels"),
         (MASK, [0, 0, 0, 0, 128, 0], r"its palette gives index 1 another colour than that of .*masks/ann/a\.png"),
     ],
 )
@@ -385,10 +385,10 @@ def test_links_that_lead_back_are_not_followed_without_end(root: Path) -> None:
 
 def test_a_folder_without_images(root: Path) -> None:
     (root / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: holds no images .* It is empty"):
+    with pytest.raises(UserError, match=r"empty: holds no images\. It is empty"):
         read(root, images="empty")
     (root / "empty/a.nii.gz").touch()
-    with pytest.raises(UserError, match=r"empty: 1 NIfTI volume, no images; this version reads 2-D images"):
+    with pytest.raises(UserError, match=r"empty: holds no images\. It holds NIfTI volumes; this version reads 2-D"):
         read(root, images="empty")
 
 
@@ -400,15 +400,15 @@ def test_images_among_files_and_folders(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("hello")
     found, notes = find_images([folder])
     assert found == [folder / "IM0001", one, two]
-    assert notes == [f"{folder}: 1 other file left out, no image: notes.txt."]
+    assert notes == [f"{folder}: 1 non-image file left out: notes.txt."]
     with pytest.raises(UserError, match="two images are called 3: their masks would overwrite each other"):
         find_images([folder / "deeper/3.png", write(tmp_path / "3.tif", GREY)])
     (folder / "deeper/3.png").rename(folder / "deeper/3.nii.gz")
-    with pytest.raises(UserError, match=r"deeper: a folder without images\. It holds NIfTI volumes"):
+    with pytest.raises(UserError, match=r"deeper: holds no images\. It holds NIfTI volumes"):
         find_images([folder / "deeper"])
     for name in ("images", "masks"):
         (tmp_path / f"set/{name}").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"without images\. Give the one of these that holds them: images, masks"):
+    with pytest.raises(UserError, match=r"Name the one of its folders that holds them: images, masks"):
         find_images([tmp_path / "set"])
 
 
@@ -432,7 +432,7 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["all"], "a channel cannot be called 'all': tables call the mean over channels so"),
+        (["all"], "a channel cannot be called 'all': this is the name of the mean over channels"),
         (["ALL"], "a channel cannot be called 'ALL'"),
         (["overlay"], "a channel cannot be called 'overlay'"),
         ([" "], "a channel has an empty name"),
@@ -440,10 +440,10 @@ def test_folders_that_are_not_there(tmp_path: Path) -> None:
         (["../x"], r"the channel name '\.\./x' holds a slash"),
         (["a\x1b[31m"], r"the channel name 'a\\x1b\[31m' holds the character \\x1b"),
         (["a\u202eb"], r"holds the character \\u202e"),
-        (["x" * 101], "has 101 characters; at most 100 are possible"),
-        (["wall", "Wall"], "channels are called 'wall' and 'Wall', the same but for case"),
-        (["\u00e9", "e\u0301"], "the same but for case"),
-        (["c", "c"], "2 channels are called 'c'"),
+        (["x" * 101], "has 101 characters; at most 100 are allowed"),
+        (["wall", "Wall"], "channels are called 'wall' and 'Wall'; names must differ in more than case"),
+        (["\u00e9", "e\u0301"], "names must differ in more than case"),
+        (["c", "c"], "channels are called 'c' and 'c'"),
     ],
 )
 def test_channels_have_names_that_tables_and_files_can_bear(root: Path, names: list[str], message: str) -> None:

@@ -260,7 +260,7 @@ def test_links_out_of_the_folder_are_not_followed(tree: Path) -> None:
 
 
 def test_structures_name_each_channel_once(tree: Path) -> None:
-    with pytest.raises(UserError, match="should name each channel once"):
+    with pytest.raises(UserError, match="must name at least one channel"):
         read(tree, structures=["wall", "wall"])
     with pytest.raises(UserError, match="no such folder"):
         read(tree / "nowhere")

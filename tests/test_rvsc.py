@@ -59,7 +59,7 @@ def test_the_list_says_which_contours_count(root: Path) -> None:
     path.write_text("\n".join(lines[:2]) + "\n")
     data = read(root)
     assert Counter(case.patient for case in data.cases) == {"patient01": 1, "patient02": 1}
-    assert any("2 contour files left out, which their list does not name" in note for note in data.notes)
+    assert any("2 contour files left out, not named in a list" in note for note in data.notes)
     path.unlink()
     assert len(read(root).cases) == 3  # without a list, all
 
@@ -120,7 +120,7 @@ def test_an_inner_contour_that_leaves_the_outer_one_is_noted_and_read_as_drawn(r
     data = read(root)
     (note,) = data.notes
     assert note.startswith("in 2 frames the inner contour leaves the outer one, by 62 pixels in all.")
-    assert "these pixels are cavity, as its area is measured, they are no wall, and the wall is open there" in note
+    assert "These pixels are cavity, not wall, and the wall is open there" in note
     assert note.endswith("patient01/P01-0020 (32 pixels), patient01/P01-0040 (30 pixels).")
     wall, cavity = data.cases[0].masks
     assert (int(cavity.sum()), int(wall.sum())) == (64, 196 - 32)
@@ -181,7 +181,7 @@ def test_frames_that_lack_a_contour_are_noted(root: Path) -> None:
     path.write_text("\n".join(line for line in path.read_text().splitlines() if "0020-ocontour" not in line))
     data = read(root)
     assert len(data.cases) == 2
-    assert any("for lack of an inner or an outer contour: patient01/p01-0020" in note for note in data.notes)
+    assert any("which lack an inner or an outer contour: patient01/p01-0020" in note for note in data.notes)
     assert len(read(root, structures=["endocardium"]).cases) == 3
 
 
@@ -214,7 +214,7 @@ def test_of_very_many_problems_the_first_are_raised(tmp_path: Path) -> None:
 def test_folders_that_hold_no_data(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         read(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="no patient's folder is here"):
+    with pytest.raises(UserError, match="holds no patient"):
         read(tmp_path)
 
 

@@ -807,8 +807,8 @@ Dataset("bad", ("blob",), tuple(cases))
 
 === data masks not bool
 data
-check: they should be bool
-run: they should be bool
+check: must be bool
+run: must be bool
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
@@ -819,8 +819,8 @@ for number in range(8):
 
 === data masks of other size
 data
-check: they should be bool (1, 16, 16)
-run: they should be bool (1, 16, 16)
+check: must be bool (1, 16, 16)
+run: must be bool (1, 16, 16)
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)

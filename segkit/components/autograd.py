@@ -44,7 +44,7 @@ class _Norm(torch.autograd.Function):
 
 
 class _Double(torch.autograd.Function):
-    """Torch's own interpolation forward; backward each pixel gathers, where torch's CUDA kernel scatters atomically."""
+    """Torch's own interpolation; backward, each pixel gathers, whereas torch's CUDA kernel scatters atomically."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:
@@ -69,12 +69,12 @@ def _gathered(gradient: Tensor, axis: int) -> Tensor:
 
 
 def sum_of_absolutes(weights: list[Tensor]) -> Tensor:
-    """Return the sum of |w|, 0 of no weights."""
+    """Return the sum of |w|; 0 without weights."""
     return _SumOfAbsolutes.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call]
 
 
 def norm(weights: list[Tensor]) -> Tensor:
-    """Return the 2-norm of all weights together, 0 of no weights."""
+    """Return the 2-norm of all weights together; 0 without weights."""
     return _Norm.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call]
 
 
@@ -82,5 +82,4 @@ class Bilinear(nn.Module):
     """(N, C, H, W) -> (N, C, 2H, 2W), equal to torch's bilinear interpolation with align_corners false."""
 
     def forward(self, image: Tensor) -> Tensor:
-        doubled: Tensor = _Double.apply(image)  # type: ignore[no-untyped-call]
-        return doubled
+        return _Double.apply(image)  # type: ignore[no-any-return, no-untyped-call]

@@ -23,17 +23,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Points = NDArray[np.float64]
+    Floats = NDArray[np.float64]
 
-THRESHOLD = 0.5
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Metrics(Registry):
-    """The registry of metrics, which knows `lower_is_better` as a mark on a function too."""
+    """The registry of metrics; a function marked with `lower_is_better` has the trait."""
 
     def add(self, name: str, factory: Callable[..., Any], *about: Any, **more: Any) -> Entry:
-        """Register; a marked metric has the trait."""
         traits: Mapping[str, Any] = more.pop("traits", {})
         if getattr(factory, "lower_is_better", False):
             traits = {**traits, "lower_is_better": True}
@@ -62,26 +60,23 @@ def lower_is_better(metric: F) -> F:
 
 
 def direction(name: str) -> int | None:
-    """Return 1 where larger values of the named metric are better, -1 where smaller are, None for an unknown name."""
-    if name not in metrics:
-        return None
-    return -1 if metrics[name].traits["lower_is_better"] else 1
+    """Return 1 if larger values of the named metric are better, -1 if smaller ones are, None for an unknown name."""
+    return (-1 if metrics[name].traits["lower_is_better"] else 1) if name in metrics else None
 
 
 def best_value(name: str) -> float | None:
-    """Return the value of the named metric for a structure that is rightly left empty, None where it declares none.
+    """Return the value of the named metric for a structure that is correctly left empty, None if it declares none.
 
-    Where a study compares variants, a case without the structure that one variant marks and another leaves empty must
-    count for the latter: it gets this value.
+    A study gives it to variants that leave such a case empty, so that they beat those that mark something there.
     """
     return metrics[name].traits["best"] if name in metrics else None
 
 
 def as_number(value: Any) -> float:
-    """Return what a metric returned as a float: a number of Python, numpy or torch, but no string.
+    """Return a metric's result as a float.
 
     Raises:
-        ValueError: it is not a number; the message says what it is.
+        ValueError: it is not a number of Python, numpy or torch; the message says what it is.
     """
     try:
         plain = value.item() if hasattr(value, "item") else value
@@ -96,8 +91,8 @@ def as_number(value: Any) -> float:
 
 
 def hard(prediction: Array) -> Mask:
-    """Return the predicted mask: as it is, or of independent probabilities where they are 0.5 or more."""
-    found: Mask = prediction if prediction.dtype == bool else prediction >= THRESHOLD  # type: ignore
+    """Return the predicted mask: as it is, or where independent probabilities are 0.5 or more."""
+    found: Mask = prediction if prediction.dtype == bool else prediction >= 0.5  # type: ignore
     return found
 
 
@@ -163,8 +158,8 @@ def iou(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
 def precision(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the predicted pixels that are true (positive predictive value).
 
-    |P and T| / |P|, 0 to 1. A missed structure is 0, although the quotient is undefined: otherwise a model gains by
-    predicting nothing. Both empty is undefined (NaN).
+    |P and T| / |P|, 0 to 1. A missed structure is 0, although the quotient is undefined: otherwise a model would gain
+    by predicting nothing. Both empty is undefined (NaN).
 
     Arguments as for `dice`.
     """
@@ -183,13 +178,10 @@ def recall(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
 
     Arguments as for `dice`.
     """
-    predicted, true, both = _counts(prediction, truth)
-    if true:
-        return both / true
-    return 0.0 if predicted else math.nan
+    return precision(truth, hard(prediction), spacing_mm)  # the two masks trade places
 
 
-def _edge(mask: Mask, spacing: tuple[float, float]) -> Points:
+def _edge(mask: Mask, spacing: tuple[float, float]) -> Floats:
     """Return the (N, 2) positions of the mask's edge pixels: those with a 4-neighbour outside the mask or the image."""
     import numpy as np
 
@@ -197,14 +189,16 @@ def _edge(mask: Mask, spacing: tuple[float, float]) -> Points:
     top, left = int(rows[0]), int(columns[0])
     inner = np.pad(mask[top : rows[-1] + 1, left : columns[-1] + 1], 1)
     around = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-    points: Points = (np.argwhere(inner[1:-1, 1:-1] & ~around) + np.array([top, left])) * np.array(spacing)
+    points: Floats = (np.argwhere(inner[1:-1, 1:-1] & ~around) + np.array([top, left])) * np.array(spacing)
     return points
 
 
-def _distances(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> tuple[Points, Points] | float:
-    """Return the distances from each edge point of one mask to the nearest of the other, both ways.
+def _outline_distance(
+    prediction: Mask, truth: Mask, spacing_mm: Spacing, reduce: Callable[[Floats, Floats], float]
+) -> float:
+    """Reduce the distances from each edge pixel of one mask to the nearest of the other, both ways, to one number.
 
-    Where a mask is empty it is one number instead: NaN when both are, else the penalty, the image's diagonal.
+    If one mask is empty, the distance is the image's diagonal; if both are, NaN.
     """
     from scipy.spatial import cKDTree
 
@@ -213,7 +207,7 @@ def _distances(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> tuple[Poin
         diagonal = math.hypot(truth.shape[0] * spacing[0], truth.shape[1] * spacing[1])
         return diagonal if mask.any() or truth.any() else math.nan
     found, true = _edge(mask, spacing), _edge(truth, spacing)
-    return cKDTree(true).query(found)[0], cKDTree(found).query(true)[0]
+    return float(reduce(cKDTree(true).query(found)[0], cKDTree(found).query(true)[0]))
 
 
 @metrics.register("hausdorff", lower_is_better=True, best=0.0)
@@ -229,8 +223,7 @@ def hausdorff(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
         truth: (H, W) bool.
         spacing_mm: (row, column) distance between pixel centres, or None.
     """
-    found = _distances(prediction, truth, spacing_mm)
-    return found if isinstance(found, float) else float(max(found[0].max(), found[1].max()))
+    return _outline_distance(prediction, truth, spacing_mm, lambda *ways: max(way.max() for way in ways))
 
 
 @metrics.register("hd95", lower_is_better=True, best=0.0)
@@ -242,8 +235,7 @@ def hd95(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """
     import numpy as np
 
-    found = _distances(prediction, truth, spacing_mm)
-    return found if isinstance(found, float) else float(max(np.percentile(way, 95) for way in found))
+    return _outline_distance(prediction, truth, spacing_mm, lambda *ways: max(np.percentile(way, 95) for way in ways))
 
 
 @metrics.register("assd", lower_is_better=True, best=0.0)
@@ -253,7 +245,4 @@ def assd(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     The mean over the edge pixels of both masks of the distance to the other outline (Heimann et al. 2009, IEEE TMI 28).
     Empty masks and arguments as for `hausdorff`.
     """
-    found = _distances(prediction, truth, spacing_mm)
-    if isinstance(found, float):
-        return found
-    return float((found[0].sum() + found[1].sum()) / (found[0].size + found[1].size))
+    return _outline_distance(prediction, truth, spacing_mm, lambda a, b: (a.sum() + b.sum()) / (a.size + b.size))

@@ -40,7 +40,6 @@ UNUSABLE = {
 }
 FITTING = {"Superpixels"}  # known to; to try it anew costs half a second of imports
 HIDDEN = {"ignore_channels", "ignore_values", "keypoint_remapping_method", "mask_params"}  # no such things here
-BLENDS_MASKS = "image_mask"
 ADVICE = ".*(special|alias|very slow)"  # "is a special case of": advice about a class, not about values
 ANY = float | int | str | bool | list[float] | list[list[float]]
 
@@ -92,7 +91,7 @@ def _fits_grey(cls: type[BasicTransform]) -> bool:
 
 
 def _doc(cls: type) -> str:
-    note = ["A single `clip_limit` is that limit, exactly, not a range from 1."] if cls.__name__ == "CLAHE" else []
+    note = ["A single `clip_limit` is taken exactly, not as a range from 1."] if cls.__name__ == "CLAHE" else []
     return "\n\n".join([summary(cls), *note, *(cls.__doc__ or "").strip().split("\n\n", 1)[1:]])
 
 
@@ -117,8 +116,8 @@ def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any
 
 
 def _leaf(hint: Any) -> Any:
-    if typing.get_origin(hint) is Literal:
-        return Literal[tuple(value for value in typing.get_args(hint) if value != BLENDS_MASKS)]
+    if typing.get_origin(hint) is Literal:  # "image_mask" would blend masks
+        return Literal[tuple(value for value in typing.get_args(hint) if value != "image_mask")]
     return ANY if hint is Any else plain(hint)
 
 
@@ -126,22 +125,20 @@ def _check(cls: type[Any], name: str) -> Any:
     """Return a validator that lets Albumentations judge a value, but keeps it as it was written."""
     from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-    adapter: Any = None
+    @functools.cache
+    def adapter() -> TypeAdapter[Any] | None:
+        info = cls.InitSchema.model_fields.get(name)
+        return TypeAdapter(Annotated[info.annotation, info]) if info else None  # type: ignore[arg-type]
 
     def judge(value: Any) -> Any:
-        nonlocal adapter
-        if _largest(value) > LARGEST:  # it would be a side of the picture
+        if _largest(value) > LARGEST:  # it would be a side of the image
             raise ValueError(f"must be {LARGEST} or less, got {describe_value(value)}")
-        info = cls.InitSchema.model_fields.get(name)
-        if info is None or value is None:
-            return value
-        if adapter is None:
-            whole: Any = Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
-            adapter = TypeAdapter(whole)
+        known = adapter()
         try:
-            adapter.validate_python(value)
+            if known and value is not None:
+                known.validate_python(value)
         except ValidationError as error:
-            raise ValueError(_message(error)) from None
+            raise ValueError(on_one_line(error)) from None
         return value
 
     return AfterValidator(judge)
@@ -154,22 +151,13 @@ def _largest(value: Any) -> int:
     return abs(value) if isinstance(value, int) else 0
 
 
-def _message(error: Exception) -> str:
-    """Return the messages of an Albumentations error in one line."""
-    from pydantic import ValidationError
-
-    cause = error if isinstance(error, ValidationError) else error.__cause__
-    if not isinstance(cause, ValidationError):
-        return " ".join(str(error).split())
-    return on_one_line(cause)
-
-
 def _factory(cls: type[Any]) -> Callable[..., Any]:
     """Return what builds a transform from a recipe's values.
 
     Raises (when called):
-        ValueError: Albumentations finds that the values make no sense together, or would change them.
+        ValueError: Albumentations refuses the combination of values, or would change them.
     """
+    from pydantic import ValidationError
 
     def build(**values: Any) -> Any:
         given = {key: value for key, value in values.items() if value is not None}
@@ -179,11 +167,13 @@ def _factory(cls: type[Any]) -> Callable[..., Any]:
             given["transforms"] = [component() for component in given["transforms"]]
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)  # where it would put values right, or take its defaults
+                warnings.simplefilter("error", UserWarning)  # it would correct values, or fall back to its defaults
                 warnings.filterwarnings("ignore", ADVICE, UserWarning)
                 return cls(**_adjusted(cls.__name__, given))
         except (ValueError, UserWarning) as error:
-            raise ValueError(_message(error)) from error
+            cause = error if isinstance(error, ValidationError) else error.__cause__
+            text = on_one_line(cause) if isinstance(cause, ValidationError) else " ".join(str(error).split())
+            raise ValueError(text) from error
 
     return build
 
@@ -202,9 +192,7 @@ def _adjusted(name: str, given: dict[str, Any]) -> dict[str, Any]:
 def _check_made(made: Any) -> str | None:
     from albumentations import BaseCompose, BasicTransform
 
-    if isinstance(made, BaseCompose):
-        return None
-    return wrong_type(made, BasicTransform, "Albumentations transform")
+    return None if isinstance(made, BaseCompose) else wrong_type(made, BasicTransform, "Albumentations transform")
 
 
 transforms = Registry(

@@ -1,4 +1,4 @@
-"""Case and Dataset: what every reader gives back, checked once."""
+"""Case and Dataset: what every reader returns, checked once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from segkit.types import Array
 
 MOST_CHANNELS = 16
 LONGEST_NAME = 100  # characters of a channel's, in tables and file names
-TAKEN = {  # as names of channels
-    "all": "tables call the mean over channels so",
-    "overlay": "a picture of all masks is called so",
-}
+TAKEN = {"all": "the mean over channels", "overlay": "a picture of all masks"}  # names that tables and files use
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,11 +24,11 @@ class Case:
     """One image with its masks.
 
     Attributes:
-        name: unique in the dataset, e.g. "patient01/P01-0059"; it stands in tables and file names.
-        patient: whose image it is; None where the data do not say.
+        name: unique in the dataset, e.g. "patient01/P01-0059"; used in tables and file names.
+        patient: whose image it is; None if the data do not say.
         image: (H, W) uint8, uint16 or float32, one grey channel, as read.
-        masks: (C, H, W) bool, one a channel of the dataset; they may overlap.
-        spacing_mm: (row, column) distance between pixel centres; None where the data do not say.
+        masks: (C, H, W) bool, one per channel of the dataset; they may overlap.
+        spacing_mm: (row, column) distance between pixel centres; None if the data do not say.
     """
 
     name: str
@@ -52,7 +49,7 @@ class Dataset:
         notes: what the user should know about the data, e.g. what was left out.
 
     Raises:
-        ContractError: a case breaks what `Case` says, or two share a name; the message names the case.
+        ContractError: a case is not as `Case` describes, or two share a name; the message names the case.
     """
 
     name: str
@@ -63,62 +60,56 @@ class Dataset:
     def __post_init__(self) -> None:
         for what, items in (("cases", self.cases), ("channels", self.channels)):
             if not isinstance(items, tuple | list):
-                raise ContractError(f"{self.name}: its {what} are a {type(items).__name__}; they should be a tuple.")
+                raise ContractError(f"{self.name}: its {what} must be a tuple, got {type(items).__name__}.")
         _check_names(self)
         if not self.cases:
             raise ContractError(f"{self.name}: holds no cases.")
         if not 1 <= len(self.channels) <= MOST_CHANNELS:
-            raise ContractError(f"{self.name}: {len(self.channels)} channels; from 1 to {MOST_CHANNELS} are possible.")
+            raise ContractError(f"{self.name}: must have from 1 to {MOST_CHANNELS} channels, got {len(self.channels)}.")
         flaw = flaw_of_channels(self.channels)
         if flaw:
             raise ContractError(f"{self.name}: {flaw}.")
         name, count = Counter(case.name for case in self.cases).most_common(1)[0]
         if count > 1:
-            raise ContractError(f"{self.name}: {count} cases are called '{name}'. Names tell them apart.")
+            raise ContractError(f"{self.name}: {count} cases are called '{name}'. Names must be unique.")
         for case in self.cases:
             _check(case, len(self.channels))
 
 
 def flaw_of_channels(names: Sequence[str]) -> str:
-    """Return what is wrong with the names of channels, which stand in tables and file names; "" where nothing is."""
+    """Return what is wrong with the names of channels, which tables and file names use; "" if nothing is."""
     for name in names:
+        control = first_unprintable(name)
         if not name.strip():
-            return "a channel has an empty name. Call it what it shows, as in wall or cavity"
-        if name != name.strip() or first_unprintable(name) or set(name) & set("/\\"):
-            what = (
-                f"the character {first_unprintable(name)}"
-                if first_unprintable(name)
-                else "a slash, or white space at an end"
-            )
-            return f"the channel name {name!a} holds {what}, and cannot stand in tables and file names. Rename it"
+            return "a channel has an empty name. Name it after what it shows, e.g. wall or cavity"
+        if control or name != name.strip() or set(name) & set("/\\"):
+            what = f"the character {control}" if control else "a slash, or white space at an end"
+            return f"the channel name {name!a} holds {what}, which tables and file names cannot have. Rename it"
         if len(name) > LONGEST_NAME:
-            return f"the channel name {name[:20]}... has {len(name):,} characters; at most {LONGEST_NAME} are possible"
+            return f"the channel name {name[:20]}... has {len(name):,} characters; at most {LONGEST_NAME} are allowed"
         if name.casefold() in TAKEN:
-            return f"a channel cannot be called '{name}': {TAKEN[name.casefold()]}. Rename it"
-    name, count = Counter(names).most_common(1)[0] if names else ("", 0)
-    if count > 1:
-        return f"{count} channels are called '{name}'. Names tell them apart"
-    folded = Counter(unicodedata.normalize("NFKC", name).casefold() for name in names)
-    twins = [name for name in names if folded[unicodedata.normalize("NFKC", name).casefold()] > 1]
+            return f"a channel cannot be called '{name}': this is the name of {TAKEN[name.casefold()]}. Rename it"
+    folded = [unicodedata.normalize("NFKC", name).casefold() for name in names]
+    twins = [name for name, key in zip(names, folded, strict=True) if folded.count(key) > 1]
     if twins:
-        return f"channels are called {' and '.join(map(repr, twins))}, the same but for case. Rename one"
+        return f"channels are called {' and '.join(map(repr, twins))}; names must differ in more than case. Rename one"
     return ""
 
 
 def _check_names(dataset: Dataset) -> None:
-    """Raise unless cases are cases, and names text."""
+    """Raise unless cases are of type Case, and names are text."""
     for item in dataset.cases:
         if not isinstance(item, Case):
-            raise ContractError(f"{dataset.name}: a case is a {type(item).__name__}; it should be a segkit Case.")
+            raise ContractError(f"{dataset.name}: each case must be a segkit Case, got {type(item).__name__}.")
         if not isinstance(item.name, str) or not isinstance(item.patient, str | None):
             kinds = f"{type(item.name).__name__} and {type(item.patient).__name__}"
-            raise ContractError(f"{item.name!r}: its name and patient are {kinds}; they should be text.")
+            raise ContractError(f"{item.name!r}: its name and patient must be text, got {kinds}.")
     if not all(isinstance(channel, str) for channel in dataset.channels):
-        raise ContractError(f"{dataset.name}: its channels are {dataset.channels!r}; they should be text.")
+        raise ContractError(f"{dataset.name}: its channels must be text, got {dataset.channels!r}.")
 
 
 def _check(case: Case, channels: int) -> None:
-    """Raise unless a case is what it should be."""
+    """Raise unless a case is as its class describes."""
     import numpy as np
 
     for name in (case.name, case.patient or ""):
@@ -126,27 +117,24 @@ def _check(case: Case, channels: int) -> None:
         if flaw:
             raise ContractError(f"the name {name!a} of a case {flaw}. Rename it.")
     image, masks = case.image, case.masks
-    for what, array in (("image is", image), ("masks are", masks)):
+    for what, array in (("image", image), ("masks", masks)):
         if not isinstance(array, np.ndarray):
-            raise ContractError(f"{case.name}: its {what} a {type(array).__name__}; it should be a numpy array.")
+            raise ContractError(f"{case.name}: its {what} must be a numpy array, got {type(array).__name__}.")
     if image.ndim != 2 or image.size == 0 or image.dtype not in (np.uint8, np.uint16, np.float32):
         raise ContractError(
-            f"{case.name}: its image is {image.dtype} {image.shape}; it should be (H, W), uint8, uint16 or float32."
+            f"{case.name}: its image must be (H, W), uint8, uint16 or float32, got {image.dtype} {image.shape}."
         )
     if image.dtype == np.float32 and not np.isfinite(image).all():
         raise ContractError(f"{case.name}: its image holds values that are not finite (NaN or infinity).")
     if masks.dtype != bool or masks.shape != (channels, *image.shape):
         raise ContractError(
-            f"{case.name}: its masks are {masks.dtype} {masks.shape}; "
-            f"for {counted(channels, 'channel')} of its image they should be bool {(channels, *image.shape)}."
+            f"{case.name}: its masks must be bool {(channels, *image.shape)} for {counted(channels, 'channel')} of its "
+            f"image, got {masks.dtype} {masks.shape}."
         )
     if case.spacing_mm is not None and not _is_spacing(case.spacing_mm):
-        raise ContractError(
-            f"{case.name}: its pixel spacing is {case.spacing_mm}; it should be two lengths in mm above 0."
-        )
+        raise ContractError(f"{case.name}: its pixel spacing must be two lengths in mm above 0, got {case.spacing_mm}.")
 
 
 def _is_spacing(value: Any) -> bool:
-    lengths = list(value) if isinstance(value, tuple | list) else []
-    good = [mm for mm in lengths if isinstance(mm, numbers.Real) and math.isfinite(mm) and float(mm) > 0]
-    return len(lengths) == len(good) == 2
+    lengths = value if isinstance(value, tuple | list) else ()
+    return len(lengths) == 2 and all(isinstance(mm, numbers.Real) and 0 < float(mm) < math.inf for mm in lengths)

@@ -1,4 +1,4 @@
-"""Compressed frames of DICOM: the transfer syntaxes that are read, and a look at a frame before it is decoded."""
+"""Compressed DICOM frames: the supported transfer syntaxes, and checks of a frame before it is decoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segkit.components.datasets.decoding import RefusedError, without_exif
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 RLE, JPEG = "1.2.840.10008.1.2.5", ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 JPEG_2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
-DECODERS = {  # of transfer syntaxes: the plugin of pydicom, so that pixels do not depend on what else is installed
+DECODERS = {  # pydicom's plugin for each transfer syntax, fixed so that pixels do not depend on what is installed
     IMPLICIT: "", EXPLICIT: "", BIG_ENDIAN: "", RLE: "pydicom", **dict.fromkeys((*JPEG, *JPEG_2000), "pillow"),
 }  # fmt: skip
 ITEM, LAST_ITEM = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -18,7 +18,7 @@ MOST_FRAGMENTS = 10_000
 
 
 def joined_frame(data: bytes, at: int, syntax: str) -> bytes:
-    """Return the only frame of encapsulated PixelData whose first item is at `at`, its fragments joined."""
+    """Return the joined fragments of the only frame of encapsulated PixelData, whose first item is at `at`."""
     items: list[bytes] = []
     while data[at : at + 4] == ITEM and len(items) <= MOST_FRAGMENTS:
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -31,7 +31,7 @@ def joined_frame(data: bytes, at: int, syntax: str) -> bytes:
 
 
 def check_frame(frame: bytes, syntax: str, rows: int, columns: int, bits: int) -> None:
-    """Raise unless a compressed frame holds as many pixels as the header states: it might unfold to any size."""
+    """Raise unless a compressed frame holds as many pixels as the header states: it might decompress to any size."""
     from PIL import Jpeg2KImagePlugin, JpegImagePlugin
 
     if syntax == RLE:

@@ -1,9 +1,9 @@
 """Contour files and their lists: text to points, points to a mask.
 
-A contour is `x y` a line (also with tabs, semicolons or commas between, or decimal commas), x along columns and y
-along rows, from 0, in pixels: (0, 0) is the centre of the top left pixel. It is closed from the last point to the
-first. A pixel belongs to the mask if its centre is within, by the nonzero winding rule, so that loops of a line that
-crosses itself are filled; centres on the line belong to the side to the right or below, so that areas do not drift.
+A contour has one `x y` per line (or separated by tabs, semicolons or commas, also with decimal commas), x along columns
+and y along rows, in pixels: (0, 0) is the centre of the top left pixel. It is closed from the last point to the first.
+A pixel belongs to the mask if its centre is inside by the nonzero winding rule, so that loops of a line that crosses
+itself are filled; centres on the line belong to the side to the right or below, so that areas are not biased.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 400
 MOST_POINTS = 20_000
-OUTSIDE = 1.0  # pixels by which a point may lie beyond the image's edge: tools that count from 1 do that
+OUTSIDE = 1.0  # pixels by which a point may lie beyond the image's edge, as those of tools that count from 1
 NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 POINT = re.compile(rf"({NUMBER})(?:[ \t]*[,;][ \t]*|[ \t]+)({NUMBER})")
 DECIMAL_COMMAS = re.compile(r"([+-]?[0-9]+(?:,[0-9]+)?)(?:[ \t]*;[ \t]*|[ \t]+)([+-]?[0-9]+(?:,[0-9]+)?)")
-TOUCHING = 0.01  # share of an inner contour that may lie outside the outer one: lines that touch cross by a pixel
+TOUCHING = 0.01  # share of an inner contour that may lie outside the outer one: touching lines cross by a pixel
 NEEDED = {"wall": "io", "cavity": "i", "endocardium": "i", "epicardium": "o"}  # contours, by structure
 CHUNK = 100  # edges filled at a time; bounds the memory of a hostile contour
 
@@ -39,7 +39,7 @@ class Contour:
     Attributes:
         name: the file, for messages.
         points: (N, 2) x and y, in pixels.
-        lines: the line of the file that each point is from.
+        lines: each point's line in the file.
     """
 
     name: str
@@ -51,7 +51,7 @@ def read_contour(path: Path) -> Contour:
     """Return a file's contour.
 
     Raises:
-        UserError: a line is no point, or fewer than three points differ; the message names file and line.
+        UserError: a line is not a point, or fewer than three points differ; the message names file and line.
     """
     return parse_contour(read_bytes(path, MOST_TEXT), str(path))
 
@@ -64,14 +64,14 @@ def parse_contour(data: bytes, name: str) -> Contour:
     for number, line in _lines(data, name):
         match = POINT.fullmatch(line) or DECIMAL_COMMAS.fullmatch(line)
         if match is None:
-            raise UserError(f"{name}:{number}: {line[:60]!r} is not a point; a line should be `x y`, in pixels.")
+            raise UserError(f"{name}:{number}: {line[:60]!r} is not a point; a line must be `x y`, in pixels.")
         x, y = (float(part.replace(",", ".")) for part in match.groups())
         if not (abs(x) < 1e6 and abs(y) < 1e6):
             raise UserError(f"{name}:{number}: ({x:g}, {y:g}) is not a point of an image.")
         points.append((x, y))
         lines.append(number)
     if not points:
-        raise UserError(f"{name}: holds no points. Where there is no structure, there should be no file.")
+        raise UserError(f"{name}: holds no points. A frame without the structure must have no file.")
     if len(points) > MOST_POINTS:
         raise UserError(f"{name}: {len(points):,} points; contours are read up to {MOST_POINTS:,}.")
     if len(set(points)) < 3:
@@ -80,9 +80,7 @@ def parse_contour(data: bytes, name: str) -> Contour:
 
 
 def parse_list(data: bytes, name: str) -> list[tuple[int, str]]:
-    """Return the file names in a list of paths (either separator), each with its line.
-
-    Only the name at the end of a path counts: where files lie is the reader's to find.
+    """Return the file name at the end of each path in a list (with `/` or `\\`), with its line.
 
     Raises:
         UserError: a path leads out of the folder (`..`, a drive, a root) or is too long.
@@ -91,8 +89,7 @@ def parse_list(data: bytes, name: str) -> list[tuple[int, str]]:
     for number, line in _lines(data, name):
         path = line.strip("\"'")
         parts = path.replace("\\", "/").split("/")
-        rooted = path.startswith(("/", "\\\\")) or ":" in path
-        if ".." in parts or rooted:
+        if ".." in parts or path.startswith(("/", "\\\\")) or ":" in path:
             raise UserError(f"{name}:{number}: {line[:80]!r} leads out of the data's folder. Nothing outside is read.")
         if parts[-1] in ("", "."):
             raise UserError(f"{name}:{number}: {line[:80]!r} names no file.")
@@ -101,7 +98,7 @@ def parse_list(data: bytes, name: str) -> list[tuple[int, str]]:
 
 
 def _lines(data: bytes, name: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, with their numbers, stripped."""
+    """Yield the number and the stripped text of each line that is not blank."""
     text = decode(data, name).replace("\r\n", "\n").replace("\r", "\n")
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > LONGEST_LINE:
@@ -137,7 +134,7 @@ def fill(contour: Contour, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def _wind(turns: NDArray[np.int32], begin: NDArray[np.float64], end: NDArray[np.float64]) -> None:
-    """Add to (H, W + 1) `turns`, where an edge crosses a row of pixel centres, its direction."""
+    """Add each edge's direction to `turns` (H, W + 1) at its crossings of rows of pixel centres."""
     import numpy as np
 
     height, width = turns.shape[0], turns.shape[1] - 1
@@ -155,13 +152,15 @@ def _wind(turns: NDArray[np.int32], begin: NDArray[np.float64], end: NDArray[np.
 def check_structures(structures: Sequence[str]) -> None:
     """Raise unless a reader's parameter `structures` names each channel once, and at least one."""
     if not structures or len(set(structures)) < len(structures):
-        raise UserError(f"structures: {list(structures)} should name each channel once, and at least one.")
+        raise UserError(f"structures: {list(structures)} must name at least one channel, and each only once.")
 
 
 def fill_structures(
     lines: Mapping[str, Contour], shape: tuple[int, int], structures: Sequence[str]
 ) -> tuple[NDArray[np.bool_], int]:
     """Return the masks (C, H, W) of structures, and how many pixels of the inner contour lie outside the outer one.
+
+    The number is 0 if the two contours only touch.
 
     Args:
         lines: the inner contour ("i"), the outer one ("o"), or both, as the structures need.
@@ -174,33 +173,28 @@ def fill_structures(
     import numpy as np
 
     filled = {kind: fill(line, shape) for kind, line in lines.items()}
-    both = len(filled) == 2
-    if both and filled["i"].sum() > filled["o"].sum():
-        names = lines["i"].name, lines["o"].name
-        raise UserError(f"{names[0]}: encloses more than the outer contour {names[1]}. Are they swapped?")
     masks = [filled["o"] & ~filled["i"] if name == "wall" else filled[NEEDED[name][0]] for name in structures]
-    return np.stack(masks), outside(filled["i"], filled["o"]) if both else 0
-
-
-def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
-    """Return how many pixels of a filled inner contour lie outside the outer one; 0 where the two only touch."""
-    count = int((inner & ~outer).sum())
-    return count if count > TOUCHING * int(inner.sum()) else 0
+    beyond = 0
+    if len(filled) == 2:
+        inner, outer = filled["i"], filled["o"]
+        if inner.sum() > outer.sum():
+            raise UserError(
+                f"{lines['i'].name}: encloses more than the outer contour {lines['o'].name}. Are they swapped?"
+            )
+        beyond = int((inner & ~outer).sum())
+        if beyond <= TOUCHING * int(inner.sum()):
+            beyond = 0
+    return np.stack(masks), beyond
 
 
 def outside_notes(found: dict[str, int]) -> tuple[str, ...]:
-    """Return notes on inner contours that lie outside outer ones, and what was done.
-
-    Args:
-        found: how many pixels, by frame.
-    """
+    """Return a note on the inner contours that lie outside outer ones, given the number of pixels of each frame."""
     counts = {frame: count for frame, count in found.items() if count}
     if not counts:
         return ()
     listed = first_few(f"{frame} ({counted(count, 'pixel')})" for frame, count in counts.items())
     return (
-        f"in {counted(len(counts), 'frame')} the inner contour leaves the outer one, "
-        f"by {counted(sum(counts.values()), 'pixel')} in all. "
-        "Both are taken as drawn: these pixels are cavity, as its area is measured, they are no wall, and the wall is "
-        f"open there. {listed}.",
+        f"in {counted(len(counts), 'frame')} the inner contour leaves the outer one, by "
+        f"{counted(sum(counts.values()), 'pixel')} in all. These pixels are cavity, not wall, and the wall is open "
+        f"there. {listed}.",
     )

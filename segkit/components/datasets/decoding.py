@@ -1,8 +1,8 @@
 """Pixels of PNG, TIFF, JPEG and BMP files, or one message; limits are checked in the header, before decoding.
 
-Pillow decodes what it gives unchanged. OpenCV decodes TIFF, since Pillow knows no 16-bit colour or 64-bit float and
-copies the values of all tags, gigabytes if a small file says so; PNG in 16-bit colour, which Pillow cuts to 8 bits;
-and BMP of 16 and 32 bits, which Pillow scales, or whose alpha it drops.
+Pillow decodes the formats that it returns unchanged. OpenCV decodes TIFF, since Pillow supports neither 16-bit colour
+nor 64-bit float and copies the values of all tags, gigabytes if a small file claims so; PNG in 16-bit colour, which
+Pillow reduces to 8 bits; and BMP of 16 and 32 bits, which Pillow scales, or whose alpha it drops.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 MOST_DECODED = 256 << 20  # bytes of decoded pixels; 8192 x 8192 of three bytes have 192 MiB
-DENSEST = 1100  # decoded bytes that one byte of deflate can stand for, at most (1032), and some
-PNG, TIFF = b"\x89PNG", (b"II*\0", b"MM\0*")
+DENSEST = 1100  # more than deflate's largest ratio of decoded to compressed bytes (1032)
+PNG, TIFF, EXIF = b"\x89PNG", (b"II*\0", b"MM\0*"), b"Exif\0\0"
 WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
 NEXT_IMAGE = -1
 TIFF_NUMBERS = {1: "B", 3: "H", 4: "I"}
@@ -34,7 +34,7 @@ Colour = tuple[int, int, int]
 
 
 class RefusedError(Exception):
-    """Why an image is not read though it may be whole; the caller adds its name."""
+    """Why an image is refused though it may be intact; the caller adds its name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Decoded:
 
     Attributes:
         pixels: (H, W), or (H, W, C) of grey and alpha (C = 2), red, green and blue (3), and alpha (4).
-        indices: (H, W), where it is a PNG with a palette.
+        indices: (H, W) of a PNG with a palette.
         palette: its colours.
     """
 
@@ -64,7 +64,7 @@ def decode_image(data: bytes, name: str) -> Decoded:
             return _decoded(data)
     except RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
-    except Exception as error:  # whatever a decoder raises on damaged bytes means the same here
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         short = isinstance(error, struct.error | EOFError | IndexError) or "truncated" in str(error).lower()
         text = "cut off" if short else str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise UserError(f"{name}: a damaged image: {sentence(text)}") from None
@@ -75,34 +75,35 @@ def _decoded(data: bytes) -> Decoded:
 
     if data[:4] in TIFF:
         return _by_opencv(data, _tiff_size(data))
-    image = _open(data)
+    image, is_png = _open(data), data[:4] == PNG
     if image.mode == "CMYK":
         raise RefusedError(CMYK)
     columns, rows = image.size
-    wide = data[:4] == PNG and data[24] == 16
+    wide = is_png and data[24] == 16
     bands = 4 if image.mode in ("P", "LA") else len(image.getbands())
     _check_size(rows, columns, bands * (2 if wide else 1))
-    if data[:4] == PNG:
-        if getattr(image, "n_frames", 1) > 1:
-            raise RefusedError(f"an animation of {getattr(image, 'n_frames', 1)} images; one a file is read.")
+    if is_png:
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise RefusedError(f"an animation of {frames} images; only files of one image are read.")
         if rows * columns * data[24] > 8 * len(data) * DENSEST:
             raise ValueError(f"{len(data)} bytes cannot hold its {rows} x {columns} pixels")
         _open(data).verify()  # the checksums of its chunks
     if (wide and image.mode != "I;16") or (data[:2] == b"BM" and data[28] in (16, 32)):
         return _by_opencv(data, (rows, columns))
     image.load()
-    _check_upright(_exif(image.info.get("exif", b"") if data[:4] == PNG else data))
+    _check_upright((image.info.get("exif", b"") if is_png else data).partition(EXIF)[2])
     if image.mode != "P":
         return Decoded(np.asarray(image.convert("L") if image.mode == "1" else image))
     colours = np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB"))
-    if data[:4] != PNG or image.palette is None:
+    if not is_png or image.palette is None:
         return Decoded(colours)
     palette = bytes(image.palette.palette)
     return Decoded(colours, np.asarray(image), tuple(zip(palette[::3], palette[1::3], palette[2::3], strict=False)))
 
 
 def _open(data: bytes) -> ImageFile:
-    """Return a PNG, JPEG or BMP as Pillow opens it: the header alone is read."""
+    """Return a PNG, JPEG or BMP opened by Pillow, which reads its header alone."""
     from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin
 
     file = io.BytesIO(data)
@@ -124,13 +125,12 @@ def _open(data: bytes) -> ImageFile:
 
 
 def _check_size(rows: int, columns: int, depth: int) -> None:
-    """Raise unless an image of `depth` bytes a pixel, once decoded, is within the limits."""
+    """Raise unless an image of `depth` bytes per pixel, once decoded, is within the limits."""
     if not (1 <= rows <= SIDE and 1 <= columns <= SIDE):
         raise RefusedError(f"{rows} x {columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
-    if rows * columns * depth > MOST_DECODED:
-        raise RefusedError(
-            f"{rows * columns * depth >> 20} MiB of pixels; images are read up to {MOST_DECODED >> 20} MiB."
-        )
+    size = rows * columns * depth
+    if size > MOST_DECODED:
+        raise RefusedError(f"{size >> 20} MiB of pixels; images are read up to {MOST_DECODED >> 20} MiB.")
 
 
 def _by_opencv(data: bytes, size: tuple[int, int]) -> Decoded:
@@ -138,7 +138,7 @@ def _by_opencv(data: bytes, size: tuple[int, int]) -> Decoded:
     import numpy as np
 
     level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what it would print, the message says
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message says what it would print
     try:
         found: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
@@ -151,30 +151,25 @@ def _by_opencv(data: bytes, size: tuple[int, int]) -> Decoded:
 
 
 def without_exif(data: bytes) -> bytes:
-    """Return a JPEG whose EXIF data Pillow does not see: it would copy the values of all tags, which may overlap."""
-    return data.replace(b"Exif\0\0", bytes(6))
-
-
-def _exif(data: bytes) -> bytes:
-    """Return what follows the mark of EXIF data; nothing where there are none."""
-    return data[data.index(b"Exif\0\0") + 6 :] if b"Exif\0\0" in data else b""
+    """Return a JPEG with EXIF data hidden from Pillow, which would copy the values of all tags, even overlapping."""
+    return data.replace(EXIF, bytes(len(EXIF)))
 
 
 def _check_upright(exif: bytes) -> None:
-    """Raise if EXIF data say that the image is to be turned: some programs do that, others do not."""
+    """Raise if EXIF data ask for the image to be rotated or mirrored."""
     try:
         turned = {number for tag, number in _tags(exif) if tag == ORIENTATION} - {0, 1}
     except (struct.error, IndexError):
-        return  # unreadable, so nobody turns it
+        return  # no program can read it either
     if turned:
         raise RefusedError(
-            f"to be shown turned or mirrored (EXIF orientation {min(turned)}), which not every program does, so that "
+            f"to be shown rotated or mirrored (EXIF orientation {min(turned)}), which not every program does, so that "
             "image and mask may not match. Save it upright, without EXIF data."
         )
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the tags of a TIFF's first directory, each with its first number, and NEXT_IMAGE: where the next one is."""
+    """Yield the tags of a TIFF's first directory, each with its first number; last NEXT_IMAGE with its offset."""
     order = "<" if data[:1] == b"I" else ">"
     (at,) = struct.unpack(order + "I", data[4:8])
     (count,) = struct.unpack(order + "H", data[at : at + 2])
@@ -195,7 +190,7 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
     for tag, number in _tags(data):
         found.setdefault(tag, number)
     if found[NEXT_IMAGE]:
-        raise RefusedError("several images in one file; one a file is read. Split it first.")
+        raise RefusedError("several images in one file; only files of one image are read. Split it first.")
     if not {HEIGHT, WIDTH} <= set(found):
         raise ValueError("it states no size")
     if found.get(PHOTOMETRIC) == 5:

@@ -1,9 +1,9 @@
 """DICOM files: one grey frame and its spacing, or one message.
 
-What is read: one frame, one sample a pixel, 8 or 16 bits, up to 8192 x 8192; uncompressed, or compressed as RLE,
-8-bit JPEG or JPEG 2000. Bits above BitsStored are dropped, MONOCHROME1 is inverted within the stored range, and
-rescale slope and intercept are applied. A file without PixelSpacing has none. Windows and look-up tables are for
-display and do not count. Everything else is refused before memory is taken for pixels.
+Supported: one frame, one sample per pixel, 8 or 16 bits, up to 8192 x 8192; uncompressed, or compressed as RLE, 8-bit
+JPEG or JPEG 2000. Bits above BitsStored are dropped, MONOCHROME1 is inverted within the stored range, and rescale slope
+and intercept are applied. Windows and look-up tables, which are for display, are ignored. Everything else is refused
+before memory is allocated for pixels.
 """
 
 from __future__ import annotations
@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.compressed import (
-    BIG_ENDIAN,
-    DECODERS,
-    EXPLICIT,
-    IMPLICIT,
-    check_frame,
-    joined_frame,
-)
+from segkit.components.datasets.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT, check_frame, joined_frame
 from segkit.components.datasets.decoding import RefusedError
 from segkit.components.datasets.kinds import kind_of
 from segkit.components.datasets.reading import SIDE, read_bytes
@@ -37,6 +30,7 @@ if TYPE_CHECKING:
 MOST_HEADER = 4 << 20  # bytes before the pixels
 PIXEL_DATA = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"  # the element's tag, little and big endian
 DEFLATED = b"1.2.840.10008.1.2.1.99"
+COMPRESSED = "its compression ({!r}) is not supported. Decompress it first, e.g. with `gdcmconv --raw` or `dcmdjpeg`."
 KEYWORDS = (
     "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
     "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
@@ -84,35 +78,26 @@ def _header(data: bytes) -> tuple[Header, int]:
     """Return the elements before the pixels, and where the pixels' element begins."""
     from pydicom import config, dcmread
 
-    # Files from before the file format have no preamble; they begin with one of the first groups.
-    bare = data[:2] in (b"\x02\x00", b"\x08\x00") and data[128:132] != b"DICM"
-    if not bare and data[128:132] != b"DICM":
+    marked = data[128:132] == b"DICM"
+    if not marked and data[:2] not in (b"\x02\x00", b"\x08\x00"):  # the first groups of files that predate the mark
         raise RefusedError(f"not a DICOM file (it lacks the mark DICM): {kind_of(data)}.")
     if DEFLATED in data[:MOST_HEADER]:  # pydicom would inflate it without a bound
-        raise RefusedError(_compressed("Deflated Explicit VR Little Endian"))
+        raise RefusedError(COMPRESSED.format("Deflated Explicit VR Little Endian"))
     file = io.BytesIO(data[:MOST_HEADER])
-    # Whatever pydicom raises on damaged bytes means the same here, and its warnings are no help to the user.
     try:
         with warnings.catch_warnings(), config.disable_value_validation():
             warnings.simplefilter("ignore")
-            header = dcmread(file, stop_before_pixels=True, force=bare, specific_tags=list(KEYWORDS))
-    except Exception as error:
+            header = dcmread(file, stop_before_pixels=True, force=not marked, specific_tags=list(KEYWORDS))
+    except Exception as error:  # pydicom may raise anything on damaged bytes
         raise RefusedError(f"damaged: its header cannot be parsed ({type(error).__name__}: {error}).") from None
     syntax = header.file_meta.get("TransferSyntaxUID")
     if syntax is not None and str(syntax) not in DECODERS:
-        raise RefusedError(_compressed(str(getattr(syntax, "name", syntax))))
+        raise RefusedError(COMPRESSED.format(str(getattr(syntax, "name", syntax))[:80]))
     return header, file.tell()
 
 
-def _compressed(syntax: str) -> str:
-    return (
-        f"its pixels are compressed in a way that is not read ({syntax[:80]!r}). "
-        "Decompress it first, e.g. with `gdcmconv --raw` or `dcmdjpeg`."
-    )
-
-
 def _format(header: Header) -> Format:
-    """Return how the pixels are stored, checked."""
+    """Return the checked format of the pixels."""
     modality = str(_get(header, "Modality", "")).strip()[:16]
     if "Rows" not in header and modality.isalpha():
         raise RefusedError(f"holds no image: Rows is missing, Modality is {modality}.")
@@ -121,16 +106,16 @@ def _format(header: Header) -> Format:
         raise RefusedError(f"{rows} x {columns} pixels; images are read up to {SIDE} x {SIDE}.")
     frames, samples = _whole(header, "NumberOfFrames", 1), _whole(header, "SamplesPerPixel", 1)
     if frames != 1:
-        raise RefusedError(f"{frames} frames in one file; one frame a file is read. Split it first.")
+        raise RefusedError(f"{frames} frames in one file; only files of one frame are read. Split it first.")
     photometric = str(_get(header, "PhotometricInterpretation", "MONOCHROME2")).strip()
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RefusedError(f"not a grey image: {samples} samples a pixel, {photometric[:40]!r}.")
+        raise RefusedError(f"not a grey image: {samples} samples per pixel, {photometric[:40]!r}.")
     allocated = _whole(header, "BitsAllocated", None)
     if allocated not in (8, 16):
-        raise RefusedError(f"{allocated} bits a pixel; 8 and 16 are read.")
+        raise RefusedError(f"{allocated} bits per pixel; only 8 and 16 are supported.")
     stored = _whole(header, "BitsStored", allocated, 1, allocated)
     if _whole(header, "HighBit", stored - 1) != stored - 1:
-        raise RefusedError("its pixels do not begin at the lowest bit (HighBit is not BitsStored - 1).")
+        raise RefusedError("its pixels do not start at the lowest bit (HighBit is not BitsStored - 1).")
     implicit, little = header.original_encoding
     plain = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
     slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
@@ -148,14 +133,14 @@ def _format(header: Header) -> Format:
 
 
 def _get(header: Header, keyword: str, default: Any) -> Any:
-    """Return an element's value; pydicom converts it only now, and may raise anything."""
+    """Return an element's value, which pydicom converts only now and may raise anything."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             value = header.get(keyword)
     except Exception as error:
         raise RefusedError(f"damaged: {keyword} cannot be parsed ({type(error).__name__}: {error}).") from None
-    value = default if value is None or value == "" else value
+    value = default if value in (None, "") else value
     if value is None:
         raise RefusedError(f"{keyword} is missing.")
     return value
@@ -166,7 +151,7 @@ def _number(header: Header, keyword: str, default: float | None) -> float:
     try:
         found = float(value)
     except (TypeError, ValueError, OverflowError):
-        raise RefusedError(f"{keyword} is {str(value)[:40]!r}; it should be a number.") from None
+        raise RefusedError(f"{keyword} must be a number, got {str(value)[:40]!r}.") from None
     if not math.isfinite(found):
         raise RefusedError(f"{keyword} is {found}.")
     return found
@@ -175,7 +160,7 @@ def _number(header: Header, keyword: str, default: float | None) -> float:
 def _whole(header: Header, keyword: str, default: int | None, low: int = 0, high: int = 2**31) -> int:
     found = _number(header, keyword, default)
     if found != int(found) or not low <= found <= high:
-        raise RefusedError(f"{keyword} is {found:g}; it should be a whole number from {low} to {high}.")
+        raise RefusedError(f"{keyword} must be a whole number from {low} to {high}, got {found:g}.")
     return int(found)
 
 
@@ -191,12 +176,12 @@ def _spacing(header: Header) -> tuple[float, float] | None:
     except (TypeError, ValueError, OverflowError):
         row = column = math.nan
     if not (0 < row < math.inf and 0 < column < math.inf):
-        raise RefusedError(f"PixelSpacing is {str(value)[:60]}; it should be two lengths in mm, above 0.")
+        raise RefusedError(f"PixelSpacing must be two lengths in mm above 0, got {str(value)[:60]}.")
     return row, column
 
 
 def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
-    """Return the stored values (H, W) of the element PixelData that begins at `at`."""
+    """Return the stored values (H, W) of the PixelData element at `at`."""
     from pydicom.encaps import encapsulate
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import UID
@@ -204,21 +189,19 @@ def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
     element = data[at : at + 12]
     order: Literal["big", "little"] = "big" if found.syntax == BIG_ENDIAN else "little"
     if element[:4] not in PIXEL_DATA or len(element) < 12:
-        raise RefusedError(f"holds no PixelData within its first {MOST_HEADER >> 20} MiB, or is cut off before it.")
+        raise RefusedError(f"holds no PixelData in its first {MOST_HEADER >> 20} MiB, or is cut off before it.")
     explicit = element[4:6] in (b"OB", b"OW", b"UN")
     size = int.from_bytes(element[8:12] if explicit else element[4:8], order)
     start = at + (12 if explicit else 8)
     needed = found.rows * found.columns * found.allocated // 8
     plugin = DECODERS[found.syntax]
-    frame: Any
+    frame: Any = memoryview(data)[start : start + size]
     if plugin:
         frame = joined_frame(data, start, found.syntax)
     elif size not in (needed, needed + needed % 2):  # an odd length is padded by one byte
         raise RefusedError(f"{found.rows} x {found.columns} pixels need {needed:,} bytes; PixelData has {size:,}.")
     elif len(data) < start + needed:
-        raise RefusedError(f"cut off: {len(data) - start:,} of {needed:,} bytes of pixels are there.")
-    else:
-        frame = memoryview(data)[start : start + size]
+        raise RefusedError(f"cut off: holds {len(data) - start:,} of {needed:,} bytes of pixels.")
     options: Any = {
         "rows": found.rows, "columns": found.columns, "number_of_frames": 1, "samples_per_pixel": 1,
         "bits_allocated": found.allocated, "bits_stored": found.stored, "pixel_representation": int(found.signed),
@@ -231,11 +214,9 @@ def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
             if plugin:
                 check_frame(frame, found.syntax, found.rows, found.columns, found.allocated)
                 frame = encapsulate([frame])
-            values: NDArray[np.integer] = get_decoder(UID(found.syntax)).as_array(
-                frame, raw=True, index=0, decoding_plugin=plugin, **options
-            )[0]
-            return values
-    except Exception as error:  # whatever a decoder raises on damaged bytes means the same here
+            decoder = get_decoder(UID(found.syntax))
+            return decoder.as_array(frame, raw=True, index=0, decoding_plugin=plugin, **options)[0]
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise RefusedError(f"damaged: its pixels cannot be decoded ({reason[:200]}).") from None
 

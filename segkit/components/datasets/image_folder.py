@@ -12,9 +12,16 @@ from annotated_types import Ge, Le
 
 from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
 from segkit.components.datasets.decoding import Colour
-from segkit.components.datasets.images import KINDS, Picture, agree, read_levels, read_picture
+from segkit.components.datasets.images import (
+    KINDS,
+    Picture,
+    agree,
+    describe_other_content,
+    read_levels,
+    read_picture,
+)
 from segkit.components.datasets.kinds import VOLUMES, volume
-from segkit.components.datasets.problems import collected, raise_collected
+from segkit.components.datasets.problems import DatasetError, collected
 from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root
 from segkit.errors import UserError, counted, first_few, sentence
 from segkit.types import Array, Positive
@@ -35,11 +42,11 @@ class Pair:
     """An image and its mask.
 
     Attributes:
-        name: their path below both folders, without ending.
+        name: their path below both folders, without suffix.
         image: the image's file.
-        mask: the mask's, if it has one.
+        mask: the mask's file; None if there is none.
         picture: the image; None if it cannot be read.
-        levels: the mask (H, W) as stored; None if it is not there or cannot be read.
+        levels: the mask (H, W) as stored; None if it is missing or cannot be read.
     """
 
     name: str
@@ -62,8 +69,8 @@ def image_folder(
 
     `root/images/patient01/a.png` has the mask `root/masks/patient01/a.png`; the kinds of file may differ. Images are
     PNG, TIFF, JPEG, BMP or DICOM of 8 to 16 bits or float; colour becomes grey, alpha is dropped. Masks hold one grey
-    level a structure, 0 for none; saved as RGB, their three channels are equal. Of a PNG with a palette of colours
-    that begins with black, as in Pascal VOC, the indices are the levels.
+    level per structure, 0 for none; saved as RGB, their three channels are equal. If a PNG has a palette of colours
+    that begins with black, as in Pascal VOC, its indices are the levels.
 
     Args:
         root: the folder that holds both.
@@ -71,7 +78,7 @@ def image_folder(
         masks: the folder of the masks, below `root`.
         labels: each structure's grey level in the masks, e.g. { wall = 1, cavity = 2 }. Without it, masks show one
             structure, "foreground", as 0 and 1 or 0 and 255.
-        patient: regular expression that finds the patient in an image's name without its ending; its first group if it
+        patient: regular expression that finds the patient in an image's name without its suffix; its first group if it
             has one. Without it the patient is the first folder below `images`; images beside such folders have none.
         spacing_mm: (row, column) distance between pixel centres; DICOM images may state their own.
 
@@ -91,33 +98,35 @@ def image_folder(
                 truth = _masks(str(pair.mask), pair.levels, labels)
                 cases.append(Case(pair.name, whose, pair.picture.pixels, truth, spacing_mm or pair.picture.spacing_mm))
                 coloured += [pair.name] if pair.picture.coloured else []
-    raise_collected(problems)
+    if problems:
+        raise DatasetError(problems)
     notes = []
     if skipped:
         listed = first_few(path.relative_to(top).as_posix() for path in skipped)
-        notes.append(f"{counted(len(skipped), 'other file')} left out, no image: {listed}.")
+        notes.append(f"{counted(len(skipped), 'non-image file')} left out: {listed}.")
     if coloured:
         notes.append(f"{counted(len(coloured), 'coloured image')} {COLOURED}: {first_few(coloured)}.")
     return Dataset("image_folder", names, tuple(cases), tuple(notes))
 
 
 def read_pairs(root: Path, images: str, masks: str, problems: list[str], skipped: list[Path]) -> Iterator[Pair]:
-    """Yield the images of a folder, each with the mask of its name in another; what is wrong is added to `problems`.
+    """Yield the images of a folder, each with the mask of the same name in another.
 
     Args:
         root: the folder that holds both, links resolved.
         images: the folder of the images, below `root`.
         masks: the folder of the masks, below `root`.
-        problems: where to add what is wrong with a file.
-        skipped: where to add the files that are no images.
+        problems: receives the problems of single files.
+        skipped: receives the files that are not images.
 
     Raises:
-        UserError: one of the folders is not there, or holds no images.
+        UserError: one of the folders is missing, or holds no images.
     """
     pictures, truths = (_by_stem(root, below, problems, skipped) for below in (images, masks))
     for below, files in ((images, pictures), (masks, truths)):
         if not files and not problems:
-            raise UserError(f"{root / below}: {_what_instead(root / below)}")
+            names = [path.name for path in files_below(root, root / below, DEPTH)]
+            raise UserError(f"{root / below}: holds no images. {describe_other_content(root / below, names)}")
     problems += _unpaired(root, pictures, truths, masks, "mask", skipped)
     problems += _unpaired(root, truths, pictures, images, "image", skipped)
     known: dict[int, tuple[Colour, Path]] = {}
@@ -151,11 +160,11 @@ def _pattern(patient: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(patient) if patient is not None else None
     except re.error as error:
-        raise UserError(f"patient: {patient!r} is no regular expression: {sentence(error)}") from None
+        raise UserError(f"patient: {patient!r} is not a regular expression: {sentence(error)}") from None
 
 
 def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | None:
-    """Return the patient that an image's name or folder says."""
+    """Return the patient from an image's name or folder."""
     folder, _, name = stem.rpartition("/")
     if pattern is None:
         return folder.split("/")[0] or None
@@ -167,10 +176,10 @@ def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | No
 
 
 def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -> dict[str, Path]:
-    """Return the image files of a folder by their path in it, without the ending."""
+    """Return the image files of a folder by their path in it, without suffix."""
     folder = root / below
     if not is_folder(folder):
-        raise UserError(f"{folder}: no such folder. Here are: {first_few(path.name for path in entries(root))}.")
+        raise UserError(f"{folder}: no such folder. {root} holds {first_few(path.name for path in entries(root))}.")
     inside(root, folder)
     found: dict[str, Path] = {}
     for path in files_below(root, folder, DEPTH, problems):
@@ -182,25 +191,14 @@ def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -
     return found
 
 
-def _what_instead(folder: Path) -> str:
-    """Return what is in a folder without images."""
-    paths = list(files_below(folder.resolve(), folder, DEPTH))
-    kinds = [kind for path in paths if (kind := volume(path.name))]
-    if kinds:
-        return f"{counted(len(kinds), f'{kinds[0]} volume')}, no images; {VOLUMES}."
-    listed = f"Here are: {first_few(path.name for path in paths)}." if paths else "It is empty."
-    return f"holds no images (PNG, TIFF, JPEG, BMP, DICOM). {listed}"
-
-
 def _unpaired(
     root: Path, these: dict[str, Path], those: dict[str, Path], below: str, word: str, skipped: list[Path]
 ) -> Iterator[str]:
-    """Yield which of some files have no partner in the folder `below`, and what else has their name there."""
-    alone = [name for name in these if name not in those]
+    """Yield a message for each file without a partner in the folder `below`, and what else has its name there."""
     others = {
         str(path.with_name(path.name[: dot.start()])): path for path in skipped for dot in DOT.finditer(path.name)
     }
-    for name in alone:
+    for name in [name for name in these if name not in those]:
         wanted = str(root / below / name)
         folder = next((wanted + ending for ending in KINDS if is_folder(Path(wanted + ending))), None)
         hint = f" {folder} is a folder." if folder else ""
@@ -211,11 +209,7 @@ def _unpaired(
 
 
 def _masks(path: str, levels: Array, labels: dict[str, int] | None) -> NDArray[np.bool_]:
-    """Return the masks (C, H, W) of a mask's levels; without labels, of one structure of level 1 or 255.
-
-    Raises:
-        UserError: it holds other levels.
-    """
+    """Return the masks (C, H, W) of a mask's levels; without labels, of one structure of level 1 or 255."""
     import numpy as np
 
     found = set(np.unique(levels).tolist())
@@ -225,8 +219,7 @@ def _masks(path: str, levels: Array, labels: dict[str, int] | None) -> NDArray[n
                 f"{path}: holds the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
                 "For several, name their levels: labels = { wall = 1, cavity = 2 }."
             )
-        one: NDArray[np.bool_] = np.asarray(levels != 0)[np.newaxis]
-        return one
+        return np.stack([levels != 0])
     unexpected = found - {0, *labels.values()}
     if unexpected:
         known = ", ".join(f"{level} ({name})" for name, level in labels.items())

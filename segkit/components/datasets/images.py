@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.decoding import Colour, Decoded, decode_image
 from segkit.components.datasets.dicom import parse_dicom
@@ -15,9 +15,11 @@ from segkit.components.datasets.reading import entries, is_folder, read_bytes
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Array
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 DICOM_SUFFIXES = (".dcm", ".dicom")
-KINDS = SUFFIXES + DICOM_SUFFIXES
+KINDS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", *DICOM_SUFFIXES)
 LUMA = (299, 587, 114)  # thousandths of red, green and blue (ITU-R BT.601)
 BLACK = (0, 0, 0)
 Colours = dict[int, Colour]  # red, green, blue by level
@@ -30,8 +32,8 @@ class Picture:
 
     Attributes:
         pixels: (H, W) uint8, uint16 or float32.
-        spacing_mm: (row, column), where a DICOM file states it.
-        coloured: whether the file holds colours, of which `pixels` are the brightness.
+        spacing_mm: (row, column), if a DICOM file states it.
+        coloured: whether the file holds colours; `pixels` are then their brightness.
     """
 
     pixels: Array
@@ -51,7 +53,7 @@ def read_image(path: Path) -> Array:
 
 
 def read_picture(path: Path) -> Picture:
-    """Return an image as `read_image` does, and what else its file says of it."""
+    """Return an image as `read_image` does, with its spacing and whether it was coloured."""
     data = read_bytes(path)
     if _is_dicom(path, data):
         return Picture(*parse_dicom(data, str(path)))
@@ -63,10 +65,10 @@ def read_picture(path: Path) -> Picture:
 
 
 def read_levels(path: Path) -> tuple[Array, Colours]:
-    """Return a mask's levels (H, W), and the colours of those levels where they are the indices of a PNG's palette.
+    """Return a mask's levels (H, W), and their colours if they are the indices of a PNG's palette.
 
-    Colour with equal channels and alpha that is opaque everywhere are grey. A palette of colours that begins with one
-    black is of labels, as other tools write them: its indices are the levels. One of grey levels is a grey image.
+    Colours with equal channels and opaque alpha count as grey. A palette of colours that begins with a single black is
+    one of labels, as other tools write them: its indices are the levels. A palette of grey levels makes a grey image.
 
     Raises:
         UserError: as for `read_image`; or the mask holds colours, or transparency, in which a mask may hide.
@@ -81,27 +83,18 @@ def read_levels(path: Path) -> tuple[Array, Colours]:
     if labels is not None:
         return labels
     if _alpha_differs(found.pixels):
-        raise UserError(f"{path}: a mask with a transparent part. Save it without alpha: one grey level a structure.")
+        raise UserError(f"{path}: a partly transparent mask. Save it without alpha, with one grey level per structure.")
     grey = _equal(found.pixels)
     if grey is None:
         pixels: Any = found.pixels
         colours = len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
-        palette = ", in a palette that is not of labels: black, then others" if found.palette else ""
-        raise UserError(
-            f"{path}: a coloured mask, of {colours} colours{palette}. Save it with one grey level a structure, 0 for "
-            "none."
-        )
+        palette = " in a palette that is not one of labels (black, then other colours)" if found.palette else ""
+        raise UserError(f"{path}: a mask of {colours} colours{palette}. Save it with one grey level per structure.")
     return _plain(grey, str(path)), {}
 
 
 def _labels(found: Decoded, name: str) -> tuple[Array, Colours] | None:
-    """Return the indices (H, W) of a palette of labels, and the colours of 0 and those that occur.
-
-    None for other files, and for palettes of grey levels or of the colours of any picture.
-
-    Raises:
-        UserError: an index beyond the palette.
-    """
+    """Return the indices (H, W) of a palette of labels, and the colours of 0 and those that occur; None for others."""
     import numpy as np
 
     palette = found.palette
@@ -114,32 +107,27 @@ def _labels(found: Decoded, name: str) -> tuple[Array, Colours] | None:
     return found.indices, {level: palette[level] for level in (0, *levels)}
 
 
-def agree(known: dict[int, tuple[tuple[int, int, int], Path]], colours: Colours, path: Path) -> None:
-    """Raise if a mask's palette gives a level another colour than one before it: then it may be another structure.
-
-    Args:
-        known: the colours of the masks before, which this one's are added to.
-        colours: those of this mask.
-        path: its file.
+def agree(known: dict[int, tuple[Colour, Path]], colours: Colours, path: Path) -> None:
+    """Add the colours of a mask's levels to the `known` ones of earlier masks.
 
     Raises:
-        UserError: the message names both files.
+        UserError: a level has another colour there, and so may be another structure; the message names both files.
     """
     for level, colour in colours.items():
         before, other = known.setdefault(level, (colour, path))
         if before != colour:
             raise UserError(
                 f"{path}: its palette gives index {level} another colour than that of {other}: is it the same "
-                "structure? Save all masks with one palette, or with one grey level a structure."
+                "structure? Save all masks with one palette, or with one grey level per structure."
             )
 
 
 def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the images among files and folders, and what to say of files in the folders that are none.
+    """Return the images among files and folders, and notes on the other files in the folders.
 
     Args:
-        given: images, which are taken whatever they are called, and folders, of which the images are taken: by their
-            ending, or without one if they are DICOM files. Folders in folders are not looked into.
+        given: images, whatever their names, and folders, whose images are found by their suffix, or if they are DICOM
+            files without one. Subfolders are not searched.
 
     Raises:
         UserError: a folder without images, or two images of one name, whose results would overwrite each other.
@@ -153,9 +141,9 @@ def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
         chosen = [entry for entry in found if entry.suffix.lower() in KINDS or _is_bare_dicom(entry)]
         others = [entry.name for entry in found if entry not in set(chosen)]
         if not chosen:
-            raise UserError(f"{path}: a folder without images. {_instead(path, others)}")
+            raise UserError(f"{path}: holds no images. {describe_other_content(path, others)}")
         if others:
-            notes.append(f"{path}: {counted(len(others), 'other file')} left out, no image: {first_few(others)}.")
+            notes.append(f"{path}: {counted(len(others), 'non-image file')} left out: {first_few(others)}.")
         images += chosen
     names: dict[str, Path] = {}
     images = list({os.path.realpath(image): image for image in reversed(images)}.values())[::-1]  # the same one once
@@ -169,22 +157,20 @@ def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
     return images, notes
 
 
-def _instead(folder: Path, others: list[str]) -> str:
-    """Return what is in a folder without images."""
-    kind = next((kind for name in others if (kind := volume(name))), None)
+def describe_other_content(folder: Path, files: Sequence[str]) -> str:
+    """Return what a folder without images holds, from the names of its files, and what to do."""
+    kind = next((kind for name in files if (kind := volume(name))), None)
     if kind:
         return f"It holds {kind} volumes; {VOLUMES}."
+    if files:
+        return f"It holds {first_few(files)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
     folders = [entry.name for entry in entries(folder) if is_folder(entry)]
-    if others:
-        return f"Here are: {first_few(others)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
-    return f"Give the one of these that holds them: {first_few(folders)}." if folders else "It is empty."
+    return f"Name the one of its folders that holds them: {first_few(folders)}." if folders else "It is empty."
 
 
 def _is_bare_dicom(path: Path) -> bool:
-    """Return whether a file without an ending is DICOM, as they come from scanners."""
-    if path.suffix and not path.suffix[1:].isdigit():
-        return False
-    if not os.path.isfile(path):
+    """Return whether a file is DICOM and has no suffix, as those from scanners."""
+    if (path.suffix and not path.suffix[1:].isdigit()) or not os.path.isfile(path):
         return False
     try:
         with path.open("rb") as file:
@@ -194,56 +180,46 @@ def _is_bare_dicom(path: Path) -> bool:
 
 
 def _is_dicom(path: Path, data: bytes) -> bool:
-    named = path.suffix.lower() in DICOM_SUFFIXES
-    if volume(path.name):
-        raise UserError(f"{path}: a {volume(path.name)} volume; {VOLUMES}.")
-    return named or data[128:132] == b"DICM"
+    if kind := volume(path.name):
+        raise UserError(f"{path}: a {kind} volume; {VOLUMES}.")
+    return path.suffix.lower() in DICOM_SUFFIXES or data[128:132] == b"DICM"
 
 
-def _alpha_differs(pixels: Array) -> bool:
+def _alpha_differs(pixels: NDArray[Any]) -> bool:
     """Return whether some pixels are more transparent than others."""
-    found: Any = pixels
-    alpha = found[..., -1] if found.ndim == 3 and found.shape[2] in (2, 4) else None
-    return alpha is not None and bool(alpha.min() != alpha.max())
+    has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+    return has_alpha and bool(pixels[..., -1].min() != pixels[..., -1].max())
 
 
-def _equal(pixels: Array) -> Array | None:
-    """Return (H, W) of pixels whose colour channels are equal; None if they are not. Alpha does not count."""
-    found: Any = pixels
-    if found.ndim == 2:
+def _equal(pixels: NDArray[Any]) -> Array | None:
+    """Return the grey levels (H, W) of pixels whose colour channels are equal, None for others; alpha is ignored."""
+    if pixels.ndim == 2:
         return pixels
-    first: Array = found[..., 0]
-    others = range(1, 1 if found.shape[2] == 2 else min(3, found.shape[2]))  # the last of 2 or 4 is alpha
-    return first if all((found[..., other] == first).all() for other in others) else None
+    first: Array = pixels[..., 0]
+    others = range(1, 1 if pixels.shape[2] == 2 else min(3, pixels.shape[2]))  # the last of 2 or 4 is alpha
+    return first if all((pixels[..., other] == first).all() for other in others) else None
 
 
-def _luma(pixels: Array) -> Array:
-    """Return the brightness (H, W) of colours (H, W, 3 or 4); whole numbers stay whole."""
+def _luma(colours: NDArray[Any]) -> Array:
+    """Return the brightness (H, W) of colours (H, W, 3 or 4); integers stay integers."""
     import numpy as np
 
-    colours: Any = pixels
     whole = colours.dtype in (np.uint8, np.uint16)
-    found: Any = np.empty(colours.shape[:2], colours.dtype if whole else np.float64)
+    found = np.empty(colours.shape[:2], colours.dtype if whole else np.float64)
     for top in range(0, len(found), ROWS):
         part = colours[top : top + ROWS].astype(np.uint32 if whole else np.float64)
-        weighed = sum(part[..., i] * weight for i, weight in enumerate(LUMA))
+        weighed: Any = sum(part[..., i] * weight for i, weight in enumerate(LUMA))
         found[top : top + ROWS] = (weighed + 500) // 1000 if whole else weighed / 1000
-    brightness: Array = found
-    return brightness
+    return found
 
 
-def _plain(pixels: Array, name: str) -> Array:
-    """Return pixels as uint8, uint16 or float32.
-
-    Raises:
-        UserError: values that are not finite.
-    """
+def _plain(pixels: NDArray[Any], name: str) -> Array:
+    """Return pixels as uint8, uint16 or finite float32."""
     import numpy as np
 
-    found: Any = pixels
-    if found.dtype not in (np.uint8, np.uint16):
+    if pixels.dtype not in (np.uint8, np.uint16):
         with np.errstate(over="ignore"):
-            found = found.astype(np.float32)
-        if not np.isfinite(found).all():
-            raise UserError(f"{name}: holds values that are not finite (NaN or infinity, or beyond 32 bits).")
-    return np.ascontiguousarray(found)
+            pixels = pixels.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            raise UserError(f"{name}: holds values that are not finite (NaN, infinity, or beyond 32 bits).")
+    return np.ascontiguousarray(pixels)

@@ -1,10 +1,10 @@
-"""What kind of file something is, by its first bytes or by its name."""
+"""The kind of a file, by its first bytes or by its name."""
 
 from __future__ import annotations
 
 import zlib
 
-VOLUME_ENDINGS = {
+VOLUME_SUFFIXES = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".mgz": "MGH",
     ".mgh": "MGH", ".mnc": "MINC",
 }  # fmt: skip
@@ -18,7 +18,7 @@ MARKS = (
     (0, b"%PDF", "a PDF document"), (0, b"\x93NUMPY", "a NumPy array"), (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (0, b"MATLAB ", "a MATLAB file"), (0, b"PK\3\4", "a ZIP archive"), (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"7z\xbc\xaf", "a 7z archive"), (0, b"Rar!", "a RAR archive"), (257, b"ustar", "a TAR archive"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS in the place of the file (`git lfs pull` gets it)"),
+    (0, b"version https://git-lfs", "a Git LFS pointer instead of the file (`git lfs pull` fetches it)"),
     (0, b"\x80\x02", "a pickle"), (0, b"\x7fELF", "a program"), (0, b"<", "an HTML, SVG or XML file"),
 )  # fmt: skip
 
@@ -28,23 +28,23 @@ def kind_of(data: bytes) -> str:
     start = data[:4096]
     if start[:2] == b"\x1f\x8b":
         start = _inflated(start) or start
-    kind = None
     if start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0"):
-        kind = "NIfTI"
-    elif start[:4] == b"NRRD":
-        kind = "NRRD"
-    elif start[:10] in (b"ObjectType", b"NDims = 3\n", b"NDims = 2\n"):
-        kind = "MetaImage"
-    if kind:
-        return f"a {kind} volume"
-    found = next((what for at, mark, what in MARKS if data[at : at + len(mark)] == mark), None)
-    unknown = "an empty file" if not data else "a text file" if _is_text(start) else "of a kind that is not known"
-    return found or unknown
+        return "a NIfTI volume"
+    if start[:4] == b"NRRD":
+        return "a NRRD volume"
+    if start[:10] in (b"ObjectType", b"NDims = 3\n", b"NDims = 2\n"):
+        return "a MetaImage volume"
+    for at, mark, kind in MARKS:
+        if data[at : at + len(mark)] == mark:
+            return kind
+    if any((byte < 32 and byte not in b"\t\r\n\f") or byte == 127 for byte in start):
+        return "of an unknown kind"
+    return "a text file" if data else "an empty file"
 
 
 def volume(name: str) -> str | None:
-    """Return the kind of volume that a file's name says it is."""
-    return next((kind for ending, kind in VOLUME_ENDINGS.items() if name.lower().endswith(ending)), None)
+    """Return the kind of volume that a file's name indicates, None for other files."""
+    return next((kind for suffix, kind in VOLUME_SUFFIXES.items() if name.lower().endswith(suffix)), None)
 
 
 def _inflated(start: bytes) -> bytes:
@@ -52,7 +52,3 @@ def _inflated(start: bytes) -> bytes:
         return zlib.decompressobj(31).decompress(start, 512)
     except zlib.error:
         return b""
-
-
-def _is_text(start: bytes) -> bool:
-    return not any((byte < 32 and byte not in b"\t\r\n\f") or byte == 127 for byte in start)

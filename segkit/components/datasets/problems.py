@@ -1,4 +1,4 @@
-"""Problems of a dataset's files: a reader goes on after each, and raises all of them together."""
+"""Problems with a dataset's files: a reader continues after each, and raises all of them together."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from segkit.errors import UserError, join_mistakes
 
 
 class DatasetError(UserError):
-    """Files of a dataset cannot be read; the message has a line for each, of very many for the first.
+    """Files of a dataset cannot be read; the message lists the first problems, one per line.
 
     Attributes:
-        problems: a message for each, that begins with the file.
+        problems: all of them; each message begins with the file.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -22,20 +22,10 @@ class DatasetError(UserError):
 
 @contextmanager
 def collected(problems: list[str] | None) -> Iterator[None]:
-    """Add what the block raises for the user to `problems`; raise it where there is no such list."""
+    """Add a UserError of the block to `problems`; without such a list, raise it."""
     try:
         yield
     except UserError as error:
         if problems is None:
             raise
         problems.append(str(error))
-
-
-def raise_collected(problems: Sequence[str]) -> None:
-    """Raise the problems that were collected, if any.
-
-    Raises:
-        DatasetError: there are some.
-    """
-    if problems:
-        raise DatasetError(problems)

@@ -12,16 +12,13 @@ from pathlib import Path
 
 from segkit.components.datasets.problems import collected
 from segkit.errors import UserError
+from segkit.files import kind_of
 
 SIDE = 8192  # pixels; the most rows, and the most columns, of an image
 MOST_BYTES = 256 << 20  # of an image file
 MOST_TEXT = 1 << 20  # bytes of a list or a contour; genuine ones have a few thousand
 MOST_FILES = 1_000_000  # in one walk; more is a disk, not a data set
 JUNK = ("thumbs.db", "desktop.ini", "icon\r")
-UNREADABLE = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-}  # fmt: skip
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they make a name look like another
 
 
@@ -34,19 +31,19 @@ def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: {UNREADABLE.get(stat.S_IFMT(found.st_mode), 'something')}, not a regular file.")
+            raise UserError(f"{path}: {kind_of(path)}, not a regular file.")
         if found.st_size > limit:
             raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
         with path.open("rb") as file:
-            return file.read(found.st_size)  # not `limit`: so much would be taken first
+            return file.read(found.st_size)  # not `limit`, which would be allocated at once
     except (OSError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
 
 
-def unreadable(path: Path, error: Exception) -> str:
-    """Return why a path cannot be read, of the error that says so."""
+def unreadable(path: Path, error: Exception, kind: str = "file or folder") -> str:
+    """Return the message of an error that was raised when a path, expected to be of a kind, was read."""
     if isinstance(error, OSError) and error.errno == errno.ENOENT:
-        return f"{path}: a link that leads nowhere." if path.is_symlink() else f"{path}: no such file or folder."
+        return f"{path}: {'a link that leads nowhere' if path.is_symlink() else f'no such {kind}'}."
     if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno == errno.ELOOP):
         return f"{path}: a link that leads to itself."
     reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
@@ -58,10 +55,8 @@ def decode(data: bytes, name: str) -> str:
     """Return the text of a list or a contour: ASCII, UTF-8 or, with a byte order mark, UTF-16.
 
     Raises:
-        UserError: it is not text, or longer than a mebibyte.
+        UserError: it is not text.
     """
-    if len(data) > MOST_TEXT:
-        raise UserError(f"{name}: {len(data):,} bytes; files of this kind are read up to {MOST_TEXT:,}.")
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = data.decode(encoding)
@@ -78,16 +73,17 @@ def open_root(root: Path) -> Path:
     Raises:
         UserError: there is no such folder, or it may not be read.
     """
-    try:
-        found = root.resolve(strict=True)
-        folder = found.is_dir()
-    except FileNotFoundError:
-        raise UserError(f"{root}: {'a link that leads nowhere' if root.is_symlink() else 'no such folder'}.") from None
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(unreadable(root, error)) from None
-    if not folder:
+    found = _resolved(root, "folder")
+    if not is_folder(found):
         raise UserError(f"{root}: is a file; name the folder that holds the data.")
     return found
+
+
+def _resolved(path: Path, kind: str) -> Path:
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(unreadable(path, error, kind)) from None
 
 
 def inside(root: Path, path: Path) -> Path:
@@ -96,21 +92,18 @@ def inside(root: Path, path: Path) -> Path:
     Raises:
         UserError: a link leads out of the folder, or nowhere.
     """
-    try:
-        target = path.resolve(strict=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(unreadable(path, error)) from None
+    target = _resolved(path, "file or folder")
     if not target.is_relative_to(root):
         raise UserError(f"{path}: a link out of {root} (to {target}). Nothing outside is read: copy the data there.")
     return path
 
 
 def entries(folder: Path, problems: list[str] | None = None) -> list[Path]:
-    """Return a folder's files and folders, numbers in names in their order, without hidden ones.
+    """Return a folder's files and folders in natural order, without hidden ones.
 
     Args:
         folder: the folder.
-        problems: where to add what is wrong; without it, the first problem is raised.
+        problems: receives the problems; without it, the first is raised.
 
     Raises:
         UserError: it cannot be read, or a name in it cannot be written into a table.
@@ -140,18 +133,18 @@ def flaw_of_name(name: str) -> str | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Return whether a path is a folder; not so where nobody may look."""
+    """Return whether a path is a folder; False without permission to look, when `Path.is_dir` raises."""
     return os.path.isdir(path)
 
 
 def files_below(root: Path, folder: Path, depth: int = 4, problems: list[str] | None = None) -> Iterator[Path]:
-    """Yield the files of a folder and, to a depth, of the folders in it.
+    """Yield the files of a folder and of its subfolders, down to a depth.
 
     Args:
         root: links must not lead out of it, or to it.
         folder: where to begin.
         depth: 1 for the files of the folder alone.
-        problems: where to add what is wrong; without it, the first problem is raised.
+        problems: receives the problems; without it, the first is raised.
 
     Raises:
         UserError: a folder cannot be read, is a link out of `root`, or is reached twice; or there are too many files.
@@ -173,10 +166,10 @@ def files_below(root: Path, folder: Path, depth: int = 4, problems: list[str] | 
 
 
 def once(root: Path, folder: Path, seen: set[Path]) -> Path:
-    """Return a folder that a walk comes to, and note it in `seen`.
+    """Return a folder, and add it to `seen`, those that a walk has visited.
 
     Raises:
-        UserError: it is a link out of `root`, or the walk was there before: a link leads back, or to it twice.
+        UserError: it is a link out of `root`, or was visited before: a link leads back, or to it twice.
     """
     real = inside(root, folder).resolve()
     if real in seen:
@@ -186,6 +179,6 @@ def once(root: Path, folder: Path, seen: set[Path]) -> Path:
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Return the key that puts "case2" before "case10"."""
+    """Return the sort key of natural order, in which "case2" comes before "case10"."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     return [(int(part), "") if part.isdigit() and len(part) < 19 else (-1, part) for part in parts], name

@@ -18,7 +18,7 @@ from segkit.components.datasets.contours import (
     read_contour,
 )
 from segkit.components.datasets.dicom import read_dicom
-from segkit.components.datasets.problems import collected, raise_collected
+from segkit.components.datasets.problems import DatasetError, collected
 from segkit.components.datasets.reading import (
     MOST_TEXT,
     entries,
@@ -42,13 +42,13 @@ LINE_KINDS = {"i": "inner", "o": "outer"}
 
 @dataclass
 class Patient:
-    """What a patient's folder holds.
+    """The content of a patient's folder.
 
     Attributes:
         root: the dataset's folder.
         folder: the patient's; its name is the patient's.
-        files: every file by its name in lower case.
-        frames: the labelled frames, in lower case: the contour files of each, by kind.
+        files: the files by name in lower case.
+        frames: the contour files of each labelled frame, by frame in lower case and by kind.
     """
 
     root: Path
@@ -57,14 +57,14 @@ class Patient:
     frames: dict[str, dict[str, Path]] = field(default_factory=dict)
 
     def file(self, name: str) -> Path | None:
-        """Return the file of a name, without regard to case; None if there is none.
+        """Return the file of a name, whatever its case; None if there is none.
 
         Raises:
             UserError: several have that name, or it is a link out of the dataset's folder.
         """
         found = self.files.get(name.lower(), [])
         if len(found) > 1:
-            raise UserError(f"{found[0]} and {found[1]} have one name. Which one counts? Remove the other.")
+            raise UserError(f"{found[0]} and {found[1]} have the same name. Which one counts? Remove the other.")
         return inside(self.root, found[0]) if found else None
 
 
@@ -72,15 +72,15 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     """Right Ventricle Segmentation Challenge (Petitjean et al. 2015), or any data laid out like it.
 
     A patient is a folder, in `root` or up to three folders below, with `PXXlist.txt`, `PXXdicom/PXX-NNNN.dcm` and
-    `PXXcontours-manual/PXX-NNNN-icontour-manual.txt` (`ocontour` for the epicardium). Case in names does not count, and
-    without a list every contour file does. Frames without contours are not read. Images keep their size and
-    orientation, and their spacing in mm. How contours become masks: `segkit.components.datasets.contours`.
+    `PXXcontours-manual/PXX-NNNN-icontour-manual.txt` (`ocontour` for the epicardium). Names may be in any case, and
+    without a list every contour file counts. Frames without contours are not read. Images keep their size, orientation
+    and spacing in mm. How contours become masks: `segkit.components.datasets.contours`.
 
     Args:
         root: the folder.
         structures: the channels: "endocardium" and "epicardium" are the filled contours, "cavity" is the endocardium,
             "wall" the epicardium without it. A frame that lacks a contour they need is left out, and a note says so.
-            Where an inner contour leaves the outer one, its pixels are cavity and no wall; a note names the frame.
+            Pixels of an inner contour outside the outer one are cavity and not wall; a note names the frame.
 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or a path leads out of `root`; it is named.
@@ -90,7 +90,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     problems: list[str] = []
     patients = read_patients(top, problems)
     if not patients and not problems:
-        raise UserError(f"{root}: no patient's folder is here (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
+        raise UserError(f"{root}: holds no patient's folder (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
     needed = {kind for structure in structures for kind in NEEDED[structure]}
     cases, partial, astray = [], [], {}
     for patient in patients:
@@ -102,7 +102,8 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
                 case, beyond = read_case(patient, frame, structures)
                 cases.append(case)
                 astray[case.name] = beyond
-    raise_collected(problems)
+    if problems:
+        raise DatasetError(problems)
     if not cases:
         listed = ", ".join(structures)
         raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
@@ -110,7 +111,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
 
 
 def read_patients(root: Path, problems: list[str]) -> list[Patient]:
-    """Return what the patients' folders below `root` hold; what is wrong is added to `problems`."""
+    """Return the patients whose folders lie below `root`; what is wrong is added to `problems`."""
     patients: dict[str, Patient] = {}
     for folder in _patient_folders(root, problems):
         other = patients.get(folder.name.lower())
@@ -129,9 +130,8 @@ def _patient_folders(root: Path, problems: list[str]) -> Iterator[Path]:
         for folder in level:
             found = entries(folder, problems)
             folders = [path for path in found if is_folder(path)]
-            if any(PARTS.fullmatch(path.name) for path in folders) or any(
-                LIST.fullmatch(path.name) or CONTOUR.fullmatch(path.name) for path in found
-            ):
+            parts = any(PARTS.fullmatch(path.name) for path in folders)
+            if parts or any(LIST.fullmatch(path.name) or CONTOUR.fullmatch(path.name) for path in found):
                 yield folder
                 continue
             for path in folders:
@@ -141,13 +141,13 @@ def _patient_folders(root: Path, problems: list[str]) -> Iterator[Path]:
 
 
 def _read_patient(root: Path, folder: Path, problems: list[str]) -> Patient:
-    """Return what a patient's folder holds: the listed contours, or all where there is no list."""
+    """Return the content of a patient's folder: the listed contours, or all without a list."""
     patient = Patient(root, folder)
     for path in files_below(root, folder, problems=problems):
         patient.files.setdefault(path.name.lower(), []).append(path)
     contours = sorted(name for name in patient.files if CONTOUR.fullmatch(name))
     if not contours:
-        return patient  # the challenge's test patients list contours that nobody has
+        return patient  # the lists of the challenge's test patients name contours that were never published
     lists = [path for name in patient.files if LIST.fullmatch(name) for path in patient.files[name]]
     listed = [name for path in lists for name in _listed(patient, path, problems)] if lists else contours
     for name in dict.fromkeys(name.lower() for name in listed):
@@ -161,7 +161,7 @@ def _read_patient(root: Path, folder: Path, problems: list[str]) -> Patient:
 
 
 def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
-    """Yield the contour files on a list that are there."""
+    """Yield the contour files of a list that exist."""
     with collected(problems):
         for line, name in parse_list(read_bytes(inside(patient.root, path), MOST_TEXT), str(path)):
             if not CONTOUR.fullmatch(name):
@@ -186,20 +186,19 @@ def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -
 
 
 def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:
-    """Yield what was left out."""
+    """Yield a note for each kind of data left out."""
     empty = [patient.folder.name for patient in patients if not patient.frames]
     if empty:
         yield f"{counted(len(empty), 'patient')} without contours left out: {first_few(empty)}."
     if partial:
         frames = counted(len(partial), "frame")
-        yield f"{frames} left out, for lack of an inner or an outer contour: {first_few(partial)}."
-    unlisted = []
-    for patient in patients:
-        used = {path for found in patient.frames.values() for path in found.values()}
-        for name, paths in patient.files.items():
-            match = CONTOUR.fullmatch(name)
-            if match and match["kind"] in LINE_KINDS and not used.intersection(paths):
-                unlisted.append(paths[0].name)
+        yield f"{frames} left out, which lack an inner or an outer contour: {first_few(partial)}."
+    used = {path for patient in patients for found in patient.frames.values() for path in found.values()}
+    unlisted = [
+        paths[0].name
+        for patient in patients
+        for name, paths in patient.files.items()
+        if (match := CONTOUR.fullmatch(name)) and match["kind"] in LINE_KINDS and not used.intersection(paths)
+    ]
     if unlisted:
-        contours = counted(len(unlisted), "contour file")
-        yield f"{contours} left out, which their list does not name: {first_few(unlisted)}."
+        yield f"{counted(len(unlisted), 'contour file')} left out, not named in a list: {first_few(unlisted)}."

@@ -33,23 +33,17 @@ def inverse_dice(logits: Tensor, target: Tensor, *, epsilon: Positive = 1.0, red
 
 @losses.register("dice_mix")
 def dice_mix(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    lambda_: Fraction = 0.5,
-    epsilon: Positive = 1.0,
-    reduction: Reduction = "case",
+    logits: Tensor, target: Tensor, *, lambda_: Fraction = 0.5, epsilon: Positive = 1.0, reduction: Reduction = "case"
 ) -> Tensor:
     """Dice and inverse dice, mixed: lambda * dice + (1 - lambda) * inverse dice, from 0 to 1.
 
-    Both come from the same sums, which are computed once. The weight of dice is `lambda_`, in a recipe `lambda`; other
-    arguments as for `dice`.
+    The weight of dice is `lambda_`, in a recipe `lambda`; other arguments as for `dice`.
     """
     return mix_of(count(logits, target, reduction), lambda_, epsilon)
 
 
 def _tversky_of(counts: Counts, alpha: float, beta: float, epsilon: float) -> Tensor:
-    """Return 1 - (sum(p t) + e) / (sum(p t) + alpha * missed + beta * surplus + e)."""
+    """Return 1 - (sum(p t) + e) / (sum(p t) + alpha missed + beta surplus + e), (N, C) or (C,)."""
     wrong = alpha * counts.missed + beta * counts.surplus
     return wrong / (counts.truth - counts.missed + wrong + epsilon)
 
@@ -70,12 +64,10 @@ def tversky(
     alpha = beta = 1 is `jaccard`.
 
     Args:
-        alpha: the weight of what is missed.
-        beta: the weight of what is marked in error.
+        alpha, beta: the weights of false negatives and of false positives.
         logits, target, epsilon, reduction: as for `dice`.
 
-    Source: Salehi, Erdogmus, Gholipour 2017, eq. 3 (where alpha and beta trade places); letters as in Abraham &
-    Khan 2019, eq. 2.
+    Source: Salehi, Erdogmus, Gholipour 2017, eq. 3 (alpha and beta swapped); letters as in Abraham & Khan 2019, eq. 2.
     """
     return _tversky_of(count(logits, target, reduction), alpha, beta, epsilon).mean()
 
@@ -102,7 +94,7 @@ def focal_tversky(
     import torch
 
     loss = _tversky_of(count(logits, target, reduction), alpha, 1 - alpha, epsilon)
-    # The slope of a power below 1 is infinite at 0, and infinity times 0 is not a number.
+    # A power below 1 has an infinite slope at 0, which times a zero gradient would be NaN.
     return loss.clamp_min(torch.finfo(loss.dtype).tiny).pow(gamma).mean()
 
 
@@ -135,9 +127,8 @@ def lovasz(logits: Tensor, target: Tensor, *, reduction: Reduction = "case") -> 
 
     errors = ((1 - 2 * target) * logits).sigmoid()
     if reduction == "batch":
-        errors, target = errors.transpose(0, 1).flatten(1), target.transpose(0, 1).flatten(1)
-    else:
-        errors, target = errors.flatten(2), target.flatten(2)
+        errors, target = errors.transpose(0, 1), target.transpose(0, 1)
+    errors, target = (values.flatten(1 if reduction == "batch" else 2) for values in (errors, target))
     errors, order = errors.sort(dim=-1, descending=True, stable=True)
     hits = target.gather(-1, order).long().cumsum(-1)  # whole numbers: exact, and deterministic on CUDA
     ranks = torch.arange(1, hits.shape[-1] + 1, device=hits.device)

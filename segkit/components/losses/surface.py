@@ -30,10 +30,9 @@ def signed_distance(target: Tensor) -> Tensor:
 def boundary(logits: Tensor, target: Tensor) -> Tensor:
     """Boundary loss: the mean over pixels of p times the signed distance, in pixels, to the truth's edge.
 
-    It is negative where the prediction lies inside the truth, has no upper bound, and grows with the size of the
-    image in pixels; masks that are empty or full add nothing. So add it to a `dice`, with a small weight. The distance
-    maps are made on the CPU in every step, which takes about 1.3 ms for each mask of 192 x 192 pixels on one core; on
-    CUDA the step also waits for the masks to be copied.
+    It is negative for predictions inside the truth, has no upper bound, and grows with the size of the image in
+    pixels; empty and full masks add nothing. So add it to a `dice`, with a small weight. Each step computes the
+    distance maps on the CPU: about 1.3 ms for a mask of 192 x 192 pixels on one core; CUDA also waits for the copy.
 
     Args:
         logits: scores (N, C, H, W); p = sigmoid(logits).
