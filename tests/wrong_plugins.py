@@ -383,8 +383,8 @@ return Net()
 
 === model with a lazy branch in training
 model
-check: an image does not pass all of its lazy layers: two.weight, two.bias
-run: an image does not pass all of its lazy layers: two.weight, two.bias
+check: an image does not reach all of its lazy layers: two.weight, two.bias
+run: an image does not reach all of its lazy layers: two.weight, two.bias
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
@@ -477,8 +477,8 @@ for p in module.parameters():
 
 === initializer takes biases away
 initializer
-check: it takes 0.bias away from the module
-run: it takes down.0.0.bias away from the module
+check: it removes 0.bias from the module
+run: it removes down.0.0.bias from the module
 for layer in module.modules():
     if isinstance(layer, nn.Conv2d):
         layer.bias = None

@@ -1,7 +1,7 @@
-"""Initializers: first values for the weights of a module.
+"""Initializers: initial values for the weights of a module.
 
-An initializer is handed a module and fills, in place, the weights of every convolution and linear layer in it;
-norm layers keep 1 and 0. It draws from torch's global generator.
+An initializer takes a module and fills, in place, the weights of every convolution and linear layer in it; norm layers
+keep 1 and 0. It draws from torch's global generator.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _in_place(module: nn.Module) -> Iterator[None]:
     after = dict(module.named_parameters())
     for name in before:
         if name not in after:
-            raise ContractError(f"it takes {name} away from the module. Fill in place.")
+            raise ContractError(f"it removes {name} from the module. Fill in place.")
         p = after[name]
         if before[name] != (p.shape, p.dtype, p.requires_grad):
             now = f"{p.dtype} {tuple(p.shape)}" if p.requires_grad else "a weight that is not trained"
@@ -98,4 +98,4 @@ def orthogonal(module: nn.Module) -> None:
 
 @initializers.register("default")
 def default(module: nn.Module) -> None:
-    """What torch gives each layer when it is made: uniform weights and biases within 1 / sqrt(fan in)."""
+    """Torch's own initialization of each layer: uniform weights and biases within 1 / sqrt(fan in)."""

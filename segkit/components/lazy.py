@@ -1,4 +1,4 @@
-"""Torch's lazy layers, which find their sizes with the first image that they see."""
+"""Torch's lazy layers, which infer their sizes from the first image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from torch.nn.parameter import is_lazy
 
 
 def materialize(module: nn.Module, in_channels: int, size: tuple[int, int]) -> str | None:
-    """Give lazy layers their weights by showing the module an empty image; return what is wrong where some get none.
+    """Create the weights of lazy layers by passing an empty image (1, in_channels, *size) through the module.
 
-    Args:
-        module: as it was built; one without lazy layers is left alone.
-        in_channels: of the image.
-        size: its height and width.
+    Returns what is wrong if some layers get none, else None.
     """
     if not any(map(is_lazy, itertools.chain(module.parameters(), module.buffers()))):
         return None
@@ -24,6 +21,7 @@ def materialize(module: nn.Module, in_channels: int, size: tuple[int, int]) -> s
         module.eval()(torch.zeros(1, in_channels, *size))
     module.train(training)
     left = ", ".join(name for name, weight in module.named_parameters() if is_lazy(weight))
-    if not left:
-        return None
-    return f"an image does not pass all of its lazy layers: {left} stay without a size. State their input sizes."
+    text = (
+        f"an image does not pass through all of its lazy layers: {left} remain without a size. State the input sizes."
+    )
+    return wrong if left else None

@@ -1,6 +1,6 @@
 """Models: networks that turn an image into scores.
 
-A model is handed `in_channels` and `out_channels` and gives a module: image (N, in, H, W) to scores (N, out, H, W),
+A model takes `in_channels` and `out_channels` and returns a module: image (N, in, H, W) to scores (N, out, H, W),
 without an activation at the end.
 """
 
@@ -52,8 +52,8 @@ def unet(
 ) -> nn.Module:
     """U-Net: two 3 x 3 convolutions a level, concatenating skips; 7.7 million weights by default.
 
-    Images of any size: the border is repeated up to a multiple of 2^(levels - 1), at least 2 pixels on the lowest
-    level so that a norm has something to average, and cropped away again.
+    Images may have any size: their border is repeated up to a multiple of 2^(levels - 1), and for at least 2 pixels on
+    the lowest level, which a norm averages; the scores are cropped to the image.
 
     Args:
         in_channels: of the image.
@@ -71,13 +71,7 @@ def unet(
     from segkit.components.unet import UNet
 
     model = UNet(
-        in_channels,
-        out_channels,
-        widths=widths,
-        dropout=dropout,
-        norm=norm,
-        norm_order=norm_order,
-        upsampler=upsampler,
+        in_channels, out_channels, widths=widths, dropout=dropout, norm=norm, norm_order=norm_order, upsampler=upsampler
     )
     initializer(model)
     return model
@@ -87,8 +81,8 @@ def checked(model: Callable[[Tensor], Tensor], named: Component | None, outputs:
     """Return the forward pass of a model, checked: image (N, I, H, W) to scores (N, outputs, H, W).
 
     Args:
-        model: the module, or what compiles it.
-        named: the component that built it; without one the module itself is returned.
+        model: the module, compiled or not.
+        named: the component that built it; without one, `model` is returned as it is.
         outputs: C, with the background where classes are exclusive.
 
     Raises (when called):

@@ -1,8 +1,8 @@
 """Schedulers: those of `torch.optim.lr_scheduler` that plain values can set, under their own names.
 
 A scheduler steps in its own unit: OneCycleLR and CyclicLR after each step of the optimizer, the others after each
-epoch, ReduceLROnPlateau with the validation loss. Lengths that torch wants and the recipe knows are filled in:
-OneCycleLR spans the training, and `T_max` is the number of epochs (inside SequentialLR: of its own part).
+epoch, ReduceLROnPlateau with the validation loss. Lengths that follow from the recipe are filled in: OneCycleLR spans
+the training, and `T_max` is the number of epochs (inside SequentialLR: of its own part).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BY_STEP = {"CyclicLR", "OneCycleLR"}
 HIDDEN = {"epochs", "last_epoch", "optimizer", "steps_per_epoch", "total_steps"}
 HIDDEN_OF = {
     "CyclicLR": "scale_mode",  # belongs to a scale function, which is code
-    "ReduceLROnPlateau": "mode",  # what is watched is a loss: less is better
+    "ReduceLROnPlateau": "mode",  # it watches a loss: less is better
 }
 FRACTIONS = {"base_momentum", "end_factor", "factor", "max_momentum", "pct_start", "start_factor"}
 NON_NEGATIVE = {"cooldown", "eps", "eta_min", "min_lr", "patience", "power", "threshold"}
@@ -56,27 +56,26 @@ class Schedule:
 
     @classmethod
     def of(cls, made: Any) -> Schedule:
-        """Return a Schedule from what a component returned: one, a (scheduler, unit) pair, or a scheduler by epoch.
+        """Return the Schedule that a component made: as such, as a (scheduler, unit) pair, or as a scheduler by epoch.
 
         Raises:
-            ValueError: it returned something else.
+            ValueError: it made something else.
         """
         from torch.optim.lr_scheduler import LRScheduler
 
         if isinstance(made, Schedule):
             return made
-        pair: tuple[Any, Any] = made if isinstance(made, tuple) and len(made) == 2 else (made, "epoch")
-        scheduler, unit = pair
-        if isinstance(scheduler, LRScheduler) and unit in typing.get_args(Unit):
-            return cls(scheduler, unit)
-        parts = made if isinstance(made, tuple) else [made]
-        listed = ", ".join(repr(part) if isinstance(part, str) else f"a {type(part).__name__}" for part in parts)
+        parts: tuple[Any, ...] = made if isinstance(made, tuple) else (made, "epoch")
+        if len(parts) == 2 and isinstance(parts[0], LRScheduler) and parts[1] in typing.get_args(Unit):
+            return cls(*parts)
+        given = made if isinstance(made, tuple) else [made]
+        listed = ", ".join(repr(part) if isinstance(part, str) else f"a {type(part).__name__}" for part in given)
         got = "None: is a `return` missing?" if made is None else f"{listed}."
         raise ValueError(f"must return a torch LRScheduler, alone or with its unit 'epoch' or 'step', got {got}")
 
     @classmethod
     def constant(cls, optimizer: Optimizer) -> Schedule:
-        """Return the schedule of a recipe without a scheduler: the rates stay as they are."""
+        """Return the schedule of a recipe without a scheduler, which keeps the rates."""
         from torch.optim.lr_scheduler import ConstantLR
 
         return cls(ConstantLR(optimizer, factor=1.0, total_iters=0))
@@ -97,14 +96,14 @@ class Schedule:
         values = (val_loss,) if isinstance(self.scheduler, ReduceLROnPlateau) else ()
         if not self._first:
             self.scheduler.step(*values)
-        else:
-            with warnings.catch_warnings():  # loss scaling may have skipped the first step; torch suspects the order
-                warnings.simplefilter("ignore", UserWarning)
-                self.scheduler.step(*values)
-            self._first = False
+            return
+        with warnings.catch_warnings():  # if loss scaling skipped the first step, torch suspects a wrong order
+            warnings.simplefilter("ignore", UserWarning)
+            self.scheduler.step(*values)
+        self._first = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as numbers, strings, lists and dicts; what the recipe fixes is left out."""
+        """Return the state as numbers, strings, lists and dicts, without what the recipe fixes."""
         return _plain(self.scheduler.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -113,7 +112,7 @@ class Schedule:
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """Keep numbers, strings and lists of them; an infinity is a value that has not been set yet."""
+    """Return the numbers, strings and lists of them in a state; infinities are values that are not set yet."""
 
     def keep(value: Any) -> bool:
         if isinstance(value, list):
@@ -158,7 +157,7 @@ def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any
             return NonNegative if name in NON_NEGATIVE else Fraction if name in FRACTIONS else Positive
         return plain(kind)
 
-    if {float, list[float]} <= set(typing.get_args(hint)):  # the list is for parameter groups, which a recipe has not
+    if {float, list[float]} <= set(typing.get_args(hint)):  # the list is for parameter groups, which recipes lack
         hint, default = float, float(default) if isinstance(default, int) else default
     annotation = writable(hint, bounded)
     if name == "schedulers":  # a sequence of one would be no sequence
@@ -169,7 +168,7 @@ def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any
 
 
 def _factory(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
-    """Return what builds one of torch's schedulers, its lengths filled in."""
+    """Return a function that builds one of torch's schedulers, its lengths filled in."""
     known = inspect.signature(cls).parameters
 
     def build(optimizer: Optimizer, epochs: int, steps_per_epoch: int, /, **values: Any) -> Schedule:
@@ -189,7 +188,7 @@ def _unit_of(component: Component) -> Unit:
 
 
 def _composite(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
-    """Return what builds a scheduler of schedulers, which all step in one unit."""
+    """Return a function that builds a scheduler of schedulers, which all step in one unit."""
 
     def build(
         optimizer: Optimizer,
@@ -207,9 +206,7 @@ def _composite(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
         unit: Unit = next(iter(units.values()))
         steps = 1 if unit == "step" else steps_per_epoch
         whole = epochs * steps_per_epoch if unit == "step" else epochs
-        lengths = [whole] * len(schedulers)
-        if milestones is not None:
-            lengths = _lengths(schedulers, milestones, whole)
+        lengths = [whole] * len(schedulers) if milestones is None else _lengths(schedulers, milestones, whole)
         parts = [
             Schedule.of(component(optimizer, length, steps)).scheduler
             for component, length in zip(schedulers, lengths, strict=True)
@@ -220,7 +217,7 @@ def _composite(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
 
 
 def _lengths(schedulers: list[Component], milestones: list[int], whole: int) -> list[int]:
-    """Return how long each scheduler of a sequence runs; the last, to the end."""
+    """Return how long each scheduler of a sequence runs, the last one to the end."""
     if len(milestones) != len(schedulers) - 1:
         needed = counted(len(schedulers) - 1, "milestone")
         raise ValueError(f"{len(schedulers)} schedulers need {needed}, got {len(milestones)}.")

@@ -1,6 +1,6 @@
 """Upsamplers: modules that double height and width, and change the number of channels.
 
-An upsampler is handed `in_channels` and `out_channels` and gives a module (N, in, H, W) -> (N, out, 2H, 2W).
+An upsampler takes `in_channels` and `out_channels` and returns a module (N, in, H, W) -> (N, out, 2H, 2W).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from segkit.registry.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-TRIED = (3, 4)  # rows and columns of what a new upsampler is tried on
+TRIED = (3, 4)  # rows and columns of the image on which an upsampler is tried
 
 
 def _check_made(made: Any, in_channels: int, out_channels: int) -> str | None:
-    """Try it on a few pixels: what does not fit into a model fails there without a name."""
+    """Try it on a few pixels, since inside a model a failure would not name it."""
     import torch
     from torch import nn
 
@@ -44,7 +44,7 @@ upsamplers = Registry(
 
 @upsamplers.register("conv_transpose")
 def conv_transpose(in_channels: int, out_channels: int) -> nn.Module:
-    """Transposed convolution, 2 x 2 with stride 2: every pixel becomes four that are learned.
+    """Transposed convolution, 2 x 2 with stride 2: learned upsampling of every pixel to four.
 
     Source: Ronneberger, Fischer, Brox 2015 (U-Net), section 2.
     """
@@ -57,8 +57,8 @@ def conv_transpose(in_channels: int, out_channels: int) -> nn.Module:
 def bilinear(in_channels: int, out_channels: int) -> nn.Module:
     """Bilinear interpolation (align_corners false) and a 1 x 1 convolution.
 
-    The convolution runs first, on a quarter of the pixels: the two may trade places, since interpolation weights
-    sum to 1. The gradient is deterministic on every device, which that of torch's interpolation on CUDA is not.
+    The convolution runs first, on a quarter of the pixels: the two commute, since interpolation weights sum to 1. The
+    gradient is deterministic on every device, unlike that of torch's interpolation on CUDA.
 
     Source: Odena, Dumoulin, Olah 2016 (resize, then convolve).
     """
@@ -84,7 +84,7 @@ def nearest(in_channels: int, out_channels: int) -> nn.Module:
 def pixel_shuffle(in_channels: int, out_channels: int) -> nn.Module:
     """Convolution to four times the channels, 3 x 3, rearranged into 2 x 2 pixels.
 
-    The kernel is 3 x 3 because a 1 x 1 would be the function `conv_transpose` already is.
+    The kernel is 3 x 3, since with a 1 x 1 this would be `conv_transpose`.
 
     Source: Shi et al. 2016 (sub-pixel convolution), section 3.
     """

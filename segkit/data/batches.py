@@ -1,6 +1,6 @@
 """Batches: samples become the tensors of each step, made ahead and moved to the device.
 
-Order and randomness depend on the seed, the epoch and the sample alone: not on workers, nor on a resume.
+Order and randomness depend on the seed, the epoch and the sample alone, not on workers or a resume.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import functools
 import os
 import weakref
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Literal, Self
+from contextlib import AbstractContextManager
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,9 +26,9 @@ MOST_WORKERS = 4  # feed any single device with 8-bit images
 
 
 class Order:
-    """Which samples make a batch: a function of the seed and the batch's number since the start of the trial.
+    """The samples of each batch: a function of the seed and the batch's number since the start of the trial.
 
-    Samples are drawn pass by pass, each pass in an order of its own; an epoch need not be a pass.
+    Samples are drawn in passes, each in an order of its own; an epoch may be shorter or longer than a pass.
     """
 
     def __init__(self, samples: int, samples_per_epoch: int, batch_size: int, seed: int) -> None:
@@ -45,21 +45,22 @@ class Order:
         return [(passed + 1, self._pass(passed + 1)[place]) for passed, place in drawn]
 
     def _shuffled(self, passed: int) -> list[int]:
-        return list(map(int, np.random.default_rng([self.seed, passed]).permutation(self.samples)))
+        order: list[int] = np.random.default_rng([self.seed, passed]).permutation(self.samples).tolist()
+        return order
 
 
-class Batches:
+class Batches(AbstractContextManager["Batches"]):
     """The batches of a trial; close it, or use it as a context manager.
 
     Args:
         samples: the training samples, with the transforms to run on each.
         batch_size: members of a batch; the last of an epoch may have fewer.
         seed: of the trial.
-        workers: processes that make batches ahead, 0 for none, "auto" for what pays: none on a CPU, where the network
-            needs the cores, and up to 4 beside an accelerator.
-        samples_per_epoch: how many members an epoch has, if not each sample once: samples are then drawn pass by pass,
-            each pass in an order of its own, so that unlike numbers of samples train for like numbers of steps.
-        device: where the batches go.
+        workers: processes that make batches ahead, 0 for none; "auto": none on a CPU, where the network needs the
+            cores, and up to 4 with an accelerator.
+        samples_per_epoch: members of an epoch, by default each sample once; see `Order`. It lets trainings on different
+            numbers of samples take the same number of steps.
+        device: of the batches.
         plugins: folders that a worker searches for transforms of plugins.
         timeout: seconds after which a worker that does not answer counts as hanging.
     """
@@ -87,16 +88,11 @@ class Batches:
             self._workers = Workers(samples, seed, self._order, self.workers, plugins, timeout)
             self._end = weakref.finalize(self, self._workers.close)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the workers; there are no batches after that."""
+        """End the workers; no batches can be drawn afterwards."""
         if self._workers is not None:
             self._end()
 
@@ -105,7 +101,7 @@ class Batches:
 
         Args:
             epoch: from 1.
-            start: the batch of the epoch with which to begin, from 0.
+            start: the first batch, from 0.
 
         Raises:
             UserError: a transform failed, or sizes differ; the message names the sample.
@@ -119,7 +115,7 @@ class Batches:
                 yield self._to_device(assemble(self.samples, self.seed, self._order(number)))
 
     def _to_device(self, batch: Pair) -> tuple[Tensor, Tensor]:
-        """Copy a batch out of the workers' memory, to the device; CUDA copies beside its own work."""
+        """Copy a batch from the workers' memory to the device, on CUDA in a stream of its own."""
         images, bits = (
             torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array) for array in batch
         )
@@ -138,7 +134,6 @@ class Batches:
 
 
 def _count(workers: int | Literal["auto"], device: torch.device, transforms: int) -> int:
-    """Return how many processes to start."""
     if workers != "auto":
         return workers
     if device.type == "cpu" or not transforms:

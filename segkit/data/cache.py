@@ -1,4 +1,4 @@
-"""What was read, kept for the next trial: most trials of a study share their data."""
+"""The data last read, kept for the next trial: most trials of a study share their data."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""Coverage: how much of a pixel each label of a bit map covers, and what the pixel holds then.
+"""Coverage: how much of a pixel each label of a bit map covers, and which label the pixel gets.
 
 - Exclusive classes: the label that covers most of it, background included, so that no gaps open between neighbours.
-- Independent channels: each channel that covers more than half of it. Channels that do not overlap before do not
-  overlap after, nested ones stay nested, and no combination arises that was not there: where one would, the pixel
-  takes the label that covers most of it.
-- Ties, as the half-covered pixels of straight edges are when a size is halved: the lower label on one colour of a
+- Independent channels: each channel that covers more than half of it. Disjoint channels stay disjoint, nested ones stay
+  nested, and no new combination arises: where one would, the pixel gets the label that covers most of it.
+- Ties, such as half-covered pixels of straight edges when a size is halved: the lower label on one colour of a
   chessboard, the higher on the other, so that edges keep their place and structures their area.
 """
 
@@ -29,18 +28,19 @@ Matrix = tuple[float, float, float, float, float, float]  # from old to new (x, 
 
 
 def relabelled(bits: Bits, move: Callable[[Plane], Plane], exclusive: bool) -> Bits:
-    """Return what a bit map becomes when the coverage of each label is moved.
+    """Return the bit map that results from moving the coverage of each label.
 
     Args:
         bits: (H, W).
-        move: takes a plane of coverage, (H, W) of 0 to `FULL`, and gives one, (H', W').
+        move: maps a plane of coverage, (H, W) of 0 to `FULL`, to one of (H', W').
         exclusive: whether channels are exclusive classes.
     """
     labels = labels_in(bits)
     if not labels:
         return np.zeros(move(np.zeros(bits.shape, np.uint8)).shape, bits.dtype)
     planes = [move((bits == label).view(np.uint8) * np.uint8(FULL)) for label in labels]
-    board = _chessboard(*planes[0].shape)
+    rows, columns = planes[0].shape
+    board = _chessboard(-(-max(rows, columns) // 512) * 512)[:rows, :columns]  # of few sizes, which are cached
     if len(labels) == 1:
         return np.where(planes[0] + board > HALF, bits.dtype.type(labels[0]), bits.dtype.type(0))
     winner, most = _winner(planes, labels, board, bits.dtype)
@@ -52,7 +52,7 @@ def relabelled(bits: Bits, move: Callable[[Plane], Plane], exclusive: bool) -> B
 
 
 def labels_in(bits: Bits) -> list[int]:
-    """Return the distinct values of a bit map beside 0, in order; 1 may be missing where 2 is the greatest."""
+    """Return the distinct values of a bit map but 0, in order; if 2 is the greatest, 1 is listed in any case."""
     top = int(bits.max())
     if top <= 2:
         return list(range(1, top + 1))
@@ -76,7 +76,7 @@ def _winner(planes: list[Plane], labels: list[int], board: Plane, kind: Any) -> 
 
 
 def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
-    """Return the channels that cover more than half of each pixel, as far as their combinations are known."""
+    """Return the channels that cover more than half of each pixel, `winner` where their combination is new."""
     whole = np.sum(planes, axis=0, dtype=np.int32).clip(min=FULL)
     found = np.zeros_like(winner)
     for channel in range(max(labels).bit_length()):
@@ -89,29 +89,25 @@ def _by_channel(planes: list[Plane], labels: list[int], winner: Bits) -> Bits:
     return np.where(np.isin(found, [0, *labels]), found, winner)
 
 
-def _chessboard(rows: int, columns: int) -> Plane:
-    return _large_chessboard(-(-max(rows, columns) // 512) * 512)[:rows, :columns]
-
-
 @functools.lru_cache(maxsize=4)
-def _large_chessboard(side: int) -> Plane:
+def _chessboard(side: int) -> Plane:
     return (np.add.outer(np.arange(side), np.arange(side)) & 1).astype(np.uint8)
 
 
 def smoothed(plane: Plane) -> Plane:
-    """Let coverage tell where an edge lies between pixels; lines of one pixel stay more than half covered."""
+    """Blur coverage so that it shows where edges lie between pixels; one-pixel lines stay more than half covered."""
     return cv2.sepFilter2D(plane, -1, SMOOTH, SMOOTH, borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
 
 def is_slight(matrix: Matrix) -> bool:
-    """Return whether a matrix only shifts, or rotates by less than 2.6 degrees beside any number of quarter turns."""
+    """Return whether a matrix only shifts or rotates, by less than 2.6 degrees apart from quarter turns."""
     a, b, _, d, e, _ = matrix
     turned = max(abs(a * a + b * b - 1), abs(d * d + e * e - 1), abs(a * d + b * e)) < 1e-6
     return turned and max(abs(a), abs(b)) > 0.999 and max(abs(value - round(value)) for value in matrix) > 1e-6
 
 
 def softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
-    """Return a blur that lets linear interpolation average over the area of a new pixel, and how far it reaches."""
+    """Return a blur after which linear interpolation averages over the area of a new pixel, and its reach in pixels."""
     if is_slight(matrix):
         return smoothed, 1
     a, b, _, c, d, _ = matrix
@@ -125,7 +121,7 @@ def softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
 
 
 def _kernel(variance: float) -> NDArray[np.float64]:
-    """Return a box with lower ends: symmetric weights of a variance, in square pixels; [1] for hardly any."""
+    """Return a box filter with lighter ends, of a variance in square pixels; [1] if that is close to 0."""
     if variance < TENT / 10:
         return np.ones(1)
     reach = 1

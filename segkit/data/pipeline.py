@@ -1,4 +1,4 @@
-"""Pipeline: a recipe's transforms in order, on one image and its masks, its randomness keyed by the sample.
+"""Pipeline: a recipe's transforms in order, on one image and its masks, with randomness keyed by the sample.
 
 The image is (H, W) uint8; the masks are a bit map of the same size, uint8 or uint16, bit c of a pixel for channel c.
 """
@@ -25,11 +25,10 @@ Image = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
 Pair = tuple[Image, Bits]
 Key = tuple[int, int, int]
-LINEAR = ("interpolation = 1", "interpolation_pair = { downscale = 3, upscale = 1 }")  # where Downscale, the latter
 
 
 class TransformError(UserError):
-    """A transform failed on a sample; the message names both, as far as they are known."""
+    """A transform failed on a sample; the message names both, if known."""
 
 
 class Pipeline:
@@ -37,7 +36,7 @@ class Pipeline:
 
     Args:
         components: transforms as a recipe names them.
-        exclusive: whether the channels are exclusive classes; `segkit.data.resampling` says what that means for masks.
+        exclusive: whether the channels are exclusive classes, which matters where masks are resampled.
 
     Raises:
         UserError: a transform cannot be built from its values; the message names it.
@@ -52,7 +51,7 @@ class Pipeline:
         self._share_generators()
 
     def _share_generators(self) -> None:
-        """Give all transforms the same two generators, so that one reseeding serves a whole sample."""
+        """Give all transforms the same two generators, so that reseeding them once suffices for a sample."""
         for _, transform in self._steps:
             transform.set_random_state(self._generator, self._random)
 
@@ -61,22 +60,16 @@ class Pipeline:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The transforms' names in order."""
+        """The transforms' names, in order."""
         return tuple(name for name, _ in self._steps)
 
     @property
     def custom(self) -> bool:
-        """Whether a transform comes from elsewhere than Albumentations: a plugin."""
+        """Whether a transform comes from a plugin, not from Albumentations."""
         return not all(_is_albumentations(transform) for _, transform in self._steps)
 
     def __call__(
-        self,
-        image: Image,
-        bits: Bits,
-        key: Key = (0, 0, 0),
-        *,
-        name: str = "",
-        labels: tuple[int, ...] | None = None,
+        self, image: Image, bits: Bits, key: Key = (0, 0, 0), *, name: str = "", labels: tuple[int, ...] | None = None
     ) -> Pair:
         """Transform an image and its masks; neither is changed in place.
 
@@ -85,10 +78,10 @@ class Pipeline:
             bits: (H, W) uint8 or uint16.
             key: (seed, epoch, sample): all that the randomness depends on.
             name: the sample's, for messages.
-            labels: the values that `bits` holds, if known.
+            labels: the values in `bits`, if known.
 
         Raises:
-            TransformError: a transform failed, changed the type or the size of one alone, or made a new label.
+            TransformError: a transform failed, changed a type or only one of the sizes, or made a new label.
         """
         if not self._steps:
             return image, bits
@@ -96,7 +89,7 @@ class Pipeline:
         try:
             done = self._run(image, bits, key)
             if has_new_labels(done[1], labels):
-                self._run(image, bits, key, labels)  # once more, to find out which transform it was
+                self._run(image, bits, key, labels)  # again, to find out which transform did it
         except TransformError as error:
             raise TransformError(f"{name}: {error}" if name else str(error)) from error
         return done
@@ -111,32 +104,30 @@ class Pipeline:
         return pair
 
     def _reseed(self, key: Key) -> None:
-        """Set both generators to a state that the key alone decides: a hash, as seeding anew costs more."""
+        """Set both generators to a state derived from the key by a hash, which is faster than seeding."""
         digest = hashlib.blake2b(b"%d,%d,%d" % key, digest_size=48).digest()
         state, increment, seed = (int.from_bytes(digest[start : start + 16], "little") for start in (0, 16, 32))
+        inner = {"state": state, "inc": increment | 1}
         self._generator.bit_generator.state = {
-            "bit_generator": "PCG64",
-            "state": {"state": state, "inc": increment | 1},
-            "has_uint32": 0,
-            "uinteger": 0,
-        }
+            "bit_generator": "PCG64", "state": inner, "has_uint32": 0, "uinteger": 0,
+        }  # fmt: skip
         self._random.seed(seed)
 
     def settle(self, pairs: Sequence[Pair], names: Sequence[str]) -> tuple[list[Pair], Pipeline]:
-        """Run the leading transforms that draw no random number on any pair; return the pairs and the rest.
+        """Run the leading transforms that draw no random number on any pair; return the pairs and the remaining ones.
 
-        A transform of a plugin is never among them: it may draw from generators that are not watched.
+        Plugins' transforms are never run, since they may draw from other generators.
 
         Args:
             pairs: images and their masks.
-            names: what to call each in messages.
+            names: the pairs' names, for messages.
 
         Raises:
             TransformError: a transform failed on a pair.
         """
         settled, rest = list(pairs), Pipeline()
         for count, (name, transform) in enumerate(self._steps):
-            done = _if_deterministic(name, transform, settled, names) if _is_albumentations(transform) else None
+            done = _settled(name, transform, settled, names) if _is_albumentations(transform) else None
             if done is None:
                 rest._steps = self._steps[count:]
                 break
@@ -146,10 +137,10 @@ class Pipeline:
         return settled, rest
 
     def check_eval(self) -> None:
-        """Raise unless the transforms suit evaluation: nothing random, no pixel moved but by scaling the whole image.
+        """Check that the transforms suit evaluation.
 
         Raises:
-            UserError: one does not; the message names it.
+            UserError: one is random, or moves pixels other than by scaling the whole image; the message names it.
         """
         import albumentations as a
 
@@ -161,22 +152,23 @@ class Pipeline:
         for name, transform in self._steps:
             if not isinstance(transform, (a.ImageOnlyTransform, a.NoOp, a.Resize, a.LongestMaxSize, a.SmallestMaxSize)):
                 raise UserError(
-                    f"transforms.eval: {name} moves pixels, but whole images are evaluated. "
-                    "It belongs in transforms.train."
+                    f"transforms.eval: {name} moves pixels, but whole images are evaluated. Use it in transforms.train."
                 )
             if displaces(transform):
+                paired = isinstance(transform, a.Downscale)
+                linear = "interpolation_pair = { downscale = 3, upscale = 1 }" if paired else "interpolation = 1"
                 raise UserError(
                     f"transforms.eval: {name} samples the image by nearest neighbour, which moves all of it by up to "
-                    f"half a pixel against the truth. Set {LINEAR[isinstance(transform, a.Downscale)]}."
+                    f"half a pixel against the truth. Set {linear}."
                 )
-            if _if_deterministic(name, transform, [_probe()], ["transforms.eval"]) is None:
+            if _settled(name, transform, [_probe()], ["transforms.eval"]) is None:
                 raise UserError(
                     f"transforms.eval: {name} is random, but evaluation must not be. Set p = 1, and numbers for ranges."
                 )
         self._share_generators()
 
     def _repeats(self) -> bool:
-        """Return whether one image gives one result, whatever the state of numpy's and Python's generators."""
+        """Return whether the result is the same for any state of numpy's and Python's global generators."""
         kept, found = (np.random.get_state(), random.getstate()), []
         try:
             for seed in range(3):
@@ -201,8 +193,8 @@ def labels_of(bits: Bits) -> tuple[int, ...]:
 
 
 def has_new_labels(bits: Bits, labels: tuple[int, ...]) -> bool:
-    """Return whether a bit map holds a value beside 0 and `labels` (in order)."""
-    if not labels or labels[-1] == len(labels) - (labels[0] == 0):  # without gaps: the greatest value tells
+    """Return whether a bit map holds a value other than 0 and `labels` (in order)."""
+    if not labels or labels[-1] == len(labels) - (labels[0] == 0):  # without gaps, the greatest value suffices
         return int(bits.max()) > max(labels, default=0)
     table = _forbidden(labels, bits.dtype.itemsize)
     if bits.dtype == np.uint8:
@@ -256,7 +248,7 @@ def _check_labels(name: str, transform: Any, bits: Bits, labels: tuple[int, ...]
 
 
 def _failure(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
-    """Return the error of a transform, a plugin's with its file and line."""
+    """Return the error of a transform; a plugin's has its file and line."""
     factory: Any = type(transform)
     if _is_albumentations(transform):
         if name not in transforms or not transforms[name].foreign:
@@ -266,7 +258,7 @@ def _failure(name: str, transform: Any, text: str, error: BaseException | None =
 
 
 class _ProbeRandom(random.Random):
-    """A generator whose state tells of draws that were random: one between equal bounds leaves it as it is."""
+    """A generator whose state is changed by random draws only, not by those between equal bounds."""
 
     def uniform(self, a: float, b: float) -> float:
         return a if a == b else super().uniform(a, b)
@@ -275,8 +267,8 @@ class _ProbeRandom(random.Random):
         return a if a == b else super().randint(a, b)
 
 
-def _if_deterministic(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
-    """Return the transformed pairs, or None if the transform drew a random number."""
+def _settled(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
+    """Return the transformed pairs, None if the transform drew a random number."""
     plain, generator = _ProbeRandom(0), np.random.Generator(np.random.PCG64(0))
     untouched = plain.getstate(), generator.bit_generator.state
     transform.set_random_state(generator, plain)

@@ -1,14 +1,13 @@
 """Resampling of masks: by area, with the geometry of their image.
 
-Nearest neighbour moves masks against their image where both are scaled, by up to half a pixel, and loses thin
-structures. Here each label of a bit map (a combination of channels) becomes a plane of coverage, which is averaged over
-the area of the new pixel where it shrinks (over blocks of pixels for whole factors, else by linear interpolation after
-a blur that together vary as that area does), and interpolated linearly where it grows. What a new pixel holds is then
-decided once (`segkit.data.coverage`).
+Nearest-neighbour scaling moves masks against their image by up to half a pixel, and loses thin structures. Here each
+label of a bit map (a combination of channels) becomes a plane of coverage. Shrinking averages it over the area of the
+new pixel: over blocks of pixels for whole factors, else by a blur and linear interpolation, which together have that
+area's variance. Growing interpolates it linearly. The new labels are then decided once (`segkit.data.coverage`).
 
-Distortions by maps, and rotations by so little that whole structures lie at one fraction of a pixel, interpolate
-slightly smoothed coverage; other rotations and perspectives stay nearest neighbour, which rounds to all sides alike.
-Where the image itself is sampled by nearest neighbour, masks take the very pixels that the image takes.
+Distortions by maps, and rotations so slight that whole structures lie at one fraction of a pixel, interpolate slightly
+smoothed coverage; other rotations and perspectives stay nearest neighbour, whose rounding has no direction. If the
+image itself is sampled by nearest neighbour, masks take the same pixels.
 """
 
 from __future__ import annotations
@@ -25,17 +24,13 @@ from segkit.data.coverage import FULL, Bits, Matrix, Plane, is_slight, labels_in
 
 NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
 Follower = Callable[..., Bits]
-"""Given a transform, whether channels are exclusive, a bit map (H, W) and what was drawn: the transformed bit map."""
+"""Takes a transform, whether channels are exclusive, a bit map (H, W) and drawn values; returns the new bit map."""
 
 
 def follow_images(transform: Any, exclusive: bool) -> None:
-    """Let a transform, and those inside a composition, resample masks by area, in place; see the module.
+    """Make a transform of Albumentations, and those inside a composition, resample masks by area, in place.
 
-    One that does not scale stays as it is, and so does one of a plugin that has its own `apply_to_mask`.
-
-    Args:
-        transform: of Albumentations.
-        exclusive: whether channels are exclusive classes.
+    Transforms that do not scale, and plugins' transforms with their own `apply_to_mask`, are left as they are.
     """
     import albumentations
 
@@ -52,13 +47,13 @@ def follow_images(transform: Any, exclusive: bool) -> None:
 
 
 def displaces(transform: Any) -> bool:
-    """Return whether a resizing, or a lowering of resolution, samples images by nearest neighbour."""
+    """Return whether a transform resizes images, or lowers their resolution, by nearest neighbour."""
     pair = getattr(transform, "interpolation_pair", {"": getattr(transform, "interpolation", None)})
     return not set(pair.values()).isdisjoint(NEAREST)
 
 
 def _by_library(transform: Any, bits: Any, params: dict[str, Any], **attributes: Any) -> Any:
-    """Return what Albumentations makes of a mask, with some of the transform's attributes changed for the call."""
+    """Return the mask transformed by Albumentations, with some attributes of the transform replaced for the call."""
     kept = {name: getattr(transform, name) for name in attributes}
     vars(transform).update(attributes)
     try:
@@ -70,13 +65,13 @@ def _by_library(transform: Any, bits: Any, params: dict[str, Any], **attributes:
 def _linear(
     transform: Any, exclusive: bool, bits: Bits, params: dict[str, Any], soft: Callable[[Plane], Plane]
 ) -> Bits:
-    """Return the bit map that Albumentations' linear interpolation makes of blurred planes of coverage."""
+    """Move blurred coverage by Albumentations' linear interpolation."""
     linear = functools.partial(_by_library, transform, params=params, mask_interpolation=cv2.INTER_LINEAR)
     return relabelled(bits, lambda plane: linear(soft(plane)), exclusive)
 
 
 def _mapped(exclusive: bool, bits: Bits, matrix: Matrix, size: tuple[int, ...], border: int) -> Bits:
-    """Map the part that holds anything, into an image of a size (rows, columns)."""
+    """Map the part that holds labels, into a bit map of a size (rows, columns)."""
     found = np.zeros(size, bits.dtype)
     x, y, width, height = _box(bits)
     if not width:
@@ -102,10 +97,10 @@ def _mapped(exclusive: bool, bits: Bits, matrix: Matrix, size: tuple[int, ...], 
 
 
 def _downscaled(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
-    """Downscale: masks stay sharp, but go where the image goes."""
+    """Downscale: masks stay sharp, but shift with the image."""
     if displaces(transform):
         return relabelled(bits, lambda plane: np.minimum(transform.apply(plane, **params), FULL), exclusive)
-    # The way down is by the factor, the way back from a whole number of pixels: together, they may scale a little.
+    # The image shrinks by the factor, and grows again from a whole number of pixels: in all, it may scale a little.
     scale = params["scale"]
     shrink = [max(round(side * scale), 1) / (side * scale) for side in bits.shape]
     if shrink == [1, 1]:
@@ -114,7 +109,7 @@ def _downscaled(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> B
 
 
 def _resized(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
-    """Resizing of the whole or of a part."""
+    """Resizing of the whole image or a part."""
     flag = transform.interpolation
     if "crop_params" in params:  # CropAndPad
         size = params["shape"][:2]
@@ -142,7 +137,7 @@ def _resized(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits
 
 
 def _averaged(exclusive: bool, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
-    """Average over blocks of pixels."""
+    """Average coverage over blocks of pixels."""
     found = np.zeros(size, bits.dtype)
     x, y, width, height = _box(bits)
     left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)
@@ -166,12 +161,12 @@ def _affine(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
     size = tuple(int(np.round(side)) for side in params["output_shape"])
     if transform.border_mode == cv2.BORDER_CONSTANT:
         return _mapped(exclusive, bits, matrix, size, cv2.BORDER_CONSTANT)
-    # What lies beyond the borders may be anywhere, so all is mapped.
+    # Beyond the borders, labels may be repeated anywhere, so everything is mapped.
     return _linear(transform, exclusive, bits, params, softener(matrix)[0])
 
 
 def _rotated(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
-    """Rotations, which stay nearest neighbour but for the slightest."""
+    """Rotations: nearest neighbour, except for slight ones."""
     matrix: Matrix = tuple(np.asarray(params["matrix"])[:2].ravel().tolist())
     if transform.interpolation in NEAREST or not is_slight(matrix):
         return _nearest(transform, bits, params)
@@ -181,13 +176,13 @@ def _rotated(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits
 
 
 def _nearest(transform: Any, bits: Bits, params: dict[str, Any]) -> Bits:
-    """Take single pixels: where the image does so, the same ones."""
+    """Sample by nearest neighbour, in the same way as the image if it is so sampled."""
     flag = transform.interpolation if transform.interpolation in NEAREST else cv2.INTER_NEAREST
     return _by_library(transform, bits, params, mask_interpolation=flag)  # type: ignore[no-any-return]
 
 
 def _distorted(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
-    """Maps of coordinates that scale little, if at all."""
+    """Distortions by maps of coordinates, which scale little."""
     if transform.interpolation in NEAREST:
         return _nearest(transform, bits, params)
     if transform.border_mode != cv2.BORDER_CONSTANT:
@@ -210,10 +205,9 @@ def _distorted(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bi
 
 
 def _morphed(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
-    """Dilation and erosion: of each channel, not of the numbers that stand for their combinations.
+    """Dilation and erosion of each channel, not of the labels.
 
-    Where they would meet in a combination that was not there, a pixel keeps its label, or takes the lowest that
-    grows into it.
+    Where that would make a new combination of channels, a pixel keeps its label or takes the lowest that grows there.
     """
     labels, kind = labels_in(bits), bits.dtype.type
     found, kept = np.zeros_like(bits), np.zeros_like(bits)
@@ -229,7 +223,7 @@ def _morphed(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits
 
 @functools.cache
 def _followers() -> tuple[tuple[Any, Follower], ...]:
-    """Return which of Albumentations' transforms are followed, and how."""
+    """Return which of Albumentations' transforms are replaced for masks, and by what."""
     import albumentations as a
 
     scaling = (a.Resize, a.LongestMaxSize, a.SmallestMaxSize, a.RandomScale, a.RandomResizedCrop, a.RandomSizedCrop)
@@ -245,19 +239,19 @@ def _followers() -> tuple[tuple[Any, Follower], ...]:
 
 
 def _box(bits: Bits) -> tuple[int, int, int, int]:
-    """Return x, y, width and height of the part of a bit map that holds anything; zeros for an empty one."""
+    """Return x, y, width and height of the part of a bit map that holds labels; zeros for an empty one."""
     return tuple(cv2.boundingRect(bits if bits.dtype == np.uint8 else (bits > 0).astype(np.uint8)))  # type: ignore
 
 
 def _centred(shrink: list[float]) -> Matrix:
-    """Return the matrix of a resizing, (x, y) of pixel centres, from old pixels in a new one along (rows, columns)."""
+    """Return a resizing's matrix for pixel centres (x, y), given the old pixels per new one along (rows, columns)."""
     tall, wide = shrink
     return 1 / wide, 0.0, (1 / wide - 1) / 2, 0.0, 1 / tall, (1 / tall - 1) / 2
 
 
 @functools.lru_cache(maxsize=1024)
 def _skew(old: int, new: int) -> float:
-    """Return by how many new pixels OpenCV's INTER_AREA misplaces an axis where it, or the other one, grows."""
+    """Return by how many new pixels OpenCV's INTER_AREA shifts an axis if either of the two grows."""
     sampled = cv2.resize(np.arange(old, dtype=np.float32)[None], (new, 2), interpolation=cv2.INTER_AREA)[0]
     wanted = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
     return float(np.mean(sampled - wanted)) * new / old

@@ -1,7 +1,4 @@
-"""Samples: cases ready for the network's input, in memory: 8-bit images and masks packed into bit maps.
-
-Conversion to normalized float and to one plane a channel happens on the device (`to_device_float`).
-"""
+"""Samples: cases in memory as 8-bit images and masks packed into bit maps; `to_device_float` unpacks them."""
 
 from __future__ import annotations
 
@@ -12,29 +9,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.components.datasets.case import MOST_CHANNELS, Case
 from segkit.data.pipeline import Bits, Image, Pair, Pipeline, labels_of
 from segkit.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segkit.components.datasets.case import Case
-
-MOST_CHANNELS = 16
-MOST_SPREAD = 7  # channels whose bits, spread out, do not meet
+MOST_SPREAD = 7  # channels whose bits do not collide when they are spread by one multiplication
 BRIGHTEST = 99.9  # percentile that becomes white: a few hot pixels should not darken the rest
 
 
 @dataclass
 class Samples:
-    """What the network is trained on, after the transforms that are the same each time, which run once a case.
+    """Training samples, after the leading deterministic transforms, which run once per case.
 
     Attributes:
         names: the cases' names.
-        images: (H, W) uint8 a sample.
-        bits: the masks, (H, W) uint8 or uint16 a sample, bit c for channel c.
-        pipeline: the transforms that are left to do for each sample drawn.
-        labels: the values that each bit map holds.
+        images: (H, W) uint8 each.
+        bits: the masks, (H, W) uint8 or uint16 each, bit c for channel c.
+        pipeline: the transforms that remain for each sample drawn.
+        labels: the values in each bit map.
     """
 
     names: list[str]
@@ -48,7 +43,7 @@ class Samples:
 
     @classmethod
     def of(cls, cases: Sequence[Case], pipeline: Pipeline) -> Samples:
-        """Scale cases to 8 bits, pack their masks, and run the leading transforms that draw no randomness.
+        """Scale cases to 8 bits, pack their masks, and run the leading deterministic transforms.
 
         Raises:
             UserError: a case or a transform cannot be used; the message names the case.
@@ -62,7 +57,7 @@ class Samples:
         return len(self.names)
 
     def mean_std(self) -> tuple[float, float]:
-        """Return mean and standard deviation of all pixels, in grey levels; the deviation of flat images is 1."""
+        """Return mean and standard deviation of all pixels, in grey levels; if all are equal, the deviation is 1."""
         counts = sum((np.bincount(image.ravel(), minlength=256) for image in self.images), np.zeros(256, np.int64))
         levels = np.arange(256)
         mean = float((counts * levels).sum() / counts.sum())
@@ -108,14 +103,14 @@ def pack_masks(masks: NDArray[Any], name: str = "masks") -> Bits:
 def to_device_float(
     image: Tensor, bits: Tensor, mean: float, std: float, channels: int, exclusive: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Turn a batch, on its device, into what the network and the losses take; both channels-last.
+    """Convert a batch, on its device, to the network's input and the losses' target, both channels-last.
 
     Args:
         image: (N, H, W) uint8.
         bits: (N, H, W) uint8, or uint16 or int16 for more than 8 channels, bit c for channel c.
         mean, std: of the training images, in grey levels.
         channels: C, the dataset's channels.
-        exclusive: put the background before them: where no channel is.
+        exclusive: put the background, the pixels without a channel, before them.
 
     Returns:
         (image - mean) / std, (N, 1, H, W) float32; the target, (N, C or C + 1, H, W) float32 in {0, 1}.
@@ -138,7 +133,7 @@ def _planes(bits: Tensor, channels: int) -> Tensor:
 
     if channels > MOST_SPREAD:
         return (bits[..., None] >> torch.arange(channels, device=bits.device, dtype=bits.dtype)) & 1
-    # One multiplication of a wider integer moves bit c to byte c (by 7 c places), 5 times faster than shifting apart.
+    # One multiplication of a wider integer moves bit c to byte c (by 7 c places), 5 times faster than single shifts.
     width, kind = next(
         (width, kind)
         for width, kind in ((1, torch.uint8), (2, torch.int16), (4, torch.int32), (8, torch.int64))
@@ -152,9 +147,9 @@ def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]]) -> 
     """Return a batch: images (N, H, W) uint8 and bit maps of the same size.
 
     Args:
-        samples: where from, and what to do with each.
+        samples: to choose from, with the transforms to run on each.
         seed: of the trial.
-        chosen: (pass over the samples, index) of each member; with the seed, all that its randomness depends on.
+        chosen: (pass over the samples, index) of each member; its randomness depends on these and the seed alone.
 
     Raises:
         UserError: a transform failed, or sizes differ; the message names the sample.

@@ -16,9 +16,9 @@ class Split:
     """Numbers of cases, in the order of the dataset.
 
     Attributes:
-        train: the cases trained on.
-        validation: the cases validated on; no patient of theirs is trained on.
-        full_train: the cases trained on if the training fraction were 1.
+        train: for training.
+        validation: for validation; none of their patients is in `train`.
+        full_train: for training, if the training fraction were 1.
         notes: what the user should know about the split.
         warnings: what makes its results doubtful.
     """
@@ -41,34 +41,33 @@ def split_cases(
 ) -> Split:
     """Split by patient.
 
-    Patients are ordered by the sha256 of seed and name. The first share is validated on, or with `folds` every
-    patient whose place, modulo `folds`, is the fold's. The training set is the first `train_fraction` of the others.
-    So validation does not depend on `train_fraction`, smaller training sets lie within larger ones, and no version of
-    a random generator matters. Shares are rounded to whole patients, at least one on each side.
+    Patients are ordered by the sha256 of seed and name. The first share of them is for validation, or with `folds`
+    every patient whose place, modulo `folds`, is the fold's. The training set is the first `train_fraction` of the
+    others. So validation does not depend on `train_fraction`, smaller training sets lie within larger ones, and no
+    version of a random generator matters. Shares are rounded to whole patients, at least one on each side.
 
     Args:
-        dataset: what to split; cases without a patient count as a patient each, and a warning says so.
-        validation: share of the patients, 0 to 1; not used with `folds`.
-        train_fraction: share of the patients that are not validated on, 0 to 1.
-        seed: another seed is another order.
-        folds: the number of groups to cross-validate over, at least 2.
-        fold: the group to validate on, from 1 to `folds`.
+        dataset: each case without a patient counts as a patient, and a warning says so.
+        validation: share of the patients, 0 to 1; ignored with `folds`.
+        train_fraction: share of the other patients, 0 to 1.
+        seed: sets the order.
+        folds: the number of groups for cross-validation, at least 2.
+        fold: the group for validation, from 1 to `folds`.
 
     Raises:
         UserError: fewer patients than groups, a fold out of range, or one image on both sides.
     """
     groups: dict[str, list[int]] = {}
     for number, case in enumerate(dataset.cases):
-        # Prefixed, so that a patient's name is not taken for a case's.
+        # A prefix tells a patient from a case of the same name.
         group = f"patient {case.patient}" if case.patient is not None else f"case {case.name}"
         groups.setdefault(group, []).append(number)
     order = sorted(groups, key=lambda group: (hashlib.sha256(f"{seed}:{group}".encode()).digest(), group))
     needed = folds or 2
     if len(order) < needed:
+        advice = "use fewer folds" if folds else "training and validation need a patient each"
         raise UserError(
-            f"{dataset.name}: {counted(len(order), 'patient')} cannot be split into {needed} groups "
-            f"({', '.join(sorted(case.patient or case.name for case in dataset.cases)[:1])}, ...): "
-            + ("use fewer folds." if folds else "training and validation need a patient each.")
+            f"{dataset.name}: {counted(len(order), 'patient')} cannot be split into {needed} groups: {advice}."
         )
     if folds is None:
         validated = order[: min(_share(validation, len(order)), len(order) - 1)]
@@ -98,9 +97,7 @@ def _share(fraction: float, count: int) -> int:
 
 
 def check_separate(dataset: Dataset, train: Sequence[int], validation: Sequence[int]) -> None:
-    """Raise if a patient, or one and the same image under two names, is on both sides.
-
-    Images of one grey level everywhere may occur twice.
+    """Raise if a patient, or the same image under two names, is on both sides; constant images may be.
 
     Raises:
         UserError: the message names the patient, or both cases.
@@ -129,12 +126,12 @@ def _content(case: Case) -> tuple[tuple[int, ...], bytes]:
 
 
 def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:
-    """Return the warning about cases that name no patient, and what to do; none if all of them do."""
+    """Return the warning about cases without a patient, and what to do; none if all have one."""
     if not nameless:
         return ()
     return (
         f"{nameless} of {counted(cases, 'case')} {'names' if nameless == 1 else 'name'} no patient: they are split "
         "case by case. Images of one patient may then be on both sides, which makes the validation look better than it "
-        "is. Give each patient a folder of images, or, where file names begin with the patient and the reader has this "
-        'parameter, set patient = "^([^_]+)_", which takes what is before the first _.',
+        "is. Give each patient a folder of images, or, if file names begin with the patient and the reader has this "
+        'parameter, set patient = "^([^_]+)_", which takes the part before the first _.',
     )

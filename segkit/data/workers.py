@@ -1,8 +1,8 @@
 """Worker processes that make batches: they live as long as a trial and know nothing of epochs.
 
-A task is one batch. Samples reach the workers, and batches come back, through memory that both sides map; only sizes
-and indices are sent. Processes come from a fork server where the system has one: forking the main process would copy
-the locks of torch's threads and of CUDA, and the server imports the transforms' libraries once for all trials.
+A task is one batch. Samples and batches pass through shared memory; only sizes and indices are sent. Processes come
+from a fork server if the system has one: forking the main process would copy the locks of torch's threads and of CUDA,
+and the server imports the transforms' libraries once for all trials.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class WorkerError(RuntimeError):
 
 @dataclass
 class _Block:
-    """Memory shared by processes, and the arrays in it: (offset, shape, type) each."""
+    """Shared memory, and the (offset, shape, type) of each array in it."""
 
     memory: Any
     places: list[tuple[int, tuple[int, ...], str]]
@@ -50,10 +50,9 @@ class _Block:
     @classmethod
     def of(cls, context: Any, arrays: Sequence[np.ndarray[Any, Any]]) -> _Block:
         """Copy arrays into new shared memory."""
-        offsets = np.cumsum([0, *(array.nbytes for array in arrays)])
-        block = cls(context.RawArray(ctypes.c_uint8, max(1, int(offsets[-1]))), [])
-        for offset, array in zip(offsets, arrays, strict=False):
-            block.places.append((int(offset), array.shape, array.dtype.str))
+        *offsets, total = np.cumsum([0, *(array.nbytes for array in arrays)]).tolist()
+        places = [(offset, array.shape, array.dtype.str) for offset, array in zip(offsets, arrays, strict=True)]
+        block = cls(context.RawArray(ctypes.c_uint8, max(1, total)), places)
         for view, array in zip(block.views(), arrays, strict=True):
             view[...] = array
         return block
@@ -77,7 +76,7 @@ def serve(
 ) -> None:
     """Make batches until `None` arrives in place of a task; the main function of a worker process."""
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # the main process answers a Ctrl-C or SIGTERM of the whole group, while workers go on
+        os.setpgrp()  # the main process alone handles a Ctrl-C or SIGTERM of its group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
     with contextlib.suppress(EOFError, OSError):  # the main process is gone
@@ -97,7 +96,7 @@ def serve(
 def _answer(
     samples: Samples, seed: int, slot: list[np.ndarray[Any, Any]], chosen: list[tuple[int, int]]
 ) -> tuple[str, Any]:
-    """Make a batch and put it into a slot of shared memory; return it where it does not fit."""
+    """Put a batch into a slot of shared memory, or return it if it does not fit."""
     try:
         batch = assemble(samples, seed, chosen)
     except UserError as error:
@@ -112,11 +111,6 @@ def _answer(
 
 
 def _pickled(pipeline: Pipeline) -> bytes:
-    """Return the transforms for a worker process.
-
-    Raises:
-        UserError: one cannot be sent there; it is named.
-    """
     try:
         return pickle.dumps(pipeline)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -130,12 +124,15 @@ class Workers:
     """Batches by number, made ahead by processes.
 
     Args:
-        samples: where from, and what to do with each.
+        samples: the training samples, with the transforms to run on each.
         seed: of the trial.
         plan: the members of a batch, by its number.
         count: how many processes.
-        plugin_folders: what a worker loads before it can unpickle transforms of plugins.
+        plugin_folders: loaded by a worker before it unpickles transforms of plugins.
         timeout: seconds without an answer after which a worker counts as hanging.
+
+    Raises:
+        UserError: a transform cannot be sent to a process.
     """
 
     def __init__(
@@ -144,8 +141,8 @@ class Workers:
         seed: int,
         plan: Plan,
         count: int,
-        plugin_folders: Sequence[str] = (),
-        timeout: float = TIMEOUT,
+        plugin_folders: Sequence[str],
+        timeout: float,
     ) -> None:
         self._plan, self._timeout = plan, timeout
         forks = "forkserver" in multiprocessing.get_all_start_methods()
@@ -171,9 +168,9 @@ class Workers:
         self._sent = self._taken = 0
 
     def take(self, number: int, use: Callable[[Pair], T]) -> T:
-        """Return what `use` makes of batch `number`; its arrays are valid during the call only.
+        """Return the result of `use` on batch `number`, whose arrays are valid during the call only.
 
-        Numbers that follow each other are made ahead.
+        Consecutive batches are made ahead.
 
         Raises:
             UserError: a transform failed, or sizes differ.
@@ -189,7 +186,7 @@ class Workers:
         return result
 
     def _place(self, number: int) -> tuple[int, int]:
-        """Return worker and slot of a batch: both in turn."""
+        """Return worker and slot of a batch."""
         turn, worker = divmod(number, len(self._processes))
         return worker, turn % PREFETCH
 
@@ -202,7 +199,7 @@ class Workers:
         self._sent += 1
 
     def _restart(self, number: int) -> None:
-        """Discard what was made ahead and begin at another number."""
+        """Discard the batches made ahead and continue with another number."""
         for waiting in range(self._taken, self._sent):
             with contextlib.suppress(UserError):
                 self._receive(waiting)
@@ -242,7 +239,7 @@ class Workers:
         )
 
     def close(self) -> None:
-        """End the processes; those that do not end by themselves are ended."""
+        """End the processes, by force if they do not end by themselves."""
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.send(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 
 VOLUME_SUFFIXES = {
@@ -27,7 +28,8 @@ def kind_of(data: bytes) -> str:
     """Return what the bytes of a file are, such as "a NIfTI volume" or "a text file"."""
     start = data[:4096]
     if start[:2] == b"\x1f\x8b":
-        start = _inflated(start) or start
+        with contextlib.suppress(zlib.error):
+            start = zlib.decompressobj(31).decompress(start, 512)
     if start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0"):
         return "a NIfTI volume"
     if start[:4] == b"NRRD":
@@ -45,10 +47,3 @@ def kind_of(data: bytes) -> str:
 def volume(name: str) -> str | None:
     """Return the kind of volume that a file's name indicates, None for other files."""
     return next((kind for suffix, kind in VOLUME_SUFFIXES.items() if name.lower().endswith(suffix)), None)
-
-
-def _inflated(start: bytes) -> bytes:
-    try:
-        return zlib.decompressobj(31).decompress(start, 512)
-    except zlib.error:
-        return b""

@@ -115,15 +115,13 @@ class Canvas:
         lines: Plane = knots[rows] + (knots[rows + 1] - knots[rows]) * down[:, None]  # type: ignore[assignment]
         left: Plane = lines[:, columns]
         right: Plane = lines[:, columns + 1]
-        found: Plane = left + np.asarray((right - left) * across[None], dtype=np.float32)
-        return found
+        return left + np.asarray((right - left) * across[None], dtype=np.float32)
 
 
 def _places(count: int, spacing: float, middle: float) -> Plane:
     """Return the places of pixels in mm."""
     centred = np.arange(count, dtype=np.float32) - np.float32((count - 1) / 2)
-    found: Plane = centred * np.float32(spacing) + np.float32(middle)
-    return found
+    return centred * np.float32(spacing) + np.float32(middle)
 
 
 def _steps(places: Plane, cell: float) -> tuple[NDArray[np.intp], Plane]:
@@ -167,11 +165,9 @@ def scan(image: Plane, stream: Stream, noise: float) -> Plane:
     scale = np.float32(noise / (0.375 * 73.9))  # of bytes: 73.9; a 3 x 3 binomial mean leaves 0.375 of it
     real = _blurred(image + stream.bytes(*image.shape).astype(np.float32) * scale)
     imaginary = _blurred(stream.bytes(*image.shape).astype(np.float32) * scale)
-    found: Plane = np.sqrt(real * real + imaginary * imaginary)
-    return found
+    return np.sqrt(real * real + imaginary * imaginary)
 
 
 def _blurred(plane: Plane) -> Plane:
     lines: Plane = (plane[:-2] + plane[2:]) * np.float32(0.25) + plane[1:-1] * np.float32(0.5)
-    found: Plane = (lines[:, :-2] + lines[:, 2:]) * np.float32(0.25) + lines[:, 1:-1] * np.float32(0.5)
-    return found
+    return (lines[:, :-2] + lines[:, 2:]) * np.float32(0.25) + lines[:, 1:-1] * np.float32(0.5)
