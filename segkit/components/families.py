@@ -15,7 +15,7 @@ TYPING = {**vars(typing), **vars(collections.abc), "Path": Path}  # which librar
 
 
 def classes(module: types.ModuleType, *bases: type) -> Iterator[tuple[str, type[Any]]]:
-    """Yield the public subclasses of `bases` that a module offers, the bases themselves left out, by name."""
+    """Yield name and class of a module's public subclasses of `bases`, without these, in order of the names."""
     for name, cls in sorted(vars(module).items()):
         if inspect.isclass(cls) and issubclass(cls, bases) and cls not in bases and not name.startswith("_"):
             yield name, cls
@@ -33,17 +33,13 @@ def narrowed(
     handed: Collection[str] = (),
     hidden: Collection[str] = (),
 ) -> inspect.Signature | None:
-    """Return the signature of a class as a recipe may write it.
+    """Return the signature of a class in a recipe, None if that cannot set a parameter without a default.
 
     Args:
         cls: of a library.
-        choose: given a parameter's name, type and default, returns its type and default in a recipe; None as the type
-            leaves the parameter out.
-        handed: what segkit hands in by position.
-        hidden: parameters that a recipe never sets: segkit does, or the library's default stays.
-
-    Returns:
-        The signature; None if a parameter without a default is left out, so that no recipe could build the class.
+        choose: maps a parameter's name, type and default to its type and default in a recipe; the type None omits it.
+        handed: the positional arguments that segkit passes.
+        hidden: parameters that recipes never set: segkit does, or the library's default stays.
     """
     parameters = inspect.signature(cls).parameters
     scope = {key: value for base in reversed(cls.__mro__) for key, value in vars(sys.modules[base.__module__]).items()}
@@ -62,16 +58,14 @@ def narrowed(
 
 
 def plain(hint: Any) -> Any:
-    """Return a type that is made of no others if a recipe can write it, else None."""
+    """Return a type without type arguments if a recipe can write it, else None."""
     return hint if hint in (bool, int, float, str, type(None)) or typing.get_origin(hint) is Literal else None
 
 
 def writable(hint: Any, leaf: Callable[[Any], Any] = plain) -> Any:
-    """Return the part of a type that a recipe can write; None if there is none.
+    """Return the part of a library's type that a recipe can write, None if there is none.
 
-    Args:
-        hint: the library's.
-        leaf: judges a type that is made of no others, as `plain` does, e.g. to bound numbers.
+    `leaf` does so for types without type arguments, e.g. to bound numbers.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     inner = tuple(argument if argument is Ellipsis else writable(argument, leaf) for argument in arguments)

@@ -21,7 +21,5 @@ def materialize(module: nn.Module, in_channels: int, size: tuple[int, int]) -> s
         module.eval()(torch.zeros(1, in_channels, *size))
     module.train(training)
     left = ", ".join(name for name, weight in module.named_parameters() if is_lazy(weight))
-    text = (
-        f"an image does not pass through all of its lazy layers: {left} remain without a size. State the input sizes."
-    )
+    wrong = f"an image does not reach all of its lazy layers: {left} stay without a size. State their input sizes."
     return wrong if left else None

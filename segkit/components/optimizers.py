@@ -1,7 +1,7 @@
 """Optimizers: those of `torch.optim` that step without a closure, under their own names.
 
-torch's signatures are narrowed to what a recipe can write: how a step is computed (`fused`, `foreach`, ...) is
-segkit's business, `maximize` would train backwards, and a learning rate is a number.
+torch's signatures are narrowed to what a recipe can write: segkit chooses how a step is computed (`fused`, `foreach`,
+...), `maximize` would train backwards, and a learning rate is a number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNUSABLE = {
     "Muon": "steps matrices only; a convolution's weight has four dimensions",
     "SparseAdam": "steps sparse gradients only",
 }
-FLOAT32_EPSILON = 2.0**-23  # what Adafactor's `None` stands for with float32 weights
+FLOAT32_EPSILON = 2.0**-23  # the meaning of Adafactor's `None` for float32 weights
 
 
 def _register_torch(registry: Registry) -> None:
@@ -46,7 +46,7 @@ def _register_torch(registry: Registry) -> None:
 
 
 def _in_recipe(name: str, hint: Any, default: Any) -> tuple[Any, Any]:
-    """Return type and default of a parameter; torch's type is wider (tensors, None) than what its default shows."""
+    """Return type and default of a parameter, by the default: torch's type is wider (tensors, None)."""
     if isinstance(default, bool):
         return bool, default
     if isinstance(default, tuple):
@@ -67,7 +67,7 @@ def _bounded(name: str, default: float) -> Any:
 
 
 def _factory(cls: type[Optimizer]) -> Callable[..., Optimizer]:
-    """Return what builds the optimizer, fused where torch can."""
+    """Return a function that builds the optimizer, fused if torch can."""
 
     def build(parameters: Iterable[Tensor] | Iterable[dict[str, Any]], /, **values: Any) -> Optimizer:
         weights: list[Any] = list(parameters)
@@ -79,7 +79,7 @@ def _factory(cls: type[Optimizer]) -> Callable[..., Optimizer]:
 
 
 def _fuses(cls: Callable[..., Optimizer], weights: list[Any]) -> bool:
-    """Try a fused step on the weights' devices: torch tells only then whether it has one."""
+    """Try a fused step on the weights' devices: only that shows whether torch has one."""
     import torch
 
     tensors = (tensor for item in weights for tensor in (item["params"] if isinstance(item, dict) else [item]))
@@ -108,10 +108,10 @@ def _check_made(made: Any, parameters: Iterable[Tensor]) -> str | None:
         return "its parameter groups have no 'lr', which schedulers and the log read."
     if any(group.get("maximize") for group in made.param_groups):
         return "it is set to maximize, so that it would train backwards."
-    given = {id(weight) for weight in parameters if weight.requires_grad}  # none of a generator that is used up
+    given = {id(weight) for weight in parameters if weight.requires_grad}  # empty for an exhausted generator
     if given and given.isdisjoint(parameter_ids(made)):
         return (
-            "it holds none of the parameters that it is handed, so that nothing is trained: pass these on, not copies."
+            "it holds none of the parameters that it is handed, so nothing is trained: pass these on, not copies."
         )
     return wrong_rate(made)
 

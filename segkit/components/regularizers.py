@@ -1,9 +1,9 @@
 """Regularizers: penalties on weights.
 
-A regularizer is handed the model's named parameters, an iterable of (name, Parameter), and gives a scalar that
-the loop multiplies by the slot's `weight` and adds to the loss. It may be *proximal* instead: an object whose
-attribute `proximal` is true has a method `step(named_parameters, step_size)`, which the loop calls after the
-optimizer's step with step_size = learning rate * weight; what it gives when called is then only logged.
+A regularizer takes the model's named parameters, an iterable of (name, Parameter), and returns a scalar, which the loop
+multiplies by the slot's `weight` and adds to the loss. It may be *proximal* instead: an object whose attribute
+`proximal` is true has a method `step(named_parameters, step_size)`, which the loop calls after the optimizer's step
+with step_size = learning rate * weight; its value is then only logged.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def _chosen(named_parameters: NamedParameters, apply_to: ApplyTo) -> list[Tensor
 class L1:
     """Sum of the absolute values of all weights; with `proximal`, a soft threshold that gives exact zeros.
 
-    As a penalty its gradient is sign(w), which leaves weights small but hardly ever 0. With `proximal = true` the
-    loss is left alone, and after each step of the optimizer every w becomes sign(w) max(|w| - lr * weight, 0).
+    As a penalty its gradient is sign(w), which makes weights small but hardly ever 0. With `proximal = true` the loss
+    is unchanged, and after each step of the optimizer every w becomes sign(w) max(|w| - lr * weight, 0).
 
     Args:
         apply_to: "all" parameters, or "weights": no biases, no norm layers.
@@ -50,7 +50,7 @@ class L1:
         self.proximal = proximal
 
     def __call__(self, named_parameters: NamedParameters) -> Tensor:
-        """Return the sum of absolutes; of a proximal one without a gradient."""
+        """Return the sum of absolutes, without a gradient if proximal."""
         from segkit.components.autograd import sum_of_absolutes
 
         total = sum_of_absolutes(_chosen(named_parameters, self.apply_to))
@@ -74,8 +74,8 @@ def l2(named_parameters: NamedParameters, *, squared: bool = False, apply_to: Ap
 
     Args:
         named_parameters: the model's.
-        squared: the squared norm, as weight decay has it, and without a factor 1/2; the norm itself is what the
-            first study used, and pulls with a force of 1 in all, however large the weights are.
+        squared: the squared norm, as in weight decay but without the factor 1/2. The norm itself, which the first study
+            used, has a gradient of norm 1, however large the weights are.
         apply_to: "all" parameters, or "weights": no biases, no norm layers.
     """
     from segkit.components.autograd import norm

@@ -38,7 +38,7 @@ def _pair(in_channels: int, out_channels: int, norm: NormName, order: NormOrder,
 
 
 def _padding(size: int, factor: int) -> tuple[int, int]:
-    """Return what to add before and after, so that the lowest level has at least 2 whole pixels."""
+    """Return the padding before and after, for a whole number of at least 2 pixels on the lowest level."""
     missing = max(math.ceil(size / factor), 2) * factor - size
     return missing // 2, missing - missing // 2
 

@@ -1,4 +1,4 @@
-"""The digital short-axis cardiac phantom: real enough to train on, in memory, the same everywhere."""
+"""The digital short-axis cardiac phantom: realistic enough to train on, in memory, the same on every machine."""
 
 from __future__ import annotations
 
@@ -27,24 +27,21 @@ def phantom(
 
     Right ventricle, left ventricle with papillary muscles, chest wall, lungs, liver, vessels; end diastole and end
     systole, base to apex; pose, size, contrast, spacing and number of slices differ between patients. Images are
-    uint16, below 4096, blurred to the resolution of a scan, with a coil's bias field and Rician noise. Near the apex
-    the ventricle is tiny or not there: some truths are empty. Patients resemble those of RVSC (Petitjean et al. 2015)
-    in number, size and spacing.
-
-    Images are the same to the grey level on every machine: see `segkit.components.datasets.phantom_drawing`.
+    uint16, below 4096, blurred to the resolution of a scan, with a coil's bias field and Rician noise, and the same to
+    the grey level on every machine. Near the apex the ventricle is tiny or absent: some truths are empty. Patients
+    resemble those of RVSC (Petitjean et al. 2015) in number, size and spacing.
 
     Args:
-        patients: how many.
-        slices: how many in all; at least one a patient.
-        height: rows.
-        width: columns.
-        seed: another seed is other patients.
+        patients: their number.
+        slices: their total number; at least one per patient.
+        height, width: rows and columns.
+        seed: of the patients.
 
     Raises:
         UserError: fewer slices than patients, or more than 2^30 pixels in all.
     """
     if slices < patients:
-        raise UserError(f"phantom: too few slices, {slices} for {patients} patients: each needs one at least.")
+        raise UserError(f"phantom: too few slices, {slices} for {patients} patients: each needs at least one.")
     if slices * height * width > MOST_PIXELS:
         raise UserError(f"phantom: {slices} slices of {height} x {width} are more than {MOST_PIXELS:,} pixels.")
     from segkit.components.datasets.phantom_anatomy import Patient, draw
@@ -52,13 +49,11 @@ def phantom(
     cases = []
     for number, count in enumerate(_counts(patients, slices), 1):
         patient = Patient.of(seed, number, HEIGHT / height)
-        diastolic = count - count // 2
-        for index in range(count):
-            systole = index >= diastolic
-            place = (index - diastolic, count // 2) if systole else (index, diastolic)
-            image, masks = draw(patient, place[0], place[1], systole, height, width)
-            name = f"patient{number:02d}/{'es' if systole else 'ed'}-{place[0] + 1:02d}"
-            cases.append(Case(name, f"patient{number:02d}", image, masks, (patient.spacing, patient.spacing)))
+        for systole, phase, total in ((False, "ed", count - count // 2), (True, "es", count // 2)):
+            for index in range(total):
+                image, masks = draw(patient, index, total, systole, height, width)
+                name = f"patient{number:02d}/{phase}-{index + 1:02d}"
+                cases.append(Case(name, f"patient{number:02d}", image, masks, (patient.spacing, patient.spacing)))
     return Dataset("phantom", CHANNELS, tuple(cases))
 
 

@@ -43,7 +43,7 @@ class Patient:
 
     @classmethod
     def of(cls, seed: int, number: int, scale: float) -> Patient:
-        """Return a patient; `scale` multiplies the spacing, so that fewer rows show the same field of view."""
+        """Return a patient; `scale` multiplies the spacing, to keep the field of view with fewer rows."""
         draw = Stream(seed, number).uniform
         cos, sin = turn(draw(-0.28, 0.28))
         return cls(
@@ -62,15 +62,14 @@ class Patient:
 def draw(
     patient: Patient, index: int, count: int, systole: bool, height: int, width: int
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """Return an image (H, W) and its masks (2, H, W), wall and cavity.
+    """Return an image (height, width) and its masks (2, height, width), wall and cavity.
 
     Args:
-        patient: whose.
-        index: the slice, 0 at the base.
+        patient: of the image.
+        index: of the slice, from 0 at the base to `count` - 1.
         count: the slices of this phase.
-        systole: the phase: end systole, or end diastole.
-        height: rows.
-        width: columns.
+        systole: whether the phase is end systole, else end diastole.
+        height, width: rows and columns.
     """
     along = (index + 0.5) / count
     stream = Stream(*patient.key, 1 + systole, index)
@@ -113,7 +112,7 @@ def _thorax(canvas: Canvas, patient: Patient, stream: Stream, along: float) -> N
 
 
 def _ventricles(patient: Patient, stream: Stream, along: float, systole: bool) -> tuple[Ellipse, Ellipse | None]:
-    """Return the left ventricle's cavity and the ellipse that the right one's is cut from, if the slice meets it."""
+    """Return the left ventricle's cavity, and the ellipse that contains the right one's, None beyond its end."""
     jitter = stream.uniform
     taper = math.sqrt(1 - 0.8 * along * along)
     phase = patient.emptying if systole else 1.0

@@ -1,9 +1,9 @@
 """Numbers, shapes and noise that are the same on every machine.
 
-Two things make pictures differ between machines: generators whose methods change with their version, and functions
-(exp, sin, sums, matrix products) whose last bit depends on library and processor. So random numbers are the raw output
-of PCG64, which numpy keeps as it is, and all arithmetic is + - * / and sqrt of float32 arrays and Python's floats, one
-operation at a time: IEEE 754 rounds those in one way only. Angles are given by the tangent of their half.
+Images differ between machines if random generators change with their version, or if functions (exp, sin, sums, matrix
+products) depend in their last bit on library and processor. So random numbers are the raw output of PCG64, which numpy
+keeps stable, and all arithmetic is + - * / and sqrt of float32 arrays and Python's floats, one operation at a time,
+whose rounding IEEE 754 fixes. Angles are given by the tangent of their half.
 """
 
 from __future__ import annotations
@@ -55,14 +55,12 @@ class Ellipse:
 
 
 class Canvas:
-    """A picture under way: grey levels, 1 for blood, and the places of its pixels in mm.
+    """An image being drawn: grey levels, 1 for blood, and the positions of its pixels.
 
     Args:
-        height: rows.
-        width: columns.
+        height, width: rows and columns.
         spacing: mm between pixel centres.
-        x: mm of the middle column.
-        y: mm of the middle row.
+        x, y: position of the middle, in mm.
     """
 
     def __init__(self, height: int, width: int, spacing: float, x: float, y: float) -> None:
@@ -70,7 +68,7 @@ class Canvas:
         self.image: Plane = np.zeros((height, width), dtype=np.float32)
 
     def window(self, ellipse: Ellipse, margin: float) -> tuple[slice, slice]:
-        """Return the rows and columns that an ellipse and a margin in mm lie in."""
+        """Return the rows and columns that contain an ellipse and a margin in mm."""
         reach = max(ellipse.a, ellipse.b) * (1 + abs(ellipse.two) + abs(ellipse.three)) + margin
         rows = np.searchsorted(self.y, [ellipse.y - reach, ellipse.y + reach])
         columns = np.searchsorted(self.x, [ellipse.x - reach, ellipse.x + reach])
@@ -96,7 +94,7 @@ class Canvas:
         return found
 
     def paint(self, value: float | Plane, cover: Plane, at: tuple[slice, slice] | None = None) -> None:
-        """Lay a grey level over the picture, where and as much as `cover` (0 to 1) says."""
+        """Blend a grey level into the image, with the opacity `cover` (0 to 1)."""
         target = self.image[at] if at else self.image
         level = np.float32(value) if isinstance(value, float) else value
         target += cover * (level - target)
@@ -119,13 +117,13 @@ class Canvas:
 
 
 def _places(count: int, spacing: float, middle: float) -> Plane:
-    """Return the places of pixels in mm."""
+    """Return the positions of pixels in mm."""
     centred = np.arange(count, dtype=np.float32) - np.float32((count - 1) / 2)
     return centred * np.float32(spacing) + np.float32(middle)
 
 
 def _steps(places: Plane, cell: float) -> tuple[NDArray[np.intp], Plane]:
-    """Return the knot before each place, and how far it is to the next, eased."""
+    """Return the knot before each position, and the eased fraction of the way to the next."""
     along = (places - places[0]) * np.float32(1 / cell)
     knot = np.floor(along)
     rest = along - knot
@@ -133,34 +131,34 @@ def _steps(places: Plane, cell: float) -> tuple[NDArray[np.intp], Plane]:
 
 
 def within(distance: Plane, softness: float) -> Plane:
-    """Return how much of a pixel lies inside, 0 to 1, for an edge that is `softness` mm wide."""
+    """Return the part of each pixel inside, 0 to 1, for an edge that is `softness` mm wide."""
     cover: Plane = np.clip(np.float32(0.5) - distance * np.float32(1 / softness), 0, 1)
     return cover
 
 
 def both(first: Plane, second: Plane, rounding: float) -> Plane:
-    """Return the distance to what two shapes share, its corners rounded to `rounding` mm."""
+    """Return the distance to the intersection of two shapes, its corners rounded to `rounding` mm."""
     blend = np.clip((second - first) * np.float32(0.5 / rounding) + np.float32(0.5), 0, 1)
     rounded: Plane = first + (second - first) * blend + blend * (1 - blend) * np.float32(rounding)
     return rounded
 
 
 def above(field: Plane, level: float, gain: float) -> Plane:
-    """Return how far a field is above a level, times `gain`, 0 to 1."""
+    """Return the excess of a field over a level, times `gain`, 0 to 1."""
     found: Plane = np.clip((field - np.float32(level)) * np.float32(gain), 0, 1)
     return found
 
 
 def scan(image: Plane, stream: Stream, noise: float) -> Plane:
-    """Return the magnitude of a noisy complex picture, blurred as a scan's limited resolution does.
+    """Return the magnitude (H, W) of a noisy complex image, blurred to a scan's limited resolution.
 
-    Each pixel becomes a binomial mean of its 3 x 3 neighbours, so that evenly distributed noise becomes close to
-    normal and its magnitude Rician. The picture loses its outermost pixels.
+    Each pixel becomes a binomial mean of its 3 x 3 neighbours, so that uniform noise becomes nearly normal and its
+    magnitude Rician.
 
     Args:
         image: (H + 2, W + 2) true grey levels.
-        stream: gives the noise.
-        noise: standard deviation of each part of the result.
+        stream: of the noise.
+        noise: standard deviation of the real and of the imaginary part.
     """
     scale = np.float32(noise / (0.375 * 73.9))  # of bytes: 73.9; a 3 x 3 binomial mean leaves 0.375 of it
     real = _blurred(image + stream.bytes(*image.shape).astype(np.float32) * scale)
