@@ -1,11 +1,11 @@
-"""Metrics: one number a case and channel, from the predicted and the true mask at native resolution.
+"""Metrics: one number per case and channel, from the predicted and the true mask at native resolution.
 
-The predicted mask is decided before: probabilities of one half or more, or the likeliest of exclusive classes. A metric
-of the probabilities themselves is registered with `uses="probability"` and is handed them, float32.
+The predicted mask holds the probabilities of one half or more, or the likeliest of exclusive classes. A metric of the
+probabilities themselves is registered with `uses="probability"` and gets them, float32.
 
-The one rule for empty masks, for every metric but `soft_dice`: a structure that is neither there nor predicted is
-undefined (NaN; counted, never averaged), and whatever is predicted although nothing is there, or not predicted
-although it is, gets the worst value. So the mean never improves because something was missed.
+One rule for empty masks holds for every metric but `soft_dice`: a structure neither present nor predicted is undefined
+(NaN; counted, never averaged), and a missed structure or a false positive on empty truth gets the worst value. So the
+mean never improves because something was missed.
 """
 
 from __future__ import annotations
@@ -124,9 +124,8 @@ def dice(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
 def soft_dice(prediction: Probability, truth: Mask, spacing_mm: Spacing, *, epsilon: Positive = 1.0) -> float:
     """Dice of the probabilities themselves, as the first study reported it.
 
-    2 (sum(p t) + e / 2) / (sum(p) + sum(t) + e), 0 to 1 (Milletari et al. 2016, with unsquared sums and
-    `epsilon`). It is defined for every case: nothing predicted on empty truth is close to 1, so that it flatters data
-    with many empty masks.
+    2 (sum(p t) + e / 2) / (sum(p) + sum(t) + e), 0 to 1 (Milletari et al. 2016, with unsquared sums and `epsilon`). It
+    is defined for every case: with nothing predicted on empty truth it is close to 1, which flatters many empty masks.
 
     Args:
         prediction: (H, W) probability, float32.

@@ -110,9 +110,7 @@ def _check_made(made: Any, parameters: Iterable[Tensor]) -> str | None:
         return "it is set to maximize, so that it would train backwards."
     given = {id(weight) for weight in parameters if weight.requires_grad}  # empty for an exhausted generator
     if given and given.isdisjoint(parameter_ids(made)):
-        return (
-            "it holds none of the parameters that it is handed, so nothing is trained: pass these on, not copies."
-        )
+        return "it holds none of the parameters that it is handed, so nothing is trained: pass these on, not copies."
     return wrong_rate(made)
 
 

@@ -1,11 +1,11 @@
 """Transforms: those of Albumentations 2 that apply to a grey image and its masks, under their own names.
 
-Albumentations warns about an unknown parameter and goes on; here every parameter is checked. Masks are labels: where an
-image is scaled they are resampled by area (`segkit.data.resampling`), beyond borders they are filled with 0, and what
-would blend or relabel them cannot be set; a `mask_interpolation` of 0 is accepted, and changes nothing.
+Albumentations only warns about unknown parameters; here every parameter is checked. Masks are labels: scaling resamples
+them by area (`segkit.data.resampling`), they are 0 beyond borders, and parameters that would blend or relabel them are
+not offered; a `mask_interpolation` of 0 is accepted, and changes nothing.
 
-Absent are transforms that change the type of the image (Normalize, ToFloat), since segkit normalizes on the device, and
-those that need colour, boxes, or reference images. A single number given to CLAHE's `clip_limit` is that limit,
+Not offered are transforms that change the type of the image (Normalize, ToFloat), since segkit normalizes on the
+device, and those that need colour, boxes, or reference images. A single number for CLAHE's `clip_limit` is that limit,
 exactly; Albumentations would draw one from (1, limit).
 """
 
@@ -38,8 +38,8 @@ UNUSABLE = {
     "ConstrainedCoarseDropout",  # picks regions by label or box; a pixel's bits are no label
     "Lambda",  # is set by code
 }
-FITTING = {"Superpixels"}  # known to; to try it anew costs half a second of imports
-HIDDEN = {"ignore_channels", "ignore_values", "keypoint_remapping_method", "mask_params"}  # no such things here
+FITTING = {"Superpixels"}  # known to fit; trying it costs half a second of imports
+HIDDEN = {"ignore_channels", "ignore_values", "keypoint_remapping_method", "mask_params"}  # not applicable
 ADVICE = ".*(special|alias|very slow)"  # "is a special case of": advice about a class, not about values
 ANY = float | int | str | bool | list[float] | list[list[float]]
 
@@ -96,7 +96,7 @@ def _doc(cls: type) -> str:
 
 
 def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any) -> tuple[Any, Any]:
-    """Return type and default of a parameter; values for a transform are judged by Albumentations."""
+    """Return type and default of a parameter; Albumentations validates the values."""
     from albumentations import BaseCompose
 
     if issubclass(cls, BaseCompose):
@@ -122,7 +122,7 @@ def _leaf(hint: Any) -> Any:
 
 
 def _check(cls: type[Any], name: str) -> Any:
-    """Return a validator that lets Albumentations judge a value, but keeps it as it was written."""
+    """Return a validator that has Albumentations check a value, but keeps it as it was written."""
     from pydantic import AfterValidator, TypeAdapter, ValidationError
 
     @functools.cache
@@ -152,7 +152,7 @@ def _largest(value: Any) -> int:
 
 
 def _factory(cls: type[Any]) -> Callable[..., Any]:
-    """Return what builds a transform from a recipe's values.
+    """Return a function that builds a transform from a recipe's values.
 
     Raises (when called):
         ValueError: Albumentations refuses the combination of values, or would change them.

@@ -149,7 +149,7 @@ def _channels(labels: dict[str, int] | None) -> tuple[str, ...]:
     if labels is None:
         return (ONE_STRUCTURE,)
     if not labels or len(set(labels.values())) < len(labels):
-        raise UserError(f"labels: {labels} should give each structure a grey level of its own, and name at least one.")
+        raise UserError(f"labels: {labels} must give at least one structure, and each a grey level of its own.")
     flaw = flaw_of_channels(tuple(labels))
     if flaw:
         raise UserError(f"labels: {flaw}.")

@@ -1,12 +1,12 @@
 """Losses: what training minimizes.
 
-A loss is handed `logits` (N, C, H, W) and `target` (N, C, H, W) in {0, 1}, both of one floating type, and gives
-a scalar. `sigmoid(logits)` is each channel's probability, with independent channels and with exclusive classes
-alike: there the logits are log-odds of one class against the rest. Every loss is a mean, whatever the batch
-and the image size, unless its docstring says otherwise; any finite logits give a finite value and gradient.
+A loss takes `logits` (N, C, H, W) and `target` (N, C, H, W) in {0, 1}, both of one floating type, and returns a scalar.
+`sigmoid(logits)` is each channel's probability, also for exclusive classes, whose logits are log-odds of one class
+against the rest. Every loss is a mean, independent of batch and image size, unless its docstring says otherwise; any
+finite logits give a finite value and gradient.
 
-A loss that is a sum may be a class with `parts`, the names of its summands, and `terms(logits, target)`, their values:
-the log then shows each, and what share of the gradient it has.
+A loss that is a sum may be a class with `parts`, the names of its terms, and `terms(logits, target)`, their values: the
+log then shows each, and its share of the gradient.
 """
 
 from __future__ import annotations

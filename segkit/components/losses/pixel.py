@@ -23,9 +23,8 @@ def bce(logits: Tensor, target: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy of exclusive classes, a mean over cases and pixels; 0 or more.
 
-    -sum_c t_c log p_c with log p_c = logsigmoid(logits_c), which equals the softmax cross-entropy of the scores
-    that the log-odds come from. It is meant for `channels = "exclusive"`: with independent channels nothing would
-    hold a probability down, use `bce` there.
+    -sum_c t_c log p_c with log p_c = logsigmoid(logits_c), the softmax cross-entropy of the scores that the
+    log-odds come from. For `channels = "exclusive"` only: with independent channels nothing would lower a probability.
 
     Args:
         logits: log-odds of each class against the rest (N, C, H, W), background first.
@@ -39,7 +38,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 @losses.register("focal")
 def focal(logits: Tensor, target: Tensor, *, alpha: Fraction = 0.25, gamma: NonNegative = 2.0) -> Tensor:
-    """Focal loss: binary cross-entropy in which well classified pixels count less; a mean, 0 or more.
+    """Focal loss: binary cross-entropy in which well-classified pixels count less; a mean, 0 or more.
 
     -alpha_t (1 - p_t)^gamma log(p_t), where p_t is the probability given to the truth.
 
@@ -47,7 +46,7 @@ def focal(logits: Tensor, target: Tensor, *, alpha: Fraction = 0.25, gamma: NonN
         logits: scores (N, C, H, W).
         target: masks (N, C, H, W) in {0, 1}.
         alpha: the weight of foreground pixels; that of the background is 1 - alpha.
-        gamma: how fast a well classified pixel loses weight; 0 gives a weighted `bce`.
+        gamma: how fast a well-classified pixel loses weight; 0 gives a weighted `bce`.
 
     Source: Lin, Goyal, Girshick, He, Dollár 2017, eq. 5, there divided by the number of anchors.
     """
@@ -55,6 +54,6 @@ def focal(logits: Tensor, target: Tensor, *, alpha: Fraction = 0.25, gamma: NonN
 
     against = (1 - 2 * target) * logits  # log-odds of being wrong
     weight = alpha * target + (1 - alpha) * (1 - target)
-    # Through logarithms, because a power below 1 has no slope at 0.
+    # Through logarithms, because a power below 1 has an infinite slope at 0.
     modulation = (gamma * functional.logsigmoid(against)).exp()
     return (-weight * modulation * functional.logsigmoid(-against)).mean()
