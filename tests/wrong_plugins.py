@@ -855,8 +855,8 @@ for number in range(8):
 
 === data lists
 data
-check: its image is a list
-run: its image is a list
+check: its image must be a numpy array, got list
+run: its image must be a numpy array, got list
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
@@ -867,8 +867,8 @@ for number in range(8):
 
 === data tuples
 data
-check: a case is a tuple
-run: a case is a tuple
+check: each case must be a segkit Case, got tuple
+run: each case must be a segkit Case, got tuple
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
@@ -879,8 +879,8 @@ for number in range(8):
 
 === data spacing
 data
-check: pixel spacing is 1.0
-run: pixel spacing is 1.0
+check: pixel spacing must be two lengths in mm above 0, got 1.0
+run: pixel spacing must be two lengths in mm above 0, got 1.0
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
