@@ -66,11 +66,6 @@ def choose(device: str, precision: str) -> Device:
 def choose_for_checkpoint(device: str, precision: str, requested: str | None) -> Device:
     """Return the device for a trained model: the requested one, else the one it was trained on, else "auto".
 
-    Args:
-        device: the device it was trained on.
-        precision: the precision it was trained in.
-        requested: another device, or None.
-
     Raises:
         UserError: the machine does not have the requested device.
     """

@@ -104,5 +104,4 @@ def suggest(name: str, known: Iterable[str]) -> str:
     folded = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name[:100].lower(), folded, n=1, cutoff=0.5)
     hint = f"Did you mean '{folded[close[0]]}'? " if close else ""
-    listed = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", and {len(names) - 24} more"
-    return f"{hint}Known: {listed}." if names else f"{hint}None are known."
+    return f"{hint}Known: {first_few(names, 24)}." if names else "None are known."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor as Tensor
     from torch.nn import Parameter
 
     Array = NDArray[np.generic]
@@ -31,16 +31,3 @@ if TYPE_CHECKING:
     NamedParameters = Iterable[tuple[str, Parameter]]
 else:  # names for annotations alone: a component's file needs no torch to be listed
     Tensor = Array = Mask = Probability = NamedParameters = Any
-
-__all__ = [
-    "Array",
-    "Count",
-    "Fraction",
-    "Mask",
-    "NamedParameters",
-    "NonNegative",
-    "Positive",
-    "Probability",
-    "Spacing",
-    "Tensor",
-]

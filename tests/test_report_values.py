@@ -20,7 +20,7 @@ import pytest
 
 from segkit import files, plugins
 from segkit.components.metrics import metrics
-from segkit.locks import Lock, is_locked
+from segkit.locks import is_locked, locked
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
 from segkit.report.report import write_report
@@ -467,14 +467,14 @@ def test_a_study_without_variants_or_compared_with_nothing_is_reported(tmp_path:
 
 def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
-    with Lock(tmp_path):
+    with locked(tmp_path):
         assert is_locked(tmp_path)
         assert is_locked(tmp_path)
     assert not is_locked(tmp_path)
     (tmp_path / ".lock").write_text('{"pid": 1}', encoding="utf-8")  # of a process that died
     assert not is_locked(tmp_path)
     assert (tmp_path / ".lock").read_text(encoding="utf-8") == '{"pid": 1}'
-    with Lock(tmp_path):
+    with locked(tmp_path):
         pass
 
 

@@ -19,18 +19,6 @@ from segkit.plugins.loader import (
 )
 
 __all__ = [
-    "PACKAGE",
-    "Failure",
-    "Plugin",
-    "changed_plugins",
-    "failures",
-    "folders",
-    "how_to_get",
-    "isolated",
-    "load",
-    "load_file",
-    "load_one",
-    "load_sources",
-    "loaded",
-    "used_by",
-]
+    "PACKAGE", "Failure", "Plugin", "changed_plugins", "failures", "folders", "how_to_get", "isolated", "load",
+    "load_file", "load_one", "load_sources", "loaded", "used_by",
+]  # fmt: skip

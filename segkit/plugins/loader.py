@@ -16,7 +16,7 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from segkit.errors import UserError
 from segkit.files import display_path
 from segkit.plugins.failures import Failure as Failure
 from segkit.plugins.failures import explain_failure
-from segkit.plugins.sources import sources_of, write_sources
+from segkit.plugins.sources import module_parts, sources_of, write_sources
 from segkit.registry.component import Component, Entry
 from segkit.registry.source import PACKAGE as PACKAGE
 
@@ -50,15 +50,13 @@ class Plugin:
         return digest.hexdigest()
 
 
+@dataclass
 class State:
-    """The plugins that this process has loaded or failed to load."""
+    """The plugins that this process has loaded, by module, or failed to load, by origin."""
 
-    loaded: dict[str, Plugin]
-    failures: dict[str, Failure]
-    folders: list[str]
-
-    def __init__(self) -> None:
-        self.loaded, self.failures, self.folders = {}, {}, []
+    loaded: dict[str, Plugin] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
 
 
 state = State()
@@ -140,9 +138,8 @@ def load_file(path: str | Path) -> Plugin:
     if not path.exists():
         raise UserError(f"{path}: no such plugin.")
     load_one(path, path.parent)
-    own = _own_file(path)
     for plugin in loaded():
-        if sys.modules[plugin.module].__file__ == str(own):
+        if sys.modules[plugin.module].__file__ == str(_own_file(path)):
             return plugin
     raise UserError(str(state.failures[display_path(path)]))
 
@@ -166,7 +163,7 @@ def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Fai
         load_one(path.parent if path.name == "__init__.py" else path, folder)
     for file in (file for files in places for file in files.values() if not file.name.startswith("test_")):
         with contextlib.suppress(Exception, SystemExit):  # functions may import it later, when the folder is gone
-            importlib.import_module(_module_name(file, folder))
+            importlib.import_module(".".join([PACKAGE, *module_parts(file, folder)]))
     return [found for origin, found in state.failures.items() if origin not in before]
 
 
@@ -180,25 +177,16 @@ def _files(place: Path) -> list[Path]:
         return [place]
     found: list[Path] = []
     for path in sorted(place.iterdir(), key=lambda path: path.name):
-        if _skipped(path):
-            continue
-        if path.is_dir() and (path / "__init__.py").exists():
+        if path.is_dir() and not (path / "__init__.py").exists() and not _skipped(path):
+            found += sorted(path.glob("*.py"))
+        elif path.is_dir() or path.suffix == ".py":
             found.append(path)
-        elif path.is_dir():
-            found.extend(file for file in sorted(path.glob("*.py")) if not _skipped(file))
-        elif path.suffix == ".py":
-            found.append(path)
-    return found
+    return [path for path in found if not _skipped(path)]
 
 
 def _own_file(path: Path) -> Path:
     """Return the file that holds the code of a plugin file or package."""
     return (path / "__init__.py" if path.is_dir() else path).resolve()
-
-
-def _module_name(path: Path, folder: Path) -> str:
-    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
-    return ".".join([PACKAGE, *(part for part in parts if part != "__init__")])
 
 
 def load_one(path: Path, folder: Path) -> None:
@@ -214,19 +202,19 @@ def load_one(path: Path, folder: Path) -> None:
     file, origin = _own_file(path), display_path(path)
     if any(getattr(sys.modules.get(name), "__file__", None) == str(file) for name in state.loaded):
         return
-    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
+    parts = module_parts(path, folder)
     odd = next((part for part in parts if not part.isidentifier()), None)
     if odd is not None:
         better = re.sub(r"\W", "_", f"plugin_{odd}" if odd[0].isdigit() else odd)
         state.failures[origin] = Failure(origin, None, f"'{odd}' is not a Python name; rename it, e.g. to {better}")
         return
-    name = _module_name(path, folder)
-    known = getattr(sys.modules.get(name), "__file__", None)
-    if known is not None and known != str(file):
+    name = ".".join([PACKAGE, *parts])
+    known = getattr(sys.modules.get(name), "__file__", str(file))
+    if known in (None, str(file)):
+        _load_module(name, origin, file)
+    else:
         text = f"another plugin file has the same name: {known}. Rename one of them."
         state.failures[origin] = Failure(origin, None, text)
-        return
-    _load_module(name, origin, file)
 
 
 def _load_module(name: str, origin: str, file: Path | None) -> None:
@@ -252,13 +240,8 @@ def _load_module(name: str, origin: str, file: Path | None) -> None:
         return
     finally:
         sys.dont_write_bytecode = bytecode
-    own = [
-        f"{registry.name}.{entry.name}"
-        for registry in REGISTRIES
-        for entry in registry.snapshot().values()
-        if _owns(name, entry)
-    ]
-    state.loaded[name] = Plugin(name, origin, sources, tuple(own))
+    own = [entry for registry in REGISTRIES for entry in registry.snapshot().values() if _owns(name, entry)]
+    state.loaded[name] = Plugin(name, origin, sources, tuple(f"{entry.slot.name}.{entry.name}" for entry in own))
 
 
 def _import(name: str, file: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -46,24 +47,18 @@ class Source:
         line = toml.line_of(self.text, self.prefix + path)
         return f"{self.name}:{line}" if line else self.name
 
-    def at(self, *prefix: str) -> Source:
-        """Return the same source for values at `prefix`."""
-        return Source(self.name, self.text, self.folder, prefix, self.flag)
+    def at(self, *path: str) -> Source:
+        """Return the same source for the values at `path`."""
+        return dataclasses.replace(self, prefix=(*self.prefix, *path))
 
 
 @dataclass
 class Document:
-    """A merged tree of values and the source of each leaf.
-
-    Attributes:
-        tree: the values.
-        origins: the source of each leaf.
-        warnings: for the command line to print; copies of the document share the list.
-    """
+    """A merged tree of values and the source of each leaf."""
 
     tree: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Source] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # for the command line; copies share the list
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any], name: str) -> Document:
@@ -110,7 +105,7 @@ class Document:
         node: Any = self.tree
         for part in path[:-1]:
             node = node.get(_matching_key(node, part)) if isinstance(node, dict) else None
-        last = _matching_key(node, path[-1]) if isinstance(node, dict) else None
+        last = _matching_key(node, path[-1])
         if last is None:
             known = suggest(path[-1], node) if isinstance(node, dict) else ""
             raise UserError(f"{source.place(('drop',))}: drop: nothing called '{'.'.join(path)}' is inherited. {known}")
@@ -158,8 +153,8 @@ class Document:
         return result
 
 
-def _matching_key(node: dict[str, Any], name: str) -> str | None:
-    return next((key for key in node if fold(key) == fold(name)), None)
+def _matching_key(node: Any, name: str) -> str | None:
+    return next((key for key in node if fold(key) == fold(name)), None) if isinstance(node, dict) else None
 
 
 def _canonical(patch: Any, registry: Registry) -> Any:
@@ -172,11 +167,7 @@ def _canonical(patch: Any, registry: Registry) -> Any:
 
 
 def read_file(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:
-    """Read one TOML file.
-
-    Args:
-        path: the file.
-        flag: the flag that names it, e.g. "--with laptop.toml".
+    """Read one TOML file; `flag` is the flag that names it, e.g. "--with laptop.toml".
 
     Raises:
         UserError: the file is missing, unreadable, too large, empty, or not valid TOML.
@@ -261,7 +252,6 @@ def parse_setting(assignment: str) -> tuple[str, KeyPath, Any]:
 
 
 def _parse_value(flag: str, text: str) -> Any:
-    """Parse the text after the "=" of a flag."""
     if not text:
         raise UserError(f"{flag}: has no value. Write an empty string as '\"\"'.")
     try:

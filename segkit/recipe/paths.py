@@ -12,9 +12,8 @@ from segkit.components.transforms import transforms
 from segkit.errors import truncate
 from segkit.files import UnreadableError
 from segkit.recipe import toml
-from segkit.registry.component import Component
+from segkit.registry.component import Entry
 from segkit.registry.registry import Registry
-from segkit.registry.signatures import PREFIX
 
 KeyPath = tuple[str, ...]
 
@@ -34,8 +33,8 @@ def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:
     """Follow (name, parameter, name, parameter, ...) to the registry of a nested component."""
     if len(path) < 2 or path[0] not in registry:
         return False, None
-    annotation = _annotation(registry, path[0], path[1])
-    inner = next((extra for extra in annotation_parts(annotation) if isinstance(extra, Registry)), None)
+    annotation = _annotation(registry[path[0]], path[1])
+    inner = next((part for part in _parts(annotation) if isinstance(part, Registry)), None)
     if inner is None:
         return False, None
     rest = path[2:]
@@ -46,21 +45,18 @@ def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:
     return (True, inner) if not rest else _nested(inner, rest)
 
 
-def _annotation(registry: Registry, name: str, parameter: str) -> Any:
-    for key, info in registry[name].parameters.model_fields.items():
-        if parameter in (info.alias, key.removeprefix(PREFIX)):
-            found = [info.annotation, *info.metadata]
-            return found[0] if len(found) == 1 else typing.Annotated[tuple(found)]
-    return None
+def _annotation(entry: Entry, parameter: str) -> Any:
+    info = entry.fields.get(parameter)
+    if info is None or not info.metadata:
+        return info and info.annotation
+    return typing.Annotated[(info.annotation, *info.metadata)]
 
 
-def annotation_parts(annotation: Any) -> Iterator[Any]:
-    """Yield the parts of an annotation, types and metadata, recursively."""
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield the types and metadata of an annotation, recursively."""
     yield annotation
-    yield from getattr(annotation, "__metadata__", ())
     for argument in typing.get_args(annotation):
-        if argument is not Component:
-            yield from annotation_parts(argument)
+        yield from _parts(argument)
 
 
 def is_file_path(path: KeyPath) -> bool:
@@ -68,7 +64,7 @@ def is_file_path(path: KeyPath) -> bool:
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     if registry is None or len(path) != 3 or path[1] not in registry:
         return False
-    return any(part is Path for part in annotation_parts(_annotation(registry, path[1], path[2])))
+    return any(part is Path for part in _parts(_annotation(registry[path[1]], path[2])))
 
 
 def tree_at(path: KeyPath, value: Any) -> dict[str, Any]:

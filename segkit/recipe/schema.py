@@ -79,8 +79,7 @@ def _parameters(entry: Entry) -> dict[str, Any]:
 
 
 def _needed(entry: Entry) -> list[str]:
-    fields = entry.parameters.model_fields.items()
-    return [field.alias or key for key, field in fields if field.is_required()]
+    return [name for name, field in entry.fields.items() if field.is_required()]
 
 
 def _required() -> dict[str, Any]:

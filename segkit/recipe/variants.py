@@ -30,7 +30,7 @@ RESERVED = re.compile(
 
 
 def folder_name(label: str) -> str:
-    """Return the folder name of a label: letters of any script, digits and `.=+-`; at most 100 bytes."""
+    """Return the folder name of a label: letters of any script, digits and `.=+-`; at most `MAX_FOLDER` bytes."""
     plain = unicodedata.normalize("NFC", label)
     kept = "".join(char if char in ".=+-" or unicodedata.category(char)[0] in "LMN" else "_" for char in plain)
     name = re.sub("_+", "_", kept).strip("._")
@@ -169,7 +169,7 @@ def _listed(study: Study, document: merge.Document, base: merge.Document) -> lis
             layers, source = base.copy(), document.origin(path)
             assert source is not None, "every variant has a source"
             try:
-                layers.merge(patch, source.at(*source.prefix, *path))
+                layers.merge(patch, source.at(*path))
                 listed.append((label, layers))
             except UserError as error:
                 mistakes.append(str(error))
@@ -204,7 +204,7 @@ def grid_axes(study: Study, document: merge.Document) -> list[Axis]:
     for name, values in study.grid.items():
         source, path = document.origin(("study", "grid", name)), paths[name]
         assert source is not None, "every grid has a source"
-        own = source.at(*source.prefix, "study", "grid", name)
+        own = source.at("study", "grid", name)
         key = path[-1] if last.count(path[-1]) == 1 else ".".join(path)
         points = [(f"{key}={_label_text(value)}", tree_at(path, value), own) for value in values]
         found.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.format_key(name)}", points))

@@ -27,19 +27,10 @@ def recipe_name(parameter: str) -> str:
     return parameter.removesuffix("_")
 
 
-def recipe_parameters(
+def _recipe_parameters(
     factory: Callable[..., Any], signature: inspect.Signature, handed: int
 ) -> list[inspect.Parameter]:
-    """Return the parameters that a recipe may set.
-
-    Args:
-        factory: the function or class, for messages.
-        signature: its signature, without `self`.
-        handed: how many positional values segkit passes.
-
-    Raises:
-        RegistrationError: segkit cannot call a function of this signature.
-    """
+    """Return the parameters that a recipe may set: those after the `handed` positional ones that segkit passes."""
     parameters = list(signature.parameters.values())
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -68,8 +59,7 @@ def _check_type(annotation: Any, place: str) -> None:
     """Raise unless every part of an annotation can be written in a recipe."""
     if isinstance(annotation, Slot) or annotation in WRITABLE:
         return
-    origin = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         if any(isinstance(extra, Slot) for extra in arguments[1:]):
             return
@@ -127,7 +117,7 @@ def parameter_model(
     from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
     fields: dict[str, Any] = {}
-    for parameter in recipe_parameters(factory, signature, handed):
+    for parameter in _recipe_parameters(factory, signature, handed):
         if weighted and parameter.name == "weight":
             raise RegistrationError(f"{location(factory)}: parameter 'weight' is taken: it is the slot's own factor.")
         fields[PREFIX + parameter.name] = _field(factory, parameter)
@@ -135,7 +125,7 @@ def parameter_model(
         fields[PREFIX + "weight"] = (float, Field(1.0, alias="weight", ge=0, allow_inf_nan=False))
     config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
     try:
-        model = create_model(name, __config__=config, **fields)
+        model: type[BaseModel] = create_model(name, __config__=config, **fields)
         defaults = {key: value for key, value in fields.items() if not value[1].is_required()}
         create_model(name, __config__=config, **defaults)()
     except ValidationError as error:
@@ -146,5 +136,4 @@ def parameter_model(
         ) from error
     except PydanticUserError as error:
         raise RegistrationError(f"{location(factory)}: {error.message}. {ADVICE}") from error
-    found: type[BaseModel] = model
-    return found
+    return model
