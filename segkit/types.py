@@ -15,7 +15,7 @@ NonNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 """A whole number of 1 or more."""
 Spacing = tuple[float, float] | None
-"""The distance between pixel centres along (rows, columns) in mm; None where the data do not state it."""
+"""The distance between pixel centres along (rows, columns) in mm; None if the data do not state it."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -100,7 +100,7 @@ def test_loading_twice_changes_nothing(fresh: Path) -> None:
 
 
 def test_a_folder_named_on_purpose_must_exist(fresh: Path) -> None:
-    with pytest.raises(UserError, match="nowhere: no such plugin folder or file"):
+    with pytest.raises(UserError, match=r"nowhere: no such plugin folder or \.py file"):
         load("nowhere")
 
 

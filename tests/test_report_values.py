@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit import files, plugins
+from segkit import files
 from segkit.components.metrics import metrics
 from segkit.locks import is_locked, locked
 from segkit.recipe.identity import TRAINING_NUMBER
@@ -28,6 +28,7 @@ from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
 from segkit.training.results import HEADER, read_cases
 from tests.fake_runs import make_run, write_recipe, write_trial
+from tests.fresh_plugins import isolated
 
 Rows = list[list[Any]]
 SEEDS = (1, 2, 3)
@@ -157,7 +158,7 @@ def own_metric() -> Iterator[None]:
         """A metric that says nothing of its best value."""
         return 0.0
 
-    with plugins.isolated():
+    with isolated():
         metrics.register("own")(own)
         yield
 

@@ -36,13 +36,11 @@ def explain_failure(error: BaseException, name: str, origin: str, file: Path | N
         origin: the plugin's path or entry point, for the user.
         file: its file, `__init__.py` for a package; None to look it up by its module.
     """
-    own = file or _file_of(name)
-    text = _explained(error)
+    own, text = file or _file_of(name), _explained(error)
     placed = PLACED.fullmatch(text) if isinstance(error, UserError) else None
-    if placed and own is not None and Path(placed["file"]).resolve() == own:
-        return Failure(origin, int(placed["line"]), placed["text"])
     if placed:
-        return Failure(origin, None, text)
+        is_own = own is not None and Path(placed["file"]).resolve() == own
+        return Failure(origin, int(placed["line"]), placed["text"]) if is_own else Failure(origin, None, text)
     where, line = _place(error, own.parent if own else None)
     if where is None or own is None or where == own:
         return Failure(origin, line, text)

@@ -15,7 +15,7 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,10 @@ from typing import Any
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
 from segkit.files import display_path
-from segkit.plugins.failures import Failure as Failure
-from segkit.plugins.failures import explain_failure
+from segkit.plugins.failures import Failure, explain_failure
 from segkit.plugins.sources import module_parts, sources_of, write_sources
 from segkit.registry.component import Component, Entry
-from segkit.registry.source import PACKAGE as PACKAGE
+from segkit.registry.source import PACKAGE
 
 GROUP = "segkit.plugins"
 
@@ -62,31 +61,6 @@ class State:
 state = State()
 
 
-@contextlib.contextmanager
-def isolated() -> Iterator[None]:
-    """Run the block without plugins; afterwards restore registries, modules and the list of loaded plugins."""
-    global state
-    kept, entries = state, [(registry, registry.snapshot()) for registry in REGISTRIES]
-    modules = _take_modules()
-    for registry, found in entries:
-        registry.restore({key: e for key, e in found.items() if not any(_owns(name, e) for name in kept.loaded)})
-    state = State()
-    try:
-        yield
-    finally:
-        _take_modules()
-        sys.modules.update(modules)
-        state = kept
-        for registry, found in entries:
-            registry.restore(found)
-
-
-def _take_modules() -> dict[str, types.ModuleType]:
-    """Remove the modules of plugin files from `sys.modules`, and return them."""
-    names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
-    return {name: sys.modules.pop(name) for name in names}
-
-
 def loaded() -> list[Plugin]:
     """Return the plugins that loaded, in load order."""
     return list(state.loaded.values())
@@ -105,8 +79,7 @@ def folders() -> list[str]:
 def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list[Failure]:
     """Load the plugins of `plugins/`, of the `extra` folders or files, and of installed packages; once each.
 
-    Returns:
-        The failures so far; a broken plugin affects no other.
+    A broken plugin affects no other; the failures so far are returned.
 
     Raises:
         UserError: one of `extra` is not a folder and not a Python file.
@@ -115,7 +88,7 @@ def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list
     for name in extra:
         place = Path(name)
         if not place.is_dir() and not (place.is_file() and place.suffix == ".py"):
-            raise UserError(f"{place}: no such plugin folder or file; its name ends in .py.")
+            raise UserError(f"{place}: no such plugin folder or .py file.")
         places.append(place)
     for place in places:
         for path in _files(place):
@@ -145,11 +118,9 @@ def load_file(path: str | Path) -> Plugin:
 
 
 def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Failure]:
-    """Load the plugins of a trusted checkpoint; return those that failed.
+    """Load the plugins of a trusted checkpoint, each with its `module` and `sources`; return those that failed.
 
-    Args:
-        carried: `module` and `sources` (module name to text) of each plugin.
-        folder: where the sources are written; nothing is written outside it, and it may be removed afterwards.
+    Their sources are written into `folder`, never outside it; it may be removed afterwards.
 
     Raises:
         UserError: a module name is invalid, or a plugin's own source is missing.
@@ -185,7 +156,6 @@ def _files(place: Path) -> list[Path]:
 
 
 def _own_file(path: Path) -> Path:
-    """Return the file that holds the code of a plugin file or package."""
     return (path / "__init__.py" if path.is_dir() else path).resolve()
 
 
@@ -251,8 +221,7 @@ def _import(name: str, file: Path | None) -> None:
         return
     above, _, last = name.rpartition(".")
     parent = importlib.import_module(above)
-    inside = [str(file.parent)] if file.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None, "a .py file has a spec"
     assert spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)

@@ -30,14 +30,7 @@ class StudyLint:
         self._labels_by_warning: dict[str, list[str]] = {}
 
     def add_variant(self, label: str, content: str, document: merge.Document, warnings: Iterable[str]) -> None:
-        """Add a variant.
-
-        Args:
-            label: its label.
-            content: its whole recipe without title and study, to compare variants by.
-            document: its merged layers.
-            warnings: about its recipe alone.
-        """
+        """Add a variant; `content` is its recipe without title and study, `warnings` are about its recipe alone."""
         self._labels.append(label)
         for path, source in self._flags.items():
             if document.origins.get(path) is not source:

@@ -24,21 +24,13 @@ MAX_CHAIN = 32  # files that extend one another
 
 @dataclass(frozen=True)
 class Source:
-    """The source of values: a file, or a flag of the command line.
+    """The source of values: a file, or a flag of the command line."""
 
-    Attributes:
-        name: the file for display, or the flag as typed.
-        text: the file's text; None for a flag.
-        folder: the base of relative paths.
-        prefix: the path of the values in the file, e.g. ("study", "variants", "1").
-        flag: the flag of the command line that added the values; "" for the recipe itself.
-    """
-
-    name: str
-    text: str | None
-    folder: Path
-    prefix: KeyPath = ()
-    flag: str = ""
+    name: str  # the file for display, or the flag as typed
+    text: str | None  # of the file
+    folder: Path  # the base of relative paths
+    prefix: KeyPath = ()  # of the values in the file, e.g. ("study", "variants", "1")
+    flag: str = ""  # the flag of the command line that added the values; "" for the recipe itself
 
     def place(self, path: KeyPath) -> str:
         """Return "file:line" of a path, or the flag."""

@@ -55,7 +55,7 @@ class Recipe(Section):
             for component in (*self.loss, *self.regularizer):
                 if component.entry.traits["exclusive_only"]:
                     name = f"{component.entry.slot.name}.{component.name}"
-                    raise ValueError(f'{name}: has a meaning for exclusive classes only: channels = "exclusive"')
+                    raise ValueError(f'{name}: is defined for exclusive classes only: set channels = "exclusive"')
         return self
 
     @classmethod
@@ -159,7 +159,6 @@ def _foreign_files(document: merge.Document) -> dict[str, str]:
 
 
 def _known_keys(path: Sequence[str | int]) -> list[str]:
-    """Return the valid keys of the recipe's table at `path`."""
     section: type[Section] = Recipe
     for part in map(str, path):
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
@@ -196,8 +195,6 @@ def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, 
 
 
 def _recipe_warnings(recipe: Recipe, document: merge.Document) -> Iterator[str]:
-    """Yield warnings about one recipe, each with its place."""
-
     def at(*path: str) -> str:
         return f"{document.place(path)}: {'.'.join(path)}: ".removeprefix(": ")
 

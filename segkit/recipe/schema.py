@@ -47,13 +47,12 @@ def recipe_schema() -> dict[str, Any]:
         "required": ["label"],
         "additionalProperties": False,
     }
-    whole = {"not": {"required": ["extends"]}}
     found = {
         "$schema": DIALECT,
         "title": "segkit recipe",
         "minProperties": 1,
         **{key: value for key, value in recipe.items() if key != "title"},
-        "if": whole,
+        "if": {"not": {"required": ["extends"]}},
         "then": {"properties": _required()},
         "$defs": dict(sorted(defs.items())),
     }

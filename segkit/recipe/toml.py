@@ -120,7 +120,7 @@ def _written(source: str) -> Iterator[tuple[tuple[str, ...], int]]:
     """Yield (path, line) of each header, key and list item of a valid TOML text, in one pass over its tokens."""
     line, table = 1, ()  # type: tuple[int, tuple[str, ...]]
     counts: dict[tuple[str, ...], int] = {}  # of the tables of each [[list]]
-    open_: list[tuple[tuple[str, ...], int | None]] = []  # values not closed yet: path, and the item where it is a list
+    open_: list[tuple[tuple[str, ...], int | None]] = []  # values not closed yet: path, and the item if it is a list
     key: list[str] = []
     header, value = 0, False  # brackets of a header; after the "="
     path: tuple[str, ...] = ()

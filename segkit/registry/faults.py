@@ -17,10 +17,10 @@ MEANINGS = {  # part of a message of torch or numpy: what it means for a compone
     "modified by an inplace operation": "a tensor that the gradient needs was changed in place: use operations without "
     "a trailing underscore",
     "does not require grad and does not have a grad_fn": "no gradient reaches it: is something detached or rounded?",
-    "numpy boolean": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="prob'
-    'ability"`, for counting convert it with `prediction.astype(float)`',
-    "bool tensor": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="'
-    'probability"`, for counting convert it with `.float()`',
+    "numpy boolean": "its prediction is a mask (bool): for arithmetic with probabilities register it with "
+    '`uses="probability"`, for counting convert it with `prediction.astype(float)`',
+    "bool tensor": "its prediction is a mask (bool): for arithmetic with probabilities register it with "
+    '`uses="probability"`, for counting convert it with `.float()`',
     "uninitialized parameter": "a lazy layer has not seen an image yet: give it its number of input channels",
     "required positional argument: 'closure'": "its step needs a closure, which segkit does not pass",
 }
@@ -44,7 +44,7 @@ class ComponentError(UserError):
 
     Attributes:
         text: what is wrong and what to do, without the component's name.
-        place: "file:line" where it is known more exactly than the component's definition.
+        place: "file:line" if it is known more exactly than the component's definition.
     """
 
     def __init__(self, message: str, text: str = "", place: str | None = None) -> None:

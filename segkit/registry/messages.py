@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segkit.errors import MAX_LISTED, counted, suggest, truncate
 from segkit.registry.values import format_value
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, InitErrorDetails, ValidationError
 
 Place = tuple[str | int, ...]
-Mistake = tuple[Place, str, bool]  # path, what is wrong, whether something required is missing
 OWN = ("recipe", "required")  # types of errors with segkit's own messages
 NOT_OF_VALUES = (*OWN, "extra_forbidden", "missing", "value_error", "assertion_error")
 
@@ -54,6 +53,14 @@ MUST_BE = {
 }
 
 
+class Mistake(NamedTuple):
+    """What is wrong at a path, and whether it is that something required is missing."""
+
+    path: Place
+    text: str
+    required: bool = False
+
+
 def error_of(title: str, mistakes: Iterable[Mistake], place: Place = ()) -> ValidationError:
     """Return a validation error with segkit's own messages, of mistakes in the values at `place`."""
     from pydantic_core import PydanticCustomError, ValidationError
@@ -71,7 +78,7 @@ def error_of(title: str, mistakes: Iterable[Mistake], place: Place = ()) -> Vali
 
 def mistakes_of(error: ValidationError) -> list[Mistake]:
     """Return the mistakes that `error_of` made an error of."""
-    return [(found["loc"], found["msg"], found["type"] == "required") for found in error.errors(include_url=False)]
+    return [Mistake(found["loc"], found["msg"], found["type"] == "required") for found in error.errors()]
 
 
 def translate_errors(
@@ -80,8 +87,7 @@ def translate_errors(
     """Return the mistakes with their paths in `tree`; the alternatives of a union are one mistake.
 
     Args:
-        error: the error of pydantic.
-        tree: the validated values.
+        error: of pydantic, about the values `tree`.
         known: returns the valid names at a path.
         word: "key" or "parameter".
     """
@@ -94,11 +100,12 @@ def translate_errors(
         wrong = [found for found in here if _is_wrong_value(found)]
         for found in here:
             if not _is_wrong_value(found):
-                mistakes.append((path, _message(found, path, known, word), found["type"] in ("missing", "required")))
+                required = found["type"] in ("missing", "required")
+                mistakes.append(Mistake(path, _message(found, path, known, word), required))
         if deeper:  # the best fitting alternative has mistakes of its own, further down
             wrong = [found for found in wrong if _is_missing_item(found)]
         if wrong:
-            mistakes.append((path, _must_be(wrong, tree, path), False))
+            mistakes.append(Mistake(path, _must_be(wrong, tree, path)))
     return mistakes
 
 

@@ -198,7 +198,7 @@ class Registry(Slot):
         if not isinstance(value, dict) or len(value) != 1:
             given = f"{len(value)} names: {truncate(', '.join(value))}" if isinstance(value, dict) and value else ""
             text = f"must be one {self.name}: a name or a table of one name, got {given or describe_value(value)}"
-            raise error_of(self.name, [((), text, False)])
+            raise error_of(self.name, [Mistake((), text)])
         ((name, parameters),) = value.items()
         return self._choose(str(name), parameters)
 
@@ -208,10 +208,10 @@ class Registry(Slot):
         entry = self._find(name)
         if entry is None:
             text = f"no such {self.name}. {suggest(name, self.names())}"
-            raise error_of(self.name, [((name,), text, False)])
+            raise error_of(self.name, [Mistake((name,), text)])
         if not isinstance(parameters, dict):
             text = f"must be a table of parameters, got {describe_value(parameters)}"
-            raise error_of(self.name, [((name,), text, False)])
+            raise error_of(self.name, [Mistake((name,), text)])
         try:
             text = json.dumps(parameters, default=str)
             return Component(entry, entry.parameters.model_validate_json(text, strict=True))
@@ -257,7 +257,7 @@ class Several:
             value = {value: {}}
         if not isinstance(value, dict):
             text = f"must be a table of {self.registry.plural} by name, got {describe_value(value)}"
-            raise error_of(self.registry.name, [((), text, False)])
+            raise error_of(self.registry.name, [Mistake((), text)])
         chosen: list[Component] = []
         mistakes: list[Mistake] = []
         for name, parameters in value.items():

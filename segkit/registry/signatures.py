@@ -42,7 +42,7 @@ def _recipe_parameters(
     given, own = parameters[:handed], parameters[handed:]
     if len(given) < handed or any(p.kind is p.KEYWORD_ONLY for p in given):
         raise RegistrationError(
-            f"{location(factory)}: segkit hands in {counted(handed, 'positional value')} here, but the signature takes "
+            f"{location(factory)}: segkit passes {counted(handed, 'positional argument')}, but the signature takes "
             f"({', '.join(str(p) for p in parameters)})."
         )
     if not inspect.isclass(factory):
@@ -50,22 +50,19 @@ def _recipe_parameters(
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 raise RegistrationError(
                     f"{location(factory)}: parameter '{parameter.name}' must be keyword-only: put a '*' before it. "
-                    f"segkit hands in {counted(handed, 'positional value')} here."
+                    f"segkit passes only {counted(handed, 'positional argument')}."
                 )
     return own
 
 
 def _check_type(annotation: Any, place: str) -> None:
     """Raise unless every part of an annotation can be written in a recipe."""
-    if isinstance(annotation, Slot) or annotation in WRITABLE:
-        return
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Annotated:
-        if any(isinstance(extra, Slot) for extra in arguments[1:]):
-            return
-        _check_type(arguments[0], place)
-    elif origin is Literal:
+    if isinstance(annotation, Slot) or annotation in WRITABLE or origin is Literal:
         return
+    if origin is Annotated:
+        if not any(isinstance(extra, Slot) for extra in arguments[1:]):
+            _check_type(arguments[0], place)
     elif origin in (Union, types.UnionType, list, tuple, dict):
         for argument in arguments:
             if argument is not Ellipsis:
@@ -85,7 +82,6 @@ def _resolved_type(factory: Callable[..., Any], parameter: inspect.Parameter) ->
 
 
 def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[Any, Any]:
-    """Return the type and pydantic field of one parameter."""
     from pydantic import Field
 
     place = f"{location(factory)}: parameter '{parameter.name}'"
@@ -131,7 +127,7 @@ def parameter_model(
     except ValidationError as error:
         broken = str(error.errors()[0]["loc"][0]).removeprefix(PREFIX)
         raise RegistrationError(
-            f"{location(factory)}: the default of parameter '{broken}' breaks its own type: it "
+            f"{location(factory)}: the default of parameter '{broken}' does not fit its type: it "
             f"{sentence(on_one_line(error))}"
         ) from error
     except PydanticUserError as error:

@@ -62,6 +62,6 @@ class Slot:
             else:
                 fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
             if not fits:
-                raise RegistrationError(f"{place}: {trait} must be {wanted}, not {value!r}.")
+                raise RegistrationError(f"{place}: {trait} must be {wanted}, got {value!r}.")
         defaults = {name: kind[0] if isinstance(kind, tuple) else DEFAULTS[kind] for name, kind in self.traits.items()}
         return {**defaults, **traits}
