@@ -6,7 +6,7 @@ library's front door. Nothing here imports torch: that happens when something is
 
 from __future__ import annotations
 
-import importlib.metadata
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,9 @@ legacy.install()
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("segkit")
+        from importlib.metadata import version
+
+        return version("segkit")
     if name in HEAVY:
         return getattr(importlib.import_module(HEAVY[name]), name)
     raise AttributeError(f"module 'segkit' has no attribute '{name}'")

@@ -165,11 +165,6 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV, atomically; see `to_csv`."""
-    write_text(path, to_csv(header, rows))
-
-
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Return a table as CSV; text that a spreadsheet would run as a formula is prefixed with an apostrophe."""
     text = io.StringIO()

@@ -20,7 +20,7 @@ def test_a_file_appears_whole_in_a_folder_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"table\.csv: cannot be written: its folder does not exist\."):
         files.write_text(path, "lost")
     files.make_folder(path.parent)
-    files.write_csv(path, ["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]])
+    files.write_text(path, files.to_csv(["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]]))
     assert path.read_text() == 'case,dice\np1/1,0.5\n"with ""quotes"", comma",1\n'
     files.write_text(path, "grüße\n")
     assert files.read_text(path) == "grüße\n"

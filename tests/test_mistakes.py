@@ -109,6 +109,8 @@ def test_very_many_mistakes_are_counted() -> None:
     lines = str(join_mistakes([str(number) for number in range(1000)])).splitlines()
     assert len(lines) == 21
     assert lines[-1] == "... and 980 more mistakes"
+    with pytest.raises(UserError, match=r"\.\.\. and 480 more mistakes$"):
+        Recipe.from_dict({"train": {f"nonsense_{number}": 1 for number in range(500)}})
 
 
 def test_numbers_agree_with_their_nouns_and_sentences_end_once() -> None:

@@ -311,7 +311,7 @@ NAMES = [
 
 def test_names_that_a_spreadsheet_would_run_are_quoted_and_read_back(tmp_path: Path) -> None:
     rows = [[f"{name}/1", name, name, "dice", repr(-0.5), 3, 4] for name in NAMES]
-    files.write_csv(tmp_path / "cases.csv", HEADER, rows)
+    files.write_text(tmp_path / "cases.csv", files.to_csv(HEADER, rows))
     content = (tmp_path / "cases.csv").read_text(encoding="utf-8")
     cells = [cell for row in csv.reader(content.splitlines()) for cell in row]
     assert not [cell for cell in cells if cell[0] in "=+-@\t\r" and not re.fullmatch(r"-[\d.]+", cell)]
@@ -338,7 +338,7 @@ def test_both_ways_of_reading_cases_agree(tmp_path: Path) -> None:
         [f"c{i // 4}", f"p{i // 8}" if i % 3 else "", f"ch{i % 2}", "dice", "" if i % 5 == 0 else repr(rng.normal()),
          i % 7, i % 3] for i in range(400)
     ]  # fmt: skip
-    files.write_csv(tmp_path / "plain.csv", HEADER, rows)
+    files.write_text(tmp_path / "plain.csv", files.to_csv(HEADER, rows))
     (tmp_path / "windows.csv").write_bytes((tmp_path / "plain.csv").read_bytes().replace(b"\n", b"\r\n"))
     with (tmp_path / "quoted.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([HEADER, *rows])

@@ -173,18 +173,17 @@ def load_one(path: Path, folder: Path) -> None:
     if any(getattr(sys.modules.get(name), "__file__", None) == str(file) for name in state.loaded):
         return
     parts = module_parts(path, folder)
+    name = ".".join([PACKAGE, *parts])
     odd = next((part for part in parts if not part.isidentifier()), None)
+    known = getattr(sys.modules.get(name), "__file__", None) or str(file)
     if odd is not None:
         better = re.sub(r"\W", "_", f"plugin_{odd}" if odd[0].isdigit() else odd)
         state.failures[origin] = Failure(origin, None, f"'{odd}' is not a Python name; rename it, e.g. to {better}")
-        return
-    name = ".".join([PACKAGE, *parts])
-    known = getattr(sys.modules.get(name), "__file__", str(file))
-    if known in (None, str(file)):
-        _load_module(name, origin, file)
-    else:
+    elif known != str(file):
         text = f"another plugin file has the same name: {known}. Rename one of them."
         state.failures[origin] = Failure(origin, None, text)
+    else:
+        _load_module(name, origin, file)
 
 
 def _load_module(name: str, origin: str, file: Path | None) -> None:

@@ -24,25 +24,21 @@ def slot_of(path: KeyPath) -> tuple[bool, Registry | None]:
         single = SINGLE.get(path[0])
         return single is not None, single or SEVERAL.get(path[0])
     if path[0] == "transforms" and len(path) >= 3:
-        return (True, transforms) if len(path) == 3 else _nested(transforms, path[3:])
+        return _nested(transforms, path[3:])
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     return _nested(registry, path[1:]) if registry else (False, None)
 
 
 def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:
     """Follow (name, parameter, name, parameter, ...) to the registry of a nested component."""
+    if not path:
+        return True, registry
     if len(path) < 2 or path[0] not in registry:
         return False, None
     annotation = _annotation(registry[path[0]], path[1])
     inner = next((part for part in _parts(annotation) if isinstance(part, Registry)), None)
-    if inner is None:
-        return False, None
-    rest = path[2:]
-    if typing.get_origin(annotation) in (list, tuple):
-        if not rest:
-            return False, None
-        rest = rest[1:]
-    return (True, inner) if not rest else _nested(inner, rest)
+    end = 3 if typing.get_origin(annotation) in (list, tuple) else 2  # after the index of an item, if it is a list
+    return _nested(inner, path[end:]) if inner is not None and len(path) >= end else (False, None)
 
 
 def _annotation(entry: Entry, parameter: str) -> Any:

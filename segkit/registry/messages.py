@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, InitErrorDetails, ValidationError
 
 Place = tuple[str | int, ...]
+MAX_READ = 10 * MAX_LISTED  # of the mistakes of one pydantic error
 OWN = ("recipe", "required")  # types of errors with segkit's own messages
 NOT_OF_VALUES = (*OWN, "extra_forbidden", "missing", "value_error", "assertion_error")
 
@@ -92,7 +93,7 @@ def translate_errors(
         word: "key" or "parameter".
     """
     places: dict[Place, list[ErrorDetails]] = {}
-    for found in error.errors(include_url=False)[: 10 * MAX_LISTED]:
+    for found in error.errors(include_url=False)[:MAX_READ]:
         places.setdefault(_place(found, tree), []).append(found)
     mistakes: list[Mistake] = []
     for path, here in places.items():

@@ -179,10 +179,7 @@ class Registry(Slot):
         try:
             return self._validate({name: parameters or {}})
         except ValidationError as error:
-            lines = (
-                f"{self.name}.{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
-                for found in error.errors()
-            )
+            lines = (f"{self.name}.{'.'.join(map(str, path))}: {text}" for path, text, _ in mistakes_of(error))
             raise UserError("\n".join(lines)) from None
 
     def build(self, name: str, parameters: dict[str, Any] | None = None, *handed: Any) -> Any:

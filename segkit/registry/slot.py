@@ -53,8 +53,7 @@ class Slot:
         for trait, value in traits.items():
             kind = self.traits.get(trait)
             if kind is None:
-                known = suggest(trait, self.traits)
-                raise RegistrationError(f"{place}: a {self.name} has no trait '{trait}'. {known}")
+                raise RegistrationError(f"{place}: a {self.name} has no trait '{trait}'. {suggest(trait, self.traits)}")
             if isinstance(kind, tuple):
                 fits, wanted = value in kind, " or ".join(map(repr, kind))
             elif kind is bool:
