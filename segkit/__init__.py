@@ -6,6 +6,7 @@ library's front door. Nothing here imports torch: that happens when something is
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -36,48 +37,23 @@ if TYPE_CHECKING:
 
 __version__: str
 __all__ = [
-    "Case",
-    "Component",
-    "Dataset",
-    "Predictor",
-    "Recipe",
-    "Schedule",
-    "UserError",
-    "__version__",
-    "datasets",
-    "evaluate",
-    "initializers",
-    "load",
-    "losses",
-    "metrics",
-    "models",
-    "optimizers",
-    "regularizers",
-    "run",
-    "schedulers",
-    "transforms",
-    "upsamplers",
-]
+    "Case", "Component", "Dataset", "Predictor", "Recipe", "Schedule", "UserError", "__version__", "datasets",
+    "evaluate", "initializers", "load", "losses", "metrics", "models", "optimizers", "regularizers", "run",
+    "schedulers", "transforms", "upsamplers",
+]  # fmt: skip
+HEAVY = {  # names that import torch or pydantic, and so are imported when they are asked for
+    "Predictor": "segkit.evaluation.predictor", "Recipe": "segkit.recipe.model", "evaluate": "segkit.api",
+    "load": "segkit.api", "run": "segkit.api",
+}  # fmt: skip
 
 legacy.install()
 
 
 def __getattr__(name: str) -> Any:
-    """Import the front door's heavier parts when they are asked for."""
     if name == "__version__":
         from importlib.metadata import version
 
         return version("segkit")
-    if name == "Recipe":
-        from segkit.recipe.model import Recipe
-
-        return Recipe
-    if name == "Predictor":
-        from segkit.evaluation.predictor import Predictor
-
-        return Predictor
-    if name in ("evaluate", "load", "run"):
-        from segkit import api
-
-        return getattr(api, name)
+    if name in HEAVY:
+        return getattr(importlib.import_module(HEAVY[name]), name)
     raise AttributeError(f"module 'segkit' has no attribute '{name}'")

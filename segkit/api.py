@@ -216,6 +216,4 @@ def evaluate(
             raise UserError(f"{path}: the data lack {lacking}, e.g. {missing[0]}.")
         cases = [by_name[name] for name in wanted]
     with predictor.threads():
-        rows, _ = predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)
-    found: list[Row] = rows
-    return found
+        return predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)[0]

@@ -20,17 +20,11 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Device:
-    """A device and a precision.
-
-    Attributes:
-        device: the torch device.
-        precision: "float32", "bf16" or "fp16".
-        text: both, for the log.
-    """
+    """A device and a precision."""
 
     device: torch.device
-    precision: str
-    text: str
+    precision: str  # "float32", "bf16" or "fp16"
+    text: str  # both, for the log
 
     @property
     def is_cuda(self) -> bool:
@@ -49,11 +43,7 @@ class Device:
 
 
 def choose(device: str, precision: str) -> Device:
-    """Return the device and precision for the settings of a recipe.
-
-    Args:
-        device: "auto", "cpu", "mps", "cuda" or "cuda:N".
-        precision: "auto", "float32", "bf16" or "fp16".
+    """Return the device and precision for `train.device` and `train.precision` of a recipe.
 
     Raises:
         UserError: the machine does not have what was asked for.
@@ -66,18 +56,11 @@ def choose(device: str, precision: str) -> Device:
 def choose_for_checkpoint(device: str, precision: str, requested: str | None) -> Device:
     """Return the device for a trained model: the requested one, else the one it was trained on, else "auto".
 
-    Args:
-        device: the device it was trained on.
-        precision: the precision it was trained in.
-        requested: another device, or None.
-
     Raises:
         UserError: the machine does not have the requested device.
     """
-    try:
+    with contextlib.suppress(UserError):
         return choose(requested or device, precision)
-    except UserError:
-        pass
     try:
         return choose(requested or "auto", "auto")
     except UserError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.cells import cell_len
 
@@ -32,11 +32,11 @@ def message_of(error: BaseException) -> str:
         return ""
 
 
-def join_mistakes(mistakes: Sequence[str]) -> UserError:
-    """Return one error that lists mistakes, one per line, at most `MAX_LISTED` of them."""
+def join_mistakes(mistakes: Iterable[str], unread: int = 0) -> UserError:
+    """Return one error that lists mistakes, one per line: `MAX_LISTED`, and how many more, `unread` ones included."""
     lines = list(dict.fromkeys(mistakes))
-    more = [f"... and {counted(len(lines) - MAX_LISTED, 'more mistake')}"] if len(lines) > MAX_LISTED else []
-    return UserError("\n".join([*lines[:MAX_LISTED], *more]))
+    more = max(0, len(lines) - MAX_LISTED) + max(0, unread)
+    return UserError("\n".join([*lines[:MAX_LISTED], *([f"... and {counted(more, 'more mistake')}"] if more else [])]))
 
 
 def printable(text: str) -> str:
@@ -104,5 +104,4 @@ def suggest(name: str, known: Iterable[str]) -> str:
     folded = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name[:100].lower(), folded, n=1, cutoff=0.5)
     hint = f"Did you mean '{folded[close[0]]}'? " if close else ""
-    listed = ", ".join(names) if len(names) <= 24 else ", ".join(names[:24]) + f", and {len(names) - 24} more"
-    return f"{hint}Known: {listed}." if names else f"{hint}None are known."
+    return f"{hint}Known: {first_few(names, 24)}." if names else "None are known."

@@ -37,7 +37,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         UserError: the disk is full, or the folder is missing or not writable; the old file is intact.
     """
-    path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with explain_os_errors(path):
         try:
@@ -80,7 +79,7 @@ def explain_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {_advice(Path(path), error)}.") from error
+        raise UserError(f"{path}: cannot be written: {_advice(path, error)}.") from error
 
 
 def _advice(path: Path, error: OSError) -> str:
@@ -152,25 +151,18 @@ def check_replaceable(path: Path, begins: str) -> None:
         UserError: the path is a folder, a device or a file with other content, or its folder is not writable.
     """
     with explain_os_errors(path):
-        if path.exists() and not path.is_file():
-            raise _os_error(errno.EEXIST)
-        if not path.name:
-            raise _os_error(errno.EISDIR)
-        if path.exists():
+        if path.is_file():
             with open(path, "rb") as file:
                 if file.read(len(begins)) not in (b"", begins.encode()):
                     raise _os_error(errno.EEXIST)
+        elif path.exists():
+            raise _os_error(errno.EEXIST)
     check_writable(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
     write_bytes(path, text.encode("utf-8"))
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV, atomically; see `to_csv`."""
-    write_text(path, to_csv(header, rows))
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -202,14 +194,10 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
         UserError: it cannot be read, is not a regular file, is longer, or is not UTF-8 text.
     """
     try:
-        # otherwise opening a pipe would wait for a writer
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise UserError(f"{path}: {kind_of(Path(path))}, not a readable file.")
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
+            raise UserError(f"{path}: {kind_of(path)}, not a readable file.")
+        with open(path, "rb") as file:
             data = file.read(limit + 1)
-    except IsADirectoryError:  # from the handle
-        raise UserError(f"{path}: a folder, not a readable file.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
     except ValueError as error:  # a name with a zero byte
@@ -222,14 +210,14 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}).") from None
 
 
-def read_json(path: Path, limit: int = MAX_TEXT) -> Any:
+def read_json(path: Path) -> Any:
     """Return the values of a JSON file.
 
     Raises:
         UserError: it cannot be read, is not JSON, is nested too deeply, or holds integers of more than 64 bits.
     """
     try:
-        found = json.loads(read_text(path, limit))
+        found = json.loads(read_text(path))
         check_limits(found)
     except RecursionError:
         raise UserError(f"{path}: damaged: nested too deeply.") from None

@@ -12,13 +12,10 @@ EXIT_STATUS = 130
 
 
 def exit_immediately(message: str = "") -> None:
-    """From now on, end the process at the first signal.
+    """From now on, print the message and end the process at the first signal.
 
     For code of libraries that must not be interrupted half-way or that swallows exceptions: imports, callbacks while
     figures are drawn. Files are written atomically, so nothing is lost.
-
-    Args:
-        message: what to print then.
     """
 
     def end(number: int, frame: Any) -> NoReturn:

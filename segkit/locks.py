@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 from segkit.errors import UserError
 from segkit.files import explain_os_errors, make_folder
@@ -28,19 +28,17 @@ class Folder:
         self._own = os.fstat(handle)
         weakref.finalize(self, os.close, handle)
 
-    def _is_there(self) -> bool:
-        try:
-            return os.path.samestat(os.stat(self.path), self._own)
-        except OSError:
-            return False
-
     def __truediv__(self, name: str) -> Path:
         """Return the path of a file to write.
 
         Raises:
             UserError: the folder has been removed, moved or replaced.
         """
-        if not self._is_there():
+        try:
+            is_there = os.path.samestat(os.stat(self.path), self._own)
+        except OSError:
+            is_there = False
+        if not is_there:
             raise UserError(
                 f"{self.path}: was removed or moved while a training was writing into it. Nothing more is written; "
                 "what was saved went with the folder."
@@ -48,49 +46,41 @@ class Folder:
         return self.path / name
 
 
-class Lock:
-    """An exclusive lock on a folder, as a context manager.
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder within the block.
 
     The kernel releases it when the process ends, however it ends: a lock file left by a dead process does not count.
 
     Raises:
         UserError: another process holds the lock; the message names it.
     """
+    import fcntl
 
-    def __init__(self, folder: Path) -> None:
-        self.path = Path(folder) / ".lock"
-        self._file: Any = None
-
-    def __enter__(self) -> Self:
-        import fcntl
-
-        with explain_os_errors(self.path):
-            self._file = open(self.path, "a+", encoding="utf-8")
+    path = folder / ".lock"
+    with explain_os_errors(path):
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # closed below
+    with file:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._file.seek(0)
-            owner = self._file.read() or "{}"
-            self._file.close()
-            raise UserError(f"{self.path.parent}: in use by another segkit {_describe_owner(owner)}.") from None
-        self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime()}))
-        self._file.flush()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.truncate(0)
-        self._file.close()
+            file.seek(0)
+            raise UserError(f"{folder}: in use by another segkit {_describe_owner(file.read())}.") from None
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.ctime()}))
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def is_locked(folder: Path) -> bool:
-    """Return whether a process holds the `Lock` of a folder."""
+    """Return whether a process holds the lock of a folder."""
     import fcntl
 
     try:
-        with open(Path(folder) / ".lock", encoding="utf-8") as file:
+        with open(folder / ".lock", encoding="utf-8") as file:
             if not file.read(1):  # released; a new owner writes its name at once
                 return False
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -15,14 +15,14 @@ NonNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 """A whole number of 1 or more."""
 Spacing = tuple[float, float] | None
-"""The distance between pixel centres along (rows, columns) in mm; None where the data do not state it."""
+"""The distance between pixel centres along (rows, columns) in mm; None if the data do not state it."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor as Tensor
     from torch.nn import Parameter
 
     Array = NDArray[np.generic]
@@ -31,16 +31,3 @@ if TYPE_CHECKING:
     NamedParameters = Iterable[tuple[str, Parameter]]
 else:  # names for annotations alone: a component's file needs no torch to be listed
     Tensor = Array = Mask = Probability = NamedParameters = Any
-
-__all__ = [
-    "Array",
-    "Count",
-    "Fraction",
-    "Mask",
-    "NamedParameters",
-    "NonNegative",
-    "Positive",
-    "Probability",
-    "Spacing",
-    "Tensor",
-]

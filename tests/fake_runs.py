@@ -119,7 +119,7 @@ def write_trial(
     if fold:
         rows = [row for row in rows if int(row[1][-2:]) % 2 == fold - 1]
     if whole:
-        files.write_csv(folder / "cases.csv", HEADER, rows)
+        files.write_text(folder / "cases.csv", files.to_csv(HEADER, rows))
     names = list(dict.fromkeys(row[0] for row in rows))
     content = {
         "status": status, "identity": f"{seed:064x}", "variant": variant, "seed": seed, "fold": fold, "limited": False,

@@ -11,6 +11,7 @@ import torch
 from segkit import losses, plugins
 from segkit.testing import assert_contract
 from segkit.testing.plugin import PluginReport, check_plugin
+from tests.fresh_plugins import isolated
 
 HEAD = """from __future__ import annotations
 
@@ -254,7 +255,7 @@ def bad(logits: Tensor, target: Tensor) -> Tensor:
 @pytest.fixture
 def _undone() -> Iterator[None]:
     """Take back all that loading a plugin leaves behind."""
-    with plugins.isolated():
+    with isolated():
         yield
 
 

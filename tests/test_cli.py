@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import plugins
 from segkit.cli import main
 from segkit.errors import UserError
 from segkit.recipe import toml
 from segkit.recipe.model import Recipe
+from tests.fresh_plugins import isolated
 from tests.small import BASE
 
 Run = Callable[..., tuple[int, str, str]]
@@ -151,7 +151,7 @@ def test_a_schema_for_editors(run: Run) -> None:
         (["run", "tiny.toml", "--set", "nonsense"], "--set nonsense: must be path=value"),
         (["run", "tiny.toml", "--with", "nowhere.toml"], "nowhere.toml: no such recipe"),
         (["run", "tiny.toml", "--jobs", "0"], "--jobs 0: must be a number from 1 to 1,024, or auto"),
-        (["run", "tiny.toml", "--plugins", "nowhere"], "nowhere: no such plugin folder or file"),
+        (["run", "tiny.toml", "--plugins", "nowhere"], "nowhere: no such plugin folder or .py file"),
         (["run", "tiny.toml", "--device"], "No such option: --device"),
         (["fly"], "No such command 'fly'"),
         (["eval", "tiny.toml"], "tiny.toml: damaged or not a checkpoint"),
@@ -223,7 +223,7 @@ def test_a_plugin_from_file_to_checkpoint_and_away(run: Run) -> None:
     Path("own.toml").write_text(toml.dumps(recipe))
 
     def alone(*words: str) -> tuple[int, str, str]:
-        with plugins.isolated():
+        with isolated():
             return run(*words)
 
     status, _, err = alone("run", "own.toml", "--jobs", "1")

@@ -14,7 +14,7 @@ from segkit.recipe import describe
 from segkit.recipe.merge import Document, Source
 from segkit.recipe.model import validate
 from segkit.types import Fraction, Tensor
-from tests.fresh_plugins import EXAMPLES, fresh
+from tests.fresh_plugins import EXAMPLES, fresh, isolated
 from tests.small import BASE
 
 __all__ = ["fresh"]
@@ -77,7 +77,7 @@ def test_types_and_bounds_in_words() -> None:
         """Described loss."""
         return logits.mean() * needed
 
-    with plugins.isolated():
+    with isolated():
         losses.register("described")(described)
         found = {p.name: (p.type, p.default) for p in describe.parameters(losses["described"])}
     assert found == {

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import segkit
-from segkit import plugins
 from segkit.components.datasets.case import Case
 from segkit.device import Device
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError
 from segkit.training.objective import Objective
+from tests.fresh_plugins import isolated
 from tests.small import kinds, train
 
 SIZE = (12, 10)
@@ -39,7 +39,7 @@ class Fixed(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    with plugins.isolated():
+    with isolated():
         yield
 
 
@@ -112,7 +112,7 @@ def seen(uses: str) -> tuple[list[NDArray[Any]], Component]:
 def test_metrics_are_handed_the_mask_or_the_probability_and_rows_count_the_mask() -> None:
     scores = torch.tensor([0.20, 0.45, 0.35]).log().view(1, 3, 1, 1).expand(1, 3, *SIZE)
     for uses, kind, expected in (("mask", np.dtype(bool), SIZE[0] * SIZE[1]), ("probability", np.dtype("f4"), 0)):
-        with plugins.isolated():
+        with isolated():
             handed, spy = seen(uses)
             rows, _ = evaluator(2, exclusive=True).run(Fixed(scores), [spy])
         assert {array.dtype for array in handed} == {kind}

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from segkit import UserError, files
-from segkit.locks import Lock
+from segkit.locks import locked
 
 
 def test_a_file_appears_whole_in_a_folder_that_is_there(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_file_appears_whole_in_a_folder_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"table\.csv: cannot be written: its folder does not exist\."):
         files.write_text(path, "lost")
     files.make_folder(path.parent)
-    files.write_csv(path, ["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]])
+    files.write_text(path, files.to_csv(["case", "dice"], [["p1/1", 0.5], ['with "quotes", comma', 1]]))
     assert path.read_text() == 'case,dice\np1/1,0.5\n"with ""quotes"", comma",1\n'
     files.write_text(path, "grüße\n")
     assert files.read_text(path) == "grüße\n"
@@ -101,22 +101,22 @@ def test_reading_what_is_no_text_too_long_or_not_there(tmp_path: Path) -> None:
 
 def test_a_lock_names_its_holder_and_is_free_again_when_that_one_is_killed(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from segkit.locks import Lock\n"
-        "with Lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from segkit.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(UserError, match=rf"in use by another segkit \(process {holder.pid} on .*wait for it"),
-            Lock(tmp_path),
+            locked(tmp_path),
         ):
             pass
         holder.send_signal(signal.SIGKILL)
     assert '"pid"' in (tmp_path / ".lock").read_text()  # what the dead one left
-    with Lock(tmp_path):
+    with locked(tmp_path):
         pass
-    with Lock(tmp_path):
+    with locked(tmp_path):
         pass
 
 

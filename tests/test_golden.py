@@ -10,11 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from segkit import losses, plugins
+from segkit import losses
 from segkit.recipe.model import Recipe
 from segkit.training.run import run_trial
 from segkit.types import Tensor
 from tests import small
+from tests.fresh_plugins import isolated
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STEPS = 20
@@ -37,7 +38,7 @@ def first_losses(folder: Path) -> list[float]:
             found.append(value.item())
         return value
 
-    with plugins.isolated():
+    with isolated():
         losses.register("recorded")(recorded)
         path = folder / "recorded.toml"
         path.write_text(f"extends = '{RECIPES / 'baseline.toml'}'\nloss = 'recorded'\ndrop = ['loss']\n")

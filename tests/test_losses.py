@@ -80,7 +80,7 @@ def test_a_better_prediction_has_a_smaller_loss(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_batch_layout_and_image_size_do_not_change_the_scale(name: str) -> None:
     logits, target = example()
-    loss = losses.build(name, {"epsilon": 1e-9} if "epsilon" in losses[name].known() else {})
+    loss = losses.build(name, {"epsilon": 1e-9} if "epsilon" in losses[name].fields else {})
     value = loss(logits, target)
     twice = loss(torch.cat([logits, logits]), torch.cat([target, target]))
     assert torch.allclose(twice, value, rtol=0, atol=1e-9)

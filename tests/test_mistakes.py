@@ -69,14 +69,14 @@ def test_wrong_parameters_of_every_component_are_refused_without_jargon() -> Non
     wrong: list[str] = []
     for entry in ENTRIES:
         messages: list[str] = []
-        for name in entry.known():
+        for name in entry.fields:
             for value in WRONG:
                 try:
                     BY_SLOT[entry.slot.name].component(entry.name, {name: value})
                 except UserError as error:
                     messages.append(str(error))
         wrong += [text for text in messages if JARGON.search(text)]
-        wrong += [f"{entry.name}: takes anything"] if entry.known() and not messages else []
+        wrong += [f"{entry.name}: takes anything"] if entry.fields and not messages else []
     assert wrong == []
 
 
@@ -109,6 +109,8 @@ def test_very_many_mistakes_are_counted() -> None:
     lines = str(join_mistakes([str(number) for number in range(1000)])).splitlines()
     assert len(lines) == 21
     assert lines[-1] == "... and 980 more mistakes"
+    with pytest.raises(UserError, match=r"\.\.\. and 480 more mistakes$"):
+        Recipe.from_dict({"train": {f"nonsense_{number}": 1 for number in range(500)}})
 
 
 def test_numbers_agree_with_their_nouns_and_sentences_end_once() -> None:

@@ -137,7 +137,7 @@ def test_toml_strictness(tmp_path: Path) -> None:
         ("extends = 3\n", r"recipe.toml:1: extends: must be the name of one file"),
         ("[split]\nfold = 2\n", r"recipe.toml:1: split: fold = 2, but there are no folds: set split.folds"),
         ("loss = {}\n", r"recipe.toml:1: loss: a recipe needs at least one loss"),
-        ("[loss.cross_entropy]\n", r"recipe.toml:1: loss.cross_entropy: has a meaning for exclusive classes only"),
+        ("[loss.cross_entropy]\n", r"recipe.toml:1: loss.cross_entropy: is defined for exclusive classes only"),
         ("[optimizer]\nAdam = {}\nSGD = {}\n", r"optimizer: must be one optimizer.*got 2 names: Adam, SGD"),
     ],
 )

@@ -26,9 +26,9 @@ def nothing(prediction: Any, truth: Any, spacing_mm: Any) -> float:
             r"test_registry.py:\d+: a loss has no trait 'final_only'. .*exclusive_only",
         ),
         (segkit.models, {"lower_is_better": True}, r"a model has no trait 'lower_is_better'. None are known"),
-        (segkit.metrics, {"uses": "logits"}, r"uses must be 'mask' or 'probability', not 'logits'"),
-        (segkit.metrics, {"final_only": 1}, r"final_only must be True or False, not 1"),
-        (segkit.metrics, {"best": "1"}, r"best must be a number, not '1'"),
+        (segkit.metrics, {"uses": "logits"}, r"uses must be 'mask' or 'probability', got 'logits'"),
+        (segkit.metrics, {"final_only": 1}, r"final_only must be True or False, got 1"),
+        (segkit.metrics, {"best": "1"}, r"best must be a number, got '1'"),
     ],
 )
 def test_a_trait_that_the_slot_does_not_have_is_refused(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from segkit.locks import Lock
+from segkit.locks import locked
 from segkit.report import render, tables
 from segkit.report.figures import transient_end
 from segkit.report.report import write_report
@@ -88,7 +88,7 @@ def test_long_texts_take_several_lines_of_the_terminal(tmp_path: Path) -> None:
 def test_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
     status = {("none", 2): "running", ("late", 1): "interrupted", ("late", 2): None, ("late", 3): "failed"}
     folder = make_run(tmp_path / "study", {"none": 0.0, "late": 0.1}, status=status, pictures=False, epochs=30)
-    with Lock(folder):
+    with locked(folder):
         assert "- none, seed 2: running, 10 of 30 epochs done\n" in text(folder)
     said = text(folder)
     assert "2 variants, 2 of 6 trials finished. This study is not complete" in said

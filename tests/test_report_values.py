@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit import files, plugins
+from segkit import files
 from segkit.components.metrics import metrics
-from segkit.locks import Lock, is_locked
+from segkit.locks import is_locked, locked
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
 from segkit.report.report import write_report
@@ -28,6 +28,7 @@ from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
 from segkit.training.results import HEADER, read_cases
 from tests.fake_runs import make_run, write_recipe, write_trial
+from tests.fresh_plugins import isolated
 
 Rows = list[list[Any]]
 SEEDS = (1, 2, 3)
@@ -157,7 +158,7 @@ def own_metric() -> Iterator[None]:
         """A metric that says nothing of its best value."""
         return 0.0
 
-    with plugins.isolated():
+    with isolated():
         metrics.register("own")(own)
         yield
 
@@ -310,7 +311,7 @@ NAMES = [
 
 def test_names_that_a_spreadsheet_would_run_are_quoted_and_read_back(tmp_path: Path) -> None:
     rows = [[f"{name}/1", name, name, "dice", repr(-0.5), 3, 4] for name in NAMES]
-    files.write_csv(tmp_path / "cases.csv", HEADER, rows)
+    files.write_text(tmp_path / "cases.csv", files.to_csv(HEADER, rows))
     content = (tmp_path / "cases.csv").read_text(encoding="utf-8")
     cells = [cell for row in csv.reader(content.splitlines()) for cell in row]
     assert not [cell for cell in cells if cell[0] in "=+-@\t\r" and not re.fullmatch(r"-[\d.]+", cell)]
@@ -337,7 +338,7 @@ def test_both_ways_of_reading_cases_agree(tmp_path: Path) -> None:
         [f"c{i // 4}", f"p{i // 8}" if i % 3 else "", f"ch{i % 2}", "dice", "" if i % 5 == 0 else repr(rng.normal()),
          i % 7, i % 3] for i in range(400)
     ]  # fmt: skip
-    files.write_csv(tmp_path / "plain.csv", HEADER, rows)
+    files.write_text(tmp_path / "plain.csv", files.to_csv(HEADER, rows))
     (tmp_path / "windows.csv").write_bytes((tmp_path / "plain.csv").read_bytes().replace(b"\n", b"\r\n"))
     with (tmp_path / "quoted.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([HEADER, *rows])
@@ -467,14 +468,14 @@ def test_a_study_without_variants_or_compared_with_nothing_is_reported(tmp_path:
 
 def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
-    with Lock(tmp_path):
+    with locked(tmp_path):
         assert is_locked(tmp_path)
         assert is_locked(tmp_path)
     assert not is_locked(tmp_path)
     (tmp_path / ".lock").write_text('{"pid": 1}', encoding="utf-8")  # of a process that died
     assert not is_locked(tmp_path)
     assert (tmp_path / ".lock").read_text(encoding="utf-8") == '{"pid": 1}'
-    with Lock(tmp_path):
+    with locked(tmp_path):
         pass
 
 

@@ -14,13 +14,13 @@ from segkit import UserError, plugins
 from segkit.recipe.model import Recipe
 from segkit.recipe.schema import recipe_schema
 from segkit.types import Fraction, Tensor
+from tests.fresh_plugins import isolated
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
-    from segkit import plugins
 
     plugins.load([Path(__file__).parents[1] / "plugins"])
     schema = recipe_schema()
@@ -109,7 +109,7 @@ def test_a_plugin_is_in_the_schema_at_once() -> None:
         """A loss that editors complete."""
         return (logits.sigmoid() - target).abs().mean() * sharpness
 
-    with plugins.isolated():
+    with isolated():
         segkit.losses.register("seen_by_editors")(seen_by_editors)
         schema = recipe_schema()
     assert schema["$defs"]["loss.seen_by_editors"]["description"] == "A loss that editors complete."

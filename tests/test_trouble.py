@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import segkit
-from segkit import plugins
 from segkit.components.datasets.case import Case, Dataset
 from segkit.training import warnings
+from tests.fresh_plugins import isolated
 from tests.small import discs, kinds, train
 
 FOLDER = Path("only/seed-1")
@@ -28,7 +28,7 @@ def status(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _isolated() -> Iterator[None]:
-    with plugins.isolated():
+    with isolated():
         yield
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit import UserError, plugins
+from segkit import UserError
 from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
 from segkit.recipe import toml
@@ -21,6 +21,7 @@ from segkit.study.plan import plan_trials
 from segkit.training.warnings import blind_loss, large_batch
 from segkit.types import Tensor
 from tests import small
+from tests.fresh_plugins import isolated
 from tests.small import BASE, discs, train
 
 LARGE = "train.batch_size is 500, but there are 8 training cases: an epoch is a single step on all of them"
@@ -41,7 +42,7 @@ def nameless() -> Dataset:
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    with plugins.isolated():
+    with isolated():
         segkit.losses.register("foreground", exclusive_only=True)(foreground)
         segkit.datasets.register("nameless")(nameless)
         yield

@@ -13,13 +13,15 @@ def how_to_get(offered: Sequence[Mapping[str, Any]]) -> str:
     """Return what to do about plugins inside a checkpoint that are not loaded; "" if there are none."""
     if not offered:
         return ""
-    lines = ["", "  The checkpoint was trained with plugins that are not installed:"]
+    listed = ""
     for plugin in offered:
         size = sum(len(text.splitlines()) for text in plugin["sources"].values())
-        lines.append(f"    {plugin['origin']} ({counted(size, 'line')}, sha256 {plugin['sha256'][:12]})")
-    lines.append("  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;")
-    lines.append("  `segkit info CHECKPOINT --sources` prints what would run.")
-    return "\n".join(lines)
+        listed += f"    {plugin['origin']} ({counted(size, 'line')}, sha256 {plugin['sha256'][:12]})\n"
+    return (
+        f"\n  The checkpoint was trained with plugins that are not installed:\n{listed}"
+        "  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;\n"
+        "  `segkit info CHECKPOINT --sources` prints what would run."
+    )
 
 
 def changed_plugins(meta: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,10 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.errors import UserError, message_of
+from segkit.errors import UserError
 from segkit.files import display_path
+from segkit.registry.faults import described
+from segkit.registry.source import PACKAGE
 
 PLACED = re.compile(r"(?P<file>[^\n]+?):(?P<line>[0-9]+): (?P<text>.*)", re.DOTALL)
 
@@ -28,21 +30,17 @@ class Failure:
 
 
 def explain_failure(error: BaseException, name: str, origin: str, file: Path | None) -> Failure:
-    """Return the failure for an exception during import.
+    """Return the failure for an exception during the import of the module `name`.
 
     Args:
-        error: the exception.
-        name: the plugin's module.
-        origin: its path or entry point, for the user.
+        origin: the plugin's path or entry point, for the user.
         file: its file, `__init__.py` for a package; None to look it up by its module.
     """
-    own = file or _file_of(name)
-    text = _explained(error)
+    own, text = file or _file_of(name), _explained(error)
     placed = PLACED.fullmatch(text) if isinstance(error, UserError) else None
-    if placed and own is not None and Path(placed["file"]).resolve() == own:
-        return Failure(origin, int(placed["line"]), placed["text"])
     if placed:
-        return Failure(origin, None, text)
+        is_own = own is not None and Path(placed["file"]).resolve() == own
+        return Failure(origin, int(placed["line"]), placed["text"]) if is_own else Failure(origin, None, text)
     where, line = _place(error, own.parent if own else None)
     if where is None or own is None or where == own:
         return Failure(origin, line, text)
@@ -67,17 +65,13 @@ def _place(error: BaseException, folder: Path | None) -> tuple[Path | None, int 
 
 
 def _explained(error: BaseException) -> str:
-    """Return what is wrong, on one line."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, SystemExit):
-        return f"it calls sys.exit({error.code!r}) when imported"
     if isinstance(error, SyntaxError):
         return f"it is not valid Python: {error.msg}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         package, _, rest = error.name.partition(".")
-        if package == "segkit_plugins" and rest:
+        if package == PACKAGE and rest:
             return f"it imports '{rest}', which is not in its folder"
         return f"it needs the package '{package}', which is not installed"
-    text = " ".join(message_of(error).split())
-    return f"{type(error).__name__} when imported: {text}" if text else f"{type(error).__name__} when imported"
+    return described(error)

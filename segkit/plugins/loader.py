@@ -15,19 +15,18 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
 from segkit.files import display_path
-from segkit.plugins.failures import Failure as Failure
-from segkit.plugins.failures import explain_failure
-from segkit.plugins.sources import sources_of, write_sources
+from segkit.plugins.failures import Failure, explain_failure
+from segkit.plugins.sources import module_parts, sources_of, write_sources
 from segkit.registry.component import Component, Entry
-from segkit.registry.source import PACKAGE as PACKAGE
+from segkit.registry.source import PACKAGE
 
 GROUP = "segkit.plugins"
 
@@ -50,43 +49,16 @@ class Plugin:
         return digest.hexdigest()
 
 
+@dataclass
 class State:
-    """The plugins that this process has loaded or failed to load."""
+    """The plugins that this process has loaded, by module, or failed to load, by origin."""
 
-    loaded: dict[str, Plugin]
-    failures: dict[str, Failure]
-    folders: list[str]
-
-    def __init__(self) -> None:
-        self.loaded, self.failures, self.folders = {}, {}, []
+    loaded: dict[str, Plugin] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    folders: list[str] = field(default_factory=list)
 
 
 state = State()
-
-
-@contextlib.contextmanager
-def isolated() -> Iterator[None]:
-    """Run the block without plugins; afterwards restore registries, modules and the list of loaded plugins."""
-    global state
-    kept, entries = state, [(registry, registry.snapshot()) for registry in REGISTRIES]
-    modules = _take_modules()
-    for registry, found in entries:
-        registry.restore({key: e for key, e in found.items() if not any(_owns(name, e) for name in kept.loaded)})
-    state = State()
-    try:
-        yield
-    finally:
-        _take_modules()
-        sys.modules.update(modules)
-        state = kept
-        for registry, found in entries:
-            registry.restore(found)
-
-
-def _take_modules() -> dict[str, types.ModuleType]:
-    """Remove the modules of plugin files from `sys.modules`, and return them."""
-    names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
-    return {name: sys.modules.pop(name) for name in names}
 
 
 def loaded() -> list[Plugin]:
@@ -107,8 +79,7 @@ def folders() -> list[str]:
 def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list[Failure]:
     """Load the plugins of `plugins/`, of the `extra` folders or files, and of installed packages; once each.
 
-    Returns:
-        The failures so far; a broken plugin affects no other.
+    A broken plugin affects no other; the failures so far are returned.
 
     Raises:
         UserError: one of `extra` is not a folder and not a Python file.
@@ -117,7 +88,7 @@ def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list
     for name in extra:
         place = Path(name)
         if not place.is_dir() and not (place.is_file() and place.suffix == ".py"):
-            raise UserError(f"{place}: no such plugin folder or file; its name ends in .py.")
+            raise UserError(f"{place}: no such plugin folder or .py file.")
         places.append(place)
     for place in places:
         for path in _files(place):
@@ -140,19 +111,16 @@ def load_file(path: str | Path) -> Plugin:
     if not path.exists():
         raise UserError(f"{path}: no such plugin.")
     load_one(path, path.parent)
-    own = _own_file(path)
     for plugin in loaded():
-        if sys.modules[plugin.module].__file__ == str(own):
+        if sys.modules[plugin.module].__file__ == str(_own_file(path)):
             return plugin
     raise UserError(str(state.failures[display_path(path)]))
 
 
 def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Failure]:
-    """Load the plugins of a trusted checkpoint; return those that failed.
+    """Load the plugins of a trusted checkpoint, each with its `module` and `sources`; return those that failed.
 
-    Args:
-        carried: `module` and `sources` (module name to text) of each plugin.
-        folder: where the sources are written; nothing is written outside it, and it may be removed afterwards.
+    Their sources are written into `folder`, never outside it; it may be removed afterwards.
 
     Raises:
         UserError: a module name is invalid, or a plugin's own source is missing.
@@ -166,7 +134,7 @@ def load_sources(carried: Sequence[Mapping[str, Any]], folder: Path) -> list[Fai
         load_one(path.parent if path.name == "__init__.py" else path, folder)
     for file in (file for files in places for file in files.values() if not file.name.startswith("test_")):
         with contextlib.suppress(Exception, SystemExit):  # functions may import it later, when the folder is gone
-            importlib.import_module(_module_name(file, folder))
+            importlib.import_module(".".join([PACKAGE, *module_parts(file, folder)]))
     return [found for origin, found in state.failures.items() if origin not in before]
 
 
@@ -180,25 +148,15 @@ def _files(place: Path) -> list[Path]:
         return [place]
     found: list[Path] = []
     for path in sorted(place.iterdir(), key=lambda path: path.name):
-        if _skipped(path):
-            continue
-        if path.is_dir() and (path / "__init__.py").exists():
+        if path.is_dir() and not (path / "__init__.py").exists() and not _skipped(path):
+            found += sorted(path.glob("*.py"))
+        elif path.is_dir() or path.suffix == ".py":
             found.append(path)
-        elif path.is_dir():
-            found.extend(file for file in sorted(path.glob("*.py")) if not _skipped(file))
-        elif path.suffix == ".py":
-            found.append(path)
-    return found
+    return [path for path in found if not _skipped(path)]
 
 
 def _own_file(path: Path) -> Path:
-    """Return the file that holds the code of a plugin file or package."""
     return (path / "__init__.py" if path.is_dir() else path).resolve()
-
-
-def _module_name(path: Path, folder: Path) -> str:
-    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
-    return ".".join([PACKAGE, *(part for part in parts if part != "__init__")])
 
 
 def load_one(path: Path, folder: Path) -> None:
@@ -214,19 +172,18 @@ def load_one(path: Path, folder: Path) -> None:
     file, origin = _own_file(path), display_path(path)
     if any(getattr(sys.modules.get(name), "__file__", None) == str(file) for name in state.loaded):
         return
-    parts = path.resolve().relative_to(folder.resolve()).with_suffix("").parts
+    parts = module_parts(path, folder)
+    name = ".".join([PACKAGE, *parts])
     odd = next((part for part in parts if not part.isidentifier()), None)
+    known = getattr(sys.modules.get(name), "__file__", None) or str(file)
     if odd is not None:
         better = re.sub(r"\W", "_", f"plugin_{odd}" if odd[0].isdigit() else odd)
         state.failures[origin] = Failure(origin, None, f"'{odd}' is not a Python name; rename it, e.g. to {better}")
-        return
-    name = _module_name(path, folder)
-    known = getattr(sys.modules.get(name), "__file__", None)
-    if known is not None and known != str(file):
+    elif known != str(file):
         text = f"another plugin file has the same name: {known}. Rename one of them."
         state.failures[origin] = Failure(origin, None, text)
-        return
-    _load_module(name, origin, file)
+    else:
+        _load_module(name, origin, file)
 
 
 def _load_module(name: str, origin: str, file: Path | None) -> None:
@@ -252,13 +209,8 @@ def _load_module(name: str, origin: str, file: Path | None) -> None:
         return
     finally:
         sys.dont_write_bytecode = bytecode
-    own = [
-        f"{registry.name}.{entry.name}"
-        for registry in REGISTRIES
-        for entry in registry.snapshot().values()
-        if _owns(name, entry)
-    ]
-    state.loaded[name] = Plugin(name, origin, sources, tuple(own))
+    own = [entry for registry in REGISTRIES for entry in registry.snapshot().values() if _owns(name, entry)]
+    state.loaded[name] = Plugin(name, origin, sources, tuple(f"{entry.slot.name}.{entry.name}" for entry in own))
 
 
 def _import(name: str, file: Path | None) -> None:
@@ -268,8 +220,7 @@ def _import(name: str, file: Path | None) -> None:
         return
     above, _, last = name.rpartition(".")
     parent = importlib.import_module(above)
-    inside = [str(file.parent)] if file.name == "__init__.py" else None
-    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None, "a .py file has a spec"
     assert spec.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(spec)

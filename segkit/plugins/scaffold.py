@@ -21,11 +21,6 @@ TAKEN = ("conftest", "tests")
 def new(slot: str, name: str, folder: Path) -> list[Path]:
     """Write `NAME.py`, a working component, and `test_NAME.py` into a folder; return the two paths.
 
-    Args:
-        slot: singular or plural, e.g. "loss".
-        name: the name of the component in recipes, and of the file.
-        folder: created if missing; segkit loads `plugins`.
-
     Raises:
         UserError: no such slot, an invalid name, or an existing file; nothing is written.
     """

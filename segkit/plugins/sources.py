@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,7 +33,8 @@ def sources_of(name: str) -> dict[str, str]:
         found[module] = text = importlib.util.decode_source(path.read_bytes())
         package = path.name == "__init__.py"
         if package and module.startswith(name):
-            waiting += [_name_below(module, path.parent, file) for file in sorted(path.parent.rglob("*.py"))]
+            below = sorted(path.parent.rglob("*.py"))
+            waiting += [".".join([module, *module_parts(file, path.parent)]) for file in below]
         scope = module.split(".")[0]
         mentioned = sorted(_imported(module, text, package))
         waiting += [other for other in _with_parents(mentioned) if other.split(".")[0] == scope]
@@ -40,9 +42,10 @@ def sources_of(name: str) -> dict[str, str]:
     return found
 
 
-def _name_below(module: str, folder: Path, file: Path) -> str:
-    parts = file.relative_to(folder).with_suffix("").parts
-    return ".".join([module, *(part for part in parts if part != "__init__")])
+def module_parts(path: Path, folder: Path) -> list[str]:
+    """Return the parts of the module name of a file or package below a folder."""
+    parts = Path(os.path.abspath(path)).relative_to(os.path.abspath(folder)).with_suffix("").parts
+    return [part for part in parts if part != "__init__"]
 
 
 def _with_parents(modules: list[str]) -> list[str]:
@@ -78,12 +81,7 @@ def _imported(module: str, text: str, package: bool) -> Iterator[str]:
 
 
 def write_sources(sources: Mapping[str, str], package: str, folder: Path) -> dict[str, Path]:
-    """Write sources into a folder, each to the path of its module name; return the files.
-
-    Args:
-        sources: module name to text.
-        package: the package whose folder this is; a leading `package` in names is ignored.
-        folder: nothing is written outside it.
+    """Write sources by module name into the folder of a package, none outside it; return the file of each.
 
     Raises:
         UserError: a name is not a module name; nothing is written then.

@@ -33,8 +33,7 @@ def parameters(entry: Entry) -> list[Parameter]:
     """Return the parameters that a recipe may set, in the order of the signature."""
     properties = entry.parameters.model_json_schema(by_alias=True).get("properties", {})
     found = []
-    for key, info in entry.parameters.model_fields.items():
-        name = info.alias or key
+    for name, info in entry.fields.items():
         default = None if info.is_required() else "" if info.default is None else toml.format_value(info.default)
         found.append(Parameter(name, _type(properties[name]), default))
     return found
@@ -65,13 +64,9 @@ def _type(schema: dict[str, Any]) -> str:
 def snippet(entry: Entry) -> str:
     """Return an excerpt of a recipe that uses a component, each parameter with its default or a plausible value."""
     made, unknown = filled(entry, {})
-    fields = {field.alias or key: field for key, field in entry.parameters.model_fields.items()}
-    defaults = {name: field.default for name, field in fields.items() if not field.is_required()}
-    values: dict[str, Any] = {
-        name: "FOLDER" if name in unknown else made.get(name, defaults.get(name))
-        for name in fields
-        if name in unknown or made.get(name, defaults.get(name)) is not None
-    }
+    made |= dict.fromkeys(unknown, "FOLDER")
+    filled_in = {name: made[name] if field.is_required() else field.default for name, field in entry.fields.items()}
+    values = {name: value for name, value in filled_in.items() if value is not None}
     slot = entry.slot.name
     if slot == "transform":
         return f"[transforms]\ntrain = [{toml.format_value({entry.name: values})}]\n"
@@ -118,8 +113,7 @@ def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[
 def _is_written(path: Sequence[str], node: Any) -> bool:
     """Return whether the merged tree has a value at `path`."""
     for part in path:
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        else:
+        if not isinstance(node, dict) or part not in node:
             return False
+        node = node[part]
     return True

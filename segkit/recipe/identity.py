@@ -58,9 +58,7 @@ def plugin_hashes(recipe: Recipe) -> dict[str, list[str]]:
 def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:
     """Return the hash that identifies a training: its filled recipe and the sources of the plugins it uses.
 
-    Args:
-        recipe: of one trial, device, precision and threads resolved.
-        hashes: those of its plugins; by default of the plugins that are loaded.
+    Device, precision and threads of the recipe are resolved; `hashes` are by default those of the loaded plugins.
     """
     tree = _comparable(recipe.dump())
     for path in NOT_TRAINING:
@@ -111,9 +109,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
 def not_resumable(changed: Mapping[str, str]) -> dict[str, str]:
     """Return those of `differences` that keep a training from being resumed."""
     return {
-        key: text
-        for key, text in changed.items()
-        if not any(key == name or key.startswith(f"{name}.") for name in RESUMABLE)
+        key: text for key, text in changed.items() if not any(f"{key}.".startswith(f"{name}.") for name in RESUMABLE)
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from segkit.errors import first_few, truncate
 from segkit.recipe import merge
@@ -30,14 +30,7 @@ class StudyLint:
         self._labels_by_warning: dict[str, list[str]] = {}
 
     def add_variant(self, label: str, content: str, document: merge.Document, warnings: Iterable[str]) -> None:
-        """Add a variant.
-
-        Args:
-            label: its label.
-            content: its whole recipe without title and study, to compare variants by.
-            document: its merged layers.
-            warnings: about its recipe alone.
-        """
+        """Add a variant; `content` is its recipe without title and study, `warnings` are about its recipe alone."""
         self._labels.append(label)
         for path, source in self._flags.items():
             if document.origins.get(path) is not source:
@@ -47,36 +40,32 @@ class StudyLint:
         for text in warnings:
             self._labels_by_warning.setdefault(text, []).append(label)
 
-    def mistakes(self) -> list[str]:
-        """Return a line for each flag that has no effect at all."""
-        found = []
+    def mistakes(self) -> Iterator[str]:
+        """Yield a line for each flag that has no effect at all."""
         for source in dict.fromkeys(self._flags.values()):
             reasons = [self._no_effect(path) for path, other in self._flags.items() if other.flag == source.flag]
             if all(reasons):
-                found.append(f"{source.flag}: has no effect: {reasons[0]}")
-        return list(dict.fromkeys(found))
+                yield f"{source.flag}: has no effect: {reasons[0]}"
 
-    def warnings(self) -> list[str]:
-        """Return a line for each warning."""
-        found = []
+    def warnings(self) -> Iterator[str]:
+        """Yield a line for each warning."""
         for path, overrides in self._overrides.items():
             source, name = self._flags[path], ".".join(path)
             what = f"{source.flag}: " + ("" if source.text is None else f"its {name} ")
             reason = self._no_effect(path)
             if reason:
-                found.append(f"{what}has no effect: {reason}")
+                yield f"{what}has no effect: {reason}"
             elif overrides:
                 places = truncate(", ".join(dict.fromkeys(overrides.values())), 200)
-                found.append(f"{what}has no effect in {_quoted(overrides)}: overridden at {places}.")
+                yield f"{what}has no effect in {_quoted(overrides)}: overridden at {places}."
         for labels in self._labels_by_content.values():
             if len(labels) > 1:
-                found.append(f"{_quoted(labels)} are the same recipe under {len(labels)} labels.")
+                yield f"{_quoted(labels)} are the same recipe under {len(labels)} labels."
         for text, labels in self._labels_by_warning.items():
-            found.append(text if len(labels) == len(self._labels) else f"{text} (in {_quoted(labels)})")
+            yield text if len(labels) == len(self._labels) else f"{text} (in {_quoted(labels)})"
         if self.study.grid and len(self._labels) == 1:
             place = self.document.place(("study", "grid"))
-            found.append(f"{place}: study.grid: has only one point: there is nothing to compare it with.")
-        return found
+            yield f"{place}: study.grid: has only one point: there is nothing to compare it with."
 
     def _no_effect(self, path: KeyPath) -> str:
         """Return why a flag has no effect in any variant, and what to do; "" if it has one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,21 +24,13 @@ MAX_CHAIN = 32  # files that extend one another
 
 @dataclass(frozen=True)
 class Source:
-    """The source of values: a file, or a flag of the command line.
+    """The source of values: a file, or a flag of the command line."""
 
-    Attributes:
-        name: the file for display, or the flag as typed.
-        text: the file's text; None for a flag.
-        folder: the base of relative paths.
-        prefix: the path of the values in the file, e.g. ("study", "variants", "1").
-        flag: the flag of the command line that added the values; "" for the recipe itself.
-    """
-
-    name: str
-    text: str | None
-    folder: Path
-    prefix: KeyPath = ()
-    flag: str = ""
+    name: str  # the file for display, or the flag as typed
+    text: str | None  # of the file
+    folder: Path  # the base of relative paths
+    prefix: KeyPath = ()  # of the values in the file, e.g. ("study", "variants", "1")
+    flag: str = ""  # the flag of the command line that added the values; "" for the recipe itself
 
     def place(self, path: KeyPath) -> str:
         """Return "file:line" of a path, or the flag."""
@@ -46,24 +39,18 @@ class Source:
         line = toml.line_of(self.text, self.prefix + path)
         return f"{self.name}:{line}" if line else self.name
 
-    def at(self, *prefix: str) -> Source:
-        """Return the same source for values at `prefix`."""
-        return Source(self.name, self.text, self.folder, prefix, self.flag)
+    def at(self, *path: str) -> Source:
+        """Return the same source for the values at `path`."""
+        return dataclasses.replace(self, prefix=(*self.prefix, *path))
 
 
 @dataclass
 class Document:
-    """A merged tree of values and the source of each leaf.
-
-    Attributes:
-        tree: the values.
-        origins: the source of each leaf.
-        warnings: for the command line to print; copies of the document share the list.
-    """
+    """A merged tree of values and the source of each leaf."""
 
     tree: dict[str, Any] = field(default_factory=dict)
     origins: dict[KeyPath, Source] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # for the command line; copies share the list
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any], name: str) -> Document:
@@ -110,7 +97,7 @@ class Document:
         node: Any = self.tree
         for part in path[:-1]:
             node = node.get(_matching_key(node, part)) if isinstance(node, dict) else None
-        last = _matching_key(node, path[-1]) if isinstance(node, dict) else None
+        last = _matching_key(node, path[-1])
         if last is None:
             known = suggest(path[-1], node) if isinstance(node, dict) else ""
             raise UserError(f"{source.place(('drop',))}: drop: nothing called '{'.'.join(path)}' is inherited. {known}")
@@ -158,8 +145,8 @@ class Document:
         return result
 
 
-def _matching_key(node: dict[str, Any], name: str) -> str | None:
-    return next((key for key in node if fold(key) == fold(name)), None)
+def _matching_key(node: Any, name: str) -> str | None:
+    return next((key for key in node if fold(key) == fold(name)), None) if isinstance(node, dict) else None
 
 
 def _canonical(patch: Any, registry: Registry) -> Any:
@@ -172,11 +159,7 @@ def _canonical(patch: Any, registry: Registry) -> Any:
 
 
 def read_file(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:
-    """Read one TOML file.
-
-    Args:
-        path: the file.
-        flag: the flag that names it, e.g. "--with laptop.toml".
+    """Read one TOML file; `flag` is the flag that names it, e.g. "--with laptop.toml".
 
     Raises:
         UserError: the file is missing, unreadable, too large, empty, or not valid TOML.
@@ -261,7 +244,6 @@ def parse_setting(assignment: str) -> tuple[str, KeyPath, Any]:
 
 
 def _parse_value(flag: str, text: str) -> Any:
-    """Parse the text after the "=" of a flag."""
     if not text:
         raise UserError(f"{flag}: has no value. Write an empty string as '\"\"'.")
     try:

@@ -19,7 +19,7 @@ from segkit.recipe.lint import StudyLint
 from segkit.recipe.sections import Section, Split, Study, Train, Transforms
 from segkit.recipe.variants import variants
 from segkit.registry.component import Component
-from segkit.registry.messages import translate_errors
+from segkit.registry.messages import MAX_READ, translate_errors
 from segkit.registry.registry import Several
 
 
@@ -55,7 +55,7 @@ class Recipe(Section):
             for component in (*self.loss, *self.regularizer):
                 if component.entry.traits["exclusive_only"]:
                     name = f"{component.entry.slot.name}.{component.name}"
-                    raise ValueError(f'{name}: has a meaning for exclusive classes only: channels = "exclusive"')
+                    raise ValueError(f'{name}: is defined for exclusive classes only: set channels = "exclusive"')
         return self
 
     @classmethod
@@ -114,16 +114,13 @@ def validate(document: merge.Document) -> Recipe:
     try:
         return Recipe.model_validate_json(json.dumps(document.tree, default=str), strict=True)
     except ValidationError as error:
-        lines, count = explain_errors(error, document), error.error_count()
-        if count > 10 * MAX_LISTED:
-            lines = [*lines[:MAX_LISTED], f"... and {count - MAX_LISTED:,} more mistakes"]
-        raise join_mistakes(lines) from None
+        raise join_mistakes(_explained(error, document), unread=error.error_count() - MAX_READ) from None
 
 
-def explain_errors(error: ValidationError, document: merge.Document) -> list[str]:
-    """Return a validation error as lines `file:line: path: what is wrong`."""
+def _explained(error: ValidationError, document: merge.Document) -> Iterator[str]:
+    """Yield the mistakes of a validation error as `file:line: path: what is wrong`."""
     foreign = _foreign_files(document)
-    lines = list(foreign.values())
+    yield from foreign.values()
     for place, text, _ in translate_errors(error, document.tree, lambda path: _known_keys(path[:-1]), "key"):
         path, message = tuple(str(part) for part in place), text
         whole = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
@@ -135,9 +132,7 @@ def explain_errors(error: ValidationError, document: merge.Document) -> list[str
         line = ": ".join(part for part in (document.place(path), ".".join(map(toml.format_key, path)), message) if part)
         if "no such" in message and plugins.failures() and "parameter" not in message and "key" not in message:
             line += "\n  These plugins failed to load:" + "".join(f"\n    {failure}" for failure in plugins.failures())
-        if line not in lines:
-            lines.append(line)
-    return lines
+        yield line
 
 
 def _foreign_files(document: merge.Document) -> dict[str, str]:
@@ -159,7 +154,6 @@ def _foreign_files(document: merge.Document) -> dict[str, str]:
 
 
 def _known_keys(path: Sequence[str | int]) -> list[str]:
-    """Return the valid keys of the recipe's table at `path`."""
     section: type[Section] = Recipe
     for part in map(str, path):
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
@@ -196,8 +190,6 @@ def check_variants(recipe: Recipe, document: merge.Document) -> list[tuple[str, 
 
 
 def _recipe_warnings(recipe: Recipe, document: merge.Document) -> Iterator[str]:
-    """Yield warnings about one recipe, each with its place."""
-
     def at(*path: str) -> str:
         return f"{document.place(path)}: {'.'.join(path)}: ".removeprefix(": ")
 

@@ -12,9 +12,8 @@ from segkit.components.transforms import transforms
 from segkit.errors import truncate
 from segkit.files import UnreadableError
 from segkit.recipe import toml
-from segkit.registry.component import Component
+from segkit.registry.component import Entry
 from segkit.registry.registry import Registry
-from segkit.registry.signatures import PREFIX
 
 KeyPath = tuple[str, ...]
 
@@ -25,42 +24,35 @@ def slot_of(path: KeyPath) -> tuple[bool, Registry | None]:
         single = SINGLE.get(path[0])
         return single is not None, single or SEVERAL.get(path[0])
     if path[0] == "transforms" and len(path) >= 3:
-        return (True, transforms) if len(path) == 3 else _nested(transforms, path[3:])
+        return _nested(transforms, path[3:])
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     return _nested(registry, path[1:]) if registry else (False, None)
 
 
 def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:
     """Follow (name, parameter, name, parameter, ...) to the registry of a nested component."""
+    if not path:
+        return True, registry
     if len(path) < 2 or path[0] not in registry:
         return False, None
-    annotation = _annotation(registry, path[0], path[1])
-    inner = next((extra for extra in annotation_parts(annotation) if isinstance(extra, Registry)), None)
-    if inner is None:
-        return False, None
-    rest = path[2:]
-    if typing.get_origin(annotation) in (list, tuple):
-        if not rest:
-            return False, None
-        rest = rest[1:]
-    return (True, inner) if not rest else _nested(inner, rest)
+    annotation = _annotation(registry[path[0]], path[1])
+    inner = next((part for part in _parts(annotation) if isinstance(part, Registry)), None)
+    end = 3 if typing.get_origin(annotation) in (list, tuple) else 2  # after the index of an item, if it is a list
+    return _nested(inner, path[end:]) if inner is not None and len(path) >= end else (False, None)
 
 
-def _annotation(registry: Registry, name: str, parameter: str) -> Any:
-    for key, info in registry[name].parameters.model_fields.items():
-        if parameter in (info.alias, key.removeprefix(PREFIX)):
-            found = [info.annotation, *info.metadata]
-            return found[0] if len(found) == 1 else typing.Annotated[tuple(found)]
-    return None
+def _annotation(entry: Entry, parameter: str) -> Any:
+    info = entry.fields.get(parameter)
+    if info is None or not info.metadata:
+        return info and info.annotation
+    return typing.Annotated[(info.annotation, *info.metadata)]
 
 
-def annotation_parts(annotation: Any) -> Iterator[Any]:
-    """Yield the parts of an annotation, types and metadata, recursively."""
+def _parts(annotation: Any) -> Iterator[Any]:
+    """Yield the types and metadata of an annotation, recursively."""
     yield annotation
-    yield from getattr(annotation, "__metadata__", ())
     for argument in typing.get_args(annotation):
-        if argument is not Component:
-            yield from annotation_parts(argument)
+        yield from _parts(argument)
 
 
 def is_file_path(path: KeyPath) -> bool:
@@ -68,7 +60,7 @@ def is_file_path(path: KeyPath) -> bool:
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     if registry is None or len(path) != 3 or path[1] not in registry:
         return False
-    return any(part is Path for part in annotation_parts(_annotation(registry, path[1], path[2])))
+    return any(part is Path for part in _parts(_annotation(registry[path[1]], path[2])))
 
 
 def tree_at(path: KeyPath, value: Any) -> dict[str, Any]:

@@ -47,13 +47,12 @@ def recipe_schema() -> dict[str, Any]:
         "required": ["label"],
         "additionalProperties": False,
     }
-    whole = {"not": {"required": ["extends"]}}
     found = {
         "$schema": DIALECT,
         "title": "segkit recipe",
         "minProperties": 1,
         **{key: value for key, value in recipe.items() if key != "title"},
-        "if": whole,
+        "if": {"not": {"required": ["extends"]}},
         "then": {"properties": _required()},
         "$defs": dict(sorted(defs.items())),
     }
@@ -79,8 +78,7 @@ def _parameters(entry: Entry) -> dict[str, Any]:
 
 
 def _needed(entry: Entry) -> list[str]:
-    fields = entry.parameters.model_fields.items()
-    return [field.alias or key for key, field in fields if field.is_required()]
+    return [name for name, field in entry.fields.items() if field.is_required()]
 
 
 def _required() -> dict[str, Any]:

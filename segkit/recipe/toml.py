@@ -27,27 +27,24 @@ _TOKEN = re.compile(
 
 def dumps(document: Mapping[str, Any]) -> str:
     """Return a document as TOML text: plain keys first, then a table each, two levels deep, the rest inline."""
-    lines = [
-        f"{format_key(name)} = {format_value(item)}" for name, item in document.items() if not isinstance(item, Mapping)
-    ]
-    for name, table in document.items():
-        if not isinstance(table, Mapping):
-            continue
-        plain = {sub: item for sub, item in table.items() if not isinstance(item, Mapping)}
-        tables = {sub: item for sub, item in table.items() if isinstance(item, Mapping)}
-        if plain or not tables:
-            lines += [
-                "",
-                f"[{format_key(name)}]",
-                *(f"{format_key(sub)} = {format_value(item)}" for sub, item in plain.items()),
-            ]
-        for sub, item in tables.items():
-            lines += [
-                "",
-                f"[{format_key(name)}.{format_key(sub)}]",
-                *(f"{format_key(k)} = {format_value(v)}" for k, v in item.items()),
-            ]
+    plain, tables = _divided(document)
+    lines = _assignments(plain)
+    for name, table in tables.items():
+        plain, inner = _divided(table)
+        if plain or not inner:
+            lines += ["", f"[{format_key(name)}]", *_assignments(plain)]
+        for sub, values in inner.items():
+            lines += ["", f"[{format_key(name)}.{format_key(sub)}]", *_assignments(values)]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _divided(table: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    inner = {name: item for name, item in table.items() if isinstance(item, Mapping)}
+    return {name: item for name, item in table.items() if name not in inner}, inner
+
+
+def _assignments(table: Mapping[str, Any]) -> list[str]:
+    return [f"{format_key(name)} = {format_value(item)}" for name, item in table.items()]
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -123,7 +120,7 @@ def _written(source: str) -> Iterator[tuple[tuple[str, ...], int]]:
     """Yield (path, line) of each header, key and list item of a valid TOML text, in one pass over its tokens."""
     line, table = 1, ()  # type: tuple[int, tuple[str, ...]]
     counts: dict[tuple[str, ...], int] = {}  # of the tables of each [[list]]
-    open_: list[tuple[tuple[str, ...], int | None]] = []  # values not closed yet: path, and the item where it is a list
+    open_: list[tuple[tuple[str, ...], int | None]] = []  # values not closed yet: path, and the item if it is a list
     key: list[str] = []
     header, value = 0, False  # brackets of a header; after the "="
     path: tuple[str, ...] = ()

@@ -10,13 +10,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from segkit.errors import UserError, first_unprintable, join_mistakes, printable, sentence, suggest, truncate
 from segkit.recipe import merge, toml
 from segkit.recipe.paths import KeyPath, parse_path, tree_at
 from segkit.recipe.sections import Split, Study
 
+Point = tuple[str, dict[str, Any], merge.Source]  # a value of a key of the grid: its label text, patch and source
 MAX_TRIALS = 10_000
 MAX_LABEL = 500  # characters
 MAX_TEXT = 100  # characters of a value of the grid, in a label
@@ -30,7 +31,7 @@ RESERVED = re.compile(
 
 
 def folder_name(label: str) -> str:
-    """Return the folder name of a label: letters of any script, digits and `.=+-`; at most 100 bytes."""
+    """Return the folder name of a label: letters of any script, digits and `.=+-`; at most `MAX_FOLDER` bytes."""
     plain = unicodedata.normalize("NFC", label)
     kept = "".join(char if char in ".=+-" or unicodedata.category(char)[0] in "LMN" else "_" for char in plain)
     name = re.sub("_+", "_", kept).strip("._")
@@ -53,11 +54,8 @@ def assign_folders(labels: Iterable[str], owner: Callable[[str], str | None] = l
 
     A label keeps the folder that already holds its trials. Otherwise it gets its plain name, unless another label of
     the study has the same one or another label's trials are there; then it gets the plain name with a hash of the
-    label. Folders differ even on file systems that ignore case or Unicode normalization.
-
-    Args:
-        labels: all labels of a study.
-        owner: returns the label whose trials a folder of the run holds, or None.
+    label. Folders differ even on file systems that ignore case or Unicode normalization. `owner` returns the label
+    whose trials a folder of the run holds, or None.
     """
     plain = {label: folder_name(label) for label in sorted(set(labels))}
     names = {
@@ -94,13 +92,6 @@ def _file_system_key(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
 
 
-class Axis(NamedTuple):
-    """A key that the grid varies: its place, and the label text and patch of each value."""
-
-    place: str
-    points: list[tuple[str, dict[str, Any], merge.Source]]
-
-
 def variants(study: Study, split: Split, title: str, document: merge.Document) -> Iterator[tuple[str, merge.Document]]:
     """Yield (label, merged layers) of each variant: every listed variant at every point of the grid.
 
@@ -111,7 +102,7 @@ def variants(study: Study, split: Split, title: str, document: merge.Document) -
     base = document.copy()
     base.tree.pop("study", None)
     listed = list(_listed(study, document, base)) or [("", base)]
-    points = list(itertools.product(*(axis.points for axis in grid_axes(study, document))))
+    points = list(itertools.product(*grid_axes(study, document)))
     labels = [variant_label(label, [text for text, _, _ in point], title) for label, _ in listed for point in points]
     _check_labels(labels, study, document)
     for label, ((_, layers), point) in zip(labels, itertools.product(listed, points), strict=True):
@@ -169,7 +160,7 @@ def _listed(study: Study, document: merge.Document, base: merge.Document) -> lis
             layers, source = base.copy(), document.origin(path)
             assert source is not None, "every variant has a source"
             try:
-                layers.merge(patch, source.at(*source.prefix, *path))
+                layers.merge(patch, source.at(*path))
                 listed.append((label, layers))
             except UserError as error:
                 mistakes.append(str(error))
@@ -191,9 +182,9 @@ def _label_problem(label: Any) -> str:
     return ""
 
 
-def grid_axes(study: Study, document: merge.Document) -> list[Axis]:
-    """Return the keys that the grid varies."""
-    found: list[Axis] = []
+def grid_axes(study: Study, document: merge.Document) -> list[list[Point]]:
+    """Return the points of each key that the grid varies."""
+    axes: list[list[Point]] = []
     paths: dict[str, KeyPath] = {}
     for name in study.grid:
         try:
@@ -202,17 +193,17 @@ def grid_axes(study: Study, document: merge.Document) -> list[Axis]:
             raise UserError(f"{document.place(('study', 'grid', name))}: study.grid: {sentence(error)}") from None
     last = [path[-1] for path in paths.values()]
     for name, values in study.grid.items():
-        source, path = document.origin(("study", "grid", name)), paths[name]
+        path, own = paths[name], ("study", "grid", name)
+        source = document.origin(own)
         assert source is not None, "every grid has a source"
-        own = source.at(*source.prefix, "study", "grid", name)
         key = path[-1] if last.count(path[-1]) == 1 else ".".join(path)
-        points = [(f"{key}={_label_text(value)}", tree_at(path, value), own) for value in values]
-        found.append(Axis(f"{document.place(('study', 'grid', name))}: study.grid.{toml.format_key(name)}", points))
-        texts = [text for text, _, _ in points]
+        axes.append([(f"{key}={_label_text(value)}", tree_at(path, value), source.at(*own)) for value in values])
+        texts = [text for text, _, _ in axes[-1]]
         twice = next((text for number, text in enumerate(texts) if text in texts[:number]), None)
         if twice is not None:
-            raise UserError(f"{found[-1].place}: {twice} is listed twice. List each value once.")
-    return found
+            place = f"{document.place(own)}: study.grid.{toml.format_key(name)}"
+            raise UserError(f"{place}: {twice} is listed twice. List each value once.")
+    return axes
 
 
 def _label_text(value: Any) -> str:

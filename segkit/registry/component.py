@@ -16,11 +16,12 @@ from segkit.registry.slot import Slot
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+    from pydantic.fields import FieldInfo
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Entry:
-    """A registered component, as `segkit list` shows it and recipes are validated against it."""
+    """A registered component."""
 
     name: str
     slot: Slot
@@ -53,9 +54,10 @@ class Entry:
         handed = 0 if self.slot.called and inspect.isclass(self.factory) else len(self.slot.handed)
         return parameter_model(self.name, self.factory, self.signature, handed, self.slot.weighted)
 
-    def known(self) -> list[str]:
-        """Return the TOML names of the parameters."""
-        return [field.alias or key for key, field in self.parameters.model_fields.items()]
+    @functools.cached_property
+    def fields(self) -> dict[str, FieldInfo]:
+        """The fields of `parameters` by their TOML names."""
+        return {str(field.alias): field for field in self.parameters.model_fields.values()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,8 +124,8 @@ class Component:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle a component as its entry and its validated parameters."""
-        fields = self.entry.parameters.model_fields
-        return _unpickled, (self.entry, {fields[key].alias or key: value for key, value in self.values})
+        values = (value for _, value in self.values)
+        return _unpickled, (self.entry, dict(zip(self.entry.fields, values, strict=True)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Component) and self.entry is other.entry and self.dump() == other.dump()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import linecache
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from segkit.errors import ContractError, UserError, message_of, sentence
+from segkit.errors import ContractError, UserError, message_of, sentence, truncate
 from segkit.files import display_path
-from segkit.registry.source import PACKAGE, ComponentCode, file_and_line
+from segkit.registry.source import ComponentCode, file_and_line, frames_of, location
 
 LONGEST = 300
 MEANINGS = {  # part of a message of torch or numpy: what it means for a component
@@ -20,10 +17,10 @@ MEANINGS = {  # part of a message of torch or numpy: what it means for a compone
     "modified by an inplace operation": "a tensor that the gradient needs was changed in place: use operations without "
     "a trailing underscore",
     "does not require grad and does not have a grad_fn": "no gradient reaches it: is something detached or rounded?",
-    "numpy boolean": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="prob'
-    'ability"`, for counting convert it with `prediction.astype(float)`',
-    "bool tensor": 'its prediction is a mask (bool): for arithmetic with probabilities register it with `uses="'
-    'probability"`, for counting convert it with `.float()`',
+    "numpy boolean": "its prediction is a mask (bool): for arithmetic with probabilities register it with "
+    '`uses="probability"`, for counting convert it with `prediction.astype(float)`',
+    "bool tensor": "its prediction is a mask (bool): for arithmetic with probabilities register it with "
+    '`uses="probability"`, for counting convert it with `.float()`',
     "uninitialized parameter": "a lazy layer has not seen an image yet: give it its number of input channels",
     "required positional argument: 'closure'": "its step needs a closure, which segkit does not pass",
 }
@@ -47,7 +44,7 @@ class ComponentError(UserError):
 
     Attributes:
         text: what is wrong and what to do, without the component's name.
-        place: "file:line" where it is known more exactly than the component's definition.
+        place: "file:line" if it is known more exactly than the component's definition.
     """
 
     def __init__(self, message: str, text: str = "", place: str | None = None) -> None:
@@ -62,16 +59,9 @@ def described(error: BaseException) -> str:
     text = " ".join(message_of(error).split("\n\n")[0].split()).rstrip(".")
     if isinstance(error, UserError):
         return text
-    if not text and isinstance(error, AssertionError):
-        text = _failing_line(error)
-    if len(text) > LONGEST:
-        text = text[:LONGEST] + " ..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _failing_line(error: BaseException) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return linecache.getline(frames[-1].filename, frames[-1].lineno or 0).strip() if frames else ""
+    if not text and isinstance(error, AssertionError) and error.__traceback__:
+        text = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    return f"{type(error).__name__}: {truncate(text, LONGEST)}" if text else type(error).__name__
 
 
 def explained(error: BaseException) -> str:
@@ -105,38 +95,19 @@ def fault(component: Part, text: str, place: str | None = None, *, within: Part 
         place: "file:line"; by default that of its definition.
         within: the component of the recipe that it is nested in.
     """
-    entry = component.entry
+    entry, text = component.entry, sentence(text)
     name = key(entry) if within is None or within is component else f"{key(within.entry)} with {key(entry)}"
-    message = f"{name}: {sentence(text)}"
+    message = f"{name}: {text}"
     if entry.foreign:
-        message = plugin_message(name, entry.factory, text, place=place or entry.origin, how=how_to_check(entry))
-    return ComponentError(message, sentence(text), place)
+        message = f"{name} ({place or entry.origin}): {text} To try it by itself: {how_to_check(entry)}"
+    return ComponentError(message, text, place)
 
 
-def plugin_message(
-    name: str,
-    factory: Callable[..., Any],
-    text: str,
-    error: BaseException | None = None,
-    *,
-    place: str | None = None,
-    how: str | None = None,
-) -> str:
-    """Return the message about a component of a plugin: its name, place, what is wrong and how to check it.
-
-    Args:
-        name: of the component.
-        factory: its function or class.
-        text: what is wrong.
-        error: the cause; the last line of the component's code in its traceback is the place.
-        place: "file:line", if known.
-        how: the command that checks it alone.
-    """
-    source = ComponentCode(factory)
-    where = place or (source.of_error(error) if error is not None else None) or source.definition
-    path = _plugin_file(factory)
-    how = how or (f"`segkit check {path}`" if path else None)
-    return f"{name} ({where}): {sentence(text)}" + (f" To try it by itself: {how}" if how else "")
+def plugin_message(name: str, factory: Callable[..., Any], text: str, error: BaseException | None) -> str:
+    """Return the message about a component that is known by its factory alone; `error` is the cause, if any."""
+    place = ComponentCode(factory).of_error(error) if error is not None else None
+    how = f" To try it by itself: {command}" if (command := _check_command(factory)) else ""
+    return f"{name} ({place or location(factory)}): {sentence(text)}{how}"
 
 
 def key(entry: Any) -> str:
@@ -146,20 +117,12 @@ def key(entry: Any) -> str:
 
 def how_to_check(entry: Any) -> str:
     """Return the command that checks a component alone, or the Python call if it is not in a plugin file."""
-    path = _plugin_file(entry.factory)
-    return f"`segkit check {path}`" if path else f'`segkit.testing.check(segkit.{entry.slot.plural}["{entry.name}"])`'
+    return _check_command(entry.factory) or f'`segkit.testing.check(segkit.{entry.slot.plural}["{entry.name}"])`'
 
 
-def _plugin_file(factory: Callable[..., Any]) -> str | None:
-    """Return the plugin file or package that a component comes from, None if it is in no plugin folder."""
-    parts = str(factory.__module__).split(".")
-    if parts[0] != PACKAGE:
-        return None
-    for length in range(2, len(parts) + 1):
-        name = getattr(sys.modules.get(".".join(parts[:length])), "__file__", None)
-        if name:
-            return display_path(Path(name).parent if Path(name).name == "__init__.py" else Path(name))
-    return None
+def _check_command(factory: Callable[..., Any]) -> str:
+    plugin = ComponentCode(factory).plugin
+    return f"`segkit check {display_path(plugin)}`" if plugin else ""
 
 
 def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoReturn:
@@ -173,21 +136,16 @@ def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoRe
     Raises:
         ComponentError: with the place in the plugin.
     """
-    if isinstance(error, KeyboardInterrupt):
-        raise error
     chosen = list(components) if isinstance(components, Iterable) else [components]
-    if isinstance(error, UserError) and not isinstance(error, ContractError) and not _raised_by(chosen, error):
-        raise error
-    if type(error).__name__ in ("OutOfMemoryError", "NonFiniteError"):
-        raise error
-    if not chosen:
-        raise error
     found = [(whole, part) for whole in chosen for part in plugin_parts(whole)]
-    traced = [(part, place) for _, part in found if (place := ComponentCode(part.entry.factory).of_error(error))]
+    sources = [(part, ComponentCode(part.entry.factory)) for _, part in found]
+    if not chosen or _is_final(error, sources):
+        raise error
     text = str(error) if isinstance(error, ContractError) else explained(error)
-    if traced:
-        part, place = _innermost(traced, error)
-        raise fault(part, text, place) from error
+    for frame, line in reversed(frames_of(error)):
+        for part, source in sources:
+            if source.owns(frame):
+                raise fault(part, text, file_and_line(frame.f_code.co_filename, line)) from error
     if found:
         raise fault(found[0][1], text + or_others(part for _, part in found[1:]), within=found[0][0]) from error
     if isinstance(error, ValueError | ContractError):  # a library, or segkit, refuses values of the recipe
@@ -195,17 +153,12 @@ def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoRe
     raise fault(chosen[0], text) from error
 
 
-def _raised_by(components: Iterable[Part], error: BaseException) -> bool:
-    """Return whether a plugin raised the error; datasets are excluded, since their messages are for the user."""
-    *_, frame = traceback.walk_tb(error.__traceback__)
-    parts = (part for whole in components for part in plugin_parts(whole) if part.entry.slot.name != "data")
-    return any(ComponentCode(part.entry.factory).owns(frame[0]) for part in parts)
-
-
-def _innermost(traced: list[tuple[Part, str]], error: BaseException) -> tuple[Part, str]:
-    """Return the part whose place comes last in the traceback."""
-    frames = [file_and_line(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    return max(traced, key=lambda item: frames.index(item[1]) if item[1] in frames else -1)
+def _is_final(error: BaseException, sources: Iterable[tuple[Part, ComponentCode]]) -> bool:
+    """Return whether an error is raised unchanged: its message is for the user, or it is no fault of a component."""
+    if isinstance(error, UserError) and not isinstance(error, ContractError):
+        frame, _ = frames_of(error)[-1]  # a plugin's own error gets its name and line, but datasets address the user
+        return not any(source.owns(frame) for part, source in sources if part.entry.slot.name != "data")
+    return isinstance(error, KeyboardInterrupt) or type(error).__name__ in ("OutOfMemoryError", "NonFiniteError")
 
 
 def wrong_type(made: Any, kind: type, name: str) -> str | None:

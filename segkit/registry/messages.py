@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segkit.errors import MAX_LISTED, counted, suggest, truncate
-from segkit.registry import values
+from segkit.registry.values import format_value
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails, InitErrorDetails, ValidationError
 
 Place = tuple[str | int, ...]
-OWN = ("component", "recipe", "required")  # types of errors with segkit's own messages
+MAX_READ = 10 * MAX_LISTED  # of the mistakes of one pydantic error
+OWN = ("recipe", "required")  # types of errors with segkit's own messages
+NOT_OF_VALUES = (*OWN, "extra_forbidden", "missing", "value_error", "assertion_error")
 
 # what a value must be, by pydantic's type of error
 OTHER_VALUE = "a value that this key takes"
@@ -52,76 +54,60 @@ MUST_BE = {
 }
 
 
-def single_error(title: str, place: Place, message: str, value: Any) -> ValidationError:
-    """Return a validation error of one mistake."""
+class Mistake(NamedTuple):
+    """What is wrong at a path, and whether it is that something required is missing."""
+
+    path: Place
+    text: str
+    required: bool = False
+
+
+def error_of(title: str, mistakes: Iterable[Mistake], place: Place = ()) -> ValidationError:
+    """Return a validation error with segkit's own messages, of mistakes in the values at `place`."""
     from pydantic_core import PydanticCustomError, ValidationError
 
-    error = PydanticCustomError("component", "{text}", {"text": message})
-    return ValidationError.from_exception_data(title, [{"type": error, "loc": place, "input": value}])
-
-
-def error_details(error: ValidationError) -> list[InitErrorDetails]:
-    """Return the mistakes of an error with segkit's own messages, for `ValidationError.from_exception_data`."""
-    from pydantic_core import PydanticCustomError
-
-    return [
-        {
-            "type": PydanticCustomError(found["type"] if found["type"] in OWN else "recipe", "{text}", {"text": text}),
-            "loc": found["loc"],
-            "input": found["input"],
-        }
-        for found in error.errors(include_url=False)
-        for text in [found["msg"]]
-    ]
-
-
-def translated(error: ValidationError, known: Iterable[str], place: Place, tree: Any) -> ValidationError:
-    """Return the error of a component's parameters (`tree`) at `place`, in the terms of a recipe."""
-    from pydantic_core import PydanticCustomError, ValidationError
-
-    names = list(known)
     rows: list[InitErrorDetails] = [
         {
             "type": PydanticCustomError("required" if required else "recipe", "{text}", {"text": text}),
             "loc": place + path,
             "input": None,
         }
-        for path, text, required in translate_errors(
-            error, tree, lambda path: names if len(path) == 1 else [], "parameter"
-        )
+        for path, text, required in mistakes
     ]
-    return ValidationError.from_exception_data(error.title, rows)
+    return ValidationError.from_exception_data(title, rows)
+
+
+def mistakes_of(error: ValidationError) -> list[Mistake]:
+    """Return the mistakes that `error_of` made an error of."""
+    return [Mistake(found["loc"], found["msg"], found["type"] == "required") for found in error.errors()]
 
 
 def translate_errors(
     error: ValidationError, tree: Any, known: Callable[[Place], Iterable[str]], word: str
-) -> list[tuple[Place, str, bool]]:
-    """Return each mistake as (path in `tree`, what is wrong, whether something required is missing).
-
-    The alternatives of a union are one mistake.
+) -> list[Mistake]:
+    """Return the mistakes with their paths in `tree`; the alternatives of a union are one mistake.
 
     Args:
-        error: the error of pydantic.
-        tree: the validated values.
+        error: of pydantic, about the values `tree`.
         known: returns the valid names at a path.
         word: "key" or "parameter".
     """
     places: dict[Place, list[ErrorDetails]] = {}
-    for found in error.errors(include_url=False)[: 10 * MAX_LISTED]:
+    for found in error.errors(include_url=False)[:MAX_READ]:
         places.setdefault(_place(found, tree), []).append(found)
-    lines: list[tuple[Place, str, bool]] = []
+    mistakes: list[Mistake] = []
     for path, here in places.items():
         deeper = any(len(other) > len(path) and other[: len(path)] == path for other in places)
-        kinds = [found for found in here if _is_wrong_value(found)]
+        wrong = [found for found in here if _is_wrong_value(found)]
         for found in here:
             if not _is_wrong_value(found):
                 required = found["type"] in ("missing", "required")
-                lines.append((path, _message(found, path, known, word), required))
+                mistakes.append(Mistake(path, _message(found, path, known, word), required))
         if deeper:  # the best fitting alternative has mistakes of its own, further down
-            kinds = [found for found in kinds if _is_missing_item(found)]
-        if kinds:
-            lines.append((path, _must_be(kinds, tree, path), False))
-    return lines
+            wrong = [found for found in wrong if _is_missing_item(found)]
+        if wrong:
+            mistakes.append(Mistake(path, _must_be(wrong, tree, path)))
+    return mistakes
 
 
 def on_one_line(error: ValidationError) -> str:
@@ -131,18 +117,10 @@ def on_one_line(error: ValidationError) -> str:
 
 
 def _is_wrong_value(found: ErrorDetails) -> bool:
-    """Return whether a value is not what it must be."""
-    return found["type"] not in (
-        *OWN,
-        "extra_forbidden",
-        "missing",
-        "value_error",
-        "assertion_error",
-    ) or _is_missing_item(found)
+    return found["type"] not in NOT_OF_VALUES or _is_missing_item(found)
 
 
 def _is_missing_item(found: ErrorDetails) -> bool:
-    """Return whether an item of a list is missing."""
     return found["type"] == "missing" and bool(found["loc"]) and isinstance(found["loc"][-1], int)
 
 
@@ -165,7 +143,7 @@ def _place(found: ErrorDetails, tree: Any) -> Place:
 def _holds(node: Any, part: str | int) -> bool:
     if isinstance(node, Mapping):
         return part in node
-    return isinstance(node, (list, tuple)) and isinstance(part, int) and part < len(node)
+    return isinstance(node, (list, tuple)) and part in range(len(node))
 
 
 def _message(found: ErrorDetails, path: Place, known: Callable[[Place], Iterable[str]], word: str) -> str:
@@ -210,8 +188,7 @@ def describe_value(value: Any) -> str:
     """Return a value for a message: as TOML, preceded by its kind if it is a list or a table."""
     if value is None:
         return "nothing"
-    if isinstance(value, (list, tuple)):
-        return f"the list {truncate(values.format_value(value))}" if value else "an empty list"
-    if isinstance(value, Mapping):
-        return f"the table {truncate(values.format_value(value))}" if value else "an empty table"
-    return truncate(values.format_value(value)) if isinstance(value, (bool, int, float, str)) else truncate(str(value))
+    if isinstance(value, (list, tuple, Mapping)):
+        kind = "table" if isinstance(value, Mapping) else "list"
+        return f"the {kind} {truncate(format_value(value))}" if value else f"an empty {kind}"
+    return truncate(format_value(value) if isinstance(value, (bool, int, float, str)) else str(value))

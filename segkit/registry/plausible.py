@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 import typing
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Union
 
-from segkit.registry.component import Component, Entry
+from segkit.registry.component import Entry
 from segkit.registry.registry import Registry
-from segkit.registry.signatures import PREFIX, recipe_name
-
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
 
 SIZES = ("height", "width", "size")
 SIZE = 16  # pixels of a crop: smaller than the images that components are tried on
@@ -24,85 +22,59 @@ class UnknownError(Exception):
 def filled(entry: Entry, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return `given` with every required parameter, by TOML name, and the names of those without a plausible value."""
     values, unknown = dict(given), []
-    for key, field in entry.parameters.model_fields.items():
-        name = field.alias or recipe_name(key.removeprefix(PREFIX))
-        if not field.is_required() or name in values:
-            continue
-        try:
-            values[name] = _of_field(name, field)
-        except UnknownError:
-            unknown.append(name)
+    for name, field in entry.fields.items():
+        if field.is_required() and name not in values:
+            try:
+                values[name] = _value(name, field.annotation, field.metadata)
+            except UnknownError:
+                unknown.append(name)
     return values, unknown
 
 
-def _of_field(name: str, field: FieldInfo) -> Any:
-    registry = next((extra for extra in field.metadata if isinstance(extra, Registry)), None)
-    if registry is not None:
-        return _component(registry)
-    return _of_type(name, field.annotation, field.metadata)
-
-
-def _of_type(name: str, annotation: Any, bounds: typing.Sequence[Any] = ()) -> Any:
-    """Return a value of a type.
+def _value(name: str, annotation: Any, metadata: Sequence[Any] = ()) -> Any:
+    """Return a value of a type, within the bounds among the `metadata`.
 
     Raises:
         UnknownError: only the user can know one.
     """
+    registry = next((part for part in (annotation, *metadata) if isinstance(part, Registry)), None)
+    if registry is not None:
+        return _component_without_parameters(registry)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    if isinstance(annotation, Registry):
-        return _component(annotation)
     if origin is Annotated:
-        registry = next((extra for extra in arguments[1:] if isinstance(extra, Registry)), None)
-        if arguments[0] is Component and registry is not None:
-            return _component(registry)
-        return _of_type(name, arguments[0], [*bounds, *arguments[1:]])
+        return _value(name, arguments[0], [*metadata, *arguments[1:]])
     if origin is Literal:
         return arguments[0]
     if origin in (Union, types.UnionType):
-        return _first(name, [argument for argument in arguments if argument is not type(None)], bounds)
-    if origin is tuple:
-        inner = [argument for argument in arguments if argument is not Ellipsis]
-        values = [_of_type(name, argument) for argument in inner]
-        return values * _least(bounds) if Ellipsis in arguments else values
-    if origin is list:
-        return [_of_type(name, arguments[0])] * _least(bounds)
+        for choice in arguments:
+            with contextlib.suppress(UnknownError):
+                return _value(name, choice, metadata)
+    if origin in (list, tuple):
+        values = [_value(name, argument) for argument in arguments if argument is not Ellipsis]
+        several = origin is list or Ellipsis in arguments
+        return values * max([1, *_bounds(metadata, "min_length")]) if several else values
     if annotation is bool:
         return True
     if annotation in (int, float):
-        return _number(name, annotation, bounds)
+        return _number(name, annotation, metadata)
     raise UnknownError
 
 
-def _first(name: str, choices: list[Any], bounds: typing.Sequence[Any]) -> Any:
-    for choice in choices:
-        try:
-            return _of_type(name, choice, bounds)
-        except UnknownError:
-            continue
-    raise UnknownError
-
-
-def _least(bounds: typing.Sequence[Any]) -> int:
-    lengths = [bound.min_length for bound in bounds if getattr(bound, "min_length", None) is not None]
-    return int(max([1, *lengths]))
-
-
-def _number(name: str, kind: type, bounds: typing.Sequence[Any]) -> float:
+def _number(name: str, kind: type, metadata: Sequence[Any]) -> float:
     """Return 0.5 or 1, or `SIZE` for a size in pixels, clamped to the bounds."""
     step = 1 if kind is int else 1e-3
-    low = _limits(bounds, "ge", 0) + _limits(bounds, "gt", step)
-    high = _limits(bounds, "le", 0) + _limits(bounds, "lt", -step)
+    low = [*_bounds(metadata, "ge"), *(bound + step for bound in _bounds(metadata, "gt"))]
+    high = [*_bounds(metadata, "le"), *(bound - step for bound in _bounds(metadata, "lt"))]
     wanted = 0.5 if kind is float else SIZE if any(word in name for word in SIZES) else 1
     return kind(min([max([wanted, *low]), *high]))  # type: ignore[no-any-return]
 
 
-def _limits(bounds: typing.Sequence[Any], name: str, shift: float) -> list[float]:
-    return [getattr(bound, name) + shift for bound in bounds if getattr(bound, name, None) is not None]
+def _bounds(metadata: Sequence[Any], name: str) -> list[Any]:
+    return [bound for part in metadata if (bound := getattr(part, name, None)) is not None]
 
 
-def _component(registry: Registry) -> str:
-    """Return the first component that needs no parameters."""
+def _component_without_parameters(registry: Registry) -> str:
     for entry in registry:
-        if not any(field.is_required() for field in entry.parameters.model_fields.values()):
+        if not any(field.is_required() for field in entry.fields.values()):
             return entry.name
     raise UnknownError

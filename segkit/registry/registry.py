@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkit.errors import RegistrationError, UserError, suggest, truncate
 from segkit.registry.component import Component, Entry
-from segkit.registry.messages import describe_value, error_details, single_error, translated
+from segkit.registry.messages import Mistake, describe_value, error_of, mistakes_of, translate_errors
 from segkit.registry.slot import Slot, fold
 from segkit.registry.source import code_of, location
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-    from pydantic_core import InitErrorDetails, core_schema
+    from pydantic_core import core_schema
 
 __all__ = ["Component", "Entry", "Registry", "Several", "fold"]
 
@@ -179,10 +179,7 @@ class Registry(Slot):
         try:
             return self._validate({name: parameters or {}})
         except ValidationError as error:
-            lines = (
-                f"{self.name}.{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
-                for found in error.errors()
-            )
+            lines = (f"{self.name}.{'.'.join(map(str, path))}: {text}" for path, text, _ in mistakes_of(error))
             raise UserError("\n".join(lines)) from None
 
     def build(self, name: str, parameters: dict[str, Any] | None = None, *handed: Any) -> Any:
@@ -197,12 +194,8 @@ class Registry(Slot):
             value = {value: {}}
         if not isinstance(value, dict) or len(value) != 1:
             given = f"{len(value)} names: {truncate(', '.join(value))}" if isinstance(value, dict) and value else ""
-            raise single_error(
-                self.name,
-                (),
-                f"must be one {self.name}: a name or a table of one name, got {given or describe_value(value)}",
-                value,
-            )
+            text = f"must be one {self.name}: a name or a table of one name, got {given or describe_value(value)}"
+            raise error_of(self.name, [Mistake((), text)])
         ((name, parameters),) = value.items()
         return self._choose(str(name), parameters)
 
@@ -211,23 +204,21 @@ class Registry(Slot):
 
         entry = self._find(name)
         if entry is None:
-            raise single_error(self.name, (name,), f"no such {self.name}. {suggest(name, self.names())}", parameters)
+            text = f"no such {self.name}. {suggest(name, self.names())}"
+            raise error_of(self.name, [Mistake((name,), text)])
         if not isinstance(parameters, dict):
-            raise single_error(
-                self.name, (name,), f"must be a table of parameters, got {describe_value(parameters)}", parameters
-            )
+            text = f"must be a table of parameters, got {describe_value(parameters)}"
+            raise error_of(self.name, [Mistake((name,), text)])
         try:
             text = json.dumps(parameters, default=str)
             return Component(entry, entry.parameters.model_validate_json(text, strict=True))
         except ValidationError as error:
-            raise translated(error, entry.known(), (name,), parameters) from None
+            known = [*entry.fields]
+            mistakes = translate_errors(error, parameters, lambda path: known if len(path) == 1 else [], "parameter")
+            raise error_of(error.title, mistakes, (name,)) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_plain_validator_function(
-            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(Component.dump)
-        )
+        return _schema(self._validate, Component.dump)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
@@ -238,6 +229,14 @@ class Registry(Slot):
 
 def _registry_of(home: str, plural: str) -> Any:
     return getattr(importlib.import_module(home), plural)
+
+
+def _schema(validate: Callable[[Any], Any], dump: Callable[[Any], Any]) -> core_schema.CoreSchema:
+    from pydantic_core import core_schema
+
+    return core_schema.no_info_plain_validator_function(
+        validate, serialization=core_schema.plain_serializer_function_ser_schema(dump)
+    )
 
 
 class Several:
@@ -254,17 +253,17 @@ class Several:
         if isinstance(value, str):
             value = {value: {}}
         if not isinstance(value, dict):
-            wanted = f"must be a table of {self.registry.plural} by name, got {describe_value(value)}"
-            raise single_error(self.registry.name, (), wanted, value)
+            text = f"must be a table of {self.registry.plural} by name, got {describe_value(value)}"
+            raise error_of(self.registry.name, [Mistake((), text)])
         chosen: list[Component] = []
-        mistakes: list[InitErrorDetails] = []
+        mistakes: list[Mistake] = []
         for name, parameters in value.items():
             try:
                 chosen.append(self.registry._choose(str(name), parameters))
             except ValidationError as error:
-                mistakes.extend(error_details(error))
+                mistakes += mistakes_of(error)
         if mistakes:
-            raise ValidationError.from_exception_data(self.registry.name, mistakes)
+            raise error_of(self.registry.name, mistakes)
         return tuple(chosen)
 
     @staticmethod
@@ -272,11 +271,7 @@ class Several:
         return {name: parameters for component in value for name, parameters in component.dump().items()}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_plain_validator_function(
-            self._validate, serialization=core_schema.plain_serializer_function_ser_schema(self._dump)
-        )
+        return _schema(self._validate, self._dump)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler

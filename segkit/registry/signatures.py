@@ -27,19 +27,10 @@ def recipe_name(parameter: str) -> str:
     return parameter.removesuffix("_")
 
 
-def recipe_parameters(
+def _recipe_parameters(
     factory: Callable[..., Any], signature: inspect.Signature, handed: int
 ) -> list[inspect.Parameter]:
-    """Return the parameters that a recipe may set.
-
-    Args:
-        factory: the function or class, for messages.
-        signature: its signature, without `self`.
-        handed: how many positional values segkit passes.
-
-    Raises:
-        RegistrationError: segkit cannot call a function of this signature.
-    """
+    """Return the parameters that a recipe may set: those after the `handed` positional ones that segkit passes."""
     parameters = list(signature.parameters.values())
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -51,7 +42,7 @@ def recipe_parameters(
     given, own = parameters[:handed], parameters[handed:]
     if len(given) < handed or any(p.kind is p.KEYWORD_ONLY for p in given):
         raise RegistrationError(
-            f"{location(factory)}: segkit hands in {counted(handed, 'positional value')} here, but the signature takes "
+            f"{location(factory)}: segkit passes {counted(handed, 'positional argument')}, but the signature takes "
             f"({', '.join(str(p) for p in parameters)})."
         )
     if not inspect.isclass(factory):
@@ -59,23 +50,19 @@ def recipe_parameters(
             if parameter.kind is not parameter.KEYWORD_ONLY:
                 raise RegistrationError(
                     f"{location(factory)}: parameter '{parameter.name}' must be keyword-only: put a '*' before it. "
-                    f"segkit hands in {counted(handed, 'positional value')} here."
+                    f"segkit passes only {counted(handed, 'positional argument')}."
                 )
     return own
 
 
 def _check_type(annotation: Any, place: str) -> None:
     """Raise unless every part of an annotation can be written in a recipe."""
-    if isinstance(annotation, Slot) or annotation in WRITABLE:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if isinstance(annotation, Slot) or annotation in WRITABLE or origin is Literal:
         return
-    origin = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
     if origin is Annotated:
-        if any(isinstance(extra, Slot) for extra in arguments[1:]):
-            return
-        _check_type(arguments[0], place)
-    elif origin is Literal:
-        return
+        if not any(isinstance(extra, Slot) for extra in arguments[1:]):
+            _check_type(arguments[0], place)
     elif origin in (Union, types.UnionType, list, tuple, dict):
         for argument in arguments:
             if argument is not Ellipsis:
@@ -95,7 +82,6 @@ def _resolved_type(factory: Callable[..., Any], parameter: inspect.Parameter) ->
 
 
 def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[Any, Any]:
-    """Return the type and pydantic field of one parameter."""
     from pydantic import Field
 
     place = f"{location(factory)}: parameter '{parameter.name}'"
@@ -127,7 +113,7 @@ def parameter_model(
     from pydantic import ConfigDict, Field, PydanticUserError, ValidationError, create_model
 
     fields: dict[str, Any] = {}
-    for parameter in recipe_parameters(factory, signature, handed):
+    for parameter in _recipe_parameters(factory, signature, handed):
         if weighted and parameter.name == "weight":
             raise RegistrationError(f"{location(factory)}: parameter 'weight' is taken: it is the slot's own factor.")
         fields[PREFIX + parameter.name] = _field(factory, parameter)
@@ -135,16 +121,15 @@ def parameter_model(
         fields[PREFIX + "weight"] = (float, Field(1.0, alias="weight", ge=0, allow_inf_nan=False))
     config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
     try:
-        model = create_model(name, __config__=config, **fields)
+        model: type[BaseModel] = create_model(name, __config__=config, **fields)
         defaults = {key: value for key, value in fields.items() if not value[1].is_required()}
         create_model(name, __config__=config, **defaults)()
     except ValidationError as error:
         broken = str(error.errors()[0]["loc"][0]).removeprefix(PREFIX)
         raise RegistrationError(
-            f"{location(factory)}: the default of parameter '{broken}' breaks its own type: it "
+            f"{location(factory)}: the default of parameter '{broken}' does not fit its type: it "
             f"{sentence(on_one_line(error))}"
         ) from error
     except PydanticUserError as error:
         raise RegistrationError(f"{location(factory)}: {error.message}. {ADVICE}") from error
-    found: type[BaseModel] = model
-    return found
+    return model

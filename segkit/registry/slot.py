@@ -53,8 +53,7 @@ class Slot:
         for trait, value in traits.items():
             kind = self.traits.get(trait)
             if kind is None:
-                known = suggest(trait, self.traits)
-                raise RegistrationError(f"{place}: a {self.name} has no trait '{trait}'. {known}")
+                raise RegistrationError(f"{place}: a {self.name} has no trait '{trait}'. {suggest(trait, self.traits)}")
             if isinstance(kind, tuple):
                 fits, wanted = value in kind, " or ".join(map(repr, kind))
             elif kind is bool:
@@ -62,6 +61,6 @@ class Slot:
             else:
                 fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
             if not fits:
-                raise RegistrationError(f"{place}: {trait} must be {wanted}, not {value!r}.")
+                raise RegistrationError(f"{place}: {trait} must be {wanted}, got {value!r}.")
         defaults = {name: kind[0] if isinstance(kind, tuple) else DEFAULTS[kind] for name, kind in self.traits.items()}
         return {**defaults, **traits}

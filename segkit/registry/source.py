@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -39,42 +40,42 @@ def file_and_line(filename: str, line: int | None) -> str:
     return f"{display_path(Path(filename))}:{line}"
 
 
-class ComponentCode:
-    """The code of a component: its file, or the folder of a plugin that is a package.
+def frames_of(error: BaseException) -> list[tuple[FrameType, int]]:
+    """Return the frames of an exception's traceback with their lines; those of its cause if it has none."""
+    while error.__traceback__ is None and error.__cause__ is not None:
+        error = error.__cause__
+    return list(traceback.walk_tb(error.__traceback__))
 
-    Args:
-        factory: the function or class that was registered.
+
+class ComponentCode:
+    """The code of a component.
 
     Attributes:
         definition: "file:line" of the function or class.
+        plugin: the plugin file, or the folder of the package, that it is in; None outside plugin folders.
     """
 
     def __init__(self, factory: Callable[..., Any]) -> None:
         code = code_of(factory)
         self.definition = location(factory)
-        self.module = str(getattr(code, "__module__", ""))
         try:
             self.file = inspect.getsourcefile(code)
         except TypeError:
             self.file = None
-        package = sys.modules.get(".".join(self.module.split(".")[:2])) if self.module.startswith(PACKAGE) else None
-        top = Path(package.__file__) if package is not None and package.__file__ else None
-        self.folder = top.parent if top is not None and top.name == "__init__.py" else None
+        self.plugin = _plugin_path(str(getattr(code, "__module__", "")))
 
     def owns(self, frame: FrameType) -> bool:
         """Return whether a frame runs the component's code, or a private module of its plugin folder."""
         name = frame.f_code.co_filename
-        if Path(name).is_relative_to(self.folder) if self.folder is not None else name == self.file:
-            return True
+        if self.plugin is None or name == self.file:
+            return name == self.file
         used = str(frame.f_globals.get("__name__")).split(".")
-        return self.module.split(".")[0] == used[0] == PACKAGE and used[-1].startswith("_")
+        return name.startswith(f"{self.plugin}{os.sep}") or (used[0] == PACKAGE and used[-1].startswith("_"))
 
     def of_error(self, error: BaseException) -> str | None:
         """Return the last line of the component's code in an exception's traceback, as "file:line"."""
-        while error.__traceback__ is None and error.__cause__ is not None:
-            error = error.__cause__
-        own = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__) if self.owns(frame)]
-        return file_and_line(own[-1][0].f_code.co_filename, own[-1][1]) if own else None
+        own = [(frame.f_code.co_filename, line) for frame, line in frames_of(error) if self.owns(frame)]
+        return file_and_line(*own[-1]) if own else None
 
     def running(self, frame: FrameType | None = None) -> str | None:
         """Return the line of the component's code that runs now, in `frame` or the nearest of its callers."""
@@ -84,3 +85,13 @@ class ComponentCode:
                 return file_and_line(frame.f_code.co_filename, frame.f_lineno)
             frame = frame.f_back
         return None
+
+
+def _plugin_path(module: str) -> Path | None:
+    parts = module.split(".")
+    if parts[0] == PACKAGE:
+        for length in range(2, len(parts) + 1):
+            name = getattr(sys.modules.get(".".join(parts[:length])), "__file__", None)
+            if name:
+                return Path(name).parent if Path(name).name == "__init__.py" else Path(name)
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,13 +27,8 @@ def format_value(item: Any) -> str:
     """Return a value as TOML on one line."""
     if isinstance(item, bool):
         return "true" if item else "false"
-    if isinstance(item, float):
-        if not math.isfinite(item):
-            return "nan" if math.isnan(item) else ("inf" if item > 0 else "-inf")
-        digits = repr(item)
-        return digits if any(mark in digits for mark in ".en") else digits + ".0"
-    if isinstance(item, int):
-        return str(item)
+    if isinstance(item, (int, float)):
+        return repr(item)
     if isinstance(item, Mapping):
         inner = ", ".join(f"{format_key(str(name))} = {format_value(part)}" for name, part in item.items())
         return f"{{ {inner} }}" if inner else "{}"

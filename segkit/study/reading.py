@@ -113,7 +113,7 @@ def _trials(
     base = merge.Document()
     base.merge({name: tree[name] for name in deciding if name in tree}, source)
     check_size(study, _section(Split, tree, source), base)
-    points = list(itertools.product(*(axis.points for axis in grid_axes(study, base))))
+    points = list(itertools.product(*grid_axes(study, base)))
     found = []
     for variant in study.variants or ({"label": ""},):
         laid = base.copy()

@@ -14,7 +14,7 @@ from typing import Any
 from segkit import files, plugins
 from segkit.data.cache import DataCache
 from segkit.errors import UserError
-from segkit.locks import Lock
+from segkit.locks import locked
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.recipe.variants import folder_name
@@ -165,7 +165,7 @@ class StudyRun:
             self.folder = Path(self._temporary.name)
             self.planned = [replace(trial, run=self.folder) for trial in self.planned]
         files.make_folder(self.folder)
-        with Lock(self.folder):
+        with locked(self.folder):
             self._remove_leftovers()
             for event in self._run(jobs, fresh, fail_fast, mix_hardware):
                 if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):

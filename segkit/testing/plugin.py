@@ -65,7 +65,7 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     path, assigned = Path(path), [*map(merge.parse_setting, sets)]
     saved = settings(LIBRARIES)
     if (path / "__init__.py").is_file() and path.resolve().parent.is_dir():
-        plugins.load_one(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
+        plugins.load_one(path.resolve(), path.resolve().parent)  # `load` takes a folder for one that holds plugins
     else:
         plugins.load([path], entry_points=False)
     failed = [failure for failure in plugins.failures() if _below(Path(failure.origin), path)]
@@ -105,9 +105,9 @@ def _given(
         if not named and len(names) > 2:  # as in a recipe: data.mine.root
             named = [e for e in entries if (e.slot.name, fold(e.name)) == (names[0], fold(names[1]))]
             rest = names[2:] if named else names
-        chosen = named or [entry for entry in entries if names[0] in entry.known()]
+        chosen = named or [entry for entry in entries if names[0] in entry.fields]
         if len(chosen) != 1:
-            listed = ", ".join(f"{entry.name}: {', '.join(entry.known()) or 'none'}" for entry in entries)
+            listed = ", ".join(f"{entry.name}: {', '.join(entry.fields) or 'none'}" for entry in entries)
             what = "several components have" if chosen else "no component has"
             raise UserError(
                 f"{flag}: {what} this parameter in {path} ({listed}). Write --set parameter=value, or "

@@ -100,7 +100,7 @@ class History:
     def write(self, path: Path) -> None:
         """Write a metrics.csv: full precision, empty where an epoch has no such value."""
         rows = (["" if value != value else repr(value) for value in row.values()] for row in self)
-        files.write_csv(path, self.names, rows)
+        files.write_text(path, files.to_csv(self.names, rows))
 
     @classmethod
     def read(cls, path: Path) -> Self:
