@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -18,13 +18,10 @@ from rich.text import Text
 
 from segkit.errors import counted, printable
 from segkit.report.style import elide_middle
+from segkit.study.runs import ENDS, Outcome, StudyRun
 from segkit.training.events import Event
 
-if TYPE_CHECKING:
-    from segkit.study.runs import Outcome, StudyRun
-
 NAME_SHARE, BAR, CLOCK, CONTEXT = 0.42, 10, 7, 4
-ENDS = ("finished", "failed", "interrupted", "skipped", "reused")
 
 
 @contextlib.contextmanager

@@ -164,7 +164,7 @@ def effect(summary: Summary) -> Figure | None:
 
 def _headline(summary: Summary) -> tuple[str, str]:
     """Return the label of the headline's metric on axes, and its unit."""
-    unit = " (mm)" if summary.headline[0].result.metric in IN_MM else ""
+    unit = " (mm)" if summary.metric in IN_MM else ""
     return wrapped(headline_name(summary), 60, 1), unit
 
 
@@ -178,10 +178,9 @@ def _rows(axis: Axes, labels: Sequence[str]) -> None:
 def distribution(summary: Summary) -> Figure | None:
     """Draw the headline metric of every case, with boxes (quartiles) and whiskers (5th and 95th percentile)."""
     scores = summary.scores
-    metric = summary.headline[0].result.metric if summary.lines else ""
-    if metric not in scores.values:
+    if summary.metric not in scores.values:
         return None
-    values = {v: scores.by_case(metric, scores.rows(v)) for v in summary.variants}
+    values = {v: scores.by_case(summary.metric, scores.rows(v)) for v in summary.variants}
     values = {v: np.sort(found[~np.isnan(found)]) for v, found in values.items() if not np.isnan(found).all()}
     if not values:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 from rich.cells import cell_len
 
-from segkit.errors import counted, pad, printable
+from segkit.errors import counted, first_few, pad, printable
 from segkit.report import cases, facts, tables
 from segkit.study.summary import Summary
 
@@ -21,12 +21,7 @@ PICTURE_PIXELS = 640
 
 
 def html(summary: Summary, figures: Mapping[str, bytes]) -> str:
-    """Return the report as one self-contained HTML file.
-
-    Args:
-        summary: the study.
-        figures: SVG of each, by name.
-    """
+    """Return the report as one self-contained HTML file; `figures` are SVG, by name."""
     return _render("report.html.j2", summary, figures)
 
 
@@ -71,7 +66,7 @@ def _template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "aligned": aligned, "counted": counted, "data_uri": data_uri, "listed": listed, "one_line": one_line,
+        "aligned": aligned, "counted": counted, "data_uri": data_uri, "first_few": first_few, "one_line": one_line,
         "picture": picture, "printable": lambda text: Markup(printable(text)),
     }  # fmt: skip
     return environment.get_template(name)
@@ -92,13 +87,6 @@ ESCAPES: dict[str, Callable[[str], str]] = {
     "md": markdown_escape,
     "txt": lambda text: one_line(printable(text)),
 }
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return names as a list in a sentence, the first few of many."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def aligned(table: tables.Table) -> Markup:

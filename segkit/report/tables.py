@@ -47,10 +47,7 @@ class Table:
 def _table(summary: Summary, lines: Iterable[Line], columns: Mapping[str, str]) -> Table:
     """Return lines of the summary as a table, without the columns that are empty in every row.
 
-    Args:
-        summary: the study.
-        lines: the rows.
-        columns: the heading of each column, by a column of summary.csv, or "ci" or "t" for an interval.
+    `columns` gives the heading of each, by a column of summary.csv, or by "ci" or "t" for an interval.
     """
     rows = []
     for line in lines:
@@ -73,8 +70,7 @@ def verdicts(summary: Summary) -> Table:
 
 def headline_name(summary: Summary) -> str:
     """Return the displayed name of the headline's metric."""
-    name = summary.headline[0].result.metric if summary.lines else "dice"
-    return "Dice" if name == "dice" else name
+    return "Dice" if summary.metric == "dice" else summary.metric
 
 
 def everything(summary: Summary) -> Table:
@@ -85,7 +81,6 @@ def everything(summary: Summary) -> Table:
 
 def failures(summary: Summary) -> Table:
     """Return how often a structure was missed or falsely predicted: one row per variant and channel."""
-    metric = summary.headline[0].result.metric
     columns = {
         "variant": "variant",
         "channel": "channel",
@@ -94,9 +89,9 @@ def failures(summary: Summary) -> Table:
         "missed": "missed",
         "false_positive_on_empty": "false positive on empty truth",
         "rightly_empty": "rightly left empty",
-        "undefined": f"{metric} undefined",
+        "undefined": f"{summary.metric} undefined",
     }
-    return _table(summary, (line for line in summary.lines if line.result.metric == metric), columns)
+    return _table(summary, (line for line in summary.lines if line.result.metric == summary.metric), columns)
 
 
 def first_batch(summary: Summary) -> Table:

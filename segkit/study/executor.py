@@ -40,7 +40,7 @@ def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None 
     Args:
         asked: trials side by side, or "auto".
         trials: the number of trials.
-        device: the type of the device.
+        device: the device's type, e.g. "cuda".
         threads: the CPU threads of each, if they are resolved.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -62,7 +62,7 @@ def execute(
     At the first Ctrl-C or SIGTERM each trial saves its state; every unfinished trial is reported as "interrupted".
 
     Args:
-        trials: the trials.
+        trials: what to train.
         side_by_side: the number of parallel trials; 1 trains in this process.
         fail_fast: stop at the first failed trial.
         data: the data that this process has read already.
@@ -117,10 +117,9 @@ def _worker(connection: Connection, stop: StopFlag, folders: Sequence[str]) -> N
 
     parent = multiprocessing.parent_process()
     assert parent is not None
-    sentinel = parent.sentinel
 
     def exit_with_parent() -> None:
-        multiprocessing.connection.wait([sentinel])
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
@@ -226,7 +225,6 @@ def _receive(worker: _Worker) -> Event | None:
 
 
 def _exit_reason(code: int | None) -> str:
-    """Return the message of a trial whose process died."""
     how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
     cause = {
         -signal.SIGKILL: " Likely out of memory: fewer --jobs, or a smaller train.batch_size.",

@@ -64,11 +64,7 @@ def resolve_study(
 
 
 def resolve_auto(train: Train, threads: int) -> Train:
-    """Return training settings with every "auto" of the hardware replaced by this machine's choice.
-
-    Args:
-        train: those of a recipe.
-        threads: the CPU threads for "auto".
+    """Return training settings with every "auto" of the hardware replaced: `threads`, or this machine's choice.
 
     Raises:
         UserError: the machine does not have the requested device or precision.

@@ -43,14 +43,10 @@ def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[s
 
 
 def check_inputs(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
-    """Raise everything that keeps recipes from being trained.
-
-    Args:
-        recipes: those of the trials to train.
-        mistakes: the result of `fingerprint_data`.
+    """Check the devices of recipes.
 
     Raises:
-        UserError: data, split or device are not as a recipe requires; every mistake once.
+        UserError: `mistakes` of the data, and each device or precision that the machine does not have; each once.
     """
     from segkit import device
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +16,12 @@ from segkit.errors import UserError
 from segkit.recipe import merge, toml
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Split, Study
-from segkit.recipe.variants import check_size, grid_axes, normalize_label, variant_label
+from segkit.recipe.variants import normalize_label, variants
 from segkit.study.plan import trial_folders
 from segkit.training.results import History, Keys, Rows, read_cases
 from segkit.training.status import Status
 
-FINISHED, MISSING = "finished", "missing"
-DAMAGED = "damaged"
+FINISHED, MISSING, DAMAGED = "finished", "missing", "damaged"
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,11 @@ class TrialRecord:
         """Trials are comparable only if they have the same number."""
         return int(self.info.get("training_number", 1))
 
+    @property
+    def readable(self) -> bool:
+        """Whether it is finished and all of its files could be read."""
+        return self.status == FINISHED and not self.problem
+
 
 def read_plan(run: Path) -> Plan:
     """Return the plan of the run's recipe; if that cannot be read (any more), the trials on disk."""
@@ -96,7 +99,7 @@ def read_plan(run: Path) -> Plan:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _section(model: type[Model], tree: Mapping[str, Any], source: merge.Source) -> Model:
+def _section(model: type[Model], tree: dict[str, Any], source: merge.Source) -> Model:
     """Validate one table of a recipe alone: the others may need plugins, or libraries that are slow to import."""
     name = model.__name__.lower()
     try:
@@ -106,28 +109,23 @@ def _section(model: type[Model], tree: Mapping[str, Any], source: merge.Source) 
 
 
 def _trials(
-    run: Path, tree: Mapping[str, Any], source: merge.Source, study: Study
+    run: Path, tree: dict[str, Any], source: merge.Source, study: Study
 ) -> Iterator[tuple[str, int, int | None, Path]]:
     """Yield the trials as `plan_trials` does, from the tables alone that determine their number and names."""
-    deciding = ("study", "split", "train")
-    base = merge.Document()
-    base.merge({name: tree[name] for name in deciding if name in tree}, source)
-    check_size(study, _section(Split, tree, source), base)
-    points = list(itertools.product(*(axis.points for axis in grid_axes(study, base))))
-    found = []
-    for variant in study.variants or ({"label": ""},):
-        laid = base.copy()
-        dropped = [name for name in variant.get("drop", []) if str(name).split(".")[0] in deciding]
-        laid.merge({name: variant[name] for name in deciding if name in variant} | {"drop": dropped}, source)
-        for values in points:
-            point = laid.copy()
-            for _, patch, _ in values:
-                point.merge({name: patch[name] for name in deciding if name in patch}, source)
-            texts = [text for text, _, _ in values]
-            found.append((variant_label(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
-    listed = [(label, _section(Split, own, source), int(own.get("train", {}).get("seed", 1))) for label, own in found]
-    for number, seed, fold, folder in trial_folders(listed, study.seeds, run):
-        yield listed[number][0], seed, fold, folder
+    listed = [
+        {name: variant[name] for name in ("label", "split", "train") if name in variant}
+        | {"drop": [name for name in variant.get("drop", []) if str(name).split(".")[0] in ("split", "train")]}
+        for variant in study.variants
+    ]
+    study = study.model_copy(update={"variants": listed, "compare_with": None})  # the report checks the latter
+    document = merge.Document()
+    document.merge({name: tree[name] for name in ("study", "split", "train") if name in tree}, source)
+    found = [
+        (label, _section(Split, layers.tree, source), int(layers.tree.get("train", {}).get("seed", 1)))
+        for label, layers in variants(study, _section(Split, tree, source), str(tree.get("title", "")), document)
+    ]
+    for number, seed, fold, folder in trial_folders(found, study.seeds, run):
+        yield found[number][0], seed, fold, folder
 
 
 def _plan_from_disk(run: Path, problem: str) -> Plan:
@@ -138,9 +136,9 @@ def _plan_from_disk(run: Path, problem: str) -> Plan:
         tree = {}
     table = tree.get("study")
     study = table if isinstance(table, dict) else {}
-    variants, reference = study.get("variants"), study.get("compare_with")
-    variants = [v for v in variants if isinstance(v, dict)] if isinstance(variants, list) else []
-    labels = [normalize_label(str(variant.get("label"))) for variant in variants]
+    listed, reference = study.get("variants"), study.get("compare_with")
+    listed = listed if isinstance(listed, list) else []
+    labels = [normalize_label(str(variant.get("label"))) for variant in listed if isinstance(variant, dict)]
     found = []
     for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
         match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
@@ -162,13 +160,7 @@ def _number(text: str) -> list[tuple[int, str]]:
 def read_trial(
     run: Path, variant: str, seed: int, fold: int | None, folder: Path, known: dict[bytes, Keys]
 ) -> TrialRecord:
-    """Read a trial; its record names what is missing or damaged.
-
-    Args:
-        run: the run folder.
-        variant, seed, fold, folder: the trial as planned.
-        known: see `read_cases`.
-    """
+    """Read a trial as planned; its record names what is missing or damaged. For `known` see `read_cases`."""
     path = run / folder
     found, problem, history, rows = Status(), "", History(), None
     try:

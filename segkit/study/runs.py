@@ -32,6 +32,8 @@ from segkit.training.events import Event
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
 
+ENDS = ("finished", "failed", "interrupted", "skipped", "reused")  # the kinds of a trial's last event
+
 
 @dataclass
 class Outcome:
@@ -59,13 +61,9 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as JSON values, for scripts."""
-        return {
-            "title": self.title,
-            "folder": str(self.folder) if self.folder else None,
-            "report": str(self.folder / "report.html") if self.folder else None,
-            "interrupted": self.interrupted,
-            "failed": self.failures,
-        } | self.counts
+        folder, report = (str(self.folder), str(self.folder / "report.html")) if self.folder else (None, None)
+        found = {"title": self.title, "folder": folder, "report": report, "interrupted": self.interrupted}
+        return found | {"failed": self.failures} | self.counts
 
     def lines(self) -> list[str]:
         """Return the outcome as lines for a terminal."""
@@ -108,7 +106,7 @@ def plan_studies(
             continue
         if folder in studies:
             mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
-        studies[folder] = StudyRun(path, recipe, planned, folder, limit, tuple(document.warnings))
+        studies[folder] = StudyRun(path, recipe, planned, folder, limit, document.warnings)
     if mistakes:
         raise UserError("\n".join(mistakes))
     return list(studies.values())
@@ -123,7 +121,6 @@ class StudyRun:
         planned: its trials.
         folder: the run folder.
         limit: how its trainings are shortened.
-        warnings: about its recipe.
     """
 
     path: Path
@@ -131,7 +128,7 @@ class StudyRun:
     planned: list[Trial]
     folder: Path
     limit: Limit
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
     _ends: dict[str, Event] = field(default_factory=dict)
     _same_recipe: bool = False  # as in the run folder
     _temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -168,7 +165,7 @@ class StudyRun:
         with Lock(self.folder):
             self._remove_leftovers()
             for event in self._run(jobs, fresh, fail_fast, mix_hardware):
-                if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
+                if event.kind in ENDS:
                     self._ends[event.trial] = event
                 yield event
 
@@ -185,9 +182,9 @@ class StudyRun:
         self.recipe, self.planned, side_by_side = hardware.resolve_study(
             self.recipe, self.planned, known, jobs, mix=mix
         )
-        existing, fingerprints, mistakes = self._inspect(data, fresh=fresh, mix=mix)
+        existing, fingerprint, mistakes = self._inspect(data, fresh=fresh, mix=mix)
         unfinished = [found for found in existing if found.state != "finished"]
-        reusable = self._find_reusable(unfinished, fingerprints)
+        reusable = self._find_reusable(unfinished, fingerprint)
         first = {found.trial.identity: found.trial for found in reversed(unfinished)}
         copied = [found.trial for found in unfinished if found.trial.identity in reusable]
         own = [found for found in unfinished if found.trial.identity not in reusable]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segkit import files, locks, plugins
-from segkit.components.metrics import best_value, direction, metrics
+from segkit.components.metrics import direction, metrics
 from segkit.errors import printable
 from segkit.study.reading import FINISHED, Plan, TrialRecord, read_plan, read_trial
-from segkit.study.scores import Scores, gather_scores
+from segkit.study.scores import ALL, Scores, gather_scores
 from segkit.study.verdicts import Measure, Result, judge
 from segkit.training.results import Flags, Keys
 
-ALL = "all"
 HEADLINE = "dice"
 P_VALUES = ("p_wilcoxon", "p_wilcoxon_holm", "p_seeds", "p_patients", "p", "p_holm")
 COLUMNS = (
@@ -65,11 +64,8 @@ class Line:
 
     def cells(self) -> dict[str, str]:
         """Return every column as text, as in tables and figures."""
-        result = self.result
-        cells = {name: _text(name, getattr(result, name)) for name in (f.name for f in fields(Result))}
-        cells |= {name: str(getattr(self, name)) for name in ("trials", "failed_trials", "unfinished_trials")}
-        cells |= {name: str(value) for name, value in vars(self.counts).items()}
-        return cells | {name: str(getattr(self, name)) for name in ("undefined", "rightly_empty")}
+        values = vars(self) | vars(self.result) | vars(self.counts)
+        return {name: _text(name, values[name]) for name in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -104,9 +100,14 @@ class Summary:
         return self.lines[: len(self.variants)]
 
     @property
+    def metric(self) -> str:
+        """The headline's metric."""
+        return self.measures[0].metric
+
+    @property
     def finished(self) -> list[TrialRecord]:
         """The trials that are finished and readable."""
-        return [trial for trial in self.trials if trial.status == FINISHED and not trial.problem]
+        return [trial for trial in self.trials if trial.readable]
 
     def of(self, variant: str) -> list[TrialRecord]:
         """Return the trials of a variant."""
@@ -128,7 +129,7 @@ def _text(name: str, value: str | int | float) -> str:
 
 def compared(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the finished trials of the newest training number, of variants and seeds with all their folds."""
-    finished = [trial for trial in trials if trial.status == FINISHED and not trial.problem]
+    finished = [trial for trial in trials if trial.readable]
     newest = max((trial.training_number for trial in finished), default=1)
     finished = [trial for trial in finished if trial.training_number == newest]
     folds = Counter((trial.variant, trial.seed) for trial in finished)
@@ -146,7 +147,7 @@ def summarize(run: Path) -> Summary:
     whole = compared(trials)
     if not {name for trial in whole if trial.rows for name in trial.rows.keys.names[3]} <= {e.name for e in metrics}:
         plugins.load()  # for the direction and best value of a plugin's metric
-    scores = gather_scores(whole, best_value)
+    scores = gather_scores(whole)
     measures = _measures(scores, variants)
     counts = {(v, c): _counts(scores, v, c) for v in variants for c in (ALL, *scores.channels)}
     lines = [
@@ -156,8 +157,8 @@ def summarize(run: Path) -> Summary:
             failed_trials=sum(t.variant == result.variant and t.status == "failed" for t in trials),
             unfinished_trials=sum(t.variant == result.variant and t.status not in ("failed", FINISHED) for t in trials),
             counts=counts[result.variant, result.channel],
-            undefined=_count(scores.undefined, scores, result),
-            rightly_empty=_count(scores.granted, scores, result),
+            undefined=_count(scores.undefined.get(result.metric), scores, result),
+            rightly_empty=_count(scores.granted.get(result.metric), scores, result),
         )
         for result in judge(measures, variants, reference)
     ]
@@ -171,17 +172,16 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
         return [Measure(HEADLINE, ALL, direction(HEADLINE), {v: np.zeros((0, 0)) for v in variants})]
     measures = []
     for name in names:
-        for channel in (None, *scores.channels) if len(scores.channels) > 1 else (None,):
+        for channel in (ALL, *scores.channels) if len(scores.channels) > 1 else (ALL,):
             table = scores.by_patient(name, channel)
-            tables = {v: table[scores.rows(v)] for v in variants}
-            measures.append(Measure(name, channel or ALL, direction(name), tables))
+            measures.append(Measure(name, channel, direction(name), {v: table[scores.rows(v)] for v in variants}))
     return measures
 
 
 def _counts(scores: Scores, variant: str, channel: str) -> Counts:
     """Count empty masks once per case and channel, whatever the number of metrics."""
     held, truth, predicted = (
-        array[scores.rows(variant)][..., _columns(scores, channel)]
+        array[scores.rows(variant)][..., scores.columns(channel)]
         for array in (scores.held, scores.truth, scores.predicted)
     )
     return Counts(
@@ -192,19 +192,11 @@ def _counts(scores: Scores, variant: str, channel: str) -> Counts:
     )
 
 
-def _count(flags: Mapping[str, Flags], scores: Scores, result: Result) -> int:
-    """Count the flags that are set for a result's variant, metric and channel."""
-    found = flags.get(result.metric)
-    if found is None:
-        return 0
-    return int(found[scores.rows(result.variant)][..., _columns(scores, result.channel)].sum())
-
-
-def _columns(scores: Scores, channel: str) -> slice:
-    return scores.columns(None if channel == ALL else channel)
+def _count(flags: Flags | None, scores: Scores, result: Result) -> int:
+    """Count the flags of a metric that are set for a result's variant and channel."""
+    return 0 if flags is None else int(flags[scores.rows(result.variant)][..., scores.columns(result.channel)].sum())
 
 
 def to_csv(summary: Summary) -> str:
     """Return summary.csv: one line per variant, metric and channel."""
-    rows = [line.cells() for line in summary.lines]
-    return files.to_csv(COLUMNS, [[printable(row[name]) for name in COLUMNS] for row in rows])
+    return files.to_csv(COLUMNS, [[printable(text) for text in line.cells().values()] for line in summary.lines])
