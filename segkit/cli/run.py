@@ -5,13 +5,16 @@ from __future__ import annotations
 import faulthandler
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, echo, warn
 from segkit.cli.inspect import load_plugins
 from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With, parse_path
+
+if TYPE_CHECKING:
+    from segkit.study.runs import Outcome, StudyRun
 
 MAX_JOBS = 1024
 
@@ -43,8 +46,6 @@ def run(
     interrupts.exit_immediately()  # nothing has started yet
 
     from segkit import files
-    from segkit.api import conclude
-    from segkit.cli.progress import show_progress
     from segkit.errors import UserError
     from segkit.study import runs
     from segkit.training.trial import Limit
@@ -68,14 +69,7 @@ def run(
     interrupts.raise_interrupt()  # trials install their own handler
     for study in studies:
         try:
-            with show_progress(study, quiet=json_) as watch:
-                for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
-                    watch.show(event)
-            if not dry_run:
-                interrupts.exit_immediately(study.after_interrupt())
-            outcome = conclude(study)
-            watch.conclude(outcome)
-            interrupts.raise_interrupt()
+            outcome = _run_study(study, json_, jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware)
         except KeyboardInterrupt:
             echo(study.after_interrupt(), err=True)
             status = INTERRUPTED
@@ -91,6 +85,23 @@ def run(
     if json_:
         echo(json.dumps(summary, indent=2))
     return status
+
+
+def _run_study(study: StudyRun, quiet: bool, **options: Any) -> Outcome:
+    """Run a study with the `options` of its `execute`, show its progress, and write its report."""
+    from segkit import interrupts
+    from segkit.api import conclude
+    from segkit.cli.progress import show_progress
+
+    with show_progress(study, quiet=quiet) as watch:
+        for event in study.execute(**options):
+            watch.show(event)
+    if not study.limit.batches:
+        interrupts.exit_immediately(study.after_interrupt())
+    outcome = conclude(study)
+    watch.conclude(outcome)
+    interrupts.raise_interrupt()
+    return outcome
 
 
 def _check_options(

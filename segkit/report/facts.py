@@ -33,12 +33,12 @@ def alarms(summary: Summary) -> dict[str, Any]:
 
 def gather_facts(summary: Summary) -> dict[str, Any]:
     """Return the variables of the templates for the report's sentences."""
-    whole, names = summary.whole, list(dict.fromkeys(line.result.metric for line in summary.lines))
+    names = dict.fromkeys(line.result.metric for line in summary.lines)
     seeds = [line.result.seeds for line in summary.headline if line.result.seeds]
     warnings: dict[str, list[str]] = {}
     for trial in summary.trials:
-        for text in trial.info.get("warnings") or []:
-            warnings.setdefault(str(text), []).append(trial.name)
+        for text in trial.info.get("warnings", []):
+            warnings.setdefault(text, []).append(trial.name)
     return {
         **alarms(summary),
         **_excluded(summary),
@@ -48,10 +48,10 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
         "least_seeds": min(seeds, default=0),
         "few_patients": any(0 < line.result.patients_compared < FEW_PATIENTS for line in summary.headline),
         "smaller_is_better": [name for name in names if direction(name) == -1],
-        "in_mm": bool(IN_MM & set(names)),
+        "in_mm": bool(IN_MM & names.keys()),
         "training_number": TRAINING_NUMBER,
-        "limited": any(trial.info.get("limited") for trial in whole),
-        "reused": sum(bool(trial.info.get("reused_from")) for trial in whole),
+        "limited": any(trial.info.get("limited") for trial in summary.whole),
+        "reused": sum("reused_from" in trial.info for trial in summary.whole),
         "empty": _empty_structures(summary),
         "unknown_metrics": [name for name in summary.scores.metrics if name not in metrics],
         "partly_compared": _partly_compared(summary),

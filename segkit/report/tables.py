@@ -7,7 +7,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.cells import cell_len
 
@@ -74,7 +73,7 @@ def headline_name(summary: Summary) -> str:
 
 
 def everything(summary: Summary) -> Table:
-    """Return all metrics and channels: one row per variant, metric and channel."""
+    """Return the table of all metrics and channels: one row per variant, metric and channel."""
     first = ("variant", "metric", "channel", "verdict", "mean")
     return _table(summary, summary.lines, dict(zip(first, first, strict=True)) | COMPARED)
 
@@ -111,21 +110,19 @@ def what_was_run(summary: Summary) -> Table:
     infos = [trial.info for trial in summary.trials if trial.info]
     if not infos:
         return Table(["", ""], [])
-    found: dict[str, list[Any]] = {}
-    for name in ("name", "cases", "patients", "fingerprint"):
-        found[f"data: {name}"] = [info.get("data", {}).get(name) for info in infos]
-    for name in ("train", "validation"):
-        found[f"{name} cases"] = [len(info.get("split", {}).get(name, [])) for info in infos]
-    for name in ("hardware", "device", "precision", "threads"):
-        found[name] = [info.get(name) for info in infos]
-    for name in dict.fromkeys(name for info in infos for name in info.get("versions", {})):
-        found[name] = [info.get("versions", {}).get(name) for info in infos]
+    found: dict[str, Counter[str]] = {}
+    for info in infos:
+        data, split = info.get("data", {}), info.get("split", {})
+        facts = {f"data: {name}": data.get(name) for name in ("name", "cases", "patients", "fingerprint")}
+        facts |= {f"{name} cases": len(split.get(name, [])) for name in ("train", "validation")}
+        facts |= {name: info.get(name) for name in ("hardware", "device", "precision", "threads")}
+        for name, value in (facts | info.get("versions", {})).items():
+            found.setdefault(name, Counter()).update([] if value is None else [str(value)])
     rows = []
-    for name, values in found.items():
-        counts = Counter(str(value) for value in values if value is not None)
+    for name, counts in found.items():
         each = [f"{value} ({counted(count, 'trial')})" for value, count in counts.most_common()]
         rows.append([name, next(iter(counts)) if len(counts) == 1 else "; ".join(each)])
-    seconds = sum(float(info.get("seconds") or 0) for info in infos)
+    seconds = sum(info.get("seconds", 0.0) for info in infos)
     return Table(["", ""], [*rows, ["training time, all trials", f"{seconds / 60:.1f} minutes"]])
 
 

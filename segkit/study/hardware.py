@@ -44,8 +44,7 @@ def resolve_study(
     trial whose device is missing stays unresolved: `check_inputs` reports it.
 
     Args:
-        recipe: the study's.
-        planned: its trials, at least one.
+        recipe, planned: the study's recipe and its trials, at least one.
         known: the result of `recorded_settings`.
         jobs: trials side by side, or "auto".
         mix: whether trials may differ from each other, and from `known`.
@@ -55,7 +54,7 @@ def resolve_study(
     """
     train = planned[0].recipe.train
     threads = known.get("threads") if train.threads == "auto" else train.threads
-    kind = _device_type(_resolved(planned[0].recipe, known, 1).train).replace("auto", "cpu")
+    kind = _resolved(planned[0].recipe, known, 1).train.device.partition(":")[0].replace("auto", "cpu")
     side_by_side, count = choose_jobs(jobs, len({trial.identity for trial in planned}), kind, threads)
     resolved = [replace(trial, recipe=_resolved(trial.recipe, known, count)) for trial in planned]
     if not mix:
@@ -92,18 +91,13 @@ def _resolved(recipe: Recipe, known: dict[str, Any], threads: int) -> Recipe:
         return recipe
 
 
-def _device_type(train: Train) -> str:
-    return train.device.partition(":")[0]
-
-
 def _check_same(planned: Sequence[Trial], known: dict[str, Any]) -> None:
-    """Raise unless all trials have the same settings as each other and as those that are trained already."""
+    """Raise UserError unless all trials have the settings of each other and of those that are trained already."""
     resolved = [trial for trial in planned if trial.recipe.train.threads != "auto"]
     for key in HARDWARE:
-        variants = {
-            _device_type(trial.recipe.train) if key == "device" else getattr(trial.recipe.train, key): trial.variant
-            for trial in resolved
-        }
+        variants = {getattr(trial.recipe.train, key): trial.variant for trial in resolved}
+        if key == "device":
+            variants = {name.partition(":")[0]: variant for name, variant in variants.items()}
         if len(variants) > 1:
             values = ", ".join(f"{value} ({variant})" for value, variant in variants.items())
             raise UserError(f"train.{key}: the variants of this study differ in it: {values}. {REMEDY}")

@@ -26,13 +26,8 @@ def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[s
 
     found: dict[str, str] = {}
     mistakes: list[str] = []
-    seen: set[str] = set()
-    for recipe in recipes:
-        tree = recipe.dump()
-        key = json.dumps([tree["data"], tree["split"], tree["channels"]])
-        if key in seen:
-            continue
-        seen.add(key)
+    distinct = {recipe.model_dump_json(include={"data", "split", "channels"}): recipe for recipe in recipes}
+    for recipe in distinct.values():
         try:
             found[data_key(recipe)] = check_data(recipe, data)
         except (UserError, OSError) as error:

@@ -37,7 +37,7 @@ ENDS = ("finished", "failed", "interrupted", "skipped", "reused")  # the kinds o
 
 @dataclass
 class Outcome:
-    """The outcome of a study.
+    """How a study ended.
 
     Attributes:
         counts: the number of trials by how they ended.
@@ -119,8 +119,8 @@ class StudyRun:
     Attributes:
         path: the recipe file.
         planned: its trials.
-        folder: the run folder.
         limit: how its trainings are shortened.
+        warnings: about its recipe.
     """
 
     path: Path

@@ -29,28 +29,15 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Counts of empty masks in a variant's compared trials, once per case and channel.
+class Line:
+    """One line of summary.csv; masks are counted once per compared trial, case and channel, whatever the metric.
 
     Attributes:
-        structures: all of them.
+        structures: the number of masks.
         empty_truth: the truth is empty.
         missed: the truth is not empty and the prediction is.
         false_positive_on_empty: the truth is empty and the prediction is not.
-    """
-
-    structures: int = 0
-    empty_truth: int = 0
-    missed: int = 0
-    false_positive_on_empty: int = 0
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of summary.csv.
-
-    Attributes:
-        undefined: the number of undefined values, one per trial, case and channel.
+        undefined: the number of undefined values of this metric.
         rightly_empty: the number of best values given for structures rightly left empty.
     """
 
@@ -58,13 +45,16 @@ class Line:
     trials: int
     failed_trials: int
     unfinished_trials: int
-    counts: Counts
+    structures: int
+    empty_truth: int
+    missed: int
+    false_positive_on_empty: int
     undefined: int
     rightly_empty: int
 
     def cells(self) -> dict[str, str]:
         """Return every column as text, as in tables and figures."""
-        values = vars(self) | vars(self.result) | vars(self.counts)
+        values = vars(self) | vars(self.result)
         return {name: _text(name, values[name]) for name in COLUMNS}
 
 
@@ -119,7 +109,7 @@ class Summary:
 
 
 def _text(name: str, value: str | int | float) -> str:
-    """Format a value: four decimals, three significant digits for a p-value, "" for NaN."""
+    """Return a value with four decimals, three significant digits for a p-value, "" for NaN."""
     if not isinstance(value, float):
         return str(value)
     if math.isnan(value):
@@ -156,7 +146,7 @@ def summarize(run: Path) -> Summary:
             trials=sum(trial.variant == result.variant for trial in whole),
             failed_trials=sum(t.variant == result.variant and t.status == "failed" for t in trials),
             unfinished_trials=sum(t.variant == result.variant and t.status not in ("failed", FINISHED) for t in trials),
-            counts=counts[result.variant, result.channel],
+            **counts[result.variant, result.channel],
             undefined=_count(scores.undefined.get(result.metric), scores, result),
             rightly_empty=_count(scores.granted.get(result.metric), scores, result),
         )
@@ -178,18 +168,19 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
     return measures
 
 
-def _counts(scores: Scores, variant: str, channel: str) -> Counts:
-    """Count empty masks once per case and channel, whatever the number of metrics."""
+def _counts(scores: Scores, variant: str, channel: str) -> dict[str, int]:
+    """Count the masks of a variant, by field of `Line`."""
     held, truth, predicted = (
         array[scores.rows(variant)][..., scores.columns(channel)]
         for array in (scores.held, scores.truth, scores.predicted)
     )
-    return Counts(
-        structures=int(held.sum()),
-        empty_truth=int((held & ~truth).sum()),
-        missed=int((held & truth & ~predicted).sum()),
-        false_positive_on_empty=int((held & ~truth & predicted).sum()),
-    )
+    found = {
+        "structures": held,
+        "empty_truth": held & ~truth,
+        "missed": held & truth & ~predicted,
+        "false_positive_on_empty": held & ~truth & predicted,
+    }
+    return {name: int(flags.sum()) for name, flags in found.items()}
 
 
 def _count(flags: Flags | None, scores: Scores, result: Result) -> int:
