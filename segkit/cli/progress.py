@@ -88,11 +88,9 @@ class LiveProgress(LineProgress):
         self.whole = self.progress.add_task("study", total=max(len(study.planned), 1), parts=self._ended())
 
     def write(self, text: str) -> None:
-        """Write one line above the bars."""
         self.console.print(printable(text))
 
     def show(self, event: Event) -> None:
-        """Show one event."""
         if event.kind == "step":
             self._advance(event.trial, event.values["fraction"])
         elif event.kind == "epoch":

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segkit import interrupts
 from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, echo, warn
 from segkit.cli.inspect import load_plugins
 from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With, parse_path
@@ -41,8 +42,6 @@ def run(
     json_: Json = False,
 ) -> int:
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
-    from segkit import interrupts
-
     interrupts.exit_immediately()  # nothing has started yet
 
     from segkit import files
@@ -52,7 +51,7 @@ def run(
 
     if not faulthandler.is_enabled():
         faulthandler.enable(2)  # crashes in native code show the calling line
-    _check_options(recipes, out, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
+    _check_options(recipes, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
     load_plugins(plugins)
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
@@ -89,7 +88,6 @@ def run(
 
 def _run_study(study: StudyRun, quiet: bool, **options: Any) -> Outcome:
     """Run a study with the `options` of its `execute`, show its progress, and write its report."""
-    from segkit import interrupts
     from segkit.api import conclude
     from segkit.cli.progress import show_progress
 
@@ -105,7 +103,7 @@ def _run_study(study: StudyRun, quiet: bool, **options: Any) -> Outcome:
 
 
 def _check_options(
-    recipes: list[Path], out: Path, name: str | None, jobs: str, *, dry_run: bool, overfit: int | None, fresh: bool
+    recipes: list[Path], name: str | None, jobs: str, *, dry_run: bool, overfit: int | None, fresh: bool
 ) -> None:
     """Raise UserError for options that are wrong or exclude each other."""
     from segkit.errors import UserError
@@ -129,7 +127,6 @@ def report(
     plugins: Plugins = None,
 ) -> int:
     """Write the tables and figures of RUN again from its files."""
-    from segkit import interrupts
     from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.report.report import write_report

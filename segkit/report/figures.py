@@ -66,8 +66,7 @@ def transient_end(means: Sequence[Table]) -> int | None:
 
 def curves(summary: Summary, column: str, label: str, *, may_log: bool = False) -> Figure | None:
     """Draw a column of metrics.csv over epochs: a line for the mean over trials, a band from minimum to maximum."""
-    found = {variant: _bands(summary, variant, column) for variant in summary.variants}
-    bands = {variant: band for variant, band in found.items() if band}
+    bands = {variant: band for variant in summary.variants if (band := _bands(summary, variant, column))}
     if not bands:
         return None
     late = transient_end([mean for _, mean, _, _ in bands.values()])

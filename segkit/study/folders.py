@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from segkit.errors import UserError, first_few
 from segkit.recipe import toml
@@ -22,6 +22,7 @@ from segkit.recipe.identity import (
 )
 from segkit.recipe.model import Recipe
 from segkit.study.hardware import REMEDY
+from segkit.study.reading import stored_recipe
 from segkit.training import checkpoint
 from segkit.training.status import ENDED, Status
 from segkit.training.trial import Trial
@@ -30,6 +31,10 @@ RESULTS = ("metrics.csv", "cases.csv", "best.safetensors")
 
 HARDWARE_KEYS = {f"train.{name}" for name in HARDWARE}
 TRAIN_AGAIN = "Use --fresh to train it again, or --name for another run folder."
+DATA_CHANGED = (
+    "the data have changed since it was trained (their fingerprint differs), and a study compares trials of the same "
+    "data. Restore the data, train again with --fresh, or choose another run folder with --name."
+)
 
 State = Literal["new", "open", "finished", "failed", "lost", "other"]
 
@@ -39,10 +44,10 @@ class Existing:
     """The state of a trial's folder.
 
     Attributes:
-        trial: the trial; with the hardware settings of its folder, if these may be mixed.
+        trial: as planned; with the hardware settings of its folder, if these may be mixed.
         state: "new": nothing there; "open": to be resumed or evaluated again; "finished"; "failed"; "lost": finished,
             but its weights are gone; "other": the folder holds another trial.
-        reason: a line for the log, or "".
+        reason: a line for the log, or for "other" the message; "" if there is nothing to say.
     """
 
     trial: Trial
@@ -57,8 +62,7 @@ def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
     if status is None:
         return Existing(trial, "new")
     if status.training_number != TRAINING_NUMBER:
-        note = incomparable_note(status.training_number)
-        return Existing(trial, "other", f"{folder}: {note}. {TRAIN_AGAIN}")
+        return Existing(trial, "other", f"{incomparable_note(status.training_number)}. {TRAIN_AGAIN}")
     identity, evaluation = stored_identities(folder, status)
     if identity != trial.identity:
         changed = _changed_keys(folder, trial.recipe)
@@ -88,13 +92,13 @@ def _changed_trial(trial: Trial, status: Status, changed: dict[str, str], settin
         return Existing(trial, "open", _resume_note(trial.path, status))
     what = "; ".join(f"{key} {text}" for key, text in changed.items())
     if settings and settings == changed.keys():
-        return Existing(trial, "other", f"{trial.path}: {what}. {REMEDY}")
+        return Existing(trial, "other", f"{what}. {REMEDY}")
     what = what or "the source of a plugin it uses has changed"
-    return Existing(trial, "other", f"{trial.path}: holds another trial: {what}. {TRAIN_AGAIN}")
+    return Existing(trial, "other", f"holds another trial: {what}. {TRAIN_AGAIN}")
 
 
 def _with_hardware_of_folder(trial: Trial) -> Trial:
-    train = _stored(trial.path).get("train", {})
+    train = stored_recipe(trial.path).get("train", {})
     known = {name: train[name] for name in HARDWARE if name in train}
     return replace(trial, recipe=trial.recipe.model_copy(update={"train": trial.recipe.train.model_copy(update=known)}))
 
@@ -124,23 +128,17 @@ def with_data_checked(found: Existing, fingerprint: str | None) -> Existing:
     before = _fingerprint_of(Status.find(found.trial.path))
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
         return found
-    reason = (
-        f"{found.trial.path}: the data have changed since it was trained (their fingerprint differs), and a study "
-        "compares trials of the same data. Restore the data, train again with --fresh, or choose another run folder "
-        "with --name."
-    )
-    return Existing(found.trial, "other", reason)
+    return Existing(found.trial, "other", DATA_CHANGED)
 
 
 def refuse_conflicts(existing: Sequence[Existing]) -> None:
     """Raise if folders hold other trials than planned; one line for all with the same reason."""
-    places: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for found in existing:
         if found.state == "other":
-            place, _, reason = found.reason.partition(": ")
-            places.setdefault(reason, []).append(place)
-    if places:
-        raise UserError("\n".join(f"{first_few(found, 1)}: {reason}" for reason, found in places.items()))
+            folders.setdefault(found.reason, []).append(str(found.trial.path))
+    if folders:
+        raise UserError("\n".join(f"{first_few(paths, 1)}: {reason}" for reason, paths in folders.items()))
 
 
 def _fingerprint_of(status: Status | None) -> str | None:
@@ -193,16 +191,9 @@ def _is_readable(folder: Path) -> bool:
     return True
 
 
-def _stored(folder: Path) -> dict[str, Any]:
-    try:
-        return toml.load(folder / "recipe.toml")
-    except UserError:
-        return {}
-
-
 def _changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
     """Return the keys in which the recipe of a trial's folder differs from `recipe`, with both values."""
-    old = _stored(folder)
+    old = stored_recipe(folder)
     if not old:
         return {"recipe.toml": "cannot be read"}
     return differences(with_current_defaults(old, str(folder / "recipe.toml")), recipe.dump())

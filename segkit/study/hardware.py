@@ -9,11 +9,11 @@ from typing import Any
 
 from segkit import device
 from segkit.errors import UserError
-from segkit.recipe import toml
 from segkit.recipe.identity import HARDWARE
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Train
 from segkit.study.executor import choose_jobs
+from segkit.study.reading import stored_recipe
 from segkit.training.trial import Trial
 
 REMEDY = (
@@ -24,13 +24,8 @@ REMEDY = (
 
 def recorded_settings(run: Path) -> dict[str, Any]:
     """Return the hardware settings that a run folder's trials were trained with; {} if nothing was trained yet."""
-    if not any(run.glob("*/*/trial.json")):
-        return {}
-    try:
-        train = toml.load(run / "recipe.toml").get("train", {})
-    except (UserError, ValueError):
-        return {}
-    if train.get("threads", "auto") == "auto":  # of an older version, which resolved nothing
+    train = stored_recipe(run).get("train", {}) if any(run.glob("*/*/trial.json")) else {}
+    if train.get("threads", "auto") == "auto":  # nothing yet, or by an older version, which resolved nothing
         return {}
     return {key: train[key] for key in HARDWARE if key in train} | {"device": str(train["device"]).partition(":")[0]}
 

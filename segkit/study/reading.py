@@ -29,7 +29,6 @@ class Plan:
     """The planned trials of a study.
 
     Attributes:
-        title: that of the recipe.
         reference: the variant that the others are compared with, None if the recipe names none.
         trials: (variant, seed, fold, folder relative to the run).
         problem: why the plan is made from the folders on disk instead of the recipe; "" otherwise.
@@ -130,31 +129,32 @@ def _trials(
 
 def _plan_from_disk(run: Path, problem: str) -> Plan:
     """Return the trials on disk, in the order of the recipe's variants as far as it can be read."""
-    try:
-        tree = toml.load(run / "recipe.toml")
-    except UserError:
-        tree = {}
+    tree = stored_recipe(run)
     table = tree.get("study")
     study = table if isinstance(table, dict) else {}
     listed, reference = study.get("variants"), study.get("compare_with")
     listed = listed if isinstance(listed, list) else []
     labels = [normalize_label(str(variant.get("label"))) for variant in listed if isinstance(variant, dict)]
     found = []
-    for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
-        match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
+    for folder in (path.parent for path in run.glob("*/*/trial.json")):
+        match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", folder.name)
         if match:
-            status = Status.find(path.parent) or Status()
-            label = normalize_label(status.variant or path.parent.parent.name)
-            fold = int(match[1]) if match[1] else None
-            found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
-    found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
+            status = Status.find(folder) or Status()
+            label = normalize_label(status.variant or folder.parent.name)
+            place = labels.index(label) if label in labels else len(labels)
+            trial = label, int(match[2]), int(match[1]) if match[1] else None, folder.relative_to(run)
+            found.append(((place, folder.parent.name, trial[2] or 0, trial[1]), trial))
+    found.sort(key=lambda pair: pair[0])
     reference = normalize_label(reference) if isinstance(reference, str) else None
-    return Plan(str(tree.get("title") or run.name), reference, found, problem)
+    return Plan(str(tree.get("title") or run.name), reference, [trial for _, trial in found], problem)
 
 
-def _number(text: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts "seed-10" after "seed-9"."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+def stored_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe in the folder of a run or a trial; {} if it cannot be read."""
+    try:
+        return toml.load(folder / "recipe.toml")
+    except UserError:
+        return {}
 
 
 def read_trial(

@@ -16,7 +16,7 @@ from segkit.errors import printable
 from segkit.study.reading import FINISHED, Plan, TrialRecord, read_plan, read_trial
 from segkit.study.scores import ALL, Scores, gather_scores
 from segkit.study.verdicts import Measure, Result, judge
-from segkit.training.results import Flags, Keys
+from segkit.training.results import Keys
 
 HEADLINE = "dice"
 P_VALUES = ("p_wilcoxon", "p_wilcoxon_holm", "p_seeds", "p_patients", "p", "p_holm")
@@ -63,10 +63,9 @@ class Summary:
     """A study, read and judged.
 
     Attributes:
-        plan: the planned trials.
         live: whether a process is working on the run.
         reference: the variant that the others are compared with.
-        trials: all planned trials, in the order of the plan.
+        trials: all planned ones.
         whole: the compared trials, see `compared`.
         scores: their values.
         measures: the means by patient on which the verdicts are based.
@@ -139,18 +138,12 @@ def summarize(run: Path) -> Summary:
         plugins.load()  # for the direction and best value of a plugin's metric
     scores = gather_scores(whole)
     measures = _measures(scores, variants)
-    counts = {(v, c): _counts(scores, v, c) for v in variants for c in (ALL, *scores.channels)}
+    done = Counter(trial.variant for trial in whole)
+    failed = Counter(trial.variant for trial in trials if trial.status == "failed")
+    unfinished = Counter(trial.variant for trial in trials if trial.status not in ("failed", FINISHED))
     lines = [
-        Line(
-            result,
-            trials=sum(trial.variant == result.variant for trial in whole),
-            failed_trials=sum(t.variant == result.variant and t.status == "failed" for t in trials),
-            unfinished_trials=sum(t.variant == result.variant and t.status not in ("failed", FINISHED) for t in trials),
-            **counts[result.variant, result.channel],
-            undefined=_count(scores.undefined.get(result.metric), scores, result),
-            rightly_empty=_count(scores.granted.get(result.metric), scores, result),
-        )
-        for result in judge(measures, variants, reference)
+        Line(found, done[found.variant], failed[found.variant], unfinished[found.variant], **_counts(scores, found))
+        for found in judge(measures, variants, reference)
     ]
     return Summary(run, plan, locks.is_locked(run), variants, reference, trials, whole, scores, measures, lines)
 
@@ -168,24 +161,24 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
     return measures
 
 
-def _counts(scores: Scores, variant: str, channel: str) -> dict[str, int]:
-    """Count the masks of a variant, by field of `Line`."""
-    held, truth, predicted = (
-        array[scores.rows(variant)][..., scores.columns(channel)]
-        for array in (scores.held, scores.truth, scores.predicted)
+def _counts(scores: Scores, result: Result) -> dict[str, int]:
+    """Count the masks and values of a result, by field of `Line`."""
+    rows, columns = scores.rows(result.variant), scores.columns(result.channel)
+    by_metric = (
+        flags.get(result.metric, scores.held) for flags in (scores.undefined, scores.granted)
+    )  # else all empty
+    held, truth, predicted, undefined, granted = (
+        flags[rows][..., columns] for flags in (scores.held, scores.truth, scores.predicted, *by_metric)
     )
     found = {
         "structures": held,
         "empty_truth": held & ~truth,
         "missed": held & truth & ~predicted,
         "false_positive_on_empty": held & ~truth & predicted,
+        "undefined": undefined,
+        "rightly_empty": granted,
     }
     return {name: int(flags.sum()) for name, flags in found.items()}
-
-
-def _count(flags: Flags | None, scores: Scores, result: Result) -> int:
-    """Count the flags of a metric that are set for a result's variant and channel."""
-    return 0 if flags is None else int(flags[scores.rows(result.variant)][..., scores.columns(result.channel)].sum())
 
 
 def to_csv(summary: Summary) -> str:
