@@ -33,7 +33,7 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there but differs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed trial.")] = False,
     mix_hardware: Annotated[
-        bool, typer.Option("--mix-hardware", help="Let trials of other devices, precisions or threads stand together.")
+        bool, typer.Option("--mix-hardware", help="Allow trials with different devices, precisions or threads.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One batch through everything; nothing is kept.")] = False,
     overfit: Annotated[

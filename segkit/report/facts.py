@@ -73,7 +73,7 @@ def _excluded(summary: Summary) -> dict[str, Any]:
 
 
 def _empty_structures(summary: Summary) -> dict[str, Any]:
-    """Return what is said of structures with empty truth that some compared trials leave empty and others do not.
+    """Describe the structures with empty truth that some compared trials leave empty and others do not.
 
     Returns:
         structures, patients: their number, and the number of their patients.
@@ -96,13 +96,13 @@ def _empty_structures(summary: Summary) -> dict[str, Any]:
 
 
 def _partly_compared(summary: Summary) -> list[dict[str, Any]]:
-    """Return the results that are compared with the reference over only some of their patients, grouped by the numbers.
+    """Describe the results that are compared with the reference over only some of their patients.
 
     Returns:
         compared, patients: the number of compared patients, and of patients with values.
         elsewhere: the number of patients that were not validated in every trial of both variants.
         undefined: the number of patients without a defined value in some of these trials.
-        variants, measures: the variants and measures of these results.
+        variants, measures: those of the results with these numbers.
     """
     scores, reference = summary.scores, summary.reference
     tables = {(measure.metric, measure.channel): measure.tables for measure in summary.measures}

@@ -12,7 +12,7 @@ import numpy as np
 
 from segkit.report import cases
 from segkit.report.facts import IN_MM
-from segkit.report.style import COLOURS, figure_style, legend_below, new_figure, to_bytes, variant_style, wrapped
+from segkit.report.style import figure_style, legend_below, new_figure, to_bytes, variant_style, wrapped
 from segkit.report.tables import headline_name
 from segkit.study.statistics import Table
 from segkit.study.summary import Summary
@@ -140,7 +140,7 @@ def effect(summary: Summary) -> Figure | None:
     figure, (axis,) = new_figure(0.75 + ROW * len(lines))
     for row, line in enumerate(lines):
         result = line.result
-        colour = COLOURS[summary.variants.index(result.variant) % len(COLOURS)]
+        colour = variant_style(summary.variants.index(result.variant))["color"]
         axis.plot([result.t_low, result.t_high], [row, row], color=colour, linewidth=1.2, marker="|", markersize=7)
         axis.plot([result.ci_low, result.ci_high], [row, row], color=colour, linewidth=4, solid_capstyle="butt")
         face = colour if result.told_apart else "white"

@@ -122,8 +122,8 @@ def what_was_run(summary: Summary) -> Table:
     for name, counts in found.items():
         each = [f"{value} ({counted(count, 'trial')})" for value, count in counts.most_common()]
         rows.append([name, next(iter(counts)) if len(counts) == 1 else "; ".join(each)])
-    seconds = sum(info.get("seconds", 0.0) for info in infos)
-    return Table(["", ""], [*rows, ["training time, all trials", f"{seconds / 60:.1f} minutes"]])
+    minutes = sum(info.get("seconds", 0.0) for info in infos) / 60
+    return Table(["", ""], [*rows, ["training time, all trials", f"{minutes:.1f} minutes"]])
 
 
 def for_terminal(summary: Summary) -> list[str]:

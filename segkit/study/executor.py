@@ -56,7 +56,6 @@ def execute(
     At the first Ctrl-C or SIGTERM each trial saves its state; every unfinished trial is reported as "interrupted".
 
     Args:
-        trials: what to train.
         side_by_side: the number of parallel trials; 1 trains in this process.
         fail_fast: stop at the first failed trial.
         data: the data that this process has read already.

@@ -20,7 +20,7 @@ from segkit.study.statistics import Table
 from segkit.training.results import Codes, Flags, Keys
 
 ALL = "all"
-"""Stands for the mean over channels; none may be named so."""
+"""The name of the mean over channels, which no channel may have."""
 
 
 @dataclass(frozen=True)

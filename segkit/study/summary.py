@@ -164,9 +164,8 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
 def _counts(scores: Scores, result: Result) -> dict[str, int]:
     """Count the masks and values of a result, by field of `Line`."""
     rows, columns = scores.rows(result.variant), scores.columns(result.channel)
-    by_metric = (
-        flags.get(result.metric, scores.held) for flags in (scores.undefined, scores.granted)
-    )  # else all empty
+    # a study without any metric has no cases either
+    by_metric = (flags.get(result.metric, scores.held) for flags in (scores.undefined, scores.granted))
     held, truth, predicted, undefined, granted = (
         flags[rows][..., columns] for flags in (scores.held, scores.truth, scores.predicted, *by_metric)
     )
