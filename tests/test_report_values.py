@@ -171,9 +171,9 @@ def test_a_metric_without_best_value_stays_undefined_and_says_so(tmp_path: Path)
     assert (none.undefined, none.rightly_empty, none.result.patients) == (15, 0, 5)
     assert (careless.result.patients, careless.result.patients_compared) == (10, 5)
     said = text(run)
-    assert "own declares no best value" in said
+    assert "own: no best value is declared" in said
     assert (
-        "careless: own is compared with the reference over 5 of 10 patients (5 without a defined value in some of "
+        "careless (own): compared with the reference over 5 of 10 patients (5 without a defined value in some of "
         "these trials); the means are over other patients than the difference." in said
     )
     assert re.search(r"\| careless \| own .*\| 10 \(5 compared\) \|", said)
@@ -190,7 +190,7 @@ def test_patients_that_one_variant_did_not_validate_are_not_compared_and_counted
     for seed in SEEDS:
         write_trial(run, "careless", seed, rows=rows_of(seed, (), sick=5)[2:], pictures=False, epochs=3)
     said = text(run)
-    assert "careless: dice is compared with the reference over 3 of 5 patients (2 not validated in every trial" in said
+    assert "careless (dice): compared with the reference over 3 of 5 patients (2 not validated in every trial" in said
     assert re.search(r"\| none +\| reference [^|]*\| [\d.]+ \| +5 \|", said)
 
 

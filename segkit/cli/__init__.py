@@ -105,12 +105,7 @@ def _usage(error: Any) -> str:
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
-    """Print a text with control characters escaped; all output of commands is printed by this.
-
-    Args:
-        text: one or more lines.
-        err: print to standard error.
-    """
+    """Print a text with control characters escaped, to standard error if `err`; commands print by nothing else."""
     from segkit.errors import printable
 
     print(printable(str(text)), file=sys.stderr if err else sys.stdout, flush=True)

@@ -105,7 +105,6 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
 
 
 def _verdict(findings: Iterable[Finding]) -> str:
-    """Return the result of checking a component in a few words."""
     from segkit.errors import counted
 
     faults = sum(finding.kind == "fault" for finding in findings)

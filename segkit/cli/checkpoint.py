@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from os.path import dirname, realpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from segkit.cli.options import Json, Plugins, Set, parse_path
 from segkit.errors import counted, first_few, pad, printable
 
 if TYPE_CHECKING:
+    from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
 
 Checkpoint = Annotated[
@@ -60,52 +62,41 @@ def evaluate(
         files.make_folder(csv_file.parent)
         write_cases(csv_file, rows)
     if json_:
-        echo(json.dumps([row_as_dict(row) for row in rows], indent=1))
-        return DONE
-    for line in table(rows):
-        echo(line)
+        found = [vars(row) | {"value": None if math.isnan(row.value) else row.value} for row in rows]
+        echo(json.dumps(found, indent=1))
+    else:
+        echo("\n".join(_table(rows)))
     return DONE
 
 
-def row_as_dict(row: Row) -> dict[str, Any]:
-    """Return a row as JSON values; an undefined one is null."""
-    from dataclasses import asdict
-
-    found = asdict(row)
-    return found | {"value": None if row.value != row.value else row.value}
-
-
-def table(rows: list[Row]) -> list[str]:
+def _table(rows: list[Row]) -> list[str]:
     """Return a line per case and channel, then the means and counts, in columns."""
-    import numpy as np
+    from segkit.evaluation.rows import means
 
     metrics = list(dict.fromkeys(row.metric for row in rows))
     cells: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
         cells.setdefault((row.case, row.channel), {})[row.metric] = row.value
-    lines = [["case", "channel", *metrics]]
-    for (case, channel), values in cells.items():
-        lines.append([case, channel, *(_number(values[metric]) for metric in metrics)])
+    found = list(cells.items())
     for channel in dict.fromkeys(row.channel for row in rows):
-        found = [[row.value for row in rows if row.channel == channel and row.metric == name] for name in metrics]
-        means = [float(np.nanmean(v)) if not np.isnan(v).all() else float("nan") for v in found]
-        lines.append(["mean", channel, *(_number(mean) for mean in means)])
+        found.append((("mean", channel), means([row for row in rows if row.channel == channel])))
+    lines = [["case", "channel", *metrics]]
+    lines += [[*key, *(_number(values[metric]) for metric in metrics)] for key, values in found]
     lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(cell_len(line[n]) for line in lines) for n in range(len(lines[0]))]
-    text = ["  ".join(map(pad, line, widths)).rstrip() for line in lines]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     first = [row for row in rows if row.metric == metrics[0]] if metrics else []
     empty = [row for row in first if not row.truth_pixels]
-    missed = sum(1 for row in first if row.truth_pixels and not row.predicted_pixels)
-    false = sum(1 for row in empty if row.predicted_pixels)
-    counts = (
+    false = sum(row.predicted_pixels > 0 for row in empty)
+    missed = sum(row.truth_pixels > 0 and not row.predicted_pixels for row in first)
+    return [
+        *("  ".join(map(pad, line, widths)).rstrip() for line in lines),
         f"{counted(len(first), 'case channel')}: {len(empty)} with empty truth ({false} with a false positive), "
-        f"{missed} missed"
-    )
-    return [*text, counts]
+        f"{missed} missed",
+    ]
 
 
-def _number(value: float) -> str:
-    return "undefined" if value != value else f"{value:.4f}"
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 @app.command()
@@ -123,16 +114,10 @@ def predict(
     device: Device = None,
 ) -> int:
     """Write masks and overlays of images; no ground truth is needed."""
-    import cv2
-    import numpy as np
-
     from segkit import api, files
     from segkit.components.datasets.image_folder import COLOURED
     from segkit.components.datasets.images import find_images, read_picture
-    from segkit.data.batches import to_uint8
     from segkit.errors import UserError
-    from segkit.evaluation.overlay import draw_overlay
-    from segkit.recipe.variants import assign_folders
 
     found, notes = find_images(images)
     if realpath(out) in {dirname(realpath(image)) for image in found}:
@@ -142,7 +127,6 @@ def predict(
     _prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
     files.make_folder(out)
-    suffixes = assign_folders(f"-{name}" for name in ("overlay", *predictor.channels))  # different for each
     unread: list[str] = []
     coloured: list[str] = []
     for image in found:
@@ -152,15 +136,8 @@ def predict(
             unread.append(str(error))
             continue
         coloured += [image.name] if picture.coloured else []
-        mask = np.asarray(predictor.segment(picture.pixels), bool)
-        drawn = draw_overlay(to_uint8(picture.pixels), np.zeros_like(mask), mask)
-        made = {"-overlay": np.ascontiguousarray(drawn[..., ::-1])}
-        channels = list(zip(predictor.channels, mask, strict=True))
-        made |= {suffixes[f"-{name}"]: part.astype(np.uint8) * 255 for name, part in channels}
-        for suffix, content in made.items():
-            files.write_bytes(out / f"{image.stem}{suffix}.png", cv2.imencode(".png", content)[1].tobytes())
-        sizes = (f"{name} {counted(part.sum(), 'pixel')}" for name, part in channels)
-        echo(f"{image}: {', '.join(sizes)} -> {out / image.stem}-*.png")
+        sizes = _segment(predictor, picture.pixels, out / image.stem)
+        echo(f"{image}: {sizes} -> {out / image.stem}-*.png")
     notes += [f"{counted(len(coloured), 'coloured image')} {COLOURED}: {first_few(coloured)}."] if coloured else []
     for line in notes:
         echo(f"note: {line}", err=True)
@@ -169,6 +146,28 @@ def predict(
         summary = f"{len(unread)} of {len(found)} images could not be read{done}:"
         raise UserError("\n".join([summary, *(f"  {line}" for line in unread)] if len(found) > 1 else unread))
     return DONE
+
+
+def _segment(predictor: Predictor, pixels: Any, stem: Path) -> str:
+    """Write the overlay of an image (H, W) and each channel's mask to `stem`-*.png; return the masks' sizes as text."""
+    import cv2
+    import numpy as np
+
+    from segkit import files
+    from segkit.data.batches import to_uint8
+    from segkit.evaluation.overlay import draw_overlay
+    from segkit.recipe.variants import assign_folders
+
+    masks = np.asarray(predictor.segment(pixels), bool)
+    overlay = draw_overlay(to_uint8(pixels), np.zeros_like(masks), masks)
+    suffixes = assign_folders(f"-{name}" for name in ("overlay", *predictor.channels))  # different for each
+    made: dict[str, Any] = {"-overlay": np.ascontiguousarray(overlay[..., ::-1])}
+    for name, mask in zip(predictor.channels, masks, strict=True):
+        made[suffixes[f"-{name}"]] = mask.astype(np.uint8) * 255
+    for suffix, content in made.items():
+        files.write_bytes(stem.with_name(f"{stem.name}{suffix}.png"), cv2.imencode(".png", content)[1].tobytes())
+    sizes = zip(predictor.channels, masks, strict=True)
+    return ", ".join(f"{name} {counted(mask.sum(), 'pixel')}" for name, mask in sizes)
 
 
 @app.command()
@@ -196,10 +195,7 @@ def info(
     echo(f"variant:    {meta['variant']}")
     echo(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
     echo(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
-    echo(
-        "metrics:    "
-        + ", ".join(f"{name} {_number(float('nan') if v is None else v)}" for name, v in meta["metrics"].items())
-    )
+    echo("metrics:    " + ", ".join(f"{name} {_number(value)}" for name, value in meta["metrics"].items()))
     compiled = ", compiled" if meta["compile"] else ""
     threads = counted(meta["threads"], "CPU thread")
     echo(f"trained on: {meta['device']}, {meta['precision']}, {threads}{compiled}")

@@ -33,36 +33,31 @@ def list_(
 ) -> int:
     """List all components, or those of SLOT: name, summary and origin."""
     from segkit.components import REGISTRIES, registry_of
+    from segkit.errors import truncate
 
     load_plugins(plugins)
     chosen = [registry_of(slot)] if slot else REGISTRIES
     if json_:
-        rows = [
-            {"slot": r.name, "name": entry.name, "summary": entry.summary, "origin": entry.origin}
-            for r in chosen
-            for entry in r
-        ]
-        echo(json.dumps(rows, indent=1))
+        echo(json.dumps([_entry_as_dict(entry) for registry in chosen for entry in registry], indent=1))
         return DONE
     columns = shutil.get_terminal_size((100, 24)).columns
     for number, registry in enumerate(chosen):
         entries = list(registry)
-        echo(f"{chr(10) if number else ''}{registry.plural}")
+        echo(("\n" if number else "") + registry.plural)
         width = max((len(entry.name) for entry in entries), default=0)
         for entry in entries:
             origin = "" if entry.origin == "segkit" else f"  ({entry.origin})"
             room = columns - width - 4
             if room - len(origin) < 24:
                 origin = ""  # `segkit show` has it
-            echo(f"  {entry.name:<{width}}  {_fit_summary(entry.summary, max(room - len(origin), 24))}{origin}")
+            room = max(room - len(origin), 24)
+            summary = entry.summary if len(entry.summary) <= room else truncate(entry.summary.split(". ")[0], room)
+            echo(f"  {entry.name:<{width}}  {summary}{origin}")
     return DONE
 
 
-def _fit_summary(summary: str, room: int) -> str:
-    """Return a summary, or its first sentence, truncated to `room` characters."""
-    from segkit.errors import truncate
-
-    return summary if len(summary) <= room else truncate(summary.split(". ")[0], room)
+def _entry_as_dict(entry: Entry) -> dict[str, Any]:
+    return {"slot": entry.slot.name, "name": entry.name, "summary": entry.summary, "origin": entry.origin}
 
 
 @app.command()
@@ -84,25 +79,15 @@ def show(
         raise UserError(f"{name}: --set and --with are for recipes (.toml), and this is a component's name.")
     entries = _find(name)
     if json_:
-        echo(json.dumps([_entry_as_dict(entry, parameters(entry), snippet(entry)) for entry in entries], indent=1))
-        return DONE
-    for number, entry in enumerate(entries):
-        echo(("\n" if number else "") + "\n".join(describe(entry)))
+        found = [
+            _entry_as_dict(e)
+            | {"documentation": e.doc, "parameters": [vars(p) for p in parameters(e)], "snippet": snippet(e)}
+            for e in entries
+        ]
+        echo(json.dumps(found, indent=1))
+    else:
+        echo("\n\n".join("\n".join(describe(entry)) for entry in entries))
     return DONE
-
-
-def _entry_as_dict(entry: Entry, parameters: list[Any], snippet: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "slot": entry.slot.name,
-        "name": entry.name,
-        "summary": entry.summary,
-        "origin": entry.origin,
-        "documentation": entry.doc,
-        "parameters": [asdict(parameter) for parameter in parameters],
-        "snippet": snippet,
-    }
 
 
 def _find(name: str) -> list[Entry]:

@@ -6,52 +6,47 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn, Task, TaskID
-from rich.progress_bar import ProgressBar
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
+from segkit.cli import echo
 from segkit.errors import counted, printable
 from segkit.report.style import elide_middle
+from segkit.study.runs import ENDS, Outcome, StudyRun
 from segkit.training.events import Event
 
-if TYPE_CHECKING:
-    from segkit.study.runs import Outcome, StudyRun
-
 NAME_SHARE, BAR, CLOCK, CONTEXT = 0.42, 10, 7, 4
-ENDS = ("finished", "failed", "interrupted", "skipped", "reused")
 
 
 @contextlib.contextmanager
 def show_progress(study: StudyRun, *, quiet: bool) -> Iterator[LineProgress]:
-    """Show a study's events: on standard error if `quiet`, as live bars in a terminal, or as lines."""
-    if quiet:
-        yield LineProgress(study, out=sys.stderr)
-    elif sys.stdout.isatty():
+    """Show a study's events as live bars in a terminal, else as lines; if `quiet`, as lines on standard error."""
+    if not quiet and sys.stdout.isatty():
         live = LiveProgress(study)
         with live.progress:
             yield live
     else:
-        yield LineProgress(study)
+        yield LineProgress(study, err=quiet)
 
 
 class LineProgress:
     """One line per epoch, no carriage returns."""
 
-    def __init__(self, study: StudyRun, out: Any = None) -> None:
-        self.study, self.out = study, out or sys.stdout
+    def __init__(self, study: StudyRun, *, err: bool = False) -> None:
+        self.study, self.err = study, err
         self.started: dict[str, float] = {}
         self.logged: set[str] = set()
         self.write(study.headline())
 
     def write(self, text: str) -> None:
         """Write one line."""
-        print(printable(text), file=self.out, flush=True)
+        echo(text, err=self.err)
 
     def show(self, event: Event) -> None:
         """Show one event."""
@@ -85,22 +80,19 @@ class LiveProgress(LineProgress):
 
     def __init__(self, study: StudyRun) -> None:
         self.console = Console(highlight=False, markup=False, soft_wrap=True)
-        self.progress = Progress(
-            _Name(self), _Bar(), _Note(self), _Left(), console=self.console, refresh_per_second=4, transient=True
-        )
+        columns = _Shown(self._name), BarColumn(BAR), _Shown(self._numbers), TimeRemainingColumn(compact=True)
+        self.progress = Progress(*columns, console=self.console, refresh_per_second=4, transient=True)
         self.bars: dict[str, TaskID] = {}
         self.fraction: dict[str, float] = {}
         super().__init__(study)
         self.whole = self.progress.add_task("study", total=max(len(study.planned), 1), parts=self._ended())
 
     def write(self, text: str) -> None:
-        """Write one line above the bars."""
         self.console.print(printable(text))
 
     def show(self, event: Event) -> None:
-        """Show one event."""
         if event.kind == "step":
-            self._advance(event.trial, event.values["fraction"], None)
+            self._advance(event.trial, event.values["fraction"])
         elif event.kind == "epoch":
             fraction = event.values["epoch"] / event.values["epochs"]
             self._advance(event.trial, fraction, epoch_parts(event.values))
@@ -110,72 +102,45 @@ class LiveProgress(LineProgress):
                 self.bars[event.trial] = self.progress.add_task(event.trial, total=1.0, parts=[])
             elif event.kind in ENDS and event.trial in self.bars:
                 self.progress.remove_task(self.bars.pop(event.trial))
-                self._advance(event.trial, 1.0, None)
+                self._advance(event.trial, 1.0)
 
-    def names(self) -> dict[str, str]:
-        """Return the displayed name of each running trial for the current width of the terminal."""
-        return distinct_names(list(self.bars), self.share(NAME_SHARE))
+    def _name(self, task: Task) -> str:
+        names = distinct_names(list(self.bars), int(NAME_SHARE * self.console.width))
+        return printable(names.get(task.description, task.description))
 
-    def share(self, part: float) -> int:
-        """Return a share of the terminal's width, in cells."""
-        return int(part * self.console.width)
-
-    def _ended(self) -> list[str]:
-        ended = sum(1 for value in self.fraction.values() if value >= 1 - 1e-9)
-        return [f"{ended}/{counted(len(self.study.planned), 'trial')}"]
-
-    def _advance(self, trial: str, fraction: float, parts: list[str] | None) -> None:
-        self.fraction[trial] = max(fraction, self.fraction.get(trial, 0.0))
-        if trial in self.bars:
-            self.progress.update(self.bars[trial], completed=fraction)
-            if parts is not None:
-                self.progress.update(self.bars[trial], parts=parts)
-        self.progress.update(self.whole, completed=sum(self.fraction.values()), parts=self._ended())
-
-
-class _Name(ProgressColumn):
-    """The name of a bar."""
-
-    def __init__(self, live: LiveProgress) -> None:
-        self.live = live
-        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
-
-    def render(self, task: Task) -> Text:
-        return Text(printable(self.live.names().get(task.description, task.description)))
-
-
-class _Bar(ProgressColumn):
-    """A short bar, to leave room for names and numbers at 80 columns."""
-
-    def render(self, task: Task) -> ProgressBar:
-        return ProgressBar(total=task.total, completed=task.completed, width=BAR)
-
-
-class _Note(ProgressColumn):
-    """The numbers of the last epoch, as many as fit."""
-
-    def __init__(self, live: LiveProgress) -> None:
-        self.live = live
-        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
-
-    def render(self, task: Task) -> Text:
-        room = self.live.console.width - self.live.share(NAME_SHARE) - BAR - CLOCK - 3
+    def _numbers(self, task: Task) -> str:
+        """Return the numbers of the last epoch, as many as fit."""
+        room = self.console.width - int(NAME_SHARE * self.console.width) - BAR - CLOCK - 3
         shown = ""
         for part in task.fields["parts"]:
             longer = f"{shown} {part}".lstrip()
             if shown and len(longer) > room:
                 break
             shown = longer
-        return Text(shown)
+        return shown
+
+    def _ended(self) -> list[str]:
+        ended = sum(value >= 1 - 1e-9 for value in self.fraction.values())
+        return [f"{ended}/{counted(len(self.study.planned), 'trial')}"]
+
+    def _advance(self, trial: str, fraction: float, parts: Sequence[str] = ()) -> None:
+        self.fraction[trial] = max(fraction, self.fraction.get(trial, 0.0))
+        if trial in self.bars:
+            self.progress.update(self.bars[trial], completed=fraction)
+            if parts:
+                self.progress.update(self.bars[trial], parts=parts)
+        self.progress.update(self.whole, completed=sum(self.fraction.values()), parts=self._ended())
 
 
-class _Left(ProgressColumn):
-    """The estimated time left."""
+class _Shown(ProgressColumn):
+    """A text that fits the terminal's current width, cut at its end if need be."""
 
-    max_refresh = 0.5
+    def __init__(self, text: Callable[[Task], str]) -> None:
+        self.text = text
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
 
     def render(self, task: Task) -> Text:
-        return Text("" if task.time_remaining is None else format_duration(task.time_remaining).rjust(CLOCK))
+        return Text(self.text(task))
 
 
 def distinct_names(trials: Sequence[str], width: int) -> dict[str, str]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import faulthandler
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from segkit import interrupts
 from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, echo, warn
 from segkit.cli.inspect import load_plugins
 from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With, parse_path
+
+if TYPE_CHECKING:
+    from segkit.study.runs import Outcome, StudyRun
 
 MAX_JOBS = 1024
 
@@ -29,7 +33,7 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there but differs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed trial.")] = False,
     mix_hardware: Annotated[
-        bool, typer.Option("--mix-hardware", help="Let trials of other devices, precisions or threads stand together.")
+        bool, typer.Option("--mix-hardware", help="Allow trials with different devices, precisions or threads.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One batch through everything; nothing is kept.")] = False,
     overfit: Annotated[
@@ -38,20 +42,16 @@ def run(
     json_: Json = False,
 ) -> int:
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
-    from segkit import interrupts
-
     interrupts.exit_immediately()  # nothing has started yet
 
     from segkit import files
-    from segkit.api import conclude
-    from segkit.cli.progress import show_progress
     from segkit.errors import UserError
     from segkit.study import runs
     from segkit.training.trial import Limit
 
     if not faulthandler.is_enabled():
         faulthandler.enable(2)  # crashes in native code show the calling line
-    _check_options(recipes, out, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
+    _check_options(recipes, name, jobs, dry_run=dry_run, overfit=overfit, fresh=fresh)
     load_plugins(plugins)
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
@@ -68,14 +68,7 @@ def run(
     interrupts.raise_interrupt()  # trials install their own handler
     for study in studies:
         try:
-            with show_progress(study, quiet=json_) as watch:
-                for event in study.execute(jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware):
-                    watch.show(event)
-            if not dry_run:
-                interrupts.exit_immediately(study.after_interrupt())
-            outcome = conclude(study)
-            watch.conclude(outcome)
-            interrupts.raise_interrupt()
+            outcome = _run_study(study, json_, jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware)
         except KeyboardInterrupt:
             echo(study.after_interrupt(), err=True)
             status = INTERRUPTED
@@ -93,8 +86,24 @@ def run(
     return status
 
 
+def _run_study(study: StudyRun, quiet: bool, **options: Any) -> Outcome:
+    """Run a study with the `options` of its `execute`, show its progress, and write its report."""
+    from segkit.api import conclude
+    from segkit.cli.progress import show_progress
+
+    with show_progress(study, quiet=quiet) as watch:
+        for event in study.execute(**options):
+            watch.show(event)
+    if not study.limit.batches:
+        interrupts.exit_immediately(study.after_interrupt())
+    outcome = conclude(study)
+    watch.conclude(outcome)
+    interrupts.raise_interrupt()
+    return outcome
+
+
 def _check_options(
-    recipes: list[Path], out: Path, name: str | None, jobs: str, *, dry_run: bool, overfit: int | None, fresh: bool
+    recipes: list[Path], name: str | None, jobs: str, *, dry_run: bool, overfit: int | None, fresh: bool
 ) -> None:
     """Raise UserError for options that are wrong or exclude each other."""
     from segkit.errors import UserError
@@ -118,7 +127,6 @@ def report(
     plugins: Plugins = None,
 ) -> int:
     """Write the tables and figures of RUN again from its files."""
-    from segkit import interrupts
     from segkit import plugins as loader
     from segkit.errors import UserError
     from segkit.report.report import write_report

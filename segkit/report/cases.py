@@ -46,13 +46,12 @@ def choose(summary: Summary) -> list[Example]:
     ranked = sorted(summary.variants, key=lambda variant: variant != summary.reference)
     base = next((variant for variant in ranked if summary.compared(variant)), None)
     scores = summary.scores
-    metric = summary.headline[0].result.metric if summary.lines else ""
-    if base is None or metric not in scores.values:
+    if base is None or summary.metric not in scores.values:
         return []
     pictures = {path.name for trial in summary.compared(base) for path in (trial.folder / "overlays").glob("*.png")}
     values = {
         case: float(value)
-        for case, value in zip(scores.cases, scores.by_case(metric, scores.rows(base)), strict=True)
+        for case, value in zip(scores.cases, scores.by_case(summary.metric, scores.rows(base)), strict=True)
         if not math.isnan(value) and picture_name(case) in pictures
     }
     every, examples = list(values.values()), []
@@ -60,14 +59,13 @@ def choose(summary: Summary) -> list[Example]:
         target = np.percentile(every, percentile)
         case = min(values, key=lambda case: (abs(values[case] - target), case))
         del values[case]
-        panels = {variant: _panel(summary, variant, case, metric) for variant in summary.variants}
-        examples.append(Example(percentile, case, panels))
+        examples.append(Example(percentile, case, {name: _panel(summary, name, case) for name in summary.variants}))
     return examples
 
 
-def _panel(summary: Summary, variant: str, case: str, metric: str) -> Panel:
+def _panel(summary: Summary, variant: str, case: str) -> Panel:
     """Return the case's overlay of the variant's first trial that has one."""
-    scores = summary.scores
+    scores, metric = summary.scores, summary.metric
     for trial in summary.compared(variant):
         path = trial.folder / "overlays" / picture_name(case)
         if path.exists():

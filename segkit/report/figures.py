@@ -12,7 +12,7 @@ import numpy as np
 
 from segkit.report import cases
 from segkit.report.facts import IN_MM
-from segkit.report.style import COLOURS, figure_style, legend_below, new_figure, to_bytes, variant_style, wrapped
+from segkit.report.style import figure_style, legend_below, new_figure, to_bytes, variant_style, wrapped
 from segkit.report.tables import headline_name
 from segkit.study.statistics import Table
 from segkit.study.summary import Summary
@@ -66,8 +66,7 @@ def transient_end(means: Sequence[Table]) -> int | None:
 
 def curves(summary: Summary, column: str, label: str, *, may_log: bool = False) -> Figure | None:
     """Draw a column of metrics.csv over epochs: a line for the mean over trials, a band from minimum to maximum."""
-    found = {variant: _bands(summary, variant, column) for variant in summary.variants}
-    bands = {variant: band for variant, band in found.items() if band}
+    bands = {variant: band for variant in summary.variants if (band := _bands(summary, variant, column))}
     if not bands:
         return None
     late = transient_end([mean for _, mean, _, _ in bands.values()])
@@ -141,7 +140,7 @@ def effect(summary: Summary) -> Figure | None:
     figure, (axis,) = new_figure(0.75 + ROW * len(lines))
     for row, line in enumerate(lines):
         result = line.result
-        colour = COLOURS[summary.variants.index(result.variant) % len(COLOURS)]
+        colour = variant_style(summary.variants.index(result.variant))["color"]
         axis.plot([result.t_low, result.t_high], [row, row], color=colour, linewidth=1.2, marker="|", markersize=7)
         axis.plot([result.ci_low, result.ci_high], [row, row], color=colour, linewidth=4, solid_capstyle="butt")
         face = colour if result.told_apart else "white"
@@ -164,7 +163,7 @@ def effect(summary: Summary) -> Figure | None:
 
 def _headline(summary: Summary) -> tuple[str, str]:
     """Return the label of the headline's metric on axes, and its unit."""
-    unit = " (mm)" if summary.headline[0].result.metric in IN_MM else ""
+    unit = " (mm)" if summary.metric in IN_MM else ""
     return wrapped(headline_name(summary), 60, 1), unit
 
 
@@ -178,10 +177,9 @@ def _rows(axis: Axes, labels: Sequence[str]) -> None:
 def distribution(summary: Summary) -> Figure | None:
     """Draw the headline metric of every case, with boxes (quartiles) and whiskers (5th and 95th percentile)."""
     scores = summary.scores
-    metric = summary.headline[0].result.metric if summary.lines else ""
-    if metric not in scores.values:
+    if summary.metric not in scores.values:
         return None
-    values = {v: scores.by_case(metric, scores.rows(v)) for v in summary.variants}
+    values = {v: scores.by_case(summary.metric, scores.rows(v)) for v in summary.variants}
     values = {v: np.sort(found[~np.isnan(found)]) for v, found in values.items() if not np.isnan(found).all()}
     if not values:
         return None

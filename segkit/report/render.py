@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup, escape
 from rich.cells import cell_len
 
-from segkit.errors import counted, pad, printable
+from segkit.errors import counted, first_few, pad, printable
 from segkit.report import cases, facts, tables
 from segkit.study.summary import Summary
 
@@ -21,12 +21,7 @@ PICTURE_PIXELS = 640
 
 
 def html(summary: Summary, figures: Mapping[str, bytes]) -> str:
-    """Return the report as one self-contained HTML file.
-
-    Args:
-        summary: the study.
-        figures: SVG of each, by name.
-    """
+    """Return the report as one self-contained HTML file; `figures` are SVG, by name."""
     return _render("report.html.j2", summary, figures)
 
 
@@ -71,52 +66,42 @@ def _template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "aligned": aligned, "counted": counted, "data_uri": data_uri, "listed": listed, "one_line": one_line,
-        "picture": picture, "printable": lambda text: Markup(printable(text)),
+        "aligned": _aligned, "counted": counted, "data_uri": _data_uri, "first_few": first_few, "one_line": _one_line,
+        "picture": _picture, "printable": lambda text: Markup(printable(text)),
     }  # fmt: skip
     return environment.get_template(name)
 
 
-def one_line(text: str) -> str:
+def _one_line(text: str) -> str:
     """Return a text with single spaces in place of line breaks and indents; `Markup` stays `Markup`."""
     return type(text)(" ".join(text.split()))
 
 
-def markdown_escape(text: str) -> str:
-    """Return a text on one line, escaped for Markdown and HTML."""
-    return re.sub(r"([\\`*<|])", r"\\\1", one_line(printable(text)))
+def _markdown_escape(text: str) -> str:
+    return re.sub(r"([\\`*<|])", r"\\\1", _one_line(printable(text)))
 
 
 ESCAPES: dict[str, Callable[[str], str]] = {
     "html": lambda text: escape(printable(text)),
-    "md": markdown_escape,
-    "txt": lambda text: one_line(printable(text)),
+    "md": _markdown_escape,
+    "txt": lambda text: _one_line(printable(text)),
 }
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """Return names as a list in a sentence, the first few of many."""
-    if len(names) > most:
-        return f"{', '.join(names[:most])} and {len(names) - most} more"
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def aligned(table: tables.Table) -> Markup:
+def _aligned(table: tables.Table) -> Markup:
     """Return a Markdown table with aligned columns, numbers to the right."""
-    right = table.numeric
-    cells = [[markdown_escape(text) for text in row] for row in (table.head, *table.rows)]
+    cells = [[_markdown_escape(text) for text in row] for row in (table.head, *table.rows)]
     widths = [max(3, *map(cell_len, column)) for column in zip(*cells, strict=True)]
-    rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]
-    head, *rows = (list(map(pad, row, widths, right)) for row in cells)
+    rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, table.numeric, strict=True)]
+    head, *rows = (list(map(pad, row, widths, table.numeric)) for row in cells)
     return Markup("\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows)))
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """Return an image as a data URI; `kind` is "svg+xml" or "webp"."""
+def _data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def picture(path: Path | None) -> str:
+def _picture(path: Path | None) -> str:
     """Return an overlay as a data URI of at most `PICTURE_PIXELS`; "" if there is none or it is damaged."""
     import cv2
 
@@ -128,4 +113,4 @@ def picture(path: Path | None) -> str:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     done, encoded = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 90])
     assert done, "an 8-bit image can always be encoded"
-    return data_uri(encoded.tobytes(), "webp")
+    return _data_uri(encoded.tobytes(), "webp")

@@ -10,14 +10,7 @@ from segkit.study.summary import Summary, summarize, to_csv
 
 
 def write_report(run: Path) -> list[str]:
-    """Write the report of a run folder, finished or not.
-
-    Args:
-        run: the folder, e.g. runs/l1l2.
-
-    Returns:
-        The verdict table, as lines for a terminal.
-    """
+    """Write the report of a run folder, finished or not; return the verdict table, as lines for a terminal."""
     summary = summarize(run)
     drawn = figures.draw(summary)
     if drawn:

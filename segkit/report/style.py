@@ -82,8 +82,8 @@ def _fonts() -> list[tuple[str, str]]:
     from matplotlib.font_manager import findfont, fontManager
 
     def rank(font: Any) -> tuple[Any, ...]:
-        regular = font.weight in (400, "normal")
-        return font.style != "normal", not regular, "Sans" not in font.name, font.name, font.fname
+        upright, regular = font.style == "normal", font.weight in (400, "normal")
+        return not upright, not regular, "Sans" not in font.name, font.name, font.fname
 
     return [(FONT, str(findfont(FONT))), *((font.name, font.fname) for font in sorted(fontManager.ttflist, key=rank))]
 
@@ -142,7 +142,7 @@ def wrapped(label: str, width: int = 22, lines: int = 2) -> str:
 
 
 def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """Put the legend below the figure, and make the figure taller by the legend's height."""
+    """Put a legend below the figure, which grows by the legend's height."""
     lines = [line for handle in handles for line in str(handle.get_label()).split("\n")]
     longest = max(map(len, lines), default=0)
     columns = 1 if longest > 30 else 2 if longest > 16 else 3

@@ -7,7 +7,6 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.cells import cell_len
 
@@ -47,10 +46,7 @@ class Table:
 def _table(summary: Summary, lines: Iterable[Line], columns: Mapping[str, str]) -> Table:
     """Return lines of the summary as a table, without the columns that are empty in every row.
 
-    Args:
-        summary: the study.
-        lines: the rows.
-        columns: the heading of each column, by a column of summary.csv, or "ci" or "t" for an interval.
+    `columns` gives the heading of each, by a column of summary.csv, or by "ci" or "t" for an interval.
     """
     rows = []
     for line in lines:
@@ -73,19 +69,17 @@ def verdicts(summary: Summary) -> Table:
 
 def headline_name(summary: Summary) -> str:
     """Return the displayed name of the headline's metric."""
-    name = summary.headline[0].result.metric if summary.lines else "dice"
-    return "Dice" if name == "dice" else name
+    return "Dice" if summary.metric == "dice" else summary.metric
 
 
 def everything(summary: Summary) -> Table:
-    """Return all metrics and channels: one row per variant, metric and channel."""
+    """Return the table of all metrics and channels: one row per variant, metric and channel."""
     first = ("variant", "metric", "channel", "verdict", "mean")
     return _table(summary, summary.lines, dict(zip(first, first, strict=True)) | COMPARED)
 
 
 def failures(summary: Summary) -> Table:
     """Return how often a structure was missed or falsely predicted: one row per variant and channel."""
-    metric = summary.headline[0].result.metric
     columns = {
         "variant": "variant",
         "channel": "channel",
@@ -94,9 +88,9 @@ def failures(summary: Summary) -> Table:
         "missed": "missed",
         "false_positive_on_empty": "false positive on empty truth",
         "rightly_empty": "rightly left empty",
-        "undefined": f"{metric} undefined",
+        "undefined": f"{summary.metric} undefined",
     }
-    return _table(summary, (line for line in summary.lines if line.result.metric == metric), columns)
+    return _table(summary, (line for line in summary.lines if line.result.metric == summary.metric), columns)
 
 
 def first_batch(summary: Summary) -> Table:
@@ -116,22 +110,20 @@ def what_was_run(summary: Summary) -> Table:
     infos = [trial.info for trial in summary.trials if trial.info]
     if not infos:
         return Table(["", ""], [])
-    found: dict[str, list[Any]] = {}
-    for name in ("name", "cases", "patients", "fingerprint"):
-        found[f"data: {name}"] = [info.get("data", {}).get(name) for info in infos]
-    for name in ("train", "validation"):
-        found[f"{name} cases"] = [len(info.get("split", {}).get(name, [])) for info in infos]
-    for name in ("hardware", "device", "precision", "threads"):
-        found[name] = [info.get(name) for info in infos]
-    for name in dict.fromkeys(name for info in infos for name in info.get("versions", {})):
-        found[name] = [info.get("versions", {}).get(name) for info in infos]
+    found: dict[str, Counter[str]] = {}
+    for info in infos:
+        data, split = info.get("data", {}), info.get("split", {})
+        facts = {f"data: {name}": data.get(name) for name in ("name", "cases", "patients", "fingerprint")}
+        facts |= {f"{name} cases": len(split.get(name, [])) for name in ("train", "validation")}
+        facts |= {name: info.get(name) for name in ("hardware", "device", "precision", "threads")}
+        for name, value in (facts | info.get("versions", {})).items():
+            found.setdefault(name, Counter()).update([] if value is None else [str(value)])
     rows = []
-    for name, values in found.items():
-        counts = Counter(str(value) for value in values if value is not None)
+    for name, counts in found.items():
         each = [f"{value} ({counted(count, 'trial')})" for value, count in counts.most_common()]
         rows.append([name, next(iter(counts)) if len(counts) == 1 else "; ".join(each)])
-    seconds = sum(float(info.get("seconds") or 0) for info in infos)
-    return Table(["", ""], [*rows, ["training time, all trials", f"{seconds / 60:.1f} minutes"]])
+    minutes = sum(info.get("seconds", 0.0) for info in infos) / 60
+    return Table(["", ""], [*rows, ["training time, all trials", f"{minutes:.1f} minutes"]])
 
 
 def for_terminal(summary: Summary) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Any
 
 from segkit import plugins
 from segkit.data.cache import DataCache
@@ -23,12 +23,6 @@ from segkit.interrupts import SIGNALS
 from segkit.registry.faults import described
 from segkit.training.events import Event
 from segkit.training.trial import Trial
-
-
-class StopFlag(Protocol):
-    """A bool in shared memory, without a lock: a signal handler could wait for one forever."""
-
-    value: bool
 
 
 def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
@@ -40,8 +34,8 @@ def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None 
     Args:
         asked: trials side by side, or "auto".
         trials: the number of trials.
-        device: the type of the device.
-        threads: the CPU threads of each, if they are resolved.
+        device: the device's type, e.g. "cuda".
+        threads: CPU threads each, if they are resolved.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     most = 1 if device != "cpu" else max(1, cores // (threads or 1))
@@ -62,7 +56,6 @@ def execute(
     At the first Ctrl-C or SIGTERM each trial saves its state; every unfinished trial is reported as "interrupted".
 
     Args:
-        trials: the trials.
         side_by_side: the number of parallel trials; 1 trains in this process.
         fail_fast: stop at the first failed trial.
         data: the data that this process has read already.
@@ -75,7 +68,7 @@ def execute(
 
 
 @contextlib.contextmanager
-def _stop_on_signals(stop: StopFlag) -> Iterator[None]:
+def _stop_on_signals(stop: ctypes.c_bool) -> Iterator[None]:
     """Set the flag at the first SIGINT or SIGTERM; the second is handled as before."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -111,16 +104,15 @@ def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> It
                     stop.value = True
 
 
-def _worker(connection: Connection, stop: StopFlag, folders: Sequence[str]) -> None:
+def _worker(connection: Connection, stop: ctypes.c_bool, folders: Sequence[str]) -> None:
     """Train the trials that arrive, until None does; exit with the parent."""
     from segkit.training.run import run_trial
 
     parent = multiprocessing.parent_process()
     assert parent is not None
-    sentinel = parent.sentinel
 
     def exit_with_parent() -> None:
-        multiprocessing.connection.wait([sentinel])
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
@@ -149,7 +141,7 @@ def _worker(connection: Connection, stop: StopFlag, folders: Sequence[str]) -> N
 class _Worker:
     """A process that trains one trial at a time."""
 
-    def __init__(self, stop: StopFlag, folders: Sequence[str]) -> None:
+    def __init__(self, stop: ctypes.c_bool, folders: Sequence[str]) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop, folders))
@@ -177,8 +169,8 @@ class _Worker:
 
 
 def _side_by_side(trials: Sequence[Trial], count: int, fail_fast: bool, folders: Sequence[str]) -> Iterator[Event]:
-    context = multiprocessing.get_context("spawn")
-    stop, waiting = context.RawValue(ctypes.c_bool, False), deque(trials)
+    # shared, without a lock: a signal handler could wait for one forever
+    stop, waiting = multiprocessing.get_context("spawn").RawValue(ctypes.c_bool, False), deque(trials)
     workers: list[_Worker] = []
     with _stop_on_signals(stop):
         try:
@@ -226,7 +218,6 @@ def _receive(worker: _Worker) -> Event | None:
 
 
 def _exit_reason(code: int | None) -> str:
-    """Return the message of a trial whose process died."""
     how = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
     cause = {
         -signal.SIGKILL: " Likely out of memory: fewer --jobs, or a smaller train.batch_size.",

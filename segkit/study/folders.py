@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from segkit.errors import UserError
+from segkit.errors import UserError, first_few
 from segkit.recipe import toml
 from segkit.recipe.identity import (
     HARDWARE,
@@ -22,6 +22,7 @@ from segkit.recipe.identity import (
 )
 from segkit.recipe.model import Recipe
 from segkit.study.hardware import REMEDY
+from segkit.study.reading import stored_recipe
 from segkit.training import checkpoint
 from segkit.training.status import ENDED, Status
 from segkit.training.trial import Trial
@@ -30,6 +31,10 @@ RESULTS = ("metrics.csv", "cases.csv", "best.safetensors")
 
 HARDWARE_KEYS = {f"train.{name}" for name in HARDWARE}
 TRAIN_AGAIN = "Use --fresh to train it again, or --name for another run folder."
+DATA_CHANGED = (
+    "the data have changed since it was trained (their fingerprint differs), and a study compares trials of the same "
+    "data. Restore the data, train again with --fresh, or choose another run folder with --name."
+)
 
 State = Literal["new", "open", "finished", "failed", "lost", "other"]
 
@@ -39,10 +44,10 @@ class Existing:
     """The state of a trial's folder.
 
     Attributes:
-        trial: the trial; with the hardware settings of its folder, if these may be mixed.
+        trial: as planned; with the hardware settings of its folder, if these may be mixed.
         state: "new": nothing there; "open": to be resumed or evaluated again; "finished"; "failed"; "lost": finished,
             but its weights are gone; "other": the folder holds another trial.
-        reason: a line for the log, or "".
+        reason: a line for the log, or for "other" the message; "" if there is nothing to say.
     """
 
     trial: Trial
@@ -51,22 +56,16 @@ class Existing:
 
 
 def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
-    """Return the state of a trial's folder.
-
-    Args:
-        trial: the trial, its hardware settings resolved.
-        mix: whether its folder may have been trained with other hardware settings.
-    """
+    """Return the state of a trial's folder; `mix` allows other hardware settings there."""
     folder = trial.path
     status = Status.find(folder)
     if status is None:
         return Existing(trial, "new")
     if status.training_number != TRAINING_NUMBER:
-        note = incomparable_note(status.training_number)
-        return Existing(trial, "other", f"{folder}: {note}. {TRAIN_AGAIN}")
+        return Existing(trial, "other", f"{incomparable_note(status.training_number)}. {TRAIN_AGAIN}")
     identity, evaluation = stored_identities(folder, status)
     if identity != trial.identity:
-        changed = changed_keys(folder, trial.recipe)
+        changed = _changed_keys(folder, trial.recipe)
         settings = changed.keys() & HARDWARE_KEYS
         if settings and mix:
             trial = _with_hardware_of_folder(trial)
@@ -74,7 +73,7 @@ def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
             return _changed_trial(trial, status, changed, set() if mix else settings)
     if status.status != "finished":
         return Existing(trial, "failed" if status.status == "failed" else "open", _resume_note(folder, status))
-    missing = missing_results(folder)
+    missing = _missing_results(folder)
     if "best.safetensors" in missing or not _is_readable(folder):
         problem = "gone" if "best.safetensors" in missing else "damaged"
         return Existing(trial, "lost", f"best.safetensors of this finished trial is {problem}: it is trained again")
@@ -93,13 +92,13 @@ def _changed_trial(trial: Trial, status: Status, changed: dict[str, str], settin
         return Existing(trial, "open", _resume_note(trial.path, status))
     what = "; ".join(f"{key} {text}" for key, text in changed.items())
     if settings and settings == changed.keys():
-        return Existing(trial, "other", f"{trial.path}: {what}. {REMEDY}")
+        return Existing(trial, "other", f"{what}. {REMEDY}")
     what = what or "the source of a plugin it uses has changed"
-    return Existing(trial, "other", f"{trial.path}: holds another trial: {what}. {TRAIN_AGAIN}")
+    return Existing(trial, "other", f"holds another trial: {what}. {TRAIN_AGAIN}")
 
 
 def _with_hardware_of_folder(trial: Trial) -> Trial:
-    train = _stored(trial.path).get("train", {})
+    train = stored_recipe(trial.path).get("train", {})
     known = {name: train[name] for name in HARDWARE if name in train}
     return replace(trial, recipe=trial.recipe.model_copy(update={"train": trial.recipe.train.model_copy(update=known)}))
 
@@ -112,60 +111,41 @@ def _resume_note(folder: Path, status: Status) -> str:
 
 
 def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
-    """Return the training and evaluation identity of a trial on disk, filled with the current defaults.
-
-    Args:
-        folder: the trial's folder.
-        status: its trial.json.
-    """
+    """Return the training and evaluation identity of a trial on disk, filled with the current defaults."""
     stored = str(status.identity), str(status.evaluation)
     if status.training_number != TRAINING_NUMBER or status.plugins is None:
         return stored
     try:
         recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
-        return training_identity(recipe, status.plugins["training"]), evaluation_identity(
-            recipe, status.plugins["evaluation"]
-        )
+        hashes = status.plugins
+        return training_identity(recipe, hashes["training"]), evaluation_identity(recipe, hashes["evaluation"])
     except (UserError, ValueError, KeyError, TypeError):
         return stored
 
 
 def with_data_checked(found: Existing, fingerprint: str | None) -> Existing:
-    """Return the state of a trial's folder: "other", if it was trained on other data.
-
-    Args:
-        found: the result of `inspect_folder`.
-        fingerprint: that of the current data; None if they were not read.
-    """
-    folder = found.trial.path
-    before = _fingerprint_of(Status.find(folder))
+    """Return the state of a trial's folder: "other" if it was trained on data with another fingerprint."""
+    before = _fingerprint_of(Status.find(found.trial.path))
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
         return found
-    return Existing(
-        found.trial, "other", f"{folder}: the data have changed since it was trained (their fingerprint differs), and "
-        "a study compares trials of the same data. Restore the data, train again with --fresh, or choose another run "
-        "folder with --name.",
-    )  # fmt: skip
+    return Existing(found.trial, "other", DATA_CHANGED)
 
 
 def refuse_conflicts(existing: Sequence[Existing]) -> None:
     """Raise if folders hold other trials than planned; one line for all with the same reason."""
-    texts: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     for found in existing:
         if found.state == "other":
-            place, _, text = found.reason.partition(": ")
-            texts.setdefault(text, []).append(place)
-    if texts:
-        more = {text: f" and {len(places) - 1:,} more" if len(places) > 1 else "" for text, places in texts.items()}
-        raise UserError("\n".join(f"{places[0]}{more[text]}: {text}" for text, places in texts.items()))
+            folders.setdefault(found.reason, []).append(str(found.trial.path))
+    if folders:
+        raise UserError("\n".join(f"{first_few(paths, 1)}: {reason}" for reason, paths in folders.items()))
 
 
 def _fingerprint_of(status: Status | None) -> str | None:
-    """Return the fingerprint of the data of a trial, if it is recorded."""
     return status.data.fingerprint if status is not None and status.data is not None else None
 
 
-def missing_results(folder: Path) -> list[str]:
+def _missing_results(folder: Path) -> list[str]:
     """Return the result files of a finished trial that are missing or incomplete."""
     return [name for name in RESULTS if not (folder / name).is_file() or not _is_complete(folder / name)]
 
@@ -181,31 +161,29 @@ def _is_complete(path: Path) -> bool:
 def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
     """Return the folders of finished trials in the neighbouring run folders, by training identity.
 
-    Args:
-        run: the run folder.
-        wanted: the training identities to look for, each with the fingerprint of its data.
+    `wanted` has the training identities to look for, each with the fingerprint of its data.
     """
-    index: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     for path in sorted(run.parent.glob("*/*/*/trial.json")):
         if path.is_relative_to(run) or any(part.startswith(".") for part in path.relative_to(run.parent).parts):
             continue
         status = Status.find(path.parent)
         if status is None or status.status != "finished" or status.limited:
             continue
-        if status.training_number != TRAINING_NUMBER or missing_results(path.parent):
+        if status.training_number != TRAINING_NUMBER or _missing_results(path.parent):
             continue
         identity = str(status.identity)
         if identity not in wanted and status.versions.get("segkit") != version("segkit"):
             identity, _ = stored_identities(path.parent, status)
-        if identity not in wanted or identity in index or wanted[identity] is None:
+        if identity in found or wanted.get(identity) is None:
             continue
         if _fingerprint_of(status) == wanted[identity] and _is_readable(path.parent):
-            index[identity] = path.parent
-    return index
+            found[identity] = path.parent
+    return found
 
 
 def _is_readable(folder: Path) -> bool:
-    """Return whether the best checkpoint of a finished trial can be read."""
+    """Return whether the best checkpoint of a trial can be read."""
     try:
         checkpoint.load(folder / "best.safetensors")
     except UserError:
@@ -213,16 +191,9 @@ def _is_readable(folder: Path) -> bool:
     return True
 
 
-def _stored(folder: Path) -> dict[str, Any]:
-    try:
-        return toml.load(folder / "recipe.toml")
-    except UserError:
-        return {}
-
-
-def changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
+def _changed_keys(folder: Path, recipe: Recipe) -> dict[str, str]:
     """Return the keys in which the recipe of a trial's folder differs from `recipe`, with both values."""
-    old = _stored(folder)
+    old = stored_recipe(folder)
     if not old:
         return {"recipe.toml": "cannot be read"}
-    return differences(with_current_defaults(old, str(folder / "recipe.toml")), toml.read(recipe.to_toml()))
+    return differences(with_current_defaults(old, str(folder / "recipe.toml")), recipe.dump())

@@ -9,11 +9,11 @@ from typing import Any
 
 from segkit import device
 from segkit.errors import UserError
-from segkit.recipe import toml
 from segkit.recipe.identity import HARDWARE
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Train
 from segkit.study.executor import choose_jobs
+from segkit.study.reading import stored_recipe
 from segkit.training.trial import Trial
 
 REMEDY = (
@@ -24,13 +24,8 @@ REMEDY = (
 
 def recorded_settings(run: Path) -> dict[str, Any]:
     """Return the hardware settings that a run folder's trials were trained with; {} if nothing was trained yet."""
-    if not any(run.glob("*/*/trial.json")):
-        return {}
-    try:
-        train = toml.load(run / "recipe.toml").get("train", {})
-    except (UserError, ValueError):
-        return {}
-    if train.get("threads", "auto") == "auto":  # of an older version, which resolved nothing
+    train = stored_recipe(run).get("train", {}) if any(run.glob("*/*/trial.json")) else {}
+    if train.get("threads", "auto") == "auto":  # nothing yet, or by an older version, which resolved nothing
         return {}
     return {key: train[key] for key in HARDWARE if key in train} | {"device": str(train["device"]).partition(":")[0]}
 
@@ -44,8 +39,7 @@ def resolve_study(
     trial whose device is missing stays unresolved: `check_inputs` reports it.
 
     Args:
-        recipe: the study's.
-        planned: its trials, at least one.
+        recipe, planned: the study's recipe and its trials, at least one.
         known: the result of `recorded_settings`.
         jobs: trials side by side, or "auto".
         mix: whether trials may differ from each other, and from `known`.
@@ -55,7 +49,7 @@ def resolve_study(
     """
     train = planned[0].recipe.train
     threads = known.get("threads") if train.threads == "auto" else train.threads
-    kind = _device_type(_resolved(planned[0].recipe, known, 1).train).replace("auto", "cpu")
+    kind = _resolved(planned[0].recipe, known, 1).train.device.partition(":")[0].replace("auto", "cpu")
     side_by_side, count = choose_jobs(jobs, len({trial.identity for trial in planned}), kind, threads)
     resolved = [replace(trial, recipe=_resolved(trial.recipe, known, count)) for trial in planned]
     if not mix:
@@ -64,11 +58,7 @@ def resolve_study(
 
 
 def resolve_auto(train: Train, threads: int) -> Train:
-    """Return training settings with every "auto" of the hardware replaced by this machine's choice.
-
-    Args:
-        train: those of a recipe.
-        threads: the CPU threads for "auto".
+    """Return training settings with every "auto" of the hardware replaced: `threads`, or this machine's choice.
 
     Raises:
         UserError: the machine does not have the requested device or precision.
@@ -96,18 +86,13 @@ def _resolved(recipe: Recipe, known: dict[str, Any], threads: int) -> Recipe:
         return recipe
 
 
-def _device_type(train: Train) -> str:
-    return train.device.partition(":")[0]
-
-
 def _check_same(planned: Sequence[Trial], known: dict[str, Any]) -> None:
-    """Raise unless all trials have the same settings as each other and as those that are trained already."""
+    """Raise UserError unless all trials have the settings of each other and of those that are trained already."""
     resolved = [trial for trial in planned if trial.recipe.train.threads != "auto"]
     for key in HARDWARE:
-        variants = {
-            _device_type(trial.recipe.train) if key == "device" else getattr(trial.recipe.train, key): trial.variant
-            for trial in resolved
-        }
+        variants = {getattr(trial.recipe.train, key): trial.variant for trial in resolved}
+        if key == "device":
+            variants = {name.partition(":")[0]: variant for name, variant in variants.items()}
         if len(variants) > 1:
             values = ", ".join(f"{value} ({variant})" for value, variant in variants.items())
             raise UserError(f"train.{key}: the variants of this study differ in it: {values}. {REMEDY}")

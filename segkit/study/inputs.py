@@ -26,13 +26,8 @@ def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[s
 
     found: dict[str, str] = {}
     mistakes: list[str] = []
-    seen: set[str] = set()
-    for recipe in recipes:
-        tree = recipe.dump()
-        key = json.dumps([tree["data"], tree["split"], tree["channels"]])
-        if key in seen:
-            continue
-        seen.add(key)
+    distinct = {recipe.model_dump_json(include={"data", "split", "channels"}): recipe for recipe in recipes}
+    for recipe in distinct.values():
         try:
             found[data_key(recipe)] = check_data(recipe, data)
         except (UserError, OSError) as error:
@@ -43,14 +38,10 @@ def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[s
 
 
 def check_inputs(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
-    """Raise everything that keeps recipes from being trained.
-
-    Args:
-        recipes: those of the trials to train.
-        mistakes: the result of `fingerprint_data`.
+    """Check the devices of recipes.
 
     Raises:
-        UserError: data, split or device are not as a recipe requires; every mistake once.
+        UserError: `mistakes` of the data, and each device or precision that the machine does not have; each once.
     """
     from segkit import device
 

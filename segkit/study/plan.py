@@ -51,8 +51,7 @@ def plan_trials(recipe: Recipe, document: merge.Document, run: Path | None = Non
     """Return the trials of a study.
 
     Args:
-        recipe: the study's.
-        document: its merged layers.
+        recipe, document: the study's recipe and its merged layers.
         run: the run folder, whose trials keep their folders.
         limit: how its trainings are shortened.
     """
@@ -71,5 +70,4 @@ def plan_trials(recipe: Recipe, document: merge.Document, run: Path | None = Non
 
 def study_size(planned: Sequence[Trial]) -> str:
     """Return the size of a study: "2 variants, 6 trials"."""
-    counts = {"variant": len({trial.variant for trial in planned}), "trial": len(planned)}
-    return ", ".join(counted(count, name) for name, count in counts.items())
+    return f"{counted(len({trial.variant for trial in planned}), 'variant')}, {counted(len(planned), 'trial')}"

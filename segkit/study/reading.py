@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +16,12 @@ from segkit.errors import UserError
 from segkit.recipe import merge, toml
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Split, Study
-from segkit.recipe.variants import check_size, grid_axes, normalize_label, variant_label
+from segkit.recipe.variants import normalize_label, variants
 from segkit.study.plan import trial_folders
 from segkit.training.results import History, Keys, Rows, read_cases
 from segkit.training.status import Status
 
-FINISHED, MISSING = "finished", "missing"
-DAMAGED = "damaged"
+FINISHED, MISSING, DAMAGED = "finished", "missing", "damaged"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,6 @@ class Plan:
     """The planned trials of a study.
 
     Attributes:
-        title: that of the recipe.
         reference: the variant that the others are compared with, None if the recipe names none.
         trials: (variant, seed, fold, folder relative to the run).
         problem: why the plan is made from the folders on disk instead of the recipe; "" otherwise.
@@ -76,6 +73,11 @@ class TrialRecord:
         """Trials are comparable only if they have the same number."""
         return int(self.info.get("training_number", 1))
 
+    @property
+    def readable(self) -> bool:
+        """Whether it is finished and all of its files could be read."""
+        return self.status == FINISHED and not self.problem
+
 
 def read_plan(run: Path) -> Plan:
     """Return the plan of the run's recipe; if that cannot be read (any more), the trials on disk."""
@@ -96,7 +98,7 @@ def read_plan(run: Path) -> Plan:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _section(model: type[Model], tree: Mapping[str, Any], source: merge.Source) -> Model:
+def _section(model: type[Model], tree: dict[str, Any], source: merge.Source) -> Model:
     """Validate one table of a recipe alone: the others may need plugins, or libraries that are slow to import."""
     name = model.__name__.lower()
     try:
@@ -106,69 +108,59 @@ def _section(model: type[Model], tree: Mapping[str, Any], source: merge.Source) 
 
 
 def _trials(
-    run: Path, tree: Mapping[str, Any], source: merge.Source, study: Study
+    run: Path, tree: dict[str, Any], source: merge.Source, study: Study
 ) -> Iterator[tuple[str, int, int | None, Path]]:
     """Yield the trials as `plan_trials` does, from the tables alone that determine their number and names."""
-    deciding = ("study", "split", "train")
-    base = merge.Document()
-    base.merge({name: tree[name] for name in deciding if name in tree}, source)
-    check_size(study, _section(Split, tree, source), base)
-    points = list(itertools.product(*grid_axes(study, base)))
-    found = []
-    for variant in study.variants or ({"label": ""},):
-        laid = base.copy()
-        dropped = [name for name in variant.get("drop", []) if str(name).split(".")[0] in deciding]
-        laid.merge({name: variant[name] for name in deciding if name in variant} | {"drop": dropped}, source)
-        for values in points:
-            point = laid.copy()
-            for _, patch, _ in values:
-                point.merge({name: patch[name] for name in deciding if name in patch}, source)
-            texts = [text for text, _, _ in values]
-            found.append((variant_label(str(variant.get("label", "")), texts, str(tree.get("title", ""))), point.tree))
-    listed = [(label, _section(Split, own, source), int(own.get("train", {}).get("seed", 1))) for label, own in found]
-    for number, seed, fold, folder in trial_folders(listed, study.seeds, run):
-        yield listed[number][0], seed, fold, folder
+    listed = [
+        {name: variant[name] for name in ("label", "split", "train") if name in variant}
+        | {"drop": [name for name in variant.get("drop", []) if str(name).split(".")[0] in ("split", "train")]}
+        for variant in study.variants
+    ]
+    study = study.model_copy(update={"variants": listed, "compare_with": None})  # the report checks the latter
+    document = merge.Document()
+    document.merge({name: tree[name] for name in ("study", "split", "train") if name in tree}, source)
+    found = [
+        (label, _section(Split, layers.tree, source), int(layers.tree.get("train", {}).get("seed", 1)))
+        for label, layers in variants(study, _section(Split, tree, source), str(tree.get("title", "")), document)
+    ]
+    for number, seed, fold, folder in trial_folders(found, study.seeds, run):
+        yield found[number][0], seed, fold, folder
 
 
 def _plan_from_disk(run: Path, problem: str) -> Plan:
     """Return the trials on disk, in the order of the recipe's variants as far as it can be read."""
-    try:
-        tree = toml.load(run / "recipe.toml")
-    except UserError:
-        tree = {}
+    tree = stored_recipe(run)
     table = tree.get("study")
     study = table if isinstance(table, dict) else {}
-    variants, reference = study.get("variants"), study.get("compare_with")
-    variants = [v for v in variants if isinstance(v, dict)] if isinstance(variants, list) else []
-    labels = [normalize_label(str(variant.get("label"))) for variant in variants]
+    listed, reference = study.get("variants"), study.get("compare_with")
+    listed = listed if isinstance(listed, list) else []
+    labels = [normalize_label(str(variant.get("label"))) for variant in listed if isinstance(variant, dict)]
     found = []
-    for path in sorted(run.glob("*/*/trial.json"), key=lambda path: [_number(part) for part in path.parts]):
-        match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", path.parent.name)
+    for folder in (path.parent for path in run.glob("*/*/trial.json")):
+        match = re.fullmatch(r"(?:fold-(\d+)-)?seed-(\d+)", folder.name)
         if match:
-            status = Status.find(path.parent) or Status()
-            label = normalize_label(status.variant or path.parent.parent.name)
-            fold = int(match[1]) if match[1] else None
-            found.append((label, int(match[2]), fold, path.parent.relative_to(run)))
-    found.sort(key=lambda trial: labels.index(trial[0]) if trial[0] in labels else len(labels))
+            status = Status.find(folder) or Status()
+            label = normalize_label(status.variant or folder.parent.name)
+            place = labels.index(label) if label in labels else len(labels)
+            trial = label, int(match[2]), int(match[1]) if match[1] else None, folder.relative_to(run)
+            found.append(((place, folder.parent.name, trial[2] or 0, trial[1]), trial))
+    found.sort(key=lambda pair: pair[0])
     reference = normalize_label(reference) if isinstance(reference, str) else None
-    return Plan(str(tree.get("title") or run.name), reference, found, problem)
+    return Plan(str(tree.get("title") or run.name), reference, [trial for _, trial in found], problem)
 
 
-def _number(text: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts "seed-10" after "seed-9"."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+def stored_recipe(folder: Path) -> dict[str, Any]:
+    """Return the recipe in the folder of a run or a trial; {} if it cannot be read."""
+    try:
+        return toml.load(folder / "recipe.toml")
+    except UserError:
+        return {}
 
 
 def read_trial(
     run: Path, variant: str, seed: int, fold: int | None, folder: Path, known: dict[bytes, Keys]
 ) -> TrialRecord:
-    """Read a trial; its record names what is missing or damaged.
-
-    Args:
-        run: the run folder.
-        variant, seed, fold, folder: the trial as planned.
-        known: see `read_cases`.
-    """
+    """Read a trial as planned; its record names what is missing or damaged. For `known` see `read_cases`."""
     path = run / folder
     found, problem, history, rows = Status(), "", History(), None
     try:

@@ -6,6 +6,7 @@ import functools
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,24 +19,19 @@ from segkit.locks import locked
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.recipe.variants import folder_name
-from segkit.study import executor, hardware, inputs
-from segkit.study.folders import (
-    Existing,
-    find_reusable,
-    inspect_folder,
-    refuse_conflicts,
-    stored_identities,
-    with_data_checked,
-)
+from segkit.study import executor, folders, hardware, inputs
+from segkit.study.folders import Existing
 from segkit.study.plan import WHOLE, plan_trials, study_size
 from segkit.training.events import Event
 from segkit.training.status import Status
 from segkit.training.trial import Limit, Trial
 
+ENDS = ("finished", "failed", "interrupted", "skipped", "reused")  # the kinds of a trial's last event
+
 
 @dataclass
 class Outcome:
-    """The outcome of a study.
+    """How a study ended.
 
     Attributes:
         counts: the number of trials by how they ended.
@@ -46,10 +42,10 @@ class Outcome:
 
     title: str
     folder: Path | None
-    counts: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    interrupted: bool = False
-    unchanged: bool = False
+    counts: dict[str, int]
+    failures: dict[str, str]
+    interrupted: bool
+    unchanged: bool
     table: list[str] = field(default_factory=list)
 
     @property
@@ -59,18 +55,13 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as JSON values, for scripts."""
-        return {
-            "title": self.title,
-            "folder": str(self.folder) if self.folder else None,
-            "report": str(self.folder / "report.html") if self.folder else None,
-            "interrupted": self.interrupted,
-            "failed": self.failures,
-        } | self.counts
+        folder, report = (str(self.folder), str(self.folder / "report.html")) if self.folder else (None, None)
+        found = {"title": self.title, "folder": folder, "report": report, "interrupted": self.interrupted}
+        return {**found, "failed": self.failures, **self.counts}
 
     def lines(self) -> list[str]:
         """Return the outcome as lines for a terminal."""
-        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
-        lines = [*self.table, f"trials: {counts or 'none'}"]
+        lines = [*self.table, "trials: " + ", ".join(f"{count} {name}" for name, count in self.counts.items())]
         lines += [f"failed: {trial}: {reason}" for trial, reason in self.failures.items()]
         if self.interrupted:
             lines.append("interrupted: the state is saved; the same command resumes from there")
@@ -108,7 +99,7 @@ def plan_studies(
             continue
         if folder in studies:
             mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
-        studies[folder] = StudyRun(path, recipe, planned, folder, limit, tuple(document.warnings))
+        studies[folder] = StudyRun(path, recipe, planned, folder, limit, document.warnings)
     if mistakes:
         raise UserError("\n".join(mistakes))
     return list(studies.values())
@@ -121,7 +112,6 @@ class StudyRun:
     Attributes:
         path: the recipe file.
         planned: its trials.
-        folder: the run folder.
         limit: how its trainings are shortened.
         warnings: about its recipe.
     """
@@ -131,7 +121,7 @@ class StudyRun:
     planned: list[Trial]
     folder: Path
     limit: Limit
-    warnings: tuple[str, ...] = ()
+    warnings: Sequence[str] = ()
     _ends: dict[str, Event] = field(default_factory=dict)
     _same_recipe: bool = False  # as in the run folder
     _temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -168,7 +158,7 @@ class StudyRun:
         with locked(self.folder):
             self._remove_leftovers()
             for event in self._run(jobs, fresh, fail_fast, mix_hardware):
-                if event.kind in ("finished", "failed", "interrupted", "skipped", "reused"):
+                if event.kind in ENDS:
                     self._ends[event.trial] = event
                 yield event
 
@@ -185,9 +175,9 @@ class StudyRun:
         self.recipe, self.planned, side_by_side = hardware.resolve_study(
             self.recipe, self.planned, known, jobs, mix=mix
         )
-        existing, fingerprints, mistakes = self._inspect(data, fresh=fresh, mix=mix)
+        existing, fingerprint, mistakes = self._inspect(data, fresh=fresh, mix=mix)
         unfinished = [found for found in existing if found.state != "finished"]
-        reusable = self._find_reusable(unfinished, fingerprints)
+        reusable = self._find_reusable(unfinished, fingerprint)
         first = {found.trial.identity: found.trial for found in reversed(unfinished)}
         copied = [found.trial for found in unfinished if found.trial.identity in reusable]
         own = [found for found in unfinished if found.trial.identity not in reusable]
@@ -214,12 +204,11 @@ class StudyRun:
         queue = []
         for trial in duplicates:
             original = first[trial.identity]
-            end = self._ends.get(original.name)
-            if end and end.kind in ("finished", "reused"):
+            end = self._end(original)
+            if end.kind in ("finished", "reused"):
                 yield from self._copy(trial, original.path, queue)
             else:
-                kind = end.kind if end else "interrupted"
-                yield Event(trial.name, kind, f"as the identical trial {original.folder}")
+                yield Event(trial.name, end.kind, f"as the identical trial {original.folder}")
         if not any(end.kind == "interrupted" for end in self._ends.values()):
             yield from execute(queue)
 
@@ -227,8 +216,8 @@ class StudyRun:
         self, data: DataCache, *, fresh: bool, mix: bool
     ) -> tuple[list[Existing], Callable[[Trial], str | None], list[str]]:
         """Return the state of each trial's folder, the fingerprint of a trial's data, and the mistakes of the data."""
-        existing = [inspect_folder(trial, mix=mix) for trial in self.planned]
-        refuse_conflicts([] if fresh else existing)
+        existing = [folders.inspect_folder(trial, mix=mix) for trial in self.planned]
+        folders.refuse_conflicts([] if fresh else existing)
         self.planned = [found.trial for found in existing]
         recipes = [found.trial.recipe for found in existing if fresh or found.state != "finished"]
         by_data, mistakes = inputs.fingerprint_data(recipes, data)
@@ -236,8 +225,8 @@ class StudyRun:
         def fingerprint(trial: Trial) -> str | None:
             return by_data.get(inputs.data_key(trial.recipe))
 
-        existing = [with_data_checked(found, fingerprint(found.trial)) for found in existing]
-        refuse_conflicts([] if fresh else existing)
+        existing = [folders.with_data_checked(found, fingerprint(found.trial)) for found in existing]
+        folders.refuse_conflicts([] if fresh else existing)
         return existing, fingerprint, mistakes
 
     def _find_reusable(
@@ -246,7 +235,7 @@ class StudyRun:
         """Return the folders of identical finished trials of other studies, by training identity."""
         untrained = [found.trial for found in unfinished if found.state in ("new", "lost", "other")]
         wanted = {trial.identity: fingerprint(trial) for trial in untrained}
-        return {} if self.limit.overfit else find_reusable(self.folder, wanted)
+        return {} if self.limit.overfit else folders.find_reusable(self.folder, wanted)
 
     def _write_recipe(self) -> None:
         path, text = self.folder / "recipe.toml", hardware.with_hardware_of(self.recipe, self.planned).to_toml()
@@ -267,7 +256,7 @@ class StudyRun:
                 shutil.rmtree(target)
             copy.replace(target)
         text = f"the same trial was trained as {source}"
-        if stored_identities(target, status)[1] == trial.evaluation:
+        if folders.stored_identities(target, status)[1] == trial.evaluation:
             yield Event(trial.name, "reused", text)
         else:
             yield Event(trial.name, "log", f"[{trial.name}] {text}; evaluated again with its own metrics")
@@ -275,23 +264,26 @@ class StudyRun:
 
     def after_interrupt(self) -> str:
         """Return the message about an interruption outside of the trials."""
-        kinds = {end.kind for end in self._ends.values()}
-        if len(self._ends) == len(self.planned) and kinds <= {"finished", "skipped", "reused"}:
+        if {self._end(trial).kind for trial in self.planned} <= {"finished", "skipped", "reused"}:
             return "every trial is finished; the same command writes the report"
         return "what was trained is saved; the same command resumes from there"
 
     def finish(self) -> Outcome:
         """Return the outcome of the study."""
-        outcome = Outcome(self.title, None if self.limit.batches or not self.folder.is_dir() else self.folder)
-        for trial in self.planned:
-            end = self._ends.get(trial.name)
-            kind = end.kind if end else "interrupted"
-            outcome.counts[kind] = outcome.counts.get(kind, 0) + 1
-            if end and kind == "failed":
-                outcome.failures[trial.name] = end.text
-        outcome.interrupted = bool(outcome.counts.get("interrupted")) and not outcome.failures
-        outcome.unchanged = self._same_recipe and set(outcome.counts) == {"skipped"}
-        return outcome
+        ends = [self._end(trial) for trial in self.planned]
+        counts: dict[str, int] = dict(Counter(end.kind for end in ends))
+        failures = {end.trial: end.text for end in ends if end.kind == "failed"}
+        return Outcome(
+            self.title,
+            None if self.limit.batches or not self.folder.is_dir() else self.folder,
+            counts,
+            failures,
+            interrupted="interrupted" in counts and not failures,
+            unchanged=self._same_recipe and counts.keys() == {"skipped"},
+        )
+
+    def _end(self, trial: Trial) -> Event:
+        return self._ends.get(trial.name, Event(trial.name, "interrupted"))
 
     def close(self) -> None:
         """Remove the files of a dry run."""

@@ -8,17 +8,19 @@ gets the metric's best value there; otherwise, and for metrics that declare no b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.components.metrics import best_value
 from segkit.study.reading import TrialRecord
 from segkit.study.statistics import Table
-from segkit.training.results import Codes, Flags
+from segkit.training.results import Codes, Flags, Keys
 
-Training = tuple[str, int]
+ALL = "all"
+"""The name of the mean over channels, which no channel may have."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Scores:
         granted: by metric, whether the best value was given for a structure rightly left empty.
     """
 
-    trainings: list[Training]
+    trainings: list[tuple[str, int]]
     cases: list[str]
     channels: list[str]
     metrics: list[str]
@@ -55,14 +57,14 @@ class Scores:
         """Return the indices of a variant's trainings."""
         return [row for row, (name, _) in enumerate(self.trainings) if name == variant]
 
-    def columns(self, channel: str | None) -> slice:
-        """Return the slice of a channel, or of all for None."""
-        if channel is None:
+    def columns(self, channel: str) -> slice:
+        """Return the slice of a channel, or of all for `ALL`."""
+        if channel == ALL:
             return slice(None)
         number = self.channels.index(channel)
         return slice(number, number + 1)
 
-    def by_patient(self, metric: str, channel: str | None) -> Table:
+    def by_patient(self, metric: str, channel: str) -> Table:
         """Return the (trainings, patients) means over each patient's defined values, NaN if there are none."""
         total, count = _sums(self.values[metric][..., self.columns(channel)])
         if not self.cases:
@@ -75,7 +77,7 @@ class Scores:
         total, count = _sums(self.values[metric][list(rows)])
         return _mean(total.sum(axis=0), count.sum(axis=0))
 
-    def holders(self, channel: str | None) -> Flags:
+    def holders(self, channel: str) -> Flags:
         """Return (trainings, patients): whether a training validated any case of the patient."""
         found = np.zeros((len(self.trainings), len(self.patients)), bool)
         held = np.any(self.held[..., self.columns(channel)], axis=-1)
@@ -99,36 +101,30 @@ def rightly_empty(held: Flags, truth: Flags, predicted: Flags) -> Flags:
     return empty & ~predicted & (empty & predicted).any(axis=0)
 
 
-def gather_scores(trials: Sequence[TrialRecord], best: Callable[[str], float | None]) -> Scores:
-    """Return the values of the compared trials.
-
-    Args:
-        trials: finished trials, with the rows of their cases.csv.
-        best: returns a metric's best value, None if it declares none.
-    """
-    trainings = list(dict.fromkeys((trial.variant, trial.seed) for trial in trials))
-    cases, owners, nameless, patients = _cases(trials)
-    channels, metrics = (list(dict.fromkeys(n for t in trials if t.rows for n in t.rows.keys.names[k])) for k in (2, 3))
+def gather_scores(trials: Sequence[TrialRecord]) -> Scores:
+    """Return the values of finished trials."""
+    found = [((trial.variant, trial.seed), trial.rows) for trial in trials if trial.rows]
+    distinct = list({id(rows.keys): rows.keys for _, rows in found}.values())  # trials share them
+    trainings = list(dict.fromkeys(training for training, _ in found))
+    cases, owners, nameless, patients = _cases(distinct)
+    channels, metrics = (list(dict.fromkeys(name for keys in distinct for name in keys.names[k])) for k in (2, 3))
     shape = len(trainings), len(cases), len(channels)
     held, truth, predicted = (np.zeros(shape, bool) for _ in range(3))
-    computed = np.zeros((len(metrics), *shape), bool)
+    computed, granted = (np.zeros((len(metrics), *shape), bool) for _ in range(2))
     values = np.full((len(metrics), *shape), np.nan)
-    places = {name: number for number, name in enumerate(cases)}
-    for trial in trials:
-        if trial.rows is None:
-            continue
-        keys = trial.rows.keys
-        case = np.array([places[name] for name in keys.names[0]], np.int32)[keys.codes[0]]
-        channel = np.array([channels.index(name) for name in keys.names[2]], np.int32)[keys.codes[2]]
-        metric = np.array([metrics.index(name) for name in keys.names[3]], np.int32)[keys.codes[3]]
-        at = (trainings.index((trial.variant, trial.seed)), case, channel)
-        held[at], truth[at], predicted[at] = True, trial.rows.truth, trial.rows.predicted
-        computed[(metric, *at)], values[(metric, *at)] = True, trial.rows.values
+    places = {0: _places(cases), 2: _places(channels), 3: _places(metrics)}
+    for training, rows in found:
+        names, codes = rows.keys.names, rows.keys.codes
+        case, channel, metric = (
+            np.array([place[name] for name in names[k]], np.int32)[codes[k]] for k, place in places.items()
+        )
+        at = (trainings.index(training), case, channel)
+        held[at], truth[at], predicted[at] = True, rows.truth, rows.predicted
+        computed[(metric, *at)], values[(metric, *at)] = True, rows.values
     values[~np.isfinite(values)] = np.nan
     right = rightly_empty(held, truth, predicted)
-    granted = np.zeros_like(computed)
     for number, name in enumerate(metrics):
-        value = best(name)
+        value = best_value(name)
         if value is not None:
             granted[number] = right & computed[number] & np.isnan(values[number])
             values[number][granted[number]] = value
@@ -139,20 +135,20 @@ def gather_scores(trials: Sequence[TrialRecord], best: Callable[[str], float | N
     )  # fmt: skip
 
 
-def _cases(trials: Sequence[TrialRecord]) -> tuple[list[str], Codes, Flags, list[str]]:
+def _cases(distinct: Sequence[Keys]) -> tuple[list[str], Codes, Flags, list[str]]:
     """Return the cases by patient, each case's patient, whether it names none, and the patients."""
     patient_of: dict[str, str] = {}
-    seen: set[int] = set()
-    for trial in trials:
-        if trial.rows is None or id(trial.rows.keys) in seen:  # trials share their keys
-            continue
-        seen.add(id(trial.rows.keys))
-        (cases, names, _, _), codes = trial.rows.keys.names, trial.rows.keys.codes
+    for keys in distinct:
+        (cases, names, _, _), codes = keys.names, keys.codes
         for case, row in zip(*np.unique(codes[0], return_index=True), strict=True):
             patient_of.setdefault(cases[case], names[codes[1, row]])
     patients = list(dict.fromkeys(patient or case for case, patient in patient_of.items()))
-    numbers = {name: number for number, name in enumerate(patients)}
+    numbers = _places(patients)
     owner = {case: numbers[patient or case] for case, patient in patient_of.items()}
     ordered = sorted(owner, key=owner.__getitem__)
     owners = np.array([owner[case] for case in ordered], np.int32)
     return ordered, owners, np.array([not patient_of[case] for case in ordered], bool), patients
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from segkit import files, locks, plugins
-from segkit.components.metrics import best_value, direction, metrics
+from segkit.components.metrics import direction, metrics
 from segkit.errors import printable
 from segkit.study.reading import FINISHED, Plan, TrialRecord, read_plan, read_trial
-from segkit.study.scores import Scores, gather_scores
+from segkit.study.scores import ALL, Scores, gather_scores
 from segkit.study.verdicts import Measure, Result, judge
-from segkit.training.results import Flags, Keys
+from segkit.training.results import Keys
 
-ALL = "all"
 HEADLINE = "dice"
 P_VALUES = ("p_wilcoxon", "p_wilcoxon_holm", "p_seeds", "p_patients", "p", "p_holm")
 COLUMNS = (
@@ -30,28 +29,15 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Counts of empty masks in a variant's compared trials, once per case and channel.
+class Line:
+    """One line of summary.csv; masks are counted once per compared trial, case and channel, whatever the metric.
 
     Attributes:
-        structures: all of them.
+        structures: the number of masks.
         empty_truth: the truth is empty.
         missed: the truth is not empty and the prediction is.
         false_positive_on_empty: the truth is empty and the prediction is not.
-    """
-
-    structures: int = 0
-    empty_truth: int = 0
-    missed: int = 0
-    false_positive_on_empty: int = 0
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of summary.csv.
-
-    Attributes:
-        undefined: the number of undefined values, one per trial, case and channel.
+        undefined: the number of undefined values of this metric.
         rightly_empty: the number of best values given for structures rightly left empty.
     """
 
@@ -59,17 +45,17 @@ class Line:
     trials: int
     failed_trials: int
     unfinished_trials: int
-    counts: Counts
+    structures: int
+    empty_truth: int
+    missed: int
+    false_positive_on_empty: int
     undefined: int
     rightly_empty: int
 
     def cells(self) -> dict[str, str]:
         """Return every column as text, as in tables and figures."""
-        result = self.result
-        cells = {name: _text(name, getattr(result, name)) for name in (f.name for f in fields(Result))}
-        cells |= {name: str(getattr(self, name)) for name in ("trials", "failed_trials", "unfinished_trials")}
-        cells |= {name: str(value) for name, value in vars(self.counts).items()}
-        return cells | {name: str(getattr(self, name)) for name in ("undefined", "rightly_empty")}
+        values = vars(self) | vars(self.result)
+        return {name: _text(name, values[name]) for name in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -77,10 +63,9 @@ class Summary:
     """A study, read and judged.
 
     Attributes:
-        plan: the planned trials.
         live: whether a process is working on the run.
         reference: the variant that the others are compared with.
-        trials: all planned trials, in the order of the plan.
+        trials: all planned ones.
         whole: the compared trials, see `compared`.
         scores: their values.
         measures: the means by patient on which the verdicts are based.
@@ -104,9 +89,14 @@ class Summary:
         return self.lines[: len(self.variants)]
 
     @property
+    def metric(self) -> str:
+        """The headline's metric."""
+        return self.measures[0].metric
+
+    @property
     def finished(self) -> list[TrialRecord]:
         """The trials that are finished and readable."""
-        return [trial for trial in self.trials if trial.status == FINISHED and not trial.problem]
+        return [trial for trial in self.trials if trial.readable]
 
     def of(self, variant: str) -> list[TrialRecord]:
         """Return the trials of a variant."""
@@ -118,7 +108,7 @@ class Summary:
 
 
 def _text(name: str, value: str | int | float) -> str:
-    """Format a value: four decimals, three significant digits for a p-value, "" for NaN."""
+    """Return a value with four decimals, three significant digits for a p-value, "" for NaN."""
     if not isinstance(value, float):
         return str(value)
     if math.isnan(value):
@@ -128,7 +118,7 @@ def _text(name: str, value: str | int | float) -> str:
 
 def compared(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the finished trials of the newest training number, of variants and seeds with all their folds."""
-    finished = [trial for trial in trials if trial.status == FINISHED and not trial.problem]
+    finished = [trial for trial in trials if trial.readable]
     newest = max((trial.training_number for trial in finished), default=1)
     finished = [trial for trial in finished if trial.training_number == newest]
     folds = Counter((trial.variant, trial.seed) for trial in finished)
@@ -146,20 +136,14 @@ def summarize(run: Path) -> Summary:
     whole = compared(trials)
     if not {name for trial in whole if trial.rows for name in trial.rows.keys.names[3]} <= {e.name for e in metrics}:
         plugins.load()  # for the direction and best value of a plugin's metric
-    scores = gather_scores(whole, best_value)
+    scores = gather_scores(whole)
     measures = _measures(scores, variants)
-    counts = {(v, c): _counts(scores, v, c) for v in variants for c in (ALL, *scores.channels)}
+    done = Counter(trial.variant for trial in whole)
+    failed = Counter(trial.variant for trial in trials if trial.status == "failed")
+    unfinished = Counter(trial.variant for trial in trials if trial.status not in ("failed", FINISHED))
     lines = [
-        Line(
-            result,
-            trials=sum(trial.variant == result.variant for trial in whole),
-            failed_trials=sum(t.variant == result.variant and t.status == "failed" for t in trials),
-            unfinished_trials=sum(t.variant == result.variant and t.status not in ("failed", FINISHED) for t in trials),
-            counts=counts[result.variant, result.channel],
-            undefined=_count(scores.undefined, scores, result),
-            rightly_empty=_count(scores.granted, scores, result),
-        )
-        for result in judge(measures, variants, reference)
+        Line(found, done[found.variant], failed[found.variant], unfinished[found.variant], **_counts(scores, found))
+        for found in judge(measures, variants, reference)
     ]
     return Summary(run, plan, locks.is_locked(run), variants, reference, trials, whole, scores, measures, lines)
 
@@ -171,40 +155,31 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
         return [Measure(HEADLINE, ALL, direction(HEADLINE), {v: np.zeros((0, 0)) for v in variants})]
     measures = []
     for name in names:
-        for channel in (None, *scores.channels) if len(scores.channels) > 1 else (None,):
+        for channel in (ALL, *scores.channels) if len(scores.channels) > 1 else (ALL,):
             table = scores.by_patient(name, channel)
-            tables = {v: table[scores.rows(v)] for v in variants}
-            measures.append(Measure(name, channel or ALL, direction(name), tables))
+            measures.append(Measure(name, channel, direction(name), {v: table[scores.rows(v)] for v in variants}))
     return measures
 
 
-def _counts(scores: Scores, variant: str, channel: str) -> Counts:
-    """Count empty masks once per case and channel, whatever the number of metrics."""
-    held, truth, predicted = (
-        array[scores.rows(variant)][..., _columns(scores, channel)]
-        for array in (scores.held, scores.truth, scores.predicted)
+def _counts(scores: Scores, result: Result) -> dict[str, int]:
+    """Count the masks and values of a result, by field of `Line`."""
+    rows, columns = scores.rows(result.variant), scores.columns(result.channel)
+    # a study without any metric has no cases either
+    by_metric = (flags.get(result.metric, scores.held) for flags in (scores.undefined, scores.granted))
+    held, truth, predicted, undefined, granted = (
+        flags[rows][..., columns] for flags in (scores.held, scores.truth, scores.predicted, *by_metric)
     )
-    return Counts(
-        structures=int(held.sum()),
-        empty_truth=int((held & ~truth).sum()),
-        missed=int((held & truth & ~predicted).sum()),
-        false_positive_on_empty=int((held & ~truth & predicted).sum()),
-    )
-
-
-def _count(flags: Mapping[str, Flags], scores: Scores, result: Result) -> int:
-    """Count the flags that are set for a result's variant, metric and channel."""
-    found = flags.get(result.metric)
-    if found is None:
-        return 0
-    return int(found[scores.rows(result.variant)][..., _columns(scores, result.channel)].sum())
-
-
-def _columns(scores: Scores, channel: str) -> slice:
-    return scores.columns(None if channel == ALL else channel)
+    found = {
+        "structures": held,
+        "empty_truth": held & ~truth,
+        "missed": held & truth & ~predicted,
+        "false_positive_on_empty": held & ~truth & predicted,
+        "undefined": undefined,
+        "rightly_empty": granted,
+    }
+    return {name: int(flags.sum()) for name, flags in found.items()}
 
 
 def to_csv(summary: Summary) -> str:
     """Return summary.csv: one line per variant, metric and channel."""
-    rows = [line.cells() for line in summary.lines]
-    return files.to_csv(COLUMNS, [[printable(row[name]) for name in COLUMNS] for row in rows])
+    return files.to_csv(COLUMNS, [[printable(text) for text in line.cells().values()] for line in summary.lines])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -97,23 +98,17 @@ def judge(measures: Sequence[Measure], variants: Sequence[str], reference: str) 
     apart = {result.variant for result in results if result.told_apart}
     passed = _judge_family([row for row in others if row.result.variant in apart], reference, LEVEL)
     rest = _judge_family([row for row in others if row.result.variant not in apart], reference, LEVEL_OTHERS)
-    order = {
-        (m.metric, m.channel, variant): (i, variants.index(variant))
-        for i, m in enumerate(measures)
-        for variant in variants
-    }
-    judged = [*results, *passed, *rest]
-    return sorted(judged, key=lambda result: order[result.metric, result.channel, result.variant])
+    judged = {(result.metric, result.channel, result.variant): result for result in (*results, *passed, *rest)}
+    return [judged[row.result.metric, row.result.channel, row.result.variant] for row in rows]
 
 
 def _rows(measure: Measure, variants: Sequence[str], reference: str) -> list[_Row]:
-    """Return the result of every variant in a measure, compared with the reference."""
     pairs = [_pair(measure, variant, reference) for variant in variants]
-    found = iter(compare([pair for pair in pairs if pair and pair.testable]))
+    compared = iter(compare([pair for pair in pairs if pair and pair.testable]))
     rows = []
     for variant, pair in zip(variants, pairs, strict=True):
-        comparison = next(found) if pair and pair.testable else None
-        result = _differ(_describe(measure, variant), pair, comparison)
+        comparison = next(compared) if pair and pair.testable else None
+        result = _with_difference(_describe(measure, variant), pair, comparison)
         rows.append(_Row(result, measure.direction, pair, comparison))
     return rows
 
@@ -171,35 +166,23 @@ def _pair(measure: Measure, variant: str, reference: str) -> Pair | None:
     return Pair(own[:, whole], other[:, whole]) if len(own) and len(other) and whole.any() else None
 
 
-def _differ(row: Result, pair: Pair | None, comparison: Comparison | None) -> Result:
-    """Return the row with its difference, intervals and p-values."""
-    if pair is None:
-        return row
-    differences = pair.variant.mean(axis=0) - pair.reference.mean(axis=0)
-    low, high = bootstrap(differences)
-    row = replace(
-        row,
-        patients_compared=len(differences),
-        difference=float(differences.mean()),
-        ci_low=low,
-        ci_high=high,
-        p_wilcoxon=wilcoxon(differences),
-    )
-    if comparison is None:
-        return row
-    low, high = comparison.interval()
-    return replace(
-        row,
-        t_low=low,
-        t_high=high,
-        p=float(comparison.p),
-        p_seeds=float(comparison.p_seeds),
-        p_patients=float(comparison.p_patients),
-    )
+def _with_difference(result: Result, pair: Pair | None, comparison: Comparison | None) -> Result:
+    """Return a result with its difference from the reference, intervals and p-values."""
+    found: dict[str, Any] = {}
+    if pair is not None:
+        differences = pair.variant.mean(axis=0) - pair.reference.mean(axis=0)
+        found |= {"patients_compared": len(differences), "difference": float(differences.mean())}
+        found["ci_low"], found["ci_high"] = bootstrap(differences)
+        found["p_wilcoxon"] = wilcoxon(differences)
+    if comparison is not None:
+        found["t_low"], found["t_high"] = comparison.interval()
+        p, p_seeds, p_patients = map(float, (comparison.p, comparison.p_seeds, comparison.p_patients))
+        found |= {"p": p, "p_seeds": p_seeds, "p_patients": p_patients}
+    return replace(result, **found)
 
 
 def _verdict(result: Result, row: _Row, reference: str, told: bool) -> str:
-    """Return the verdict, after what weakens it."""
+    """Return the verdict, preceded by what weakens it."""
     if not result.seeds:
         return "no finished trial"
     if result.variant == reference:
