@@ -217,8 +217,7 @@ def _writing_line(
     copies = predicted.copy(), truth.copy()
     for copy in copies:
         copy.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         try:
             metric(*copies, spacing_mm)
         except ComponentError as error:

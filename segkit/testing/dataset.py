@@ -25,7 +25,6 @@ CODE = (".py", ".pyc", ".so", ".pyd", ".dll")
 
 def examine_data(report: Report, component: Component) -> None:
     """Try a dataset; `Dataset` itself checks shapes, types, channels, spacing and names."""
-    before = report.faults
     counts: list[Counter[Path]] = []
 
     def load() -> Any:
@@ -36,7 +35,7 @@ def examine_data(report: Report, component: Component) -> None:
     made: list[Any] = []
     with report.trying("loading the data twice"):
         made = report.check_side_effects(load)
-    if report.faults > before or len(made) < 2 or not all(isinstance(dataset, Dataset) for dataset in made):
+    if report.faults or len(made) < 2 or not all(isinstance(dataset, Dataset) for dataset in made):
         return
     again = [path for path, count in counts[0].items() if count > 1 and _is_data(path)]
     if again:

@@ -53,16 +53,14 @@ def examine_loss(report: Report, component: Component) -> None:
     if loss is None:
         return
     tried = Tried(report, Term(component, loss), bool(report.entry.traits.get("exclusive_only")))
-    if isinstance(loss, torch.nn.Module) and (own := [name for name, _ in loss.named_parameters()]):
-        report.note(f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are.")
-    before = report.faults
+    untrained = tried.term.untrained()
+    if untrained:
+        report.note(untrained)
     with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
         _first_call(tried)
-    if report.faults > before:
+    if report.faults:
         return
-    _gradient_is_right(tried)
-    _truth_is_best(tried)
-    for examine in (_takes_any_shape, _is_a_mean, _is_finite):
+    for examine in (_gradient_is_right, _truth_is_best, _takes_any_shape, _is_a_mean, _is_finite):
         examine(tried)
     for examine in (_keeps_no_state, _frees_memory):
         with report.trying("called several times"):
@@ -162,8 +160,8 @@ def _near(one: float, other: float) -> bool:
 
 def _is_finite(tried: Tried) -> None:
     """Empty and full masks, and scores as large as they get; the first failure is reported."""
+    before = tried.report.faults
     for what, logits, target in _hard_inputs(tried):
-        before = tried.report.faults
         with tried.report.trying(f"called with {what}"):
             tried.check_finite(logits, target)
         if tried.report.faults > before:

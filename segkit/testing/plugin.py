@@ -21,7 +21,7 @@ from segkit.training.global_state import LIBRARIES, restore, settings
 
 @dataclass(frozen=True)
 class Checked:
-    """A component that was tried: "loss.my_loss" and what was found."""
+    """A component that was tried, e.g. "loss.my_loss", and what was found."""
 
     component: str
     findings: tuple[Finding, ...]
@@ -46,11 +46,6 @@ class PluginReport:
         """All of them."""
         return self.failures + tuple(finding for item in self.checked for finding in item.findings)
 
-    @property
-    def faults(self) -> int:
-        """How many break a contract."""
-        return sum(finding.kind == "fault" for finding in self.findings)
-
 
 def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     """Load a plugin file or a folder of them, and try the components; nothing is printed.
@@ -68,8 +63,8 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
         plugins.load_one(path, path.resolve().parent)  # `load` takes a folder for one that holds plugins
     else:
         plugins.load([path], entry_points=False)
-    failed = [failure for failure in plugins.failures() if _below(Path(failure.origin), path)]
-    loaded = [plugin for plugin in plugins.loaded() if _below(Path(plugin.origin), path)]
+    failed = [failure for failure in plugins.failures() if _is_below(failure.origin, path)]
+    loaded = [plugin for plugin in plugins.loaded() if _is_below(plugin.origin, path)]
     whole = [_as_finding(failure) for failure in failed]
     whole += [
         Finding("note", 'it registers no component. Register one: `@losses.register("name")`.', plugin.origin)
@@ -77,13 +72,8 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
         if not plugin.components
     ]
     if not failed and not loaded:
-        whole.append(
-            Finding(
-                "fault",
-                "no plugin file here: a .py file whose name does not start with '_', '.' or 'test_'.",
-                str(path),
-            )
-        )
+        text = "no plugin file here: a .py file whose name does not start with '_', '.' or 'test_'."
+        whole.append(Finding("fault", text, str(path)))
     whole += [
         Finding("fault", f"importing it changes a global setting ({name}) for everything that follows.", str(path))
         for name in restore(saved)
@@ -117,8 +107,8 @@ def _given(
     return {key: document.tree for key, document in documents.items()}
 
 
-def _below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
+def _is_below(origin: str, folder: Path) -> bool:
+    return Path(origin).resolve().is_relative_to(folder.resolve())
 
 
 def _entries(plugin: Plugin) -> Iterator[tuple[str, Entry]]:

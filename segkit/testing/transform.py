@@ -27,10 +27,9 @@ def examine_transform(report: Report, component: Component) -> None:
     """Try a transform; see the module."""
     if report.build(component) is None:
         return
-    before = report.faults
     with report.trying("put into a pipeline"):
         Pipeline([component])
-    if report.faults > before:
+    if report.faults:
         return
     for size in SIZES:
         for dtype in (np.uint8, np.uint16):
@@ -115,20 +114,13 @@ def _stays_together(report: Report, component: Component) -> None:
         emptied += not bits.any() and int(after.max()) - int(after.min()) > CONTRAST
         poor += overlap < APART
         moved += overlap < TOGETHER and any(_overlap(after, other) > TOGETHER for other in _elsewhere(mask, bits > 0))
+    text = "image and masks no longer match: in {} of {} tries {}. Apply the same geometry to both."
     if emptied == SEEDS:
-        report.fault(
-            "it empties the masks, although their shape is still in the image: return them in `apply_to_mask`."
-        )
+        report.fault("it empties the masks, although the image still shows them: return them in `apply_to_mask`.")
     elif moved:
-        report.fault(
-            f"image and masks no longer match: in {moved} of {SEEDS} tries the image was moved and its mask was not, "
-            "or differently. Apply the same geometry to both."
-        )
+        report.fault(text.format(moved, SEEDS, "the image was moved and its mask was not, or differently"))
     elif poor > SEEDS // 2:
-        report.fault(
-            f"image and masks no longer match: in {poor} of {SEEDS} tries a bright shape is not where its mask is. "
-            "Apply the same geometry to both."
-        )
+        report.fault(text.format(poor, SEEDS, "a bright shape is not where its mask is"))
 
 
 def _overlap(image: Image, mask: Mask) -> float:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from segkit import files
-from segkit.errors import UserError, sentence
+from segkit.errors import UserError, first_few, sentence
 from segkit.registry.messages import translate_errors
 from segkit.training.flatten import flatten, torch_device_free, unflatten
 
@@ -86,13 +86,7 @@ class Meta(Stored):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint.
-
-    Attributes:
-        weights: the model's state dict.
-        meta: the fields of `Meta`, without `state`.
-        state: optimizer, schedule and RNG state, if requested and present.
-    """
+    """The content of a checkpoint: weights, the fields of `Meta`, and the training state, if requested and present."""
 
     weights: dict[str, Tensor]
     meta: dict[str, Any]
@@ -142,7 +136,6 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged or not a checkpoint.
     """
-    path = Path(path)
     found = _meta(path, _stored(path)[1])
     found.pop("state")
     return found
@@ -208,20 +201,13 @@ def _meta(path: Path, text: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         raise UserError(f"{path}: its metadata is damaged: it is not JSON.") from None
     except ValidationError as error:
-        place, why, _ = translate_errors(error, _tree(text), lambda path: [], "name")[0]
+        place, why, _ = translate_errors(error, json.loads(text), lambda path: [], "name")[0]
         where = ".".join(str(part) for part in place)
         raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {sentence(why)}") from None
     except RecursionError:
         raise UserError(f"{path}: its metadata is nested too deeply.") from None
     except ValueError as error:
         raise UserError(f"{path}: cannot be read: {sentence(error)} Use a newer version.") from None
-
-
-def _tree(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def load(path: Path, *, with_state: bool = False) -> Checkpoint:
@@ -233,7 +219,6 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load as decode
 
-    path = Path(path)
     digest, text = _stored(path)
     meta = _meta(path, text)
     if path.stat().st_size > MAX_BYTES:
@@ -256,11 +241,7 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
 
 
 def load_into(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
-    """Copy weights into a model of the same parameters and buffers.
-
-    Raises:
-        UserError: names or shapes differ; the first few are named.
-    """
+    """Copy weights into a model; raises as `check_fit` does."""
     check_fit(model, weights, path)
     model.load_state_dict(dict(weights))
 
@@ -275,11 +256,10 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> Non
     missing = [name for name in own if name not in weights]
     unknown = [name for name in weights if name not in own]
     shapes = [
-        f"{name} {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
+        f"{name} {tuple(found.shape)}, not {tuple(own[name].shape)}"
+        for name, found in weights.items()
+        if name in own and found.shape != own[name].shape
     ]
     for label, found in (("missing", missing), ("unexpected", unknown), ("other shapes", shapes)):
         if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise UserError(f"{path}: does not fit the recipe's model: {label}: {', '.join(found[:3])}{more}.")
+            raise UserError(f"{path}: does not fit the recipe's model: {label}: {first_few(found, 3)}.")

@@ -49,16 +49,10 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
     Raises:
         ValueError: the skeleton is damaged.
     """
-
-    def text(value: Any) -> str:
-        if not isinstance(value, str):
-            raise ValueError("a number is damaged")
-        return value
-
     readers: dict[str, Callable[[Any, int], Any]] = {
-        "i": lambda value, depth: int(text(value)),
-        "f": lambda value, depth: float.fromhex(text(value)),
-        "t": lambda value, depth: tensors[text(value)],
+        "i": lambda value, depth: int(value),
+        "f": lambda value, depth: float.fromhex(value),
+        "t": lambda value, depth: tensors[value],
         "l": lambda value, depth: [read(item, depth) for item in value],
         "u": lambda value, depth: tuple(read(item, depth) for item in value),
         "d": lambda value, depth: {key: read(item, depth) for key, item in value},
@@ -67,15 +61,11 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
     def read(node: Any, depth: int = 0) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
+        if isinstance(node, list) or (isinstance(node, dict) and len(node) != 1):
+            raise ValueError("the training state is damaged")
         if not isinstance(node, dict):
-            if isinstance(node, list):
-                raise ValueError("a list stands where none should")
             return node
-        if len(node) != 1:
-            raise ValueError("a node is damaged")
         ((kind, value),) = node.items()
-        if kind not in readers:
-            raise ValueError("a node is of no known kind")
         return readers[kind](value, depth + 1)
 
     try:

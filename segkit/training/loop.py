@@ -128,7 +128,7 @@ def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tens
     except BaseException as error:
         raise_fault(_involved(state), error)
     finite = all(math.isfinite(row["gradient_share"]) for row in shares)
-    check_gradients(state.objective, state.model, state.parts.get("model"), scores, target, finite=finite)
+    check_gradients(state, scores, target, finite=finite)
     return shares
 
 
@@ -142,7 +142,7 @@ def _backward(state: State, loss: Tensor) -> None:
 def _involved(state: State) -> list[Component]:
     """Return the components that take part in a gradient."""
     terms = (*state.objective.losses, *state.objective.penalties)
-    return [*(term.component for term in terms), *(state.parts[slot] for slot in state.parts if slot == "model")]
+    return [*(term.component for term in terms), *state.blamed("model")]
 
 
 def _step(state: State) -> None:
@@ -159,5 +159,5 @@ def _step(state: State) -> None:
         slot = "scheduler"
         state.schedule.step_batch()
     except BaseException as error:
-        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault(state.blamed(slot), error)
     state.step += 1

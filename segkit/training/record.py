@@ -22,10 +22,8 @@ class Record:
     """What is known of a trial that runs, and the files that say so.
 
     Attributes:
-        folder: of its files.
         history: the rows of metrics.csv.
         best: (score, epoch) of the best checkpoint so far.
-        warnings: all so far.
         seconds: of training before this process.
     """
 
@@ -49,11 +47,10 @@ class Record:
         if self.history:
             self.history.write(self.folder / "metrics.csv")
 
-    def write_status(self, status: str, *, error: str | None = None) -> None:
+    def write_status(self, status: str, error: str | None = None) -> None:
         """Write trial.json."""
         parts, dataset = self.parts, self.parts.dataset
-        outline = self.trial.outline(status, error).model_dump()
-        known = outline | {
+        known = self.trial.outline(status, error).model_dump() | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
             "seconds": round(self.seconds_so_far(), 3),

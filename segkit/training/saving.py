@@ -52,8 +52,7 @@ def save_last(record: Record) -> None:
     try:
         checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), _meta(record, "last"), extra)
     except TypeError as error:  # it names the part of the state that cannot be saved
-        slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
-        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault(state.blamed("scheduler" if str(error).startswith("state.schedule") else "optimizer"), error)
 
 
 def _state_dict(state: State, slot: str) -> dict[str, Any]:
@@ -61,13 +60,14 @@ def _state_dict(state: State, slot: str) -> dict[str, Any]:
     try:
         return state.optimizer.state_dict() if slot == "optimizer" else state.schedule.state_dict()
     except BaseException as error:
-        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault(state.blamed(slot), error)
 
 
 def _meta(record: Record, kind: str) -> dict[str, Any]:
     """Return the metadata of a checkpoint."""
     parts = record.parts
     used = plugins.used_by(record.recipe.components())
+    last = record.history[-1] if record.history else {}
     return {
         "kind": kind,
         "training_number": TRAINING_NUMBER,
@@ -78,7 +78,7 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "exclusive": record.recipe.channels == "exclusive",
         "normalization": {"mean": parts.normalization.mean, "std": parts.normalization.std},
         "split": record.split(),
-        "metrics": {name: value for name, value in _last_row(record).items() if name.startswith("val_")},
+        "metrics": {name: x if math.isfinite(x) else None for name, x in last.items() if name.startswith("val_")},
         "epoch": parts.state.epoch - (kind == "best"),
         "step": parts.state.step,
         "fingerprint": parts.fingerprint,
@@ -89,11 +89,6 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
         "versions": versions(),
     }
-
-
-def _last_row(record: Record) -> dict[str, Any]:
-    last = record.history[-1] if record.history else {}
-    return {name: value if math.isfinite(value) else None for name, value in last.items()}
 
 
 def save_batch(record: Record, error: NonFiniteError) -> str:

@@ -50,10 +50,6 @@ class Setup:
     log: list[str]
     warnings: list[str]
 
-    def close(self) -> None:
-        """End the workers."""
-        self.feed.batches.close()
-
 
 class Feed:
     """The loop's batches: normalised images and one-hot targets, made on the device."""
@@ -62,7 +58,7 @@ class Feed:
         self, batches: Batches, normalization: Normalization, channels: int, exclusive: bool, limit: int | None
     ) -> None:
         self.batches, self.normalization = batches, normalization
-        self.channels, self.exclusive, self.limit = channels, exclusive, limit
+        self.channels, self.exclusive = channels, exclusive
         self.steps_per_epoch = min(batches.steps_per_epoch, limit or batches.steps_per_epoch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -74,55 +70,34 @@ class Feed:
                 return
 
 
-def _check_exclusive(dataset: Dataset) -> None:
-    """Raise if channels overlap where the recipe says that classes exclude each other."""
-    for case in dataset.cases:
-        if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
-            raise UserError(
-                f'{case.name}: its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
-            )
-
-
 def build_model(recipe: Recipe, channels: int) -> nn.Module:
     """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
     model: nn.Module = recipe.model(1, channels + (recipe.channels == "exclusive"))
     return model
 
 
-def check_data(recipe: Recipe, data: DataCache) -> str:
-    """Read and split the data, which validates the rest of a recipe; return their fingerprint.
-
-    Args:
-        recipe: of a trial.
-        data: reads the data, and caches them.
+def read_and_split(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
+    """Return the data of a trial's recipe, their fingerprint and their split.
 
     Raises:
         UserError: data or split are not available as the recipe asks.
     """
-    return _read_and_split(recipe, data)[1]
-
-
-def _read_and_split(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
-    """Return the data of a recipe, their fingerprint and their split."""
     dataset, fingerprint = data.read(recipe.data)
-    if recipe.channels == "exclusive":
-        _check_exclusive(dataset)
+    for case in dataset.cases if recipe.channels == "exclusive" else ():
+        if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
+            text = 'its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
+            raise UserError(f"{case.name}: {text}")
     return dataset, fingerprint, split_cases(dataset, **recipe.split.model_dump())
 
 
 def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
-    """Build everything a training needs, in the order in which randomness is drawn.
-
-    Args:
-        recipe: of a trial, its hardware settled.
-        limit: where the training is cut short.
-        data: reads the data, and caches them.
+    """Build everything a training needs from a recipe without "auto", in the order in which randomness is drawn.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
     """
     settings = recipe.train
-    dataset, fingerprint, whole = _read_and_split(recipe, data)
+    dataset, fingerprint, whole = read_and_split(recipe, data)
     exclusive = recipe.channels == "exclusive"
     split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
