@@ -32,11 +32,10 @@ def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
     from segkit.training.run import run_trial
     from segkit.training.warnings import large_batch
 
-    seen: set[str] = set()
+    first: dict[str, Trial] = {}
     for trial in planned:
-        if trial.variant in seen:
-            continue
-        seen.add(trial.variant)
+        first.setdefault(trial.variant, trial)
+    for trial in first.values():
         with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
             small = replace(trial, recipe=_with_small_batches(trial.recipe), run=Path(run), limit=Limit(batches=1))
             events = list(run_trial(small, stop=lambda: False))

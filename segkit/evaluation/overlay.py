@@ -30,8 +30,7 @@ def draw_overlay(image: Picture, truth: Masks, prediction: Masks) -> Picture:
 
     Args:
         image: (H, W) uint8.
-        truth: (C, H, W) bool.
-        prediction: (C, H, W) bool.
+        truth, prediction: (C, H, W) bool.
 
     Returns:
         (2 H, 2 W, 3) uint8, red first.

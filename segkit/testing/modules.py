@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.components.models import checked
+from segkit.errors import ContractError
 from segkit.registry.component import Component
 from segkit.testing.examples import seeded
 from segkit.testing.report import Report
@@ -109,10 +110,8 @@ def _round_trip(report: Report, component: Component, model: nn.Module) -> None:
     other.load_state_dict({key: tensor.clone() for key, tensor in model.state_dict().items()})
     image = _image(1, 1, SIZES[0])
     if not torch.equal(model.eval()(image), other.eval()(image)):
-        report.fault(
-            "built again and loaded, its scores differ: its state dict does not hold all that it learned. Use "
-            "parameters and buffers."
-        )
+        text = "built again and loaded, its scores differ: its state dict does not hold all that it learned."
+        report.fault(f"{text} Use parameters and buffers.")
 
 
 def examine_upsampler(report: Report, component: Component) -> None:
@@ -129,8 +128,7 @@ def examine_upsampler(report: Report, component: Component) -> None:
                 found = module(image)
                 expected = (2, out_channels, 2 * size[0], 2 * size[1])
                 if tuple(found.shape) != expected:
-                    report.fault(f"given {tuple(image.shape)} it returns {tuple(found.shape)}, not {expected}.")
-                    return
+                    raise ContractError(f"it returns {tuple(found.shape)}, not {expected}")
                 _check_gradients(report, module, found)
                 if image.grad is None or not image.grad.any() or not all_finite([image.grad]):
                     report.fault("no finite gradient reaches its input.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 from segkit import plugins
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
-from segkit.plugins import Failure, Plugin
+from segkit.plugins import Failure
 from segkit.recipe import merge, paths
 from segkit.registry.component import Entry
+from segkit.registry.faults import key
 from segkit.registry.slot import fold
 from segkit.testing import check
 from segkit.testing.findings import Finding
@@ -32,12 +33,10 @@ class PluginReport:
     """A plugin that was checked.
 
     Attributes:
-        path: the file or folder.
         failures: why it did not load, and findings about the file as a whole.
         checked: its components, in the order of loading.
     """
 
-    path: Path
     failures: tuple[Finding, ...]
     checked: tuple[Checked, ...]
 
@@ -78,10 +77,12 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
         Finding("fault", f"importing it changes a global setting ({name}) for everything that follows.", str(path))
         for name in restore(saved)
     ]
-    entries = [(name, entry) for plugin in loaded for name, entry in _entries(plugin)]
-    given = _given(assigned, [entry for _, entry in entries], path)
-    checked = [Checked(name, tuple(check(entry, given.get(id(entry))))) for name, entry in entries]
-    return PluginReport(path, tuple(whole), tuple(checked))
+    registries = {registry.name: registry for registry in REGISTRIES}
+    names = [name.partition(".") for plugin in loaded for name in plugin.components]
+    entries = [registries[slot][name] for slot, _, name in names]
+    given = _given(assigned, entries, path)
+    checked = [Checked(key(entry), tuple(check(entry, given.get(id(entry))))) for entry in entries]
+    return PluginReport(tuple(whole), tuple(checked))
 
 
 def _given(
@@ -104,18 +105,11 @@ def _given(
                 "name.parameter=value."
             )
         documents[id(chosen[0])].merge(paths.tree_at(rest, value), merge.Source(flag, None, Path.cwd()))
-    return {key: document.tree for key, document in documents.items()}
+    return {number: document.tree for number, document in documents.items()}
 
 
 def _is_below(origin: str, folder: Path) -> bool:
     return Path(origin).resolve().is_relative_to(folder.resolve())
-
-
-def _entries(plugin: Plugin) -> Iterator[tuple[str, Entry]]:
-    registries = {registry.name: registry for registry in REGISTRIES}
-    for name in plugin.components:
-        slot, _, own = name.partition(".")
-        yield name, registries[slot][own]
 
 
 def _as_finding(failure: Failure) -> Finding:

@@ -82,10 +82,8 @@ def _goes_down(report: Report, component: Component, module: nn.Module, optimize
             raise wrong
     watch.end_epoch()
     if not values[-1] < values[0]:
-        report.fault(
-            f"it does not go downhill: after {STEPS} steps the squared distance from the minimum is {values[-1]:.4g}, "
-            f"at first {values[0]:.4g}."
-        )
+        change = f"the squared distance from the minimum goes from {values[0]:.4g} to {values[-1]:.4g}"
+        report.fault(f"it does not go downhill: {change} in {STEPS} steps.")
 
 
 def _uses_gradients(report: Report, component: Component) -> None:
@@ -98,22 +96,20 @@ def _uses_gradients(report: Report, component: Component) -> None:
         report.fault("its steps do not depend on the gradients: use `weight.grad`.")
 
 
-def _saved(report: Report, state: Any) -> Any:
-    """Return a state as a checkpoint saves and loads it, None and a fault if it cannot be saved."""
+def _saved(state: Any) -> Any:
+    """Return a state as a checkpoint saves and loads it."""
     try:
         tensors, skeleton = flatten(state)
     except TypeError as error:
-        report.fault(f"its state cannot be saved: {sentence(error)} Keep tensors, numbers, strings, lists and dicts.")
-        return None
+        text = f"its state cannot be saved: {sentence(error)} Keep tensors, numbers, strings, lists and dicts."
+        raise ContractError(text) from None
     return unflatten(json.loads(json.dumps(skeleton)), {key: tensor.clone() for key, tensor in tensors.items()})
 
 
 def _optimizer_resumes(report: Report, component: Component) -> None:
     """Save after 3 steps, load, and compare the next 3."""
     twin, (module, optimizer) = network(), _stepped(component, 3)
-    state = _saved(report, optimizer.state_dict())
-    if state is None:
-        return
+    state = _saved(optimizer.state_dict())
     twin.load_state_dict(module.state_dict())
     other = component.build(list(twin.parameters()))
     other.load_state_dict(state)
@@ -123,10 +119,8 @@ def _optimizer_resumes(report: Report, component: Component) -> None:
                 _backward(weights)
                 stepping.step()
     if not all(map(torch.equal, module.parameters(), twin.parameters())):
-        report.fault(
-            "it does not resume from a saved state: the steps after loading differ. Keep all state in `self.state` and "
-            "`param_groups`."
-        )
+        text = "it does not resume from a saved state: the steps after loading differ."
+        report.fault(f"{text} Keep all state in `self.state` and `param_groups`.")
 
 
 def examine_scheduler(report: Report, component: Component) -> None:
@@ -179,14 +173,10 @@ def _schedule_resumes(report: Report, make: Callable[[], tuple[Optimizer, Schedu
     half = EPOCHS // 2
     (optimizer, schedule), (other, resumed) = make(), make()
     _run(optimizer, schedule, 0, half)
-    state = _saved(report, [optimizer.state_dict(), schedule.state_dict()])
-    if state is None:
-        return
+    state = _saved([optimizer.state_dict(), schedule.state_dict()])
     other.load_state_dict(state[0])
     resumed.load_state_dict(state[1])
     expected, found = _run(optimizer, schedule, half, EPOCHS), _run(other, resumed, half, EPOCHS)
     if expected != found:
-        report.fault(
-            f"it does not resume from a saved state: rates {found} instead of {expected}. Keep its state in plain "
-            "attributes."
-        )
+        text = f"it does not resume from a saved state: rates {found} instead of {expected}."
+        report.fault(f"{text} Keep its state in plain attributes.")

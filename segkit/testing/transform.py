@@ -95,10 +95,8 @@ def _is_reproducible(report: Report, component: Component) -> None:
     for again in results[1:]:
         pairs = zip(results[0], again, strict=True)
         if not all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in pairs):
-            report.fault(
-                "the same seed gives different results: draw from `self.py_random` or `self.random_generator`, "
-                "which segkit seeds for each sample, and keep nothing between calls."
-            )
+            advice = "draw from `self.py_random` or `self.random_generator`, and keep nothing between calls"
+            report.fault(f"the same seed gives different results: {advice}.")
             return
     report.check_side_effects(lambda: [Pipeline([component])(image, bits, (seed, 0, 0)) for seed in range(SEEDS)])
 

@@ -28,18 +28,14 @@ def examine_regularizer(report: Report, component: Component) -> None:
             return
     with report.trying("stepped" if term.proximal else "differentiated"):
         (_steps if term.proximal else _has_a_gradient)(report, term)
-    named = _named(network())
+    named = list(network().named_parameters())
     with report.trying("called with the named parameters of a network"):
         report.check_side_effects(lambda: (component.build()(named), term.proximal and penalty.step(named, 1e-3)))
-    report.check_device(lambda device: penalty(_named(network().to(device))))
-
-
-def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    return list(module.named_parameters())
+    report.check_device(lambda device: penalty(list(network().to(device).named_parameters())))
 
 
 def _returns_a_penalty(report: Report, term: Term, module: nn.Module) -> None:
-    parameters, dtype = _named(module), next(module.parameters()).dtype
+    parameters, dtype = list(module.named_parameters()), next(module.parameters()).dtype
     (value,) = term.first_call(parameters)
     wrong = term.infinite_value([float(value.detach())], parameters)
     if wrong is not None:
@@ -58,7 +54,7 @@ def _has_a_gradient(report: Report, term: Term) -> None:
         for parameter in module.parameters():
             parameter[parameter == 0] = 0.1  # an absolute value has no derivative at 0
     names, parameters = zip(*module.named_parameters(), strict=True)
-    if not term.value(_named(module)).requires_grad:
+    if not term.value(list(module.named_parameters())).requires_grad:
         return  # it applies to none of the weights
     if not torch.autograd.gradcheck(
         lambda *values: term.value(list(zip(names, values, strict=True))), parameters, raise_exception=False
@@ -67,25 +63,25 @@ def _has_a_gradient(report: Report, term: Term) -> None:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     with report.trying("called where all weights are 0"):
-        term.check_finite(parameters, _named(module))
+        term.check_finite(parameters, list(module.named_parameters()))
 
 
 def _steps(report: Report, term: Term) -> None:
     """Try a proximal one: `step(named_parameters, step_size)` changes weights in place."""
-    if term.value(_named(network())).requires_grad:
+    if term.value(list(network().named_parameters())).requires_grad:
         report.fault("it is proximal, so its value is only logged: detach it.")
     module = network()
-    term.step(_named(module), 0.0)
+    term.step(list(module.named_parameters()), 0.0)
     if not _same(module, network()):
         report.fault("its step changes weights although the step size is 0.")
-    value = term.value(_named(module))
-    term.step(_named(module), 0.05)
+    value = term.value(list(module.named_parameters()))
+    term.step(list(module.named_parameters()), 0.05)
     if _same(module, network()):
         if value:  # at 0 there is nothing to do
             report.fault("its step changes no weight. Write in place, under `torch.no_grad()`.")
     elif not all_finite(module.parameters()):
         report.fault("its step makes weights that are not finite.")
-    elif term.value(_named(module)) > value:
+    elif term.value(list(module.named_parameters())) > value:
         report.fault("its step makes the penalty larger.")
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from segkit import files
 from segkit.errors import UserError, first_few, sentence
 from segkit.registry.messages import translate_errors
-from segkit.training.flatten import flatten, torch_device_free, unflatten
+from segkit.training.flatten import flatten, plain_copy, unflatten
 
 FORMAT = 2
 KEY = "segkit"
@@ -97,7 +97,7 @@ def save(path: Path, weights: Mapping[str, Tensor], meta: dict[str, Any], state:
     """Write a checkpoint, whole or not at all.
 
     Args:
-        path: the file.
+        path: of the file.
         weights: a model's state dict, in any memory format.
         meta: the fields of `Meta` but for `format` and `state`.
         state: nested plain values and tensors.
@@ -115,7 +115,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any]
     """Write tensors and a JSON string with the hash of both, whole or not at all."""
     from safetensors.torch import save as encode
 
-    plain = {name: torch_device_free(tensor) for name, tensor in tensors.items()}
+    plain = {name: plain_copy(tensor) for name, tensor in tensors.items()}
     text = json.dumps(meta, allow_nan=False)
     # one string: safetensors writes several in any order, and the bytes would differ from save to save
     files.write_bytes(path, encode(plain, {KEY: f"{_digest(plain, text)} {text}"}))
@@ -175,11 +175,8 @@ def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
     return content | made | {"format": 2}
 
 
-UPGRADES = {1: _from_format_1}
-
-
 def _upgraded(text: str) -> str:
-    """Return metadata of any format in the current one; anything else is returned as it is, for `Meta` to refuse.
+    """Return metadata of any format in the current one; what is damaged is returned as it is, for `Meta` to refuse.
 
     Raises:
         ValueError: a newer segkit wrote it.
@@ -190,9 +187,8 @@ def _upgraded(text: str) -> str:
     if content["format"] > FORMAT:
         raise ValueError(f"a newer segkit wrote it (format {content['format']}, this one reads up to {FORMAT})")
     with contextlib.suppress(KeyError, TypeError):
-        while content["format"] in UPGRADES:
-            content = UPGRADES[content["format"]](content)
-    return json.dumps(content)
+        return json.dumps(_from_format_1(content) if content["format"] == 1 else content)
+    return text
 
 
 def _meta(path: Path, text: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,7 @@ def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:
         if isinstance(value, int):
             return value if abs(value) < 2**53 else {"i": str(value)}
         if isinstance(value, float):
-            return {"f": value.hex()} if math.isfinite(value) else {"f": repr(value)}
+            return {"f": value.hex()}
         if isinstance(value, Tensor):
             tensors[path] = value
             return {"t": path}
@@ -36,8 +35,7 @@ def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:
         if isinstance(value, dict):
             if any(type(key) not in (str, int) for key in value):
                 raise TypeError(f"{path}: keys should be text or whole numbers")
-            pairs = [[key, walk(item, f"{path}.{key}")] for key, item in value.items()]
-            return {"d": pairs}
+            return {"d": [[key, walk(item, f"{path}.{key}")] for key, item in value.items()]}
         raise TypeError(f"{path}: a {type(value).__name__} cannot be saved without pickle")
 
     return tensors, walk(state, "state")
@@ -50,7 +48,7 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
         ValueError: the skeleton is damaged.
     """
     readers: dict[str, Callable[[Any, int], Any]] = {
-        "i": lambda value, depth: int(value),
+        "i": lambda value, depth: int(value, 10),  # refuses numbers
         "f": lambda value, depth: float.fromhex(value),
         "t": lambda value, depth: tensors[value],
         "l": lambda value, depth: [read(item, depth) for item in value],
@@ -74,7 +72,7 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"the training state is damaged: {error}") from None
 
 
-def torch_device_free(tensor: Tensor) -> Tensor:
+def plain_copy(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU, in one plain block of memory of its own."""
     return tensor.detach().to("cpu").contiguous().clone(memory_format=torch.contiguous_format)
 

@@ -56,8 +56,6 @@ SETTINGS: dict[str, Setting] = {
     "os.chdir": (os.getcwd, os.chdir),
     "sys.setrecursionlimit": (sys.getrecursionlimit, sys.setrecursionlimit),
 }  # fmt: skip
-
-
 LIBRARIES = tuple(name for name in SETTINGS if name.startswith(("torch.", "numpy.")))  # importing changes the others
 
 
@@ -123,8 +121,7 @@ class GeneratorWatch:
 
     def warnings(self, *components: Component) -> list[str]:
         """Return the warning that a plugin has seeded torch's generator, or moved one that no checkpoint stores."""
-        parts = [part for component in components for part in plugin_parts(component)]
-        text = self._change()
+        text, parts = self._change(), [part for component in components for part in plugin_parts(component)]
         if text is None or not parts:
             return []
         return [str(fault(parts[0], f"{text}: use a generator of its own{or_others(parts[1:])}"))]

@@ -32,7 +32,6 @@ class Report:
     """What the loop yields after a step; it is valid until the next one is asked for.
 
     Attributes:
-        state: as it is now.
         epoch: the epoch of the step, from 1.
         step: steps done in all.
         rate: the learning rate at the beginning of the epoch.
@@ -61,11 +60,6 @@ class Report:
         sums = state.sums.tolist() if state.sums is not None else []
         means = {name: value / max(state.batch, 1) for name, value in zip(state.objective.names, sums, strict=False)}
         return means | {"train_loss": sums[-1] / max(state.batch, 1) if sums else math.nan}
-
-    @property
-    def images_per_second(self) -> float:
-        """The speed since the epoch began, or was resumed."""
-        return self.seen / max(self.seconds, 1e-9)
 
 
 def train(
@@ -98,7 +92,7 @@ def train(
             loss = objective.total(values)
             if not state.first_batch:
                 state.first_batch = _shares(state, values, scores, target)
-            row = watch(values, loss, (image, target, scores), state.epoch, state.step)
+            row = watch(values, loss, (image, target, scores.detach()), state.epoch, state.step)
             group = min(accumulate, total - state.batch // accumulate * accumulate)
             _backward(state, loss if group == 1 else loss / group)
             state.sums = row.clone() if state.sums is None else state.sums.add_(row)

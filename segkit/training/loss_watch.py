@@ -27,13 +27,7 @@ class NonFiniteError(Exception):
 
 
 class LossWatch:
-    """Checks that losses are finite without making the host wait: on CUDA a step is read when its copy has arrived.
-
-    Args:
-        objective: the losses and penalties.
-        steps: the watch over the optimizer's steps.
-        model: the component that built the network, to be named where it fails.
-    """
+    """Checks that losses are finite without making the host wait: on CUDA a step is read when its copy has arrived."""
 
     def __init__(self, objective: Objective, steps: StepWatch, model: Component | None) -> None:
         self.objective, self.steps, self.model = objective, steps, model
@@ -41,17 +35,15 @@ class LossWatch:
         self._last: Batch | None = None  # on which the loss was finite
 
     def __call__(self, values: Sequence[Tensor], loss: Tensor, batch: Batch, epoch: int, step: int) -> Tensor:
-        """Check the summands and their total; return them as one vector on the device.
+        """Check a step's summands and their total, on CUDA those of earlier steps; return them as one vector.
 
         Raises:
-            NonFiniteError: this step's loss, or on CUDA an earlier one's, is not finite.
+            NonFiniteError: a loss is not finite.
         """
         if len(values) == 1 and values[0] is loss:
             row = loss.detach().expand(2)  # half of what stacking costs
         else:
             row = torch.stack([value.detach().reshape(()) for value in (*values, loss)])
-        image, target, scores = batch
-        batch = image, target, scores.detach()
         if row.is_cuda:
             copy = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
             copy.copy_(row, non_blocking=True)

@@ -28,8 +28,7 @@ class Objective:
     """The sum of a recipe's losses and regularizers.
 
     Args:
-        losses: the chosen losses.
-        regularizers: the chosen regularizers.
+        losses, regularizers: of the recipe.
         model: the module whose named parameters the regularizers see.
         exclusive: whether scores are of exclusive classes (softmax, background first).
 
@@ -56,12 +55,12 @@ class Objective:
         self._called = False  # whether the terms have been called, and so checked in full
 
     def terms(self, scores: Tensor, target: Tensor) -> list[Tensor]:
-        """Return each summand, unweighted, in float32 for scores of any dtype.
+        """Return each summand, unweighted, in float32 for scores (N, C, H, W) of any dtype.
 
         Whether a plugin changes its inputs is checked in full at the first call, later by torch's count of writes.
 
         Args:
-            scores: (N, C, H, W), the model's output.
+            scores: the model's output.
             target: (N, C, H, W) in {0, 1}; with background as channel 0 where classes are exclusive.
 
         Raises:
@@ -101,10 +100,10 @@ class Objective:
         return functools.reduce(torch.add, [value if weight == 1 else value * weight for weight, value in pairs])
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted sum of the losses alone: what validation reports.
+        """Return the weighted sum of the losses alone, which validation reports; raises as `terms` does.
 
         Raises:
-            ComponentError: as in `terms`, or a plugin's loss is not finite although the logits are.
+            ComponentError: also if a plugin's loss is not finite although the logits are.
         """
         logits, values = self._logits(scores), list[Tensor]()
         shared = len(self.losses) > 1

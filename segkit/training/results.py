@@ -24,6 +24,7 @@ from segkit.files import from_cell
 
 HEADER = ("case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels")
 NAMES = 4  # so many columns hold names, the others numbers
+WHOLE = ("epoch", "step")  # columns of metrics.csv that hold whole numbers
 _NUMBERS = np.dtype([("value", np.float64), ("truth", np.int64), ("predicted", np.int64)])  # whole ones are read faster
 
 Numbers = NDArray[np.float64]
@@ -58,9 +59,6 @@ class Rows:
     values: Numbers
     truth: Flags
     predicted: Flags
-
-
-WHOLE = ("epoch", "step")  # columns of whole numbers
 
 
 class History:

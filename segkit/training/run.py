@@ -44,7 +44,7 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None 
     interrupted or failed trial resumes from its last save when it is run again.
 
     Args:
-        trial: what to train, and where its files go.
+        trial: what to train, and into which folder.
         stop: asked after every step; once true, the state is saved and the trial ends as "interrupted".
         data: reads the data, and keeps them for the next trial.
     """
@@ -72,7 +72,7 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
             resumed = restore(record)
             if resumed:
                 yield Event(name, "log", f"[{name}] {resumed}")
-            yield from (record.warn(text) for text in parts.warnings)
+            yield from map(record.warn, parts.warnings)
             yield from _train(record, stop)
         finally:
             parts.feed.batches.close()
@@ -179,9 +179,8 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
     """Validate, step an epoch-wise schedule, keep the best by mean Dice (else by loss), write the epoch's row."""
     parts, state = record.parts, record.parts.state
     if report.epoch == 1:
-        warning = warnings.dominant_term(state.first_batch)
-        for text in (*state.objective.warnings, *state.step_watch.warnings, *([warning] if warning else [])):
-            yield record.warn(text)
+        texts = (*state.objective.warnings, *state.step_watch.warnings, warnings.dominant_term(state.first_batch))
+        yield from (record.warn(text) for text in texts if text)
     generators = GeneratorWatch()
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
@@ -192,9 +191,8 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         raise_fault(state.blamed("scheduler"), error)
     found = means(rows)
     if report.epoch == 1:
-        for text in generators.warnings(*parts.epoch_metrics):
-            yield record.warn(text)
-    if report.epoch == epochs and state.step_watch.only_zero_rates and not any(row["lr"] for row in record.history):
+        yield from map(record.warn, generators.warnings(*parts.epoch_metrics))
+    if report.epoch == epochs and state.step_watch.only_zero_rates and not any(record.history.column("lr")):
         yield record.warn("the learning rate was 0 in every step, so nothing was learned: see scheduler.")
     for warning in (warnings.no_foreground(rows), warnings.only_background(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
@@ -208,7 +206,7 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         **{key: value for key, value in report.losses.items() if key != "train_loss"},
         **{f"val_{key}": value for key, value in found.items()},
         "seconds": round(time.perf_counter() - started, 3),
-        "images_per_second": round(report.images_per_second, 2),
+        "images_per_second": round(report.seen / max(report.seconds, 1e-9), 2),
     }
     record.history.append(row)
     score = -val_loss if math.isnan(found["dice"]) else found["dice"]
@@ -250,6 +248,6 @@ def _evaluate_best(record: Record) -> list[Row]:
             number = parts.evaluator.cases.index(case)
             write_overlay(record.folder, case, parts.evaluator.images[number], masks)
 
-    rows, _ = parts.evaluator.run(model, parts.metrics, on_case=draw)
+    rows, _ = parts.evaluator.run(model, record.recipe.metrics, on_case=draw)
     model.load_state_dict(last)
     return rows

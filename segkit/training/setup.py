@@ -40,10 +40,8 @@ class Setup:
     feed: Feed
     device: Device
     evaluator: Evaluator
-    metrics: Sequence[Component]
     epoch_metrics: Sequence[Component]
     forward: Callable[[Tensor], Tensor]
-    normalization: Normalization
     dataset: Dataset
     split: Split
     fingerprint: str
@@ -111,13 +109,12 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     warnings += generators.warnings(recipe.model)
     samples = Samples.of([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
-    full = len(split.full_train) if settings.budget == "steps" else None
     batches = Batches(
         samples,
         batch_size=settings.batch_size,
         seed=settings.seed,
         workers=settings.workers,
-        samples_per_epoch=full,
+        samples_per_epoch=len(split.full_train) if settings.budget == "steps" else None,
         device=device.device,
         plugins=plugins.folders(),
     )
@@ -129,14 +126,13 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     generators = GeneratorWatch()
     optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
     warnings += generators.warnings(recipe.optimizer)
-    steps = -(-feed.steps_per_epoch // settings.accumulate)
-    generators = GeneratorWatch()
     parts = {"model": recipe.model, "optimizer": recipe.optimizer}
     if recipe.scheduler is None:
         schedule = Schedule.constant(optimizer)
     else:
+        parts["scheduler"], generators = recipe.scheduler, GeneratorWatch()
+        steps = -(-feed.steps_per_epoch // settings.accumulate)
         schedule = Schedule.of(recipe.scheduler(optimizer, settings.epochs, steps))
-        parts["scheduler"] = recipe.scheduler
         warnings += generators.warnings(recipe.scheduler)
     evaluator = Evaluator(
         [dataset.cases[n] for n in split.validation],
@@ -155,10 +151,8 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         feed=feed,
         device=device,
         evaluator=evaluator,
-        metrics=recipe.metrics,
         epoch_metrics=_every_epoch(recipe.metrics),
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
-        normalization=normalization,
         dataset=dataset,
         split=split,
         fingerprint=fingerprint,
@@ -175,14 +169,12 @@ def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
     """Return the split and training transforms of a training cut short."""
-    transforms: Sequence[Component] = recipe.transforms.train
     if limit.overfit:
         few = split.train[: limit.overfit]
         return replace(split, train=few, full_train=few, validation=few), recipe.transforms.eval
     if limit.batches:
-        few = split.validation[: limit.batches * recipe.train.batch_size]
-        return replace(split, validation=few), transforms
-    return split, transforms
+        split = replace(split, validation=split.validation[: limit.batches * recipe.train.batch_size])
+    return split, recipe.transforms.train
 
 
 def _counts(dataset: Dataset, split: Split) -> str:

@@ -23,11 +23,6 @@ MANY = 16  # steps by which an optimizer that accumulates gradients itself shoul
 class StepWatch:
     """Checks every step that a plugin makes or schedules; those of segkit and torch cost nothing.
 
-    Args:
-        objective: whose parameters are optimized.
-        optimizer: what steps.
-        parts: the recipe's components by slot.
-
     Attributes:
         optimizer, scheduler, model: what comes from a plugin of each slot: the component, or one nested in it.
         warnings: what the first step showed that does not prevent training.

@@ -41,7 +41,6 @@ class Term:
         untrusted: whether its results are checked, as those of plugins are.
 
     Attributes:
-        weight: the factor.
         parts: the names of the summands of a loss that is a sum (see `segkit.losses`), none otherwise.
         names: one for each part, e.g. "loss.sum.dice", or that of the component alone.
         proximal: whether it is a regularizer that steps after the optimizer rather than a penalty.
@@ -59,18 +58,14 @@ class Term:
 
     @classmethod
     def of(cls, component: Component) -> Term:
-        """Build a component.
-
-        Raises:
-            ComponentError: it cannot be built; the message names it.
-        """
+        """Build a component; raise ComponentError if it cannot be built."""
         try:
             return cls(component, component.build(), component.entry.foreign)
         except BaseException as error:
             raise_fault(component, error)
 
     def __call__(self, *inputs: Any) -> Sequence[Tensor]:
-        """Return the values, one a name.
+        """Return the values, one for each name.
 
         Raises:
             ComponentError: it raised, returned something other than scalar tensors, or changed a setting of torch's.
