@@ -58,7 +58,7 @@ def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
         yield Finding("note", f"{state.rstrip('.')}. `segkit run` resumes it.", str(folder))
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing and finished:
-        yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it again.", str(folder))
+        yield Finding("fault", f"finished, but without {', '.join(missing)}. Train it again.", str(folder))
     recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
     number = status.training_number
     if number != TRAINING_NUMBER:
@@ -138,7 +138,7 @@ def _check_report(run: Path) -> Iterator[Finding]:
 
     missing = [name for name in ("summary.csv", "report.md", "report.html") if not (run / name).is_file()]
     if missing:
-        yield Finding("note", f"{', '.join(missing)} is not there: `segkit report {run}` makes it.", str(run))
+        yield Finding("note", f"missing: {', '.join(missing)}. `segkit report {run}` makes it.", str(run))
         return
     written, place = files.read_text(run / "summary.csv"), str(run / "summary.csv")
     columns = written.partition("\n")[0].split(",")

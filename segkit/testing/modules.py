@@ -12,7 +12,7 @@ from segkit.errors import ContractError
 from segkit.registry.component import Component
 from segkit.testing.examples import seeded
 from segkit.testing.report import Report
-from segkit.training.step_watch import without_gradient
+from segkit.training.step_watch import missing_gradients
 from segkit.training.tracing import all_finite
 
 SIZES = ((64, 64), (65, 47), (40, 96))
@@ -93,7 +93,7 @@ def _repeats_itself(report: Report, model: nn.Module) -> None:
 def _check_gradients(report: Report, module: nn.Module, result: Tensor) -> None:
     """Differentiate a random sum of a result: every parameter that is trained must have a finite gradient."""
     (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(1))).sum().backward()  # type: ignore[no-untyped-call]
-    missing = without_gradient((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
+    missing = missing_gradients((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
     if missing:
         report.fault(missing)
     if not all_finite(weight.grad for weight in module.parameters()):

@@ -102,7 +102,7 @@ def _is_reproducible(report: Report, component: Component) -> None:
 
 
 def _stays_together(report: Report, component: Component) -> None:
-    """On an image that is its own mask: where does the bright shape lie, and where the mask?"""
+    """On an image that shows its own mask, the bright shape and the mask must stay in the same place."""
     pipeline, poor, moved, emptied = Pipeline([component]), 0, 0, 0
     for seed in range(SEEDS):
         mask = _shape(SQUARE)

@@ -29,13 +29,11 @@ KEY = "segkit"
 MAX_BYTES = 8 * 2**30
 
 
-class Stored(BaseModel):
-    """A plain, strict part of the metadata."""
-
+class _Stored(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class StoredPlugin(Stored):
+class _Plugin(_Stored):
     """A plugin as the checkpoint carries it; `sources` maps module names to text."""
 
     module: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
@@ -44,21 +42,17 @@ class StoredPlugin(Stored):
     sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")], str]
 
 
-class StoredSplit(Stored):
-    """Case names."""
-
+class _Split(_Stored):  # names of cases
     train: list[str]
     validation: list[str]
 
 
-class StoredNormalization(Stored):
-    """Of images scaled to 0..255."""
-
+class _Normalization(_Stored):  # of images scaled to 0..255
     mean: Annotated[float, Field(allow_inf_nan=False)]
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Meta(Stored):
+class Meta(_Stored):
     """The metadata of a checkpoint."""
 
     format: Literal[2]
@@ -69,8 +63,8 @@ class Meta(Stored):
     recipe: dict[str, Any]
     channels: Annotated[list[str], Len(1, 16)]
     exclusive: bool
-    normalization: StoredNormalization
-    split: StoredSplit
+    normalization: _Normalization
+    split: _Split
     metrics: dict[str, float | None]
     epoch: Annotated[int, Ge(0)]
     step: Annotated[int, Ge(0)]
@@ -79,7 +73,7 @@ class Meta(Stored):
     device: str
     threads: Annotated[int, Ge(1), Field(le=4096)]
     compile: bool
-    plugins: list[StoredPlugin]
+    plugins: list[_Plugin]
     versions: dict[str, str]
     state: Any = None
 
@@ -97,7 +91,7 @@ def save(path: Path, weights: Mapping[str, Tensor], meta: dict[str, Any], state:
     """Write a checkpoint, whole or not at all.
 
     Args:
-        path: of the file.
+        path: the file.
         weights: a model's state dict, in any memory format.
         meta: the fields of `Meta` but for `format` and `state`.
         state: nested plain values and tensors.

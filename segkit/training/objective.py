@@ -64,7 +64,7 @@ class Objective:
             target: (N, C, H, W) in {0, 1}; with background as channel 0 where classes are exclusive.
 
         Raises:
-            ComponentError: a loss or regularizer failed, returned no scalar or changed its inputs; it is named.
+            ComponentError: a loss or regularizer failed, returned something other than a scalar, or changed its inputs.
         """
         logits = self._logits(scores)
         values: list[Tensor] = []

@@ -8,7 +8,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,8 +57,9 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
     record: Record | None = None
     yield Event(name, "start")
     try:
-        if trial.fresh:
-            _clear(folder)
+        if trial.fresh and folder.exists():
+            (folder / "trial.json").unlink(missing_ok=True)  # first: what is removed in part then counts as missing
+            shutil.rmtree(folder)
         files.make_folder(folder)
         if training_identity(recipe) != trial.identity:
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
@@ -105,13 +105,6 @@ def _explain(error: BaseException, trial: Trial, record: Record | None) -> str:
             files.write_text(path, traceback.format_exc())
             text += f" The traceback is in {path}."
     return text
-
-
-def _clear(folder: Path) -> None:
-    """Remove a trial, its status first: what is removed in part then counts as missing."""
-    (folder / "trial.json").unlink(missing_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _out_of_memory(recipe: Recipe) -> str:

@@ -96,7 +96,7 @@ class Status(Part):
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """Return the status in a folder; None where there is none that can be read."""
+        """Return the status in a folder; None if there is none that can be read."""
         try:
             return cls.read(folder)
         except UserError:

@@ -1,4 +1,4 @@
-"""The watch over the steps of a plugin's optimizer and scheduler, which are named where they go wrong."""
+"""Checks on the steps of a plugin's optimizer and scheduler; errors name the plugin."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class StepWatch:
             raise fault(plugin, wrong)
         self.only_zero_rates = self.only_zero_rates and not any(self._rates())
         if self.model is not None and step == 0:
-            missing = without_gradient(self.objective.parameters)
+            missing = missing_gradients(self.objective.parameters)
             self.warnings += [str(fault(self.model, f"on the first batch, {missing}"))] if missing else []
         if self.optimizer is None and self.proximal is None:
             return
@@ -123,7 +123,7 @@ class StepWatch:
         )
 
 
-def without_gradient(parameters: Iterable[tuple[str, Tensor]]) -> str | None:
+def missing_gradients(parameters: Iterable[tuple[str, Tensor]]) -> str | None:
     """Return the fault of a model whose backward pass has left parameters without a gradient; None without one."""
     missing = [name for name, weight in parameters if weight.grad is None]
     return f"no gradient reaches {first_few(missing, 3)}: is a layer unused or detached?" if missing else None

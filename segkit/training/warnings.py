@@ -47,8 +47,8 @@ def blind_loss(recipe: Recipe) -> str | None:
         with generators_preserved(), torch.no_grad():
             if exclusive and _ignores_background(recipe, truth):
                 return (
-                    f"{names}: the background, channel 0 of exclusive classes, has no part in it: background is "
-                    "learned only from where the structures are. Include channel 0 in the loss, or add one that does."
+                    f"{names}: the background, channel 0 of exclusive classes, is ignored: it is learned only from the "
+                    "structures. Include channel 0 in the loss, or add a loss that does."
                 )
             objective = Objective(recipe.loss, (), torch.nn.Identity(), exclusive=exclusive)
             best, *others = (float(objective.loss(40 * masks - 20, truth)) for masks in (truth, everything, nothing))
@@ -57,7 +57,7 @@ def blind_loss(recipe: Recipe) -> str | None:
     for value, what, effect in zip(others, ("everything", "nothing"), ("too much", "too little"), strict=True):
         if value <= best + 1e-4 * max(1.0, abs(best)):
             return (
-                f"{names}: {what} marked costs no more than the truth ({value:.4g}, and {best:.4g}): marking {effect} "
+                f"{names}: {what} marked costs no more than the truth ({value:.4g} and {best:.4g}): marking {effect} "
                 "is not penalized. Change the loss's parameters, or add another loss."
             )
     return None
@@ -100,8 +100,8 @@ def only_background(rows: Sequence[Row]) -> str | None:
     black = [channel for channel in truth if predicted[channel] < NOTHING * truth[channel]]
     if black:
         return (
-            f"the model predicts only background for {', '.join(black)} (a black output). Likely a loss that is won "
-            "by background: see the first batch's gradient shares, the learning rate and the regularizers' weights."
+            f"the model predicts only background for {', '.join(black)} (a black output). Likely a loss dominated "
+            "by the background: see the first batch's gradient shares, the learning rate and the regularizers' weights."
         )
     return None
 
