@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from segkit import files
 from segkit.components.datasets.case import Case
-from segkit.data.batches import to_uint8
 from segkit.locks import Folder
 
 Picture = NDArray[np.uint8]
@@ -56,6 +55,8 @@ def write_overlay(folder: Folder, case: Case, image: Any, masks: Any) -> None:
     Where its image (uint8) is of another size than the masks, the case's own image is drawn.
     """
     import cv2
+
+    from segkit.data.batches import to_uint8
 
     shown = image if image.shape == case.image.shape else to_uint8(case.image)
     picture = draw_overlay(shown, case.masks.astype(bool), masks)
