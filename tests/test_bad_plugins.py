@@ -310,7 +310,6 @@ def test_a_folder_of_plugins_is_checked_file_by_file(tmp_path: Path) -> None:
         ("fault", f"{tmp_path / 'broken.py'}:1"),
         ("note", str(tmp_path / "empty.py")),
     ]
-    assert report.faults == 1
 
 
 @pytest.mark.usefixtures("_undone")

@@ -112,7 +112,7 @@ def test_a_sound_run_folder_gives_no_finding(trained: Path) -> None:
     [
         (flip, "a/seed-1", "damaged"),
         (swap, "a/seed-1/best.safetensors", "comes from another trial"),
-        (remove, "a/seed-1", "finished, but cases.csv is not there"),
+        (remove, "a/seed-1", "finished, but without cases.csv"),
         (shorten, "a/seed-1/metrics.csv", "has 1 epoch, trial.json says 2"),
         (cell("a/seed-1/cases.csv", "value", "0.123"), "a/seed-1/cases.csv", "1 of "),
         (cell("a/seed-1/metrics.csv", "epoch", "3"), "a/seed-1/metrics.csv", "its epochs are not 1, 2, 3"),

@@ -361,8 +361,8 @@ def test_both_ways_of_reading_cases_agree(tmp_path: Path) -> None:
     ("row", "sentence"),
     [
         ("a,p,ch,dice,much,1,1", "line 3 has 'much' instead of a number"),
-        ("a,p,ch,dice,0.5,,1", "line 3 has no number of pixels"),
-        ("a,p,ch,dice,0.5,1,inf", "line 3 has no number of pixels"),
+        ("a,p,ch,dice,0.5,,1", "line 3 has a pixel count that is not a finite number"),
+        ("a,p,ch,dice,0.5,1,inf", "line 3 has a pixel count that is not a finite number"),
         ("a,p,ch,dice,0.5,1", "line 3 has 6 of 7 values"),
         ("a,p,ch,dice,0.5,1,1,1\na,p,ch,dice,0.5,1", "line 3 has 8 of 7 values"),
         ("", "line 3 has 0 of 7 values"),

@@ -211,7 +211,7 @@ def test_the_published_loss_turns_the_output_black_under_sgd_and_the_guard_says_
             state.objective.total(state.objective.terms(state.model(image), target)).backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()
             state.optimizer.zero_grad()
-    parts.close()
+    parts.feed.batches.close()
     assert not (state.model.eval()(image).sigmoid() >= 0.5).any()
 
 

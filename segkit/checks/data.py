@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segkit.checks import layouts
 from segkit.components.datasets import datasets
@@ -20,9 +21,6 @@ from segkit.data.splits import patient_warnings
 from segkit.errors import UserError, counted, first_few
 from segkit.recipe import toml
 from segkit.testing.findings import Finding
-
-if TYPE_CHECKING:
-    from segkit.types import Array
 
 MOST_LEVELS = 12  # of a label map
 SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -36,7 +34,6 @@ class DataReport:
     Attributes:
         layout: "rvsc", "image_folder", "sunnybrook", or "unknown".
         facts: (name, description).
-        findings: faults, warnings and notes.
         recipe: the lines of TOML that read the folder; "" if it cannot be read.
     """
 
@@ -50,33 +47,24 @@ class DataReport:
         known = {str(finding) for finding in self.findings}
         for problem in dict.fromkeys(problems):
             place, colon, text = problem.partition(": ")
-            if problem not in known and colon and "/" in place and "\n" not in place:
-                self.findings.append(Finding("fault", text, place))
-            elif problem not in known:
-                self.findings.append(Finding("fault", problem))
+            located = colon and "/" in place and "\n" not in place
+            if problem not in known:
+                self.findings.append(Finding("fault", text, place) if located else Finding("fault", problem))
 
 
-@dataclass
 class _ImageStatistics:
     """Statistics of the readable images."""
 
-    sizes: Counter[str] = field(default_factory=Counter)
-    kinds: Counter[str] = field(default_factory=Counter)
-    spacings: Counter[str] = field(default_factory=Counter)
-    patients: Counter[str | None] = field(default_factory=Counter)
-    contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = field(default_factory=dict)
-    constant: list[str] = field(default_factory=list)
-    one_structure: bool = True
-    count: int = 0
-    empty: int = 0
-    low: float = float("inf")
-    high: float = float("-inf")
+    def __init__(self) -> None:
+        self.sizes, self.kinds, self.spacings = Counter[str](), Counter[str](), Counter[str]()
+        self.patients = Counter[str | None]()
+        self.contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = {}
+        self.constant: list[str] = []
+        self.one_structure, self.count, self.empty = True, 0, 0
+        self.low, self.high = math.inf, -math.inf
 
-    def image(self, name: str, patient: str | None, image: Array, spacing: tuple[float, float] | None) -> None:
+    def add(self, name: str, patient: str | None, pixels: Any, spacing: tuple[float, float] | None) -> None:
         """Add an image."""
-        import numpy as np
-
-        pixels: Any = image
         self.count += 1
         self.sizes[f"{pixels.shape[0]} x {pixels.shape[1]}"] += 1
         self.kinds[pixels.dtype.name] += 1
@@ -86,7 +74,7 @@ class _ImageStatistics:
         if pixels.min() == pixels.max():
             self.constant.append(name)
             return
-        digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
+        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
         self.contents.setdefault((pixels.shape, pixels.dtype.name, digest), []).append(name)
 
     def facts(self) -> list[tuple[str, str]]:
@@ -170,7 +158,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
         report.add(error.problems if isinstance(error, DatasetError) else [str(error)])
         return
     for case in data.cases:
-        seen.image(case.name, case.patient, case.image, case.spacing_mm)
+        seen.add(case.name, case.patient, case.image, case.spacing_mm)
         seen.empty += not case.masks.any()
     report.facts = [*seen.facts(), ("channels", ", ".join(data.channels))]
     report.findings += [Finding("note", note) for note in data.notes]
@@ -193,7 +181,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
                 report.findings.append(Finding("note", text, f"{patient.folder}: frame {frame}"))
             with collected(problems):
                 case, beyond = read_case(patient, frame, structures)
-                seen.image(case.name, case.patient, case.image, case.spacing_mm)
+                seen.add(case.name, case.patient, case.image, case.spacing_mm)
                 seen.empty += not case.masks.any()
                 if beyond:
                     text = "its inner contour leaves the outer one: one of them is misplaced, or of another frame."
@@ -218,7 +206,7 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
             names.append(pair.name)
             if pair.picture:
                 patient = pair.name.rpartition("/")[0].split("/")[0]
-                seen.image(pair.name, patient, pair.picture.pixels, pair.picture.spacing_mm)
+                seen.add(pair.name, patient, pair.picture.pixels, pair.picture.spacing_mm)
                 if pair.picture.coloured:
                     report.findings.append(Finding("note", f"a coloured image {COLOURED}.", str(pair.image)))
             if pair.levels is not None and pair.mask:

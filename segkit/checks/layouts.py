@@ -19,6 +19,7 @@ MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-
 SUNNYBROOK = re.compile(r"(^|/)(SCD[0-9]{7}|SCD_ManualContours|SCD_IMAGES_[0-9]+|contours-manual/IRCCI-expert)/", re.I)
 ACDC = re.compile(r"(^|/)patient[0-9]{3}/patient[0-9]{3}_(frame[0-9]+(_gt)?|4d)\.nii(\.gz)?$")
 NNUNET = re.compile(r"(^|/)(imagesTr|labelsTr)/")
+ENDING = re.compile(r"\.(nii\.gz|tar\.gz|[^./]*)$")
 PAIR_DEPTH = 2  # levels below the root at which folders of images and masks are searched
 SCAN_DEPTH = 7
 MOST_FOLDERS = 60  # of one parent that are compared
@@ -76,22 +77,17 @@ def count_endings(files: Iterable[str]) -> str:
 
 
 def _ending(file: str) -> str:
-    name = file.rpartition("/")[2].lower()
-    double = next((ending for ending in (".nii.gz", ".tar.gz") if name.endswith(ending)), None)
-    return double or (f".{name.rpartition('.')[2]}" if "." in name else "without ending")
+    match = ENDING.search(file.lower())
+    return match[0] if match else "without ending"
 
 
 def explain_unknown(root: Path, files: list[str]) -> str:
     """Return why no reader can read a folder, and what to do."""
     if not files:
-        hidden = sum(1 for path in root.iterdir() if path.name.startswith("."))
-        folders = sum(1 for path in root.iterdir() if is_folder(path) and not path.name.startswith("."))
-        hidden_files = f", but for {counted(hidden, 'hidden file')}" if hidden else ""
-        return (
-            f"holds {counted(folders, 'folder')}, but no files{hidden_files}."
-            if folders
-            else f"is empty{hidden_files}."
-        )
+        hidden = sum(path.name.startswith(".") for path in root.iterdir())
+        folders = sum(is_folder(path) and not path.name.startswith(".") for path in root.iterdir())
+        content = f"holds {counted(folders, 'folder')}, but no files" if folders else "is empty"
+        return content + (f", but for {counted(hidden, 'hidden file')}." if hidden else ".")
     volumes = Counter(kind for file in files if (kind := volume(file)))
     images = [name for file in files if (name := stem(file))]
     advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "

@@ -28,22 +28,20 @@ class TriedVariant:
 
 
 def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
-    """Train, validate, save and evaluate one batch of each variant of a study; yield the findings.
-
-    Args:
-        planned: the study's trials; the first of each variant is tried, with batches of two images.
-    """
+    """Train, validate, save and evaluate one batch of the first trial of each variant; yield the findings."""
     from segkit.training.run import run_trial
+    from segkit.training.warnings import large_batch
 
-    seen: set[str] = set()
+    first: dict[str, Trial] = {}
     for trial in planned:
-        if trial.variant in seen:
-            continue
-        seen.add(trial.variant)
+        first.setdefault(trial.variant, trial)
+    for trial in first.values():
         with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
             small = replace(trial, recipe=_with_small_batches(trial.recipe), run=Path(run), limit=Limit(batches=1))
             events = list(run_trial(small, stop=lambda: False))
-            too_large = _too_large(trial, Status.find(small.path))
+            status = Status.find(small.path)
+        split = status.split if status is not None else None
+        too_large = large_batch(trial.recipe, len(split["train"])) if split else None
         findings = [
             Finding("fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant)
             for event in events
@@ -51,13 +49,6 @@ def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
         ]
         findings += [Finding("warning", too_large, trial.variant)] if too_large else []
         yield TriedVariant(trial.variant, tuple(findings), tuple(event.text for event in events if event.kind == "log"))
-
-
-def _too_large(trial: Trial, status: Status | None) -> str | None:
-    """Return the warning about batches of the recipe's own size, given the status of a training with small ones."""
-    from segkit.training.warnings import large_batch
-
-    return large_batch(trial.recipe, len(status.split["train"])) if status is not None and status.split else None
 
 
 def _with_small_batches(recipe: Recipe) -> Recipe:

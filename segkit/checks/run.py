@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -30,12 +31,7 @@ NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.s
 
 
 def check_run(run: Path, *, evaluate: bool = True) -> Iterator[Finding]:
-    """Yield what is wrong with a run folder.
-
-    Args:
-        run: the folder, e.g. runs/l1l2.
-        evaluate: also evaluate each best checkpoint again, and compare the rows with cases.csv byte by byte.
-    """
+    """Yield what is wrong with a run folder; `evaluate` each best checkpoint again to compare it with cases.csv."""
     trials = sorted(path.parent for path in run.glob("*/*/trial.json") if not path.parent.name.startswith("."))
     data = DataCache()
     if not trials:
@@ -62,16 +58,14 @@ def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
         yield Finding("note", f"{state.rstrip('.')}. `segkit run` resumes it.", str(folder))
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing and finished:
-        yield Finding("fault", f"finished, but {', '.join(missing)} is not there. Train it again.", str(folder))
+        yield Finding("fault", f"finished, but without {', '.join(missing)}. Train it again.", str(folder))
     recipe = Recipe.from_dict(toml.load(folder / "recipe.toml"), str(folder / "recipe.toml"))
     number = status.training_number
     if number != TRAINING_NUMBER:
         yield Finding("note", f"{incomparable_note(number)}.", str(folder))
     elif status.versions.get("segkit") == version("segkit") and training_identity(recipe) != status.identity:
-        yield Finding(
-            "fault", "differs from the recipe that trial.json was written for, or a plugin has changed since.",
-            str(folder / "recipe.toml"),
-        )  # fmt: skip
+        text = "differs from the recipe that trial.json was written for, or a plugin has changed since."
+        yield Finding("fault", text, str(folder / "recipe.toml"))
     try:
         history = History.read(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else History()
     except ValueError as error:
@@ -130,18 +124,12 @@ def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -
     if status.limited and status.split is not None:
         kept = set(status.split["validation"])
         rows = [row for row in rows if row.case in kept]
-    written = files.read_text(folder / "cases.csv").splitlines()
-    again = cases_text(rows).splitlines()
+    written, again = files.read_text(folder / "cases.csv").splitlines(), cases_text(rows).splitlines()
     if again == written:
         return
-    differing = sum(one != other for one, other in zip(written[1:], again[1:], strict=False))
-    differing += abs(len(written) - len(again))
-    yield Finding(
-        "fault",
-        f"{differing} of {len(written) - 1} rows differ from what best.safetensors gives when evaluated again on this "
-        "machine.",
-        str(folder / "cases.csv"),
-    )
+    differing = sum(one != other for one, other in itertools.zip_longest(written[1:], again[1:]))
+    text = f"{differing} of {len(written) - 1} rows differ from a new evaluation of best.safetensors on this machine."
+    yield Finding("fault", text, str(folder / "cases.csv"))
 
 
 def _check_report(run: Path) -> Iterator[Finding]:
@@ -150,7 +138,7 @@ def _check_report(run: Path) -> Iterator[Finding]:
 
     missing = [name for name in ("summary.csv", "report.md", "report.html") if not (run / name).is_file()]
     if missing:
-        yield Finding("note", f"{', '.join(missing)} is not there: `segkit report {run}` makes it.", str(run))
+        yield Finding("note", f"missing: {', '.join(missing)}. `segkit report {run}` makes it.", str(run))
         return
     written, place = files.read_text(run / "summary.csv"), str(run / "summary.csv")
     columns = written.partition("\n")[0].split(",")

@@ -58,7 +58,6 @@ class Evaluator:
     """Whole images, `eval` transforms, model in eval mode, metrics at native resolution.
 
     Args:
-        cases: the cases to evaluate.
         channels: the structures' names.
         transforms: the recipe's `transforms.eval`.
         normalization: of the training.
@@ -90,23 +89,17 @@ class Evaluator:
         pipeline.check_eval()
         self.images: list[Array] = []
         self.masks: list[Array] = []
+        of_size: dict[tuple[int, ...], list[int]] = {}
         for number, case in enumerate(self.cases):
             image, mask = pipeline(to_uint8(case.image), pack_masks(case.masks), key=(0, 0, number), name=case.name)
             self.images.append(image)
             self.masks.append(mask)
-        self._groups = list(_by_size([image.shape for image in self.images], batch_size))
-
-    def _batches(self, model: nn.Module) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Yield (case numbers, scores, target) of each batch of equally sized images."""
-        forward = checked(model, self.named, len(self.channels) + self.exclusive)
-        for numbers in self._groups:
-            images = torch.from_numpy(np.stack([self.images[n] for n in numbers])).to(self.device.device)
-            masks = torch.from_numpy(np.stack([self.masks[n] for n in numbers])).to(self.device.device)
-            norm = self.normalization
-            image, target = to_device_float(images, masks, norm.mean, norm.std, len(self.channels), self.exclusive)
-            with self.device.autocast():
-                scores = forward(image)
-            yield numbers, scores.float(), target
+            of_size.setdefault(image.shape, []).append(number)
+        self._groups = [
+            numbers[start : start + batch_size]
+            for numbers in of_size.values()
+            for start in range(0, len(numbers), batch_size)
+        ]
 
     @torch.inference_mode()
     def predict(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Iterator[Prediction]:
@@ -117,10 +110,18 @@ class Evaluator:
         Raises:
             ComponentError: the model or the loss failed; the message names it.
         """
-        training = model.training
+        forward = checked(model, self.named, len(self.channels) + self.exclusive)
+        norm, training = self.normalization, model.training
         model.eval()
         try:
-            for numbers, scores, target in self._batches(model):
+            for numbers in self._groups:
+                images, masks = (
+                    torch.from_numpy(np.stack([arrays[n] for n in numbers])).to(self.device.device)
+                    for arrays in (self.images, self.masks)
+                )
+                image, target = to_device_float(images, masks, norm.mean, norm.std, len(self.channels), self.exclusive)
+                with self.device.autocast():
+                    scores = forward(image).float()
                 chance = torch.softmax(scores, dim=1) if self.exclusive else torch.sigmoid(scores)
                 batch_loss = float(loss(scores, target)) if loss else float("nan")
                 for number, probability in zip(numbers, chance, strict=True):
@@ -153,7 +154,6 @@ class Evaluator:
 
         Args:
             model: image (N, 1, H, W) to scores (N, C, H, W).
-            metrics: the metrics to compute.
             loss: scores and target to a scalar.
             on_case: called with each case and its decided masks.
 
@@ -175,11 +175,7 @@ class Evaluator:
 def score(
     case: Case, probability: Array, mask: Array, channels: Sequence[str], metrics: Sequence[Component]
 ) -> list[Row]:
-    """Return the rows of one case; `probability` and `mask` are (C, H, W) at the size of the case's image.
-
-    Raises:
-        ComponentError: a metric raised, returned no number, or wrote to what it was given.
-    """
+    """Return the rows of one case; `probability` and `mask` are (C, H, W) at the size of the case's image."""
     rows = []
     for channel, name in enumerate(channels):
         truth = case.masks[channel]
@@ -196,7 +192,7 @@ def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm:
     """Return the value of a plugin's metric for one channel, computed from copies of the arrays.
 
     Raises:
-        ComponentError: it raised, returned no number, or wrote to what it was given.
+        ComponentError: it raised, returned something other than a number, or wrote to what it was given.
     """
     copies = predicted.copy(), truth.copy()
     value = metric(*copies, spacing_mm)
@@ -217,20 +213,9 @@ def _writing_line(
     copies = predicted.copy(), truth.copy()
     for copy in copies:
         copy.flags.writeable = False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         try:
             metric(*copies, spacing_mm)
         except ComponentError as error:
             return ComponentCode(metric.entry.factory).of_error(error.__cause__ or error)
     return None
-
-
-def _by_size(shapes: Sequence[tuple[int, ...]], batch_size: int) -> Iterator[list[int]]:
-    """Yield case numbers in batches of one image size each, sizes in the order in which they first occur."""
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, shape in enumerate(shapes):
-        groups.setdefault(tuple(shape), []).append(number)
-    for numbers in groups.values():
-        for start in range(0, len(numbers), batch_size):
-            yield numbers[start : start + batch_size]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from segkit import files
+from segkit.components.datasets.case import Case
+from segkit.locks import Folder
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from segkit.components.datasets.case import Case
-    from segkit.locks import Folder
-
-    Picture = NDArray[np.uint8]
-    Masks = NDArray[np.bool_]
-
+Picture = NDArray[np.uint8]
+Masks = NDArray[np.bool_]
 SCALE = 2
 DASH = 4
 MAX_NAME = 200  # bytes; file systems allow 255, and temporary files have longer names
@@ -32,47 +29,32 @@ def draw_overlay(image: Picture, truth: Masks, prediction: Masks) -> Picture:
 
     Args:
         image: (H, W) uint8.
-        truth: (C, H, W) bool.
-        prediction: (C, H, W) bool.
+        truth, prediction: (C, H, W) bool.
 
     Returns:
         (2 H, 2 W, 3) uint8, red first.
     """
     import cv2
-    import numpy as np
 
     height, width = image.shape
     large = cv2.resize(np.ascontiguousarray(image), (SCALE * width, SCALE * height), interpolation=cv2.INTER_LINEAR)
     picture: Picture = np.repeat(large[..., None], 3, axis=2).astype(np.uint8)
     for masks, colour, dashed in ((truth, TRUTH_RGB, False), (prediction, PREDICTION_RGB, True)):
         for mask in masks:
-            for outline in _outlines(mask):
+            enlarged = np.kron(mask.astype(np.uint8), np.ones((SCALE, SCALE), np.uint8))
+            outlines, _ = cv2.findContours(enlarged, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)  # holes included
+            for outline in outlines:
                 shown = outline[np.arange(len(outline)) // DASH % 2 == 0] if dashed else outline
-                picture[shown[:, 1], shown[:, 0]] = colour
+                picture[shown[:, 0, 1], shown[:, 0, 0]] = colour
     return picture
 
 
-def _outlines(mask: Masks) -> list[NDArray[np.int32]]:
-    """Return the outlines of a mask, holes included, as (N, 2) columns and rows of the enlarged image."""
-    import cv2
-    import numpy as np
-
-    large = np.repeat(np.repeat(mask.astype(np.uint8), SCALE, axis=0), SCALE, axis=1)
-    found, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return [np.asarray(outline[:, 0], dtype=np.int32) for outline in found]
-
-
 def write_overlay(folder: Folder, case: Case, image: Any, masks: Any) -> None:
-    """Write a case's image with truth and prediction outlined to `overlays/`.
+    """Write what the model saw, with truth and the predicted masks (C, H, W) outlined, to `overlays/` of a trial.
 
-    Args:
-        folder: of the trial.
-        case: its image (H, W) is drawn where `image` has another size.
-        image: what the model saw, uint8.
-        masks: (C, H, W) bool, as predicted.
+    Where its image (uint8) is of another size than the masks, the case's own image is drawn.
     """
     import cv2
-    import numpy as np
 
     from segkit.data.batches import to_uint8
 

@@ -25,9 +25,7 @@ class Predictor:
     Attributes:
         model: image (N, 1, H, W), normalised, to scores (N, C, H, W); in eval mode.
         recipe: the recipe it was trained from; the parts named in `missing` are segkit's defaults instead.
-        channels: the structures' names.
         meta: the metadata of the checkpoint.
-        device: where and in which precision it computes.
         missing: parts of the recipe that prediction does not need and that are not available, each with the reason.
     """
 

@@ -22,14 +22,14 @@ def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[s
     """
     if not recipes:
         return {}, []
-    from segkit.training.setup import check_data
+    from segkit.training.setup import read_and_split
 
     found: dict[str, str] = {}
     mistakes: list[str] = []
     distinct = {recipe.model_dump_json(include={"data", "split", "channels"}): recipe for recipe in recipes}
     for recipe in distinct.values():
         try:
-            found[data_key(recipe)] = check_data(recipe, data)
+            found[data_key(recipe)] = read_and_split(recipe, data)[1]
         except (UserError, OSError) as error:
             mistakes.append(str(error))
         except Exception:

@@ -53,8 +53,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
     """
     given = {recipe_name(key): value for key, value in (parameters or {}).items()}
     report = Report(entry)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         component = _component(report, given)
         if component is not None:
             with preserved(), report.trying("tried"):

@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 
 from segkit.components.datasets.case import Dataset
+from segkit.data.splits import patient_warnings
 from segkit.errors import counted
 from segkit.registry.component import Component
 from segkit.testing.report import Report
@@ -25,7 +26,6 @@ CODE = (".py", ".pyc", ".so", ".pyd", ".dll")
 
 def examine_data(report: Report, component: Component) -> None:
     """Try a dataset; `Dataset` itself checks shapes, types, channels, spacing and names."""
-    before = report.faults
     counts: list[Counter[Path]] = []
 
     def load() -> Any:
@@ -36,14 +36,12 @@ def examine_data(report: Report, component: Component) -> None:
     made: list[Any] = []
     with report.trying("loading the data twice"):
         made = report.check_side_effects(load)
-    if report.faults > before or len(made) < 2 or not all(isinstance(dataset, Dataset) for dataset in made):
+    if report.faults or len(made) < 2 or not all(isinstance(dataset, Dataset) for dataset in made):
         return
     again = [path for path, count in counts[0].items() if count > 1 and _is_data(path)]
     if again:
-        report.fault(
-            f"{counted(len(again), 'file')} read more than once, e.g. {again[0]} ({counts[0][again[0]]} times). Read "
-            "each file once."
-        )
+        example = f"{again[0]} ({counts[0][again[0]]} times)"
+        report.fault(f"{counted(len(again), 'file')} read more than once, e.g. {example}. Read each file once.")
     _check_cases(report, made[0])
     _check_repeats(report, *made)
 
@@ -53,12 +51,8 @@ def _check_cases(report: Report, dataset: Dataset) -> None:
         if not case.name or case.patient == "":
             report.fault(f"{case.name!r}: its {'patient' if case.name else 'name'} must not be empty.")
             return
-    unknown = sum(case.patient is None for case in dataset.cases)
-    if unknown:
-        report.note(
-            f"{unknown} of {counted(len(dataset.cases), 'case')} {'names' if unknown == 1 else 'name'} no patient: "
-            "images of one patient may end up in both training and validation."
-        )
+    for text in patient_warnings(sum(case.patient is None for case in dataset.cases), len(dataset.cases)):
+        report.note(text)
     if any(case.spacing_mm is None for case in dataset.cases):
         report.note("cases without `spacing_mm`: their distances are measured in pixels.")
     for number, channel in enumerate(dataset.channels):

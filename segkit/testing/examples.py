@@ -34,13 +34,10 @@ def scores(target: Tensor, seed: int = 0) -> Tensor:
 
 @contextlib.contextmanager
 def seeded() -> Iterator[None]:
-    """Seed torch's global generator with 0, and put it back as it was."""
-    state = torch.get_rng_state()
-    torch.manual_seed(0)
-    try:
+    """Seed torch's global generator with 0 within the block."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def network() -> nn.Module:

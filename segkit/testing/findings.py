@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from segkit.errors import counted as number_of
+from segkit.errors import first_few
 
 KINDS = ("fault", "warning", "note")
 FEW, MANY = 5, 12  # places listed for findings of one kind: without and with a detail each
@@ -53,12 +54,13 @@ def grouped(findings: Iterable[Finding]) -> Iterator[str]:
     for (kind, _), group in groups.items():
         first, count = group[0], len(group)
         places = [finding.where for finding in group if finding.place]
+        most = MANY if any(finding.detail for finding in group) else FEW
         if count == 1:
             yield f"{kind}: {first}"
         elif all(finding.text == first.text for finding in group):
-            yield f"{kind}, {count} times: {first.text}" + (f" At {_listed(places, group)}." if places else "")
+            yield f"{kind}, {count} times: {first.text}" + (f" At {first_few(places, most)}." if places else "")
         else:
-            likewise = f" Likewise {_listed(places[1:], group)}." if places[1:] else ""
+            likewise = f" Likewise {first_few(places[1:], most)}." if places[1:] else ""
             yield f"{kind}, {count} times, e.g. {first}{likewise}"
 
 
@@ -67,9 +69,3 @@ def counted(findings: Iterable[Finding]) -> str:
     kinds: list[str] = [finding.kind for finding in findings]
     shown = [kind for kind in KINDS if kind != "warning" or kind in kinds]
     return ", ".join(number_of(kinds.count(kind), kind) for kind in shown)
-
-
-def _listed(places: list[str], group: list[Finding]) -> str:
-    most = MANY if any(finding.detail for finding in group) else FEW
-    more = f" and {len(places) - most} more" if len(places) > most else ""
-    return ", ".join(places[:most]) + more

@@ -46,6 +46,11 @@ class Tried:
         logits = logits.clone().requires_grad_()
         self.term.check_finite([logits], logits, target)
 
+    def gradient_fault(self, text: str, logits: Tensor, target: Tensor) -> None:
+        """Add a fault at the last operation that breaks the graph, if one does."""
+        place = place_where(self.report.source, lambda: self(logits, target), breaks_graph, last=True)
+        self.report.fault(text, place)
+
 
 def examine_loss(report: Report, component: Component) -> None:
     """Try a loss; see the module."""
@@ -53,16 +58,14 @@ def examine_loss(report: Report, component: Component) -> None:
     if loss is None:
         return
     tried = Tried(report, Term(component, loss), bool(report.entry.traits.get("exclusive_only")))
-    if isinstance(loss, torch.nn.Module) and (own := [name for name, _ in loss.named_parameters()]):
-        report.note(f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are.")
-    before = report.faults
+    untrained = tried.term.untrained()
+    if untrained:
+        report.note(untrained)
     with report.trying("called with logits and target (2, 2, 64, 48) in float32"):
         _first_call(tried)
-    if report.faults > before:
+    if report.faults:
         return
-    _gradient_is_right(tried)
-    _truth_is_best(tried)
-    for examine in (_takes_any_shape, _is_a_mean, _is_finite):
+    for examine in (_gradient_is_right, _truth_is_best, _takes_any_shape, _is_a_mean, _is_finite):
         examine(tried)
     for examine in (_keeps_no_state, _frees_memory):
         with report.trying("called several times"):
@@ -80,11 +83,8 @@ def _first_call(tried: Tried) -> None:
         raise tried.term.no_gradient(logits, target)
     (gradient,) = torch.autograd.grad(torch.stack([*values]).sum(), logits, allow_unused=True)
     if gradient is None or not gradient.any():
-        tried.report.fault(
-            "its gradient with respect to the logits is 0 everywhere, so nothing is learned. Compute with "
-            "differentiable operations on the logits.",
-            place_where(tried.report.source, lambda: tried(logits, target), breaks_graph, last=True),
-        )
+        text = "its gradient is 0 everywhere, so nothing is learned. Use differentiable operations on the logits."
+        tried.gradient_fault(text, logits, target)
 
 
 def _gradient_is_right(tried: Tried) -> None:
@@ -104,11 +104,8 @@ def _gradient_is_right(tried: Tried) -> None:
             rise = (tried(logits + step * way, target) - tried(logits - step * way, target)).double() / (2 * step)
             worst = max(worst, float((rise - (gradient * way).sum()).abs() / gradient.norm().clamp_min(1e-6)))
         if worst > 5 * TOLERANCE:
-            tried.report.fault(
-                "its gradient is wrong: it differs from finite differences of its values. Is a part of the value "
-                "detached, or a backward written by hand?",
-                place_where(tried.report.source, lambda: tried(whole, target), breaks_graph, last=True),
-            )
+            cause = "Is a part of the value detached, or a backward written by hand?"
+            tried.gradient_fault(f"its gradient is wrong: it differs from finite differences. {cause}", whole, target)
 
 
 def _truth_is_best(tried: Tried) -> None:
@@ -162,8 +159,8 @@ def _near(one: float, other: float) -> bool:
 
 def _is_finite(tried: Tried) -> None:
     """Empty and full masks, and scores as large as they get; the first failure is reported."""
+    before = tried.report.faults
     for what, logits, target in _hard_inputs(tried):
-        before = tried.report.faults
         with tried.report.trying(f"called with {what}"):
             tried.check_finite(logits, target)
         if tried.report.faults > before:
@@ -192,10 +189,8 @@ def _keeps_no_state(tried: Tried) -> None:
     tried(*tried.example(1, 3, (20, 33)))
     later = tried(*tried.example())
     if not torch.allclose(again, first, rtol=1e-5) or not torch.allclose(later, first, rtol=1e-5):
-        report.fault(
-            f"it remembers earlier calls: the same inputs gave {float(first):.6g}, {float(again):.6g} and, after a "
-            f"call with others, {float(later):.6g}. Compute from logits and target alone."
-        )
+        shown = f"{float(first):.6g}, {float(again):.6g} and, after a call with others, {float(later):.6g}"
+        report.fault(f"it remembers earlier calls: the same inputs gave {shown}. Use logits and target alone.")
 
 
 def _frees_memory(tried: Tried) -> None:

@@ -40,13 +40,12 @@ def examine_metric(report: Report, component: Component) -> None:
     """Try a metric; see the module."""
     if report.build(component) is None:
         return
-    before, tried = report.faults, Tried(report, component)
-    truth = _disc(20, 16, 9)
+    tried, truth = Tried(report, component), _disc(20, 16, 9)
     with report.trying("called with a prediction and a truth (48, 40)"):
         value = tried(truth, truth)
         if not math.isfinite(value):
             report.fault(f"it is {value} for a prediction that equals the truth.")
-    if report.faults > before:
+    if report.faults:
         return
     for examine in (_truth_is_best, _keeps_no_state, _takes_unusual_inputs, _takes_masks):
         with report.trying("called with good and bad predictions"):
@@ -67,9 +66,8 @@ def _truth_is_best(tried: Tried, truth: Mask) -> None:
     report, way = tried.report, direction(tried.report.entry.name) or 1
     perfect, shifted, apart = (tried(found, truth) for found in (truth, _disc(23, 19, 9), _disc(42, 34, 4)))
     shown = f"{perfect:.4g} for the truth itself, {shifted:.4g} when shifted, {apart:.4g} without overlap"
-    if any(map(math.isinf, (shifted, apart))) or (
-        any(map(math.isnan, (shifted, apart))) and not report.documents(*UNDEFINED)
-    ):
+    undefined = any(map(math.isnan, (shifted, apart))) and not report.documents(*UNDEFINED)
+    if undefined or any(map(math.isinf, (shifted, apart))):
         report.fault(f"it is not finite although neither prediction nor truth is empty ({shown}).")
         return
     worse = [way * (perfect - other) for other in (shifted, apart) if not math.isnan(other)]

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from segkit.components.models import checked
+from segkit.errors import ContractError
 from segkit.registry.component import Component
 from segkit.testing.examples import seeded
 from segkit.testing.report import Report
+from segkit.training.step_watch import missing_gradients
+from segkit.training.tracing import all_finite
 
 SIZES = ((64, 64), (65, 47), (40, 96))
 FIXED_SIZE = ("multiple of", "divisible", "fixed size")
@@ -22,13 +25,11 @@ def examine_model(report: Report, component: Component) -> None:
         model: nn.Module | None = report.build(component, 1, 3)
     if model is None:
         return
-    before, forward = report.faults, checked(model, component, 3)
+    forward = checked(model, component, 3)
     for size in SIZES:
         _returns_scores(report, model, forward, size)
-    if report.faults > before:
+    if report.faults:
         return
-    with report.trying("built and run"):
-        report.check_side_effects(lambda: component.build(1, 3)(_image(2, 1, SIZES[0])), may_draw=("torch",))
     with report.trying("run in evaluation"):
         _repeats_itself(report, model)
     with report.trying("trained"):
@@ -39,9 +40,16 @@ def examine_model(report: Report, component: Component) -> None:
             report.fault("it has no parameter to train.")
     with report.trying("saved and loaded"):
         _round_trip(report, component, model)
-    report.check_device(
-        lambda device: component.build(1, 3).to(device)(torch.ones(2, 1, *SIZES[0], device=device)).detach()
-    )
+    _affects_nothing_else(report, component, (1, 3), SIZES[0])
+
+
+def _affects_nothing_else(
+    report: Report, component: Component, channels: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Building and running it changes no global state, and works on every device."""
+    with report.trying("built and run"):
+        report.check_side_effects(lambda: component.build(*channels)(_image(2, channels[0], size)), may_draw=("torch",))
+    report.check_device(lambda device: component.build(*channels).to(device)(_image(2, channels[0], size).to(device)))
 
 
 def _image(cases: int, channels: int, size: tuple[int, int]) -> Tensor:
@@ -59,7 +67,7 @@ def _returns_scores(
         with report.trying(what):
             model.train(training)
             scores = forward(_image(2, 1, size).contiguous(memory_format=torch.channels_last))
-            if not torch.isfinite(scores).all():
+            if not all_finite([scores]):
                 report.fault(f"{what}: its scores are not finite.")
             elif scores.min() >= 0 and scores.max() <= 1 and size == SIZES[0] and not training:
                 report.note("its scores lie in 0 to 1: an activation at the end? segkit applies its own.")
@@ -85,12 +93,10 @@ def _repeats_itself(report: Report, model: nn.Module) -> None:
 def _check_gradients(report: Report, module: nn.Module, result: Tensor) -> None:
     """Differentiate a random sum of a result: every parameter that is trained must have a finite gradient."""
     (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(1))).sum().backward()  # type: ignore[no-untyped-call]
-    gradients = {name: weight.grad for name, weight in module.named_parameters() if weight.requires_grad}
-    missing = [name for name, gradient in gradients.items() if gradient is None]
+    missing = missing_gradients((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
     if missing:
-        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        report.fault(f"no gradient reaches {shown}: a layer that is built but not used, or a detached one?")
-    if not all(torch.isfinite(gradient).all() for gradient in gradients.values() if gradient is not None):
+        report.fault(missing)
+    if not all_finite(weight.grad for weight in module.parameters()):
         report.fault("its gradient is not finite.")
 
 
@@ -104,38 +110,27 @@ def _round_trip(report: Report, component: Component, model: nn.Module) -> None:
     other.load_state_dict({key: tensor.clone() for key, tensor in model.state_dict().items()})
     image = _image(1, 1, SIZES[0])
     if not torch.equal(model.eval()(image), other.eval()(image)):
-        report.fault(
-            "built again and loaded, its scores differ: its state dict does not hold all that it learned. Use "
-            "parameters and buffers."
-        )
+        text = "built again and loaded, its scores differ: its state dict does not hold all that it learned."
+        report.fault(f"{text} Use parameters and buffers.")
 
 
 def examine_upsampler(report: Report, component: Component) -> None:
-    """Try an upsampler: exactly twice the height and width of any input."""
-    before = report.faults
+    """Try an upsampler: twice the height and width of any input, with gradients; building it tries one input."""
     for in_channels, out_channels in ((8, 4), (3, 5)):
         with seeded():
             module: nn.Module | None = report.build(component, in_channels, out_channels)
-        if module is None:
-            return
         for size in ((4, 6), (5, 7), (1, 1)):
-            with report.trying(f"called with (2, {in_channels}, {size[0]}, {size[1]})"):
-                _doubles(report, module, in_channels, out_channels, size)
-            if report.faults > before:
+            if module is None or report.faults:
                 return
-    with report.trying("built and run"):
-        report.check_side_effects(lambda: component.build(3, 5)(_image(2, 3, (4, 6))), may_draw=("torch",))
-    report.check_device(lambda device: component.build(3, 5).to(device)(torch.ones(1, 3, 4, 4, device=device)))
-
-
-def _doubles(report: Report, module: nn.Module, in_channels: int, out_channels: int, size: tuple[int, int]) -> None:
-    module.zero_grad()
-    image = _image(2, in_channels, size).requires_grad_()
-    found = module(image)
-    expected = (2, out_channels, 2 * size[0], 2 * size[1])
-    if tuple(found.shape) != expected:
-        report.fault(f"for (2, {in_channels}, {size[0]}, {size[1]}) it returns {tuple(found.shape)}, not {expected}.")
-        return
-    _check_gradients(report, module, found)
-    if image.grad is None or not image.grad.any() or not torch.isfinite(image.grad).all():
-        report.fault("no finite gradient reaches its input.")
+            image = _image(2, in_channels, size).requires_grad_()
+            with report.trying(f"called with {tuple(image.shape)}"):
+                module.zero_grad()
+                found = module(image)
+                expected = (2, out_channels, 2 * size[0], 2 * size[1])
+                if tuple(found.shape) != expected:
+                    raise ContractError(f"it returns {tuple(found.shape)}, not {expected}")
+                _check_gradients(report, module, found)
+                if image.grad is None or not image.grad.any() or not all_finite([image.grad]):
+                    report.fault("no finite gradient reaches its input.")
+    if not report.faults:
+        _affects_nothing_else(report, component, (3, 5), (4, 6))

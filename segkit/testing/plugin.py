@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,10 @@ from typing import Any
 from segkit import plugins
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
-from segkit.plugins import Failure, Plugin
+from segkit.plugins import Failure
 from segkit.recipe import merge, paths
 from segkit.registry.component import Entry
+from segkit.registry.faults import key
 from segkit.registry.slot import fold
 from segkit.testing import check
 from segkit.testing.findings import Finding
@@ -21,7 +22,7 @@ from segkit.training.global_state import LIBRARIES, restore, settings
 
 @dataclass(frozen=True)
 class Checked:
-    """A component that was tried: "loss.my_loss" and what was found."""
+    """A component that was tried, e.g. "loss.my_loss", and what was found."""
 
     component: str
     findings: tuple[Finding, ...]
@@ -32,12 +33,10 @@ class PluginReport:
     """A plugin that was checked.
 
     Attributes:
-        path: the file or folder.
         failures: why it did not load, and findings about the file as a whole.
         checked: its components, in the order of loading.
     """
 
-    path: Path
     failures: tuple[Finding, ...]
     checked: tuple[Checked, ...]
 
@@ -45,11 +44,6 @@ class PluginReport:
     def findings(self) -> tuple[Finding, ...]:
         """All of them."""
         return self.failures + tuple(finding for item in self.checked for finding in item.findings)
-
-    @property
-    def faults(self) -> int:
-        """How many break a contract."""
-        return sum(finding.kind == "fault" for finding in self.findings)
 
 
 def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
@@ -68,8 +62,8 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
         plugins.load_one(path.resolve(), path.resolve().parent)  # `load` takes a folder for one that holds plugins
     else:
         plugins.load([path], entry_points=False)
-    failed = [failure for failure in plugins.failures() if _below(Path(failure.origin), path)]
-    loaded = [plugin for plugin in plugins.loaded() if _below(Path(plugin.origin), path)]
+    failed = [failure for failure in plugins.failures() if _is_below(failure.origin, path)]
+    loaded = [plugin for plugin in plugins.loaded() if _is_below(plugin.origin, path)]
     whole = [_as_finding(failure) for failure in failed]
     whole += [
         Finding("note", 'it registers no component. Register one: `@losses.register("name")`.', plugin.origin)
@@ -77,21 +71,18 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
         if not plugin.components
     ]
     if not failed and not loaded:
-        whole.append(
-            Finding(
-                "fault",
-                "no plugin file here: a .py file whose name does not start with '_', '.' or 'test_'.",
-                str(path),
-            )
-        )
+        text = "no plugin file here: a .py file whose name does not start with '_', '.' or 'test_'."
+        whole.append(Finding("fault", text, str(path)))
     whole += [
         Finding("fault", f"importing it changes a global setting ({name}) for everything that follows.", str(path))
         for name in restore(saved)
     ]
-    entries = [(name, entry) for plugin in loaded for name, entry in _entries(plugin)]
-    given = _given(assigned, [entry for _, entry in entries], path)
-    checked = [Checked(name, tuple(check(entry, given.get(id(entry))))) for name, entry in entries]
-    return PluginReport(path, tuple(whole), tuple(checked))
+    registries = {registry.name: registry for registry in REGISTRIES}
+    names = [name.partition(".") for plugin in loaded for name in plugin.components]
+    entries = [registries[slot][name] for slot, _, name in names]
+    given = _given(assigned, entries, path)
+    checked = [Checked(key(entry), tuple(check(entry, given.get(id(entry))))) for entry in entries]
+    return PluginReport(tuple(whole), tuple(checked))
 
 
 def _given(
@@ -114,18 +105,11 @@ def _given(
                 "name.parameter=value."
             )
         documents[id(chosen[0])].merge(paths.tree_at(rest, value), merge.Source(flag, None, Path.cwd()))
-    return {key: document.tree for key, document in documents.items()}
+    return {number: document.tree for number, document in documents.items()}
 
 
-def _below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
-
-
-def _entries(plugin: Plugin) -> Iterator[tuple[str, Entry]]:
-    registries = {registry.name: registry for registry in REGISTRIES}
-    for name in plugin.components:
-        slot, _, own = name.partition(".")
-        yield name, registries[slot][own]
+def _is_below(origin: str, folder: Path) -> bool:
+    return Path(origin).resolve().is_relative_to(folder.resolve())
 
 
 def _as_finding(failure: Failure) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -32,12 +33,11 @@ def examine_optimizer(report: Report, component: Component) -> None:
     optimizer = report.build(component, list(module.parameters()))
     if optimizer is None:
         return
-    before = report.faults
     with report.trying(f"run for {STEPS} steps on a quadratic function"):
         _goes_down(report, component, module, optimizer)
-        if report.faults == before:
+        if not report.faults:
             _uses_gradients(report, component)
-    if report.faults == before:
+    if not report.faults:
         with report.trying("saved and loaded"):
             _optimizer_resumes(report, component)
     with report.trying("built and stepped"):
@@ -82,10 +82,8 @@ def _goes_down(report: Report, component: Component, module: nn.Module, optimize
             raise wrong
     watch.end_epoch()
     if not values[-1] < values[0]:
-        report.fault(
-            f"it does not go downhill: after {STEPS} steps the squared distance from the minimum is {values[-1]:.4g}, "
-            f"at first {values[0]:.4g}."
-        )
+        change = f"the squared distance from the minimum goes from {values[0]:.4g} to {values[-1]:.4g}"
+        report.fault(f"it does not go downhill: {change} in {STEPS} steps.")
 
 
 def _uses_gradients(report: Report, component: Component) -> None:
@@ -93,27 +91,25 @@ def _uses_gradients(report: Report, component: Component) -> None:
     pulled = []
     for target in (0.3, -0.3):
         with seeded():
-            pulled.append(_stepped(component, STEPS, target)[0])
-    if all(map(torch.equal, *(module.parameters() for module in pulled))):
+            pulled.append(_stepped(component, STEPS, target)[0].parameters())
+    if all(map(torch.equal, *pulled)):
         report.fault("its steps do not depend on the gradients: use `weight.grad`.")
 
 
-def _saved(report: Report, state: Any) -> Any:
-    """Return a state as a checkpoint saves and loads it, None and a fault if it cannot be saved."""
+def _saved(state: Any) -> Any:
+    """Return a state as a checkpoint saves and loads it."""
     try:
         tensors, skeleton = flatten(state)
     except TypeError as error:
-        report.fault(f"its state cannot be saved: {sentence(error)} Keep tensors, numbers, strings, lists and dicts.")
-        return None
+        text = f"its state cannot be saved: {sentence(error)} Keep tensors, numbers, strings, lists and dicts."
+        raise ContractError(text) from None
     return unflatten(json.loads(json.dumps(skeleton)), {key: tensor.clone() for key, tensor in tensors.items()})
 
 
 def _optimizer_resumes(report: Report, component: Component) -> None:
     """Save after 3 steps, load, and compare the next 3."""
     twin, (module, optimizer) = network(), _stepped(component, 3)
-    state = _saved(report, optimizer.state_dict())
-    if state is None:
-        return
+    state = _saved(optimizer.state_dict())
     twin.load_state_dict(module.state_dict())
     other = component.build(list(twin.parameters()))
     other.load_state_dict(state)
@@ -123,25 +119,22 @@ def _optimizer_resumes(report: Report, component: Component) -> None:
                 _backward(weights)
                 stepping.step()
     if not all(map(torch.equal, module.parameters(), twin.parameters())):
-        report.fault(
-            "it does not resume from a saved state: the steps after loading differ. Keep all state in `self.state` and "
-            "`param_groups`."
-        )
+        text = "it does not resume from a saved state: the steps after loading differ."
+        report.fault(f"{text} Keep all state in `self.state` and `param_groups`.")
 
 
 def examine_scheduler(report: Report, component: Component) -> None:
     """Try a scheduler: finite learning rates of 0 or more over a training, and the same ones when it resumes."""
-    make: Callable[[], tuple[Optimizer, Any]] = lambda: _scheduled(component)  # noqa: E731
+    make = functools.partial(_scheduled, component)
     if report.build(component, _sgd(), EPOCHS, STEPS_PER_EPOCH) is None:
         return
-    before = report.faults
     with report.trying(f"stepped through {EPOCHS} epochs of {STEPS_PER_EPOCH} steps"):
         rates = _run(*make(), 0, EPOCHS)
         if not any(rates):
             report.fault("the learning rate is 0 from beginning to end: nothing is learned.")
         elif 0 in rates:
             report.note(f"the learning rate is 0 in {rates.count(0)} of {len(rates)} steps: nothing is learned there.")
-    if report.faults > before:
+    if report.faults:
         return
     with report.trying("built and stepped"):
         report.check_side_effects(lambda: _run(*make(), 0, 1))
@@ -175,19 +168,15 @@ def _run(optimizer: Optimizer, schedule: Schedule, first: int, last: int) -> lis
     return rates
 
 
-def _schedule_resumes(report: Report, make: Callable[[], tuple[Optimizer, Any]]) -> None:
+def _schedule_resumes(report: Report, make: Callable[[], tuple[Optimizer, Schedule]]) -> None:
     """Save halfway, load, and compare the rates that follow."""
     half = EPOCHS // 2
     (optimizer, schedule), (other, resumed) = make(), make()
     _run(optimizer, schedule, 0, half)
-    state = _saved(report, [optimizer.state_dict(), schedule.state_dict()])
-    if state is None:
-        return
+    state = _saved([optimizer.state_dict(), schedule.state_dict()])
     other.load_state_dict(state[0])
     resumed.load_state_dict(state[1])
     expected, found = _run(optimizer, schedule, half, EPOCHS), _run(other, resumed, half, EPOCHS)
     if expected != found:
-        report.fault(
-            f"it does not resume from a saved state: rates {found} instead of {expected}. Keep its state in plain "
-            "attributes."
-        )
+        text = f"it does not resume from a saved state: rates {found} instead of {expected}."
+        report.fault(f"{text} Keep its state in plain attributes.")

@@ -27,10 +27,7 @@ class Report:
     """Collects findings; any exception of the component becomes one.
 
     Attributes:
-        entry: what is tried.
-        source: its code.
         guessed: the parameters whose values were not given, with a plausible value each.
-        findings: so far.
     """
 
     def __init__(self, entry: Entry) -> None:
@@ -59,11 +56,7 @@ class Report:
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
-        """Turn an exception into a fault at the line that raised it; settings of torch and numpy are restored.
-
-        Args:
-            what: e.g. "called with an empty mask".
-        """
+        """Turn an exception into a fault of what is tried, e.g. "called with an empty mask"; restore the settings."""
         saved = settings(LIBRARIES)
         try:
             yield
@@ -104,16 +97,13 @@ class Report:
         return None
 
     def check_side_effects(self, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:
-        """Run twice, from two states of the global random generators, and report side effects.
+        """Run twice, from two states of the global random generators; report side effects, and return both results.
 
         What the first run changes (it may import libraries) counts only if the second changes it again.
 
         Args:
             run: builds and calls the component.
             may_draw: the generators that it may draw from, of "torch", "numpy" and "Python".
-
-        Returns:
-            What the runs returned.
         """
         results, befores, afters = [], [], []
         changed: list[str] = []
@@ -141,11 +131,7 @@ class Report:
         return results
 
     def check_device(self, run: Callable[[str], Any]) -> None:
-        """Run on the CPU as if there were a GPU, on torch's `meta` device, and on CUDA where there is one.
-
-        Args:
-            run: runs the component on inputs on a device, where its result should be too.
-        """
+        """Run with inputs on the CPU as if there were a GPU, on torch's `meta` device, and on CUDA if available."""
         found = torch.cuda.is_available()
         for device in ["cpu", "meta", "cuda"] if found else ["cpu", "meta"]:
             try:

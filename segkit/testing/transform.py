@@ -27,10 +27,9 @@ def examine_transform(report: Report, component: Component) -> None:
     """Try a transform; see the module."""
     if report.build(component) is None:
         return
-    before = report.faults
     with report.trying("put into a pipeline"):
         Pipeline([component])
-    if report.faults > before:
+    if report.faults:
         return
     for size in SIZES:
         for dtype in (np.uint8, np.uint16):
@@ -96,16 +95,14 @@ def _is_reproducible(report: Report, component: Component) -> None:
     for again in results[1:]:
         pairs = zip(results[0], again, strict=True)
         if not all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in pairs):
-            report.fault(
-                "the same seed gives different results: draw from `self.py_random` or `self.random_generator`, "
-                "which segkit seeds for each sample, and keep nothing between calls."
-            )
+            advice = "draw from `self.py_random` or `self.random_generator`, and keep nothing between calls"
+            report.fault(f"the same seed gives different results: {advice}.")
             return
     report.check_side_effects(lambda: [Pipeline([component])(image, bits, (seed, 0, 0)) for seed in range(SEEDS)])
 
 
 def _stays_together(report: Report, component: Component) -> None:
-    """On an image that is its own mask: where does the bright shape lie, and where the mask?"""
+    """On an image that shows its own mask, the bright shape and the mask must stay in the same place."""
     pipeline, poor, moved, emptied = Pipeline([component]), 0, 0, 0
     for seed in range(SEEDS):
         mask = _shape(SQUARE)
@@ -115,20 +112,13 @@ def _stays_together(report: Report, component: Component) -> None:
         emptied += not bits.any() and int(after.max()) - int(after.min()) > CONTRAST
         poor += overlap < APART
         moved += overlap < TOGETHER and any(_overlap(after, other) > TOGETHER for other in _elsewhere(mask, bits > 0))
+    text = "image and masks no longer match: in {} of {} tries {}. Apply the same geometry to both."
     if emptied == SEEDS:
-        report.fault(
-            "it empties the masks, although their shape is still in the image: return them in `apply_to_mask`."
-        )
+        report.fault("it empties the masks, although the image still shows them: return them in `apply_to_mask`.")
     elif moved:
-        report.fault(
-            f"image and masks no longer match: in {moved} of {SEEDS} tries the image was moved and its mask was not, "
-            "or differently. Apply the same geometry to both."
-        )
+        report.fault(text.format(moved, SEEDS, "the image was moved and its mask was not, or differently"))
     elif poor > SEEDS // 2:
-        report.fault(
-            f"image and masks no longer match: in {poor} of {SEEDS} tries a bright shape is not where its mask is. "
-            "Apply the same geometry to both."
-        )
+        report.fault(text.format(poor, SEEDS, "a bright shape is not where its mask is"))
 
 
 def _overlap(image: Image, mask: Mask) -> float:

@@ -20,22 +20,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from segkit import files
-from segkit.errors import UserError, sentence
+from segkit.errors import UserError, first_few, sentence
 from segkit.registry.messages import translate_errors
-from segkit.training.flatten import flatten, torch_device_free, unflatten
+from segkit.training.flatten import flatten, plain_copy, unflatten
 
 FORMAT = 2
 KEY = "segkit"
 MAX_BYTES = 8 * 2**30
 
 
-class Stored(BaseModel):
-    """A plain, strict part of the metadata."""
-
+class _Stored(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
 
-class StoredPlugin(Stored):
+class _Plugin(_Stored):
     """A plugin as the checkpoint carries it; `sources` maps module names to text."""
 
     module: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
@@ -44,21 +42,17 @@ class StoredPlugin(Stored):
     sources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")], str]
 
 
-class StoredSplit(Stored):
-    """Case names."""
-
+class _Split(_Stored):  # names of cases
     train: list[str]
     validation: list[str]
 
 
-class StoredNormalization(Stored):
-    """Of images scaled to 0..255."""
-
+class _Normalization(_Stored):  # of images scaled to 0..255
     mean: Annotated[float, Field(allow_inf_nan=False)]
     std: Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Meta(Stored):
+class Meta(_Stored):
     """The metadata of a checkpoint."""
 
     format: Literal[2]
@@ -69,8 +63,8 @@ class Meta(Stored):
     recipe: dict[str, Any]
     channels: Annotated[list[str], Len(1, 16)]
     exclusive: bool
-    normalization: StoredNormalization
-    split: StoredSplit
+    normalization: _Normalization
+    split: _Split
     metrics: dict[str, float | None]
     epoch: Annotated[int, Ge(0)]
     step: Annotated[int, Ge(0)]
@@ -79,20 +73,14 @@ class Meta(Stored):
     device: str
     threads: Annotated[int, Ge(1), Field(le=4096)]
     compile: bool
-    plugins: list[StoredPlugin]
+    plugins: list[_Plugin]
     versions: dict[str, str]
     state: Any = None
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint.
-
-    Attributes:
-        weights: the model's state dict.
-        meta: the fields of `Meta`, without `state`.
-        state: optimizer, schedule and RNG state, if requested and present.
-    """
+    """The content of a checkpoint: weights, the fields of `Meta`, and the training state, if requested and present."""
 
     weights: dict[str, Tensor]
     meta: dict[str, Any]
@@ -121,7 +109,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any]
     """Write tensors and a JSON string with the hash of both, whole or not at all."""
     from safetensors.torch import save as encode
 
-    plain = {name: torch_device_free(tensor) for name, tensor in tensors.items()}
+    plain = {name: plain_copy(tensor) for name, tensor in tensors.items()}
     text = json.dumps(meta, allow_nan=False)
     # one string: safetensors writes several in any order, and the bytes would differ from save to save
     files.write_bytes(path, encode(plain, {KEY: f"{_digest(plain, text)} {text}"}))
@@ -142,7 +130,6 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged or not a checkpoint.
     """
-    path = Path(path)
     found = _meta(path, _stored(path)[1])
     found.pop("state")
     return found
@@ -182,11 +169,8 @@ def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
     return content | made | {"format": 2}
 
 
-UPGRADES = {1: _from_format_1}
-
-
 def _upgraded(text: str) -> str:
-    """Return metadata of any format in the current one; anything else is returned as it is, for `Meta` to refuse.
+    """Return metadata of any format in the current one; what is damaged is returned as it is, for `Meta` to refuse.
 
     Raises:
         ValueError: a newer segkit wrote it.
@@ -197,9 +181,8 @@ def _upgraded(text: str) -> str:
     if content["format"] > FORMAT:
         raise ValueError(f"a newer segkit wrote it (format {content['format']}, this one reads up to {FORMAT})")
     with contextlib.suppress(KeyError, TypeError):
-        while content["format"] in UPGRADES:
-            content = UPGRADES[content["format"]](content)
-    return json.dumps(content)
+        return json.dumps(_from_format_1(content) if content["format"] == 1 else content)
+    return text
 
 
 def _meta(path: Path, text: str) -> dict[str, Any]:
@@ -208,20 +191,13 @@ def _meta(path: Path, text: str) -> dict[str, Any]:
     except json.JSONDecodeError:
         raise UserError(f"{path}: its metadata is damaged: it is not JSON.") from None
     except ValidationError as error:
-        place, why, _ = translate_errors(error, _tree(text), lambda path: [], "name")[0]
+        place, why, _ = translate_errors(error, json.loads(text), lambda path: [], "name")[0]
         where = ".".join(str(part) for part in place)
         raise UserError(f"{path}: its metadata is damaged or of another version: {where}: {sentence(why)}") from None
     except RecursionError:
         raise UserError(f"{path}: its metadata is nested too deeply.") from None
     except ValueError as error:
         raise UserError(f"{path}: cannot be read: {sentence(error)} Use a newer version.") from None
-
-
-def _tree(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def load(path: Path, *, with_state: bool = False) -> Checkpoint:
@@ -233,7 +209,6 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load as decode
 
-    path = Path(path)
     digest, text = _stored(path)
     meta = _meta(path, text)
     if path.stat().st_size > MAX_BYTES:
@@ -256,11 +231,7 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
 
 
 def load_into(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> None:
-    """Copy weights into a model of the same parameters and buffers.
-
-    Raises:
-        UserError: names or shapes differ; the first few are named.
-    """
+    """Copy weights into a model; raises as `check_fit` does."""
     check_fit(model, weights, path)
     model.load_state_dict(dict(weights))
 
@@ -275,11 +246,10 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: str) -> Non
     missing = [name for name in own if name not in weights]
     unknown = [name for name in weights if name not in own]
     shapes = [
-        f"{name} {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
+        f"{name} {tuple(found.shape)}, not {tuple(own[name].shape)}"
+        for name, found in weights.items()
+        if name in own and found.shape != own[name].shape
     ]
     for label, found in (("missing", missing), ("unexpected", unknown), ("other shapes", shapes)):
         if found:
-            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-            raise UserError(f"{path}: does not fit the recipe's model: {label}: {', '.join(found[:3])}{more}.")
+            raise UserError(f"{path}: does not fit the recipe's model: {label}: {first_few(found, 3)}.")

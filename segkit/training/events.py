@@ -14,7 +14,6 @@ class Event:
 
     Attributes:
         trial: the trial's folder below the run, e.g. "none/seed-1".
-        kind: what happened.
         text: one line for the log.
         values: numbers, e.g. an epoch's row of `metrics.csv`.
     """

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from segkit.registry.component import Component
-from segkit.registry.faults import fault, plugin_parts
+from segkit.registry.faults import fault
 from segkit.training.objective import Objective
+from segkit.training.state import State
+from segkit.training.tracing import all_finite
 
 
 def gradient_shares(values: Sequence[Tensor], objective: Objective) -> list[dict[str, Any]]:
@@ -19,8 +20,7 @@ def gradient_shares(values: Sequence[Tensor], objective: Objective) -> list[dict
     The graph is kept, so that the step can use the same forward pass.
     """
     weights = objective.weights
-    parameters = [parameter for _, parameter in objective.parameters]
-    norms = [weight * _gradient_norm(value, parameters) for value, weight in zip(values, weights, strict=True)]
+    norms = [weight * _gradient_norm(value, objective) for value, weight in zip(values, weights, strict=True)]
     whole = sum(norms) or 1.0
     return [
         {"term": name, "value": float(value.detach()), "weight": weight, "gradient_share": norm / whole}
@@ -28,50 +28,41 @@ def gradient_shares(values: Sequence[Tensor], objective: Objective) -> list[dict
     ]
 
 
-def _gradient_norm(value: Tensor, parameters: Iterable[Tensor]) -> float:
-    if not value.requires_grad:
-        return 0.0
-    gradients = torch.autograd.grad(value, list(parameters), retain_graph=True, allow_unused=True)
-    present = [gradient for gradient in gradients if gradient is not None]
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(present)))) if present else 0.0
+def _gradients(value: Tensor, objective: Objective) -> list[Tensor]:
+    """Return the gradients of the parameters that a value depends on; its graph is kept."""
+    weights = [weight for _, weight in objective.parameters]
+    found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+    return [gradient for gradient in found if gradient is not None]
 
 
-def check_gradients(
-    objective: Objective, module: nn.Module, model: Component | None, scores: Tensor, target: Tensor, *, finite: bool
-) -> None:
-    """Check the gradients of a first batch where plugins take part in them.
+def _gradient_norm(value: Tensor, objective: Objective) -> float:
+    gradients = _gradients(value, objective) if value.requires_grad else []
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0
 
-    Args:
-        objective: of the training.
-        module: the network.
-        model: the component that built it.
-        scores: of the batch.
-        target: of the batch.
-        finite: whether the gradients of all summands are finite.
+
+def check_gradients(state: State, scores: Tensor, target: Tensor, *, finite: bool) -> None:
+    """Check the gradients of a first batch, which are `finite` or not, where plugins take part in them.
 
     Raises:
         ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores are,
             or the model has weights that it has not registered.
     """
-    own = next(plugin_parts(model), None) if model is not None else None
-    hidden = _unregistered_weight(scores, module) if own is not None else None
-    if own is not None and hidden is not None:
+    objective, model = state.objective, state.step_watch.model
+    hidden = _unregistered_weight(scores, state.model) if model is not None else None
+    if model is not None and hidden is not None:
         text = (
             f"it computes with a weight of shape {tuple(hidden.shape)} that is not among its parameters, so it is "
             "neither trained nor saved: keep layers as attributes, or in `nn.ModuleList`."
         )
-        raise fault(own, text, within=model)
-    if finite or not all(bool(torch.isfinite(tensor).all()) for tensor in (scores, *objective.terms(scores, target))):
+        raise fault(model, text, within=state.parts["model"])
+    if finite or not all_finite((scores, *objective.terms(scores, target))):
         return  # a value that is not finite is for `LossWatch` to report
     wrong = objective.infinite_gradient(scores, target, penalties=True)
+    if wrong is None and model is not None and not all_finite(_gradients(scores.sum(), objective)):
+        text = "the gradient of its weights is not finite, though its scores are."
+        wrong = fault(model, text, within=state.parts["model"])
     if wrong is not None:
         raise wrong
-    if own is not None:
-        gradients = torch.autograd.grad(
-            scores.sum(), [weight for _, weight in objective.parameters], retain_graph=True, allow_unused=True
-        )
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None):
-            raise fault(own, "the gradient of its weights is not finite, though its scores are.", within=model)
 
 
 def _unregistered_weight(scores: Tensor, model: nn.Module) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +25,7 @@ def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:
         if isinstance(value, int):
             return value if abs(value) < 2**53 else {"i": str(value)}
         if isinstance(value, float):
-            return {"f": value.hex()} if math.isfinite(value) else {"f": repr(value)}
+            return {"f": value.hex()}
         if isinstance(value, Tensor):
             tensors[path] = value
             return {"t": path}
@@ -36,8 +35,7 @@ def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:
         if isinstance(value, dict):
             if any(type(key) not in (str, int) for key in value):
                 raise TypeError(f"{path}: keys should be text or whole numbers")
-            pairs = [[key, walk(item, f"{path}.{key}")] for key, item in value.items()]
-            return {"d": pairs}
+            return {"d": [[key, walk(item, f"{path}.{key}")] for key, item in value.items()]}
         raise TypeError(f"{path}: a {type(value).__name__} cannot be saved without pickle")
 
     return tensors, walk(state, "state")
@@ -49,16 +47,10 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
     Raises:
         ValueError: the skeleton is damaged.
     """
-
-    def text(value: Any) -> str:
-        if not isinstance(value, str):
-            raise ValueError("a number is damaged")
-        return value
-
     readers: dict[str, Callable[[Any, int], Any]] = {
-        "i": lambda value, depth: int(text(value)),
-        "f": lambda value, depth: float.fromhex(text(value)),
-        "t": lambda value, depth: tensors[text(value)],
+        "i": lambda value, depth: int(value, 10),  # refuses numbers
+        "f": lambda value, depth: float.fromhex(value),
+        "t": lambda value, depth: tensors[value],
         "l": lambda value, depth: [read(item, depth) for item in value],
         "u": lambda value, depth: tuple(read(item, depth) for item in value),
         "d": lambda value, depth: {key: read(item, depth) for key, item in value},
@@ -67,15 +59,11 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
     def read(node: Any, depth: int = 0) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
+        if isinstance(node, list) or (isinstance(node, dict) and len(node) != 1):
+            raise ValueError("the training state is damaged")
         if not isinstance(node, dict):
-            if isinstance(node, list):
-                raise ValueError("a list stands where none should")
             return node
-        if len(node) != 1:
-            raise ValueError("a node is damaged")
         ((kind, value),) = node.items()
-        if kind not in readers:
-            raise ValueError("a node is of no known kind")
         return readers[kind](value, depth + 1)
 
     try:
@@ -84,7 +72,7 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"the training state is damaged: {error}") from None
 
 
-def torch_device_free(tensor: Tensor) -> Tensor:
+def plain_copy(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU, in one plain block of memory of its own."""
     return tensor.detach().to("cpu").contiguous().clone(memory_format=torch.contiguous_format)
 

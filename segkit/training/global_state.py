@@ -56,8 +56,6 @@ SETTINGS: dict[str, Setting] = {
     "os.chdir": (os.getcwd, os.chdir),
     "sys.setrecursionlimit": (sys.getrecursionlimit, sys.setrecursionlimit),
 }  # fmt: skip
-
-
 LIBRARIES = tuple(name for name in SETTINGS if name.startswith(("torch.", "numpy.")))  # importing changes the others
 
 
@@ -75,13 +73,7 @@ def restore(saved: dict[str, Any]) -> list[str]:
 
 
 def changed_setting(name: str, source: ComponentCode, run: Callable[[], Any]) -> tuple[str, str | None]:
-    """Return the message about a component that changes a setting, and the line that does, found by running it again.
-
-    Args:
-        name: of the setting.
-        source: of the component.
-        run: calls the component.
-    """
+    """Run a component again; return the message about the setting that it changes, and the line that does so."""
     saved = settings()
     place = line_that_changes(source, run, SETTINGS[name][0])
     restore(saved)
@@ -92,23 +84,23 @@ def changed_setting(name: str, source: ComponentCode, run: Callable[[], Any]) ->
 def preserved() -> Iterator[None]:
     """Restore the global random generators and all settings at the end."""
     saved = settings()
-    try:
-        with generators_preserved():
+    with generators_preserved():
+        try:
             yield
-    finally:
-        restore(saved)
+        finally:
+            restore(saved)
 
 
 @contextlib.contextmanager
 def generators_preserved() -> Iterator[None]:
     """Restore the global random generators at the end."""
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
+    legacy, python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            np.random.set_state(legacy)
+            random.setstate(python)
 
 
 def generator_states() -> dict[str, Any]:
@@ -128,13 +120,8 @@ class GeneratorWatch:
         self.seed, self.states = torch.initial_seed(), generator_states()
 
     def warnings(self, *components: Component) -> list[str]:
-        """Return the warning that a plugin has seeded torch's generator, or moved one that no checkpoint stores.
-
-        Args:
-            components: those that ran.
-        """
-        parts = [part for component in components for part in plugin_parts(component)]
-        text = self._change()
+        """Return the warning that a plugin has seeded torch's generator, or moved one that no checkpoint stores."""
+        text, parts = self._change(), [part for component in components for part in plugin_parts(component)]
         if text is None or not parts:
             return []
         return [str(fault(parts[0], f"{text}: use a generator of its own{or_others(parts[1:])}"))]

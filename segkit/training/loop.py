@@ -32,7 +32,6 @@ class Report:
     """What the loop yields after a step; it is valid until the next one is asked for.
 
     Attributes:
-        state: as it is now.
         epoch: the epoch of the step, from 1.
         step: steps done in all.
         rate: the learning rate at the beginning of the epoch.
@@ -61,11 +60,6 @@ class Report:
         sums = state.sums.tolist() if state.sums is not None else []
         means = {name: value / max(state.batch, 1) for name, value in zip(state.objective.names, sums, strict=False)}
         return means | {"train_loss": sums[-1] / max(state.batch, 1) if sums else math.nan}
-
-    @property
-    def images_per_second(self) -> float:
-        """The speed since the epoch began, or was resumed."""
-        return self.seen / max(self.seconds, 1e-9)
 
 
 def train(
@@ -98,7 +92,7 @@ def train(
             loss = objective.total(values)
             if not state.first_batch:
                 state.first_batch = _shares(state, values, scores, target)
-            row = watch(values, loss, (image, target, scores), state.epoch, state.step)
+            row = watch(values, loss, (image, target, scores.detach()), state.epoch, state.step)
             group = min(accumulate, total - state.batch // accumulate * accumulate)
             _backward(state, loss if group == 1 else loss / group)
             state.sums = row.clone() if state.sums is None else state.sums.add_(row)
@@ -128,7 +122,7 @@ def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tens
     except BaseException as error:
         raise_fault(_involved(state), error)
     finite = all(math.isfinite(row["gradient_share"]) for row in shares)
-    check_gradients(state.objective, state.model, state.parts.get("model"), scores, target, finite=finite)
+    check_gradients(state, scores, target, finite=finite)
     return shares
 
 
@@ -142,7 +136,7 @@ def _backward(state: State, loss: Tensor) -> None:
 def _involved(state: State) -> list[Component]:
     """Return the components that take part in a gradient."""
     terms = (*state.objective.losses, *state.objective.penalties)
-    return [*(term.component for term in terms), *(state.parts[slot] for slot in state.parts if slot == "model")]
+    return [*(term.component for term in terms), *state.blamed("model")]
 
 
 def _step(state: State) -> None:
@@ -159,5 +153,5 @@ def _step(state: State) -> None:
         slot = "scheduler"
         state.schedule.step_batch()
     except BaseException as error:
-        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault(state.blamed(slot), error)
     state.step += 1

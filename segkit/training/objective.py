@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError
 from segkit.training.terms import Term
+from segkit.training.tracing import all_finite
 
 
 def log_odds(scores: Tensor) -> Tensor:
@@ -27,10 +28,13 @@ class Objective:
     """The sum of a recipe's losses and regularizers.
 
     Args:
-        losses: the chosen losses.
-        regularizers: the chosen regularizers.
+        losses, regularizers: of the recipe.
         model: the module whose named parameters the regularizers see.
         exclusive: whether scores are of exclusive classes (softmax, background first).
+
+    Attributes:
+        names: of the summands, losses first; a loss of several parts is as many summands.
+        weights: the factors of the summands.
     """
 
     def __init__(
@@ -45,29 +49,22 @@ class Objective:
         for term in self.losses:
             if isinstance(term.compute, nn.Module) and self.parameters:
                 term.compute.to(self.parameters[0][1].device)
+        summands = [*self.losses, *self.penalties]
+        self.names = [name for term in summands for name in term.names]
+        self.weights = [term.weight for term in summands for _ in term.names]
         self._called = False  # whether the terms have been called, and so checked in full
 
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """The names of the summands, losses first; a loss of several parts is as many summands."""
-        return [name for term in (*self.losses, *self.penalties) for name in term.names]
-
-    @functools.cached_property
-    def weights(self) -> list[float]:
-        """The factors of the summands, in the order of the names."""
-        return [term.weight for term in (*self.losses, *self.penalties) for _ in term.names]
-
     def terms(self, scores: Tensor, target: Tensor) -> list[Tensor]:
-        """Return each summand, unweighted, in float32 for scores of any dtype.
+        """Return each summand, unweighted, in float32 for scores (N, C, H, W) of any dtype.
 
         Whether a plugin changes its inputs is checked in full at the first call, later by torch's count of writes.
 
         Args:
-            scores: the model's output (N, C, H, W).
+            scores: the model's output.
             target: (N, C, H, W) in {0, 1}; with background as channel 0 where classes are exclusive.
 
         Raises:
-            ComponentError: a loss or regularizer failed, returned no scalar or changed its inputs; it is named.
+            ComponentError: a loss or regularizer failed, returned something other than a scalar, or changed its inputs.
         """
         logits = self._logits(scores)
         values: list[Tensor] = []
@@ -100,14 +97,13 @@ class Objective:
         if len(values) == 1 and self.weights[0] == 1:
             return values[0]
         pairs = zip(self.weights, values, strict=False)
-        weighted = [value if weight == 1 else value * weight for weight, value in pairs]
-        return functools.reduce(torch.add, weighted)
+        return functools.reduce(torch.add, [value if weight == 1 else value * weight for weight, value in pairs])
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted sum of the losses alone: what validation reports.
+        """Return the weighted sum of the losses alone, which validation reports; raises as `terms` does.
 
         Raises:
-            ComponentError: as in `terms`, or a plugin's loss is not finite although the logits are.
+            ComponentError: also if a plugin's loss is not finite although the logits are.
         """
         logits, values = self._logits(scores), list[Tensor]()
         shared = len(self.losses) > 1
@@ -115,7 +111,7 @@ class Objective:
             copied = shared and term.untrusted
             values += term(logits.clone(), target.clone()) if copied else term(logits, target)
         total = self.total(values)
-        if any(term.untrusted for term in self.losses) and not bool(torch.isfinite(total)):
+        if any(term.untrusted for term in self.losses) and not all_finite([total]):
             numbers = dict(zip(self.names, (float(value) for value in values), strict=False))
             wrong = self.infinite_value(numbers, scores, target)
             if wrong is not None:
@@ -123,7 +119,7 @@ class Objective:
         return total
 
     def infinite_value(self, values: Mapping[str, float], scores: Tensor, target: Tensor) -> ComponentError | None:
-        """Return the error of a plugin's summand that is not finite although its inputs are; None without one."""
+        """Return the error of a plugin's summand that is not finite although its inputs are."""
         logits = self._logits(scores)
         for term in (*self.losses, *self.penalties):
             if term.untrusted:
@@ -134,13 +130,7 @@ class Objective:
         return None
 
     def infinite_gradient(self, scores: Tensor, target: Tensor, *, penalties: bool = False) -> ComponentError | None:
-        """Return the error of a plugin's summand whose value is finite and whose gradient is not; None without one.
-
-        Args:
-            scores: the model's.
-            target: of the same batch.
-            penalties: also check the penalties, at the current weights.
-        """
+        """Return the error of a plugin's loss (or penalty) whose gradient is not finite although its value is."""
         logits = self._logits(scores.detach()).requires_grad_()
         weights = [weight for _, weight in self.parameters]
         checked: list[tuple[Term, Sequence[Tensor], tuple[Any, ...]]] = [

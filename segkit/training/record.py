@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from importlib.metadata import version
+from typing import Any
 
 from segkit.device import hardware_name
 from segkit.locks import Folder
@@ -15,6 +16,7 @@ from segkit.training.setup import Setup
 from segkit.training.status import Status
 from segkit.training.trial import Trial
 
+# whose versions a result may depend on
 VERSIONS = ("segkit", "torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
 
 
@@ -22,10 +24,8 @@ class Record:
     """What is known of a trial that runs, and the files that say so.
 
     Attributes:
-        folder: of its files.
         history: the rows of metrics.csv.
         best: (score, epoch) of the best checkpoint so far.
-        warnings: all so far.
         seconds: of training before this process.
     """
 
@@ -49,47 +49,40 @@ class Record:
         if self.history:
             self.history.write(self.folder / "metrics.csv")
 
-    def write_status(self, status: str, *, error: str | None = None) -> None:
+    def write_status(self, status: str, error: str | None = None) -> None:
         """Write trial.json."""
         parts, dataset = self.parts, self.parts.dataset
-        outline = self.trial.outline(status, error).model_dump()
-        known = outline | {
+        known = self.trial.outline(status, error).model_dump() | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
             "seconds": round(self.seconds_so_far(), 3),
             "warnings": self.warnings,
-            "device": str(parts.device.device),
             "hardware": hardware_name(parts.device.device),
-            "precision": parts.device.precision,
-            "threads": self.recipe.train.threads,
-            "compile": self.recipe.train.compile,
             "plugins": plugin_hashes(self.recipe),
-            "versions": versions(),
             "data": {
                 "name": dataset.name,
                 "cases": len(dataset.cases),
                 "patients": len({case.patient for case in dataset.cases if case.patient}),
                 "fingerprint": parts.fingerprint,
             },
-            "split": self.split(),
-            "channels": list(dataset.channels),
             "first_batch": parts.state.first_batch,
         }
-        Status(**known).write(self.folder / "trial.json")
+        Status(**known | self.conditions()).write(self.folder / "trial.json")
 
-    def split(self) -> dict[str, list[str]]:
-        """Return the names of the cases of each set."""
-        cases, split = self.parts.dataset.cases, self.parts.split
+    def conditions(self) -> dict[str, Any]:
+        """Return what both trial.json and the checkpoints say of how, and on which cases, the trial is trained."""
+        parts, train = self.parts, self.recipe.train
+        sets = {"train": parts.split.train, "validation": parts.split.validation}
         return {
-            "train": [cases[n].name for n in split.train],
-            "validation": [cases[n].name for n in split.validation],
+            "device": str(parts.device.device),
+            "precision": parts.device.precision,
+            "threads": train.threads,
+            "compile": train.compile,
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+            "channels": list(parts.dataset.channels),
+            "split": {name: [parts.dataset.cases[n].name for n in numbers] for name, numbers in sets.items()},
         }
 
     def seconds_so_far(self) -> float:
         """Return how long the trial has been trained, earlier processes included."""
         return self.seconds + time.monotonic() - self._started
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result may depend on."""
-    return {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}

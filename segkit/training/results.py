@@ -24,6 +24,7 @@ from segkit.files import from_cell
 
 HEADER = ("case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels")
 NAMES = 4  # so many columns hold names, the others numbers
+WHOLE = ("epoch", "step")  # columns of metrics.csv that hold whole numbers
 _NUMBERS = np.dtype([("value", np.float64), ("truth", np.int64), ("predicted", np.int64)])  # whole ones are read faster
 
 Numbers = NDArray[np.float64]
@@ -58,9 +59,6 @@ class Rows:
     values: Numbers
     truth: Flags
     predicted: Flags
-
-
-WHOLE = ("epoch", "step")  # columns of whole numbers
 
 
 class History:
@@ -98,7 +96,7 @@ class History:
         self._rows += 1
 
     def write(self, path: Path) -> None:
-        """Write a metrics.csv: full precision, empty where an epoch has no such value."""
+        """Write a metrics.csv in full precision; cells without a value are empty."""
         rows = (["" if value != value else repr(value) for value in row.values()] for row in self)
         files.write_text(path, files.to_csv(self.names, rows))
 
@@ -118,7 +116,7 @@ class History:
         return found
 
     def column(self, name: str) -> list[float]:
-        """Return a column, a number an epoch; empty where there is none of this name."""
+        """Return a column, one number per epoch; [] for an unknown name."""
         return list(self._columns.get(name, ()))
 
     def state(self) -> dict[str, Any]:
@@ -244,7 +242,7 @@ def _read_any(name: str, data: bytes) -> Rows:
     for found, (line, row) in zip(numbers, rows, strict=True):
         found[:] = [_number(name, line, row[i]) for i in at[NAMES:]]
         if not np.isfinite(found[1:]).all():
-            raise ValueError(f"{name} is damaged: line {line} has no number of pixels")
+            raise ValueError(f"{name} is damaged: line {line} has a pixel count that is not a finite number")
     keys = _coded([[row[i] for _, row in rows] for i in at[:NAMES]])
     return Rows(keys, numbers[:, 0], numbers[:, 1] > 0, numbers[:, 2] > 0)
 

@@ -8,7 +8,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,7 +43,7 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None 
     interrupted or failed trial resumes from its last save when it is run again.
 
     Args:
-        trial: what to train, and where its files go.
+        trial: what to train, and into which folder.
         stop: asked after every step; once true, the state is saved and the trial ends as "interrupted".
         data: reads the data, and keeps them for the next trial.
     """
@@ -58,8 +57,9 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
     record: Record | None = None
     yield Event(name, "start")
     try:
-        if trial.fresh:
-            _clear(folder)
+        if trial.fresh and folder.exists():
+            (folder / "trial.json").unlink(missing_ok=True)  # first: what is removed in part then counts as missing
+            shutil.rmtree(folder)
         files.make_folder(folder)
         if training_identity(recipe) != trial.identity:
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
@@ -72,15 +72,15 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
             resumed = restore(record)
             if resumed:
                 yield Event(name, "log", f"[{name}] {resumed}")
-            yield from (record.warn(text) for text in parts.warnings)
+            yield from map(record.warn, parts.warnings)
             yield from _train(record, stop)
         finally:
-            parts.close()
+            parts.feed.batches.close()
     except GeneratorExit:
         raise
     except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
         with contextlib.suppress(UserError, OSError):
-            _write_status(trial, "interrupted", None, record)
+            (record or trial).write_status("interrupted")
         raise
     except BaseException as error:
         yield failed(trial, _explain(error, trial, record), record)
@@ -94,7 +94,8 @@ def _explain(error: BaseException, trial: Trial, record: Record | None) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(trial.recipe)
     if not isinstance(error, Exception):  # sys.exit, or a plugin's own
-        return f"a component ended the process: {_where(error)}{described(error)}"
+        *_, last = traceback.extract_tb(error.__traceback__)
+        return f"a component ended the process: {last.filename}:{last.lineno}: {described(error)}"
     caused = isinstance(error, ComponentError) and error.__cause__ is not None
     if isinstance(error, (UserError, OSError)) and not caused:
         return str(error)
@@ -104,19 +105,6 @@ def _explain(error: BaseException, trial: Trial, record: Record | None) -> str:
             files.write_text(path, traceback.format_exc())
             text += f" The traceback is in {path}."
     return text
-
-
-def _where(error: BaseException) -> str:
-    """Return "file:line: " of where an exception was raised."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-
-
-def _clear(folder: Path) -> None:
-    """Remove a trial, its status first: what is removed in part then counts as missing."""
-    (folder / "trial.json").unlink(missing_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def _out_of_memory(recipe: Recipe) -> str:
@@ -131,18 +119,10 @@ def _out_of_memory(recipe: Recipe) -> str:
     )
 
 
-def _write_status(trial: Trial, status: str, error: str | None, record: Record | None) -> None:
-    """Write the status of a trial, with all that its record knows if there is one."""
-    if record is not None:
-        record.write_status(status, error=error)
-    else:
-        trial.write_status(status, error)
-
-
 def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
     """Write that a trial failed, and return the event."""
     try:
-        _write_status(trial, "failed", text, record)
+        (record or trial).write_status("failed", text)
     except (UserError, OSError) as error:
         if not text.startswith(str(error)):  # the same error, of a folder that is gone
             text = f"{text} (and its state could not be written: {error})"
@@ -189,12 +169,11 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
 
 
 def _end_epoch(record: Record, report: Report, started: float, epochs: int, done: int) -> Iterator[Event]:
-    """Validate, step an epoch-wise schedule, keep the best, write the epoch's row."""
+    """Validate, step an epoch-wise schedule, keep the best by mean Dice (else by loss), write the epoch's row."""
     parts, state = record.parts, record.parts.state
     if report.epoch == 1:
-        warning = warnings.dominant_term(state.first_batch)
-        for text in (*state.objective.warnings, *state.step_watch.warnings, *([warning] if warning else [])):
-            yield record.warn(text)
+        texts = (*state.objective.warnings, *state.step_watch.warnings, warnings.dominant_term(state.first_batch))
+        yield from (record.warn(text) for text in texts if text)
     generators = GeneratorWatch()
     rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
@@ -202,12 +181,11 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
     try:
         state.schedule.step_epoch(val_loss)
     except BaseException as error:
-        raise_fault([state.parts["scheduler"]] if "scheduler" in state.parts else [], error)
+        raise_fault(state.blamed("scheduler"), error)
     found = means(rows)
     if report.epoch == 1:
-        for text in generators.warnings(*parts.epoch_metrics):
-            yield record.warn(text)
-    if report.epoch == epochs and state.step_watch.only_zero_rates and not any(row["lr"] for row in record.history):
+        yield from map(record.warn, generators.warnings(*parts.epoch_metrics))
+    if report.epoch == epochs and state.step_watch.only_zero_rates and not any(record.history.column("lr")):
         yield record.warn("the learning rate was 0 in every step, so nothing was learned: see scheduler.")
     for warning in (warnings.no_foreground(rows), warnings.only_background(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
@@ -221,22 +199,15 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         **{key: value for key, value in report.losses.items() if key != "train_loss"},
         **{f"val_{key}": value for key, value in found.items()},
         "seconds": round(time.perf_counter() - started, 3),
-        "images_per_second": round(report.images_per_second, 2),
+        "images_per_second": round(report.seen / max(report.seconds, 1e-9), 2),
     }
     record.history.append(row)
-    score = _score(found, val_loss)
+    score = -val_loss if math.isnan(found["dice"]) else found["dice"]
     if record.best is None or score > record.best[0]:
         record.best = (score, report.epoch)
         save_best(record)
     record.write_metrics()
     yield Event(record.trial.name, "epoch", values={**row, "epochs": epochs, "epochs_now": done})
-
-
-def _score(found: dict[str, float], val_loss: float) -> float:
-    """Return what the best checkpoint has most of: mean Dice, or where that is undefined the negative loss."""
-    dice = found["dice"]
-    score = dice if not math.isnan(dice) else -val_loss
-    return score if not math.isnan(score) else -math.inf
 
 
 def _finish(record: Record) -> Iterator[Event]:
@@ -259,10 +230,9 @@ def _evaluate_best(record: Record) -> list[Row]:
 
     The weights come from the file, so that `segkit eval` on it gives the same rows to the last bit.
     """
-    parts, model = record.parts, record.parts.state.model
-    found = checkpoint.load(record.folder / "best.safetensors")
+    parts, model, path = record.parts, record.parts.state.model, record.folder / "best.safetensors"
     last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    checkpoint.load_into(model, found.weights, str(record.folder / "best.safetensors"))
+    checkpoint.load_into(model, checkpoint.load(path).weights, str(path))
     drawn: list[str] = []
 
     def draw(case: Any, masks: Any) -> None:
@@ -271,6 +241,6 @@ def _evaluate_best(record: Record) -> list[Row]:
             number = parts.evaluator.cases.index(case)
             write_overlay(record.folder, case, parts.evaluator.images[number], masks)
 
-    rows, _ = parts.evaluator.run(model, parts.metrics, on_case=draw)
+    rows, _ = parts.evaluator.run(model, record.recipe.metrics, on_case=draw)
     model.load_state_dict(last)
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -14,9 +15,8 @@ from segkit.registry.faults import raise_fault
 from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
 from segkit.training.loss_watch import NonFiniteError
-from segkit.training.record import Record, versions
+from segkit.training.record import Record
 from segkit.training.results import History
-from segkit.training.state import State
 from segkit.training.status import Status
 
 
@@ -31,10 +31,16 @@ def save_last(record: Record) -> None:
     Raises:
         ComponentError: the state of a plugin's optimizer or scheduler cannot be saved.
     """
-    state, device = record.parts.state, record.parts.device
+    state, device, slot = record.parts.state, record.parts.device, "optimizer"
+    try:
+        optimizer = state.optimizer.state_dict()
+        slot = "scheduler"
+        schedule = state.schedule.state_dict()
+    except BaseException as error:
+        raise_fault(state.blamed(slot), error)
     extra = {
-        "optimizer": _state_dict(state, "optimizer"),
-        "schedule": _state_dict(state, "scheduler"),
+        "optimizer": optimizer,
+        "schedule": schedule,
         "scaler": state.scaler.state_dict(),
         "rng": {"cpu": torch.get_rng_state()}
         | ({"cuda": torch.cuda.get_rng_state(device.device)} if device.is_cuda else {}),
@@ -52,48 +58,27 @@ def save_last(record: Record) -> None:
     try:
         checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), _meta(record, "last"), extra)
     except TypeError as error:  # it names the part of the state that cannot be saved
-        slot = "scheduler" if str(error).startswith("state.schedule") else "optimizer"
-        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
-
-
-def _state_dict(state: State, slot: str) -> dict[str, Any]:
-    """Return the state of the optimizer or the schedule."""
-    try:
-        return state.optimizer.state_dict() if slot == "optimizer" else state.schedule.state_dict()
-    except BaseException as error:
-        raise_fault([state.parts[slot]] if slot in state.parts else [], error)
+        raise_fault(state.blamed("scheduler" if str(error).startswith("state.schedule") else "optimizer"), error)
 
 
 def _meta(record: Record, kind: str) -> dict[str, Any]:
-    """Return the metadata of a checkpoint."""
     parts = record.parts
     used = plugins.used_by(record.recipe.components())
+    last = record.history[-1] if record.history else {}
     return {
         "kind": kind,
         "training_number": TRAINING_NUMBER,
         "identity": record.trial.identity,
         "variant": record.trial.variant,
         "recipe": record.recipe.dump(),
-        "channels": list(parts.dataset.channels),
         "exclusive": record.recipe.channels == "exclusive",
-        "normalization": {"mean": parts.normalization.mean, "std": parts.normalization.std},
-        "split": record.split(),
-        "metrics": {name: value for name, value in _last_row(record).items() if name.startswith("val_")},
+        "normalization": dataclasses.asdict(parts.feed.normalization),
+        "metrics": {name: x if math.isfinite(x) else None for name, x in last.items() if name.startswith("val_")},
         "epoch": parts.state.epoch - (kind == "best"),
         "step": parts.state.step,
         "fingerprint": parts.fingerprint,
-        "precision": parts.device.precision,
-        "device": str(parts.device.device),
-        "threads": record.recipe.train.threads,
-        "compile": record.recipe.train.compile,
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
-        "versions": versions(),
-    }
-
-
-def _last_row(record: Record) -> dict[str, Any]:
-    last = record.history[-1] if record.history else {}
-    return {name: value if math.isfinite(value) else None for name, value in last.items()}
+    } | record.conditions()
 
 
 def save_batch(record: Record, error: NonFiniteError) -> str:
@@ -133,12 +118,11 @@ def restore(record: Record) -> str:
     state.schedule.load_state_dict(saved["schedule"])
     state.scaler.load_state_dict(saved["scaler"])
     torch.set_rng_state(saved["rng"]["cpu"])
-    device = record.parts.device
-    if device.is_cuda and "cuda" in saved["rng"]:
-        torch.cuda.set_rng_state(saved["rng"]["cuda"], device.device)
-    state.epoch, state.batch, state.step = saved["epoch"], saved["batch"], saved["step"]
-    state.rate = saved["rate"]
-    state.sums = saved["sums"].to(device.device) if saved["sums"] is not None else None
+    device = record.parts.device.device
+    if device.type == "cuda" and "cuda" in saved["rng"]:
+        torch.cuda.set_rng_state(saved["rng"]["cuda"], device)
+    state.epoch, state.batch, state.step, state.rate = (saved[name] for name in ("epoch", "batch", "step", "rate"))
+    state.sums = saved["sums"].to(device) if saved["sums"] is not None else None
     state.first_batch, record.history = saved["first_batch"], History.of(saved["history"])
     record.best = (saved["best"][0], saved["best"][1]) if saved["best"] else None
     record.warnings, record.seconds = saved["warnings"], saved["seconds"]

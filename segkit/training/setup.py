@@ -40,19 +40,13 @@ class Setup:
     feed: Feed
     device: Device
     evaluator: Evaluator
-    metrics: Sequence[Component]
     epoch_metrics: Sequence[Component]
     forward: Callable[[Tensor], Tensor]
-    normalization: Normalization
     dataset: Dataset
     split: Split
     fingerprint: str
     log: list[str]
     warnings: list[str]
-
-    def close(self) -> None:
-        """End the workers."""
-        self.feed.batches.close()
 
 
 class Feed:
@@ -62,7 +56,7 @@ class Feed:
         self, batches: Batches, normalization: Normalization, channels: int, exclusive: bool, limit: int | None
     ) -> None:
         self.batches, self.normalization = batches, normalization
-        self.channels, self.exclusive, self.limit = channels, exclusive, limit
+        self.channels, self.exclusive = channels, exclusive
         self.steps_per_epoch = min(batches.steps_per_epoch, limit or batches.steps_per_epoch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
@@ -74,55 +68,34 @@ class Feed:
                 return
 
 
-def _check_exclusive(dataset: Dataset) -> None:
-    """Raise if channels overlap where the recipe says that classes exclude each other."""
-    for case in dataset.cases:
-        if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
-            raise UserError(
-                f'{case.name}: its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
-            )
-
-
 def build_model(recipe: Recipe, channels: int) -> nn.Module:
     """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
     model: nn.Module = recipe.model(1, channels + (recipe.channels == "exclusive"))
     return model
 
 
-def check_data(recipe: Recipe, data: DataCache) -> str:
-    """Read and split the data, which validates the rest of a recipe; return their fingerprint.
-
-    Args:
-        recipe: of a trial.
-        data: reads the data, and caches them.
+def read_and_split(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
+    """Return the data of a trial's recipe, their fingerprint and their split.
 
     Raises:
         UserError: data or split are not available as the recipe asks.
     """
-    return _read_and_split(recipe, data)[1]
-
-
-def _read_and_split(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
-    """Return the data of a recipe, their fingerprint and their split."""
     dataset, fingerprint = data.read(recipe.data)
-    if recipe.channels == "exclusive":
-        _check_exclusive(dataset)
+    for case in dataset.cases if recipe.channels == "exclusive" else ():
+        if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
+            text = 'its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
+            raise UserError(f"{case.name}: {text}")
     return dataset, fingerprint, split_cases(dataset, **recipe.split.model_dump())
 
 
 def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
-    """Build everything a training needs, in the order in which randomness is drawn.
-
-    Args:
-        recipe: of a trial, its hardware settled.
-        limit: where the training is cut short.
-        data: reads the data, and caches them.
+    """Build everything a training needs from a recipe without "auto", in the order in which randomness is drawn.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
     """
     settings = recipe.train
-    dataset, fingerprint, whole = _read_and_split(recipe, data)
+    dataset, fingerprint, whole = read_and_split(recipe, data)
     exclusive = recipe.channels == "exclusive"
     split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
@@ -136,13 +109,12 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     warnings += generators.warnings(recipe.model)
     samples = Samples.of([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
-    full = len(split.full_train) if settings.budget == "steps" else None
     batches = Batches(
         samples,
         batch_size=settings.batch_size,
         seed=settings.seed,
         workers=settings.workers,
-        samples_per_epoch=full,
+        samples_per_epoch=len(split.full_train) if settings.budget == "steps" else None,
         device=device.device,
         plugins=plugins.folders(),
     )
@@ -154,14 +126,13 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     generators = GeneratorWatch()
     optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
     warnings += generators.warnings(recipe.optimizer)
-    steps = -(-feed.steps_per_epoch // settings.accumulate)
-    generators = GeneratorWatch()
     parts = {"model": recipe.model, "optimizer": recipe.optimizer}
     if recipe.scheduler is None:
         schedule = Schedule.constant(optimizer)
     else:
+        parts["scheduler"], generators = recipe.scheduler, GeneratorWatch()
+        steps = -(-feed.steps_per_epoch // settings.accumulate)
         schedule = Schedule.of(recipe.scheduler(optimizer, settings.epochs, steps))
-        parts["scheduler"] = recipe.scheduler
         warnings += generators.warnings(recipe.scheduler)
     evaluator = Evaluator(
         [dataset.cases[n] for n in split.validation],
@@ -180,10 +151,8 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         feed=feed,
         device=device,
         evaluator=evaluator,
-        metrics=recipe.metrics,
         epoch_metrics=_every_epoch(recipe.metrics),
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
-        normalization=normalization,
         dataset=dataset,
         split=split,
         fingerprint=fingerprint,
@@ -200,14 +169,12 @@ def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
     """Return the split and training transforms of a training cut short."""
-    transforms: Sequence[Component] = recipe.transforms.train
     if limit.overfit:
         few = split.train[: limit.overfit]
         return replace(split, train=few, full_train=few, validation=few), recipe.transforms.eval
     if limit.batches:
-        few = split.validation[: limit.batches * recipe.train.batch_size]
-        return replace(split, validation=few), transforms
-    return split, transforms
+        split = replace(split, validation=split.validation[: limit.batches * recipe.train.batch_size])
+    return split, recipe.transforms.train
 
 
 def _counts(dataset: Dataset, split: Split) -> str:

@@ -44,6 +44,10 @@ class State:
     sums: Tensor | None = None
     first_batch: list[dict[str, Any]] = field(default_factory=list)
 
+    def blamed(self, slot: str) -> list[Component]:
+        """Return the component of a slot, if the recipe has one, to be named in an error."""
+        return [self.parts[slot]] if slot in self.parts else []
+
     def __post_init__(self) -> None:
         self.step_watch = StepWatch(self.objective, self.optimizer, self.parts)
-        self.loss_watch = LossWatch(self.objective, self.optimizer, self.parts, self.step_watch)
+        self.loss_watch = LossWatch(self.objective, self.step_watch, self.parts.get("model"))

@@ -44,7 +44,6 @@ class Status(Part):
         training_number: see `segkit.recipe.identity`; 1 where it is not stated.
         identity, evaluation: of what it is trained and evaluated as.
         limited: whether the training was cut short on purpose.
-        epochs: as planned.
         split: the names of the cases of each set.
         first_batch: name, value, weight and gradient share of each summand.
         plugins: the hashes of the plugins that training and evaluation use.
@@ -97,7 +96,7 @@ class Status(Part):
 
     @classmethod
     def find(cls, folder: Path) -> Self | None:
-        """Return the status in a folder; None where there is none that can be read."""
+        """Return the status in a folder; None if there is none that can be read."""
         try:
             return cls.read(folder)
         except UserError:

@@ -1,18 +1,20 @@
-"""The watch over the steps of a plugin's optimizer and scheduler, which are named where they go wrong."""
+"""Checks on the steps of a plugin's optimizer and scheduler; errors name the plugin."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from segkit.components.optimizers import parameter_ids, wrong_rate
+from segkit.errors import first_few
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault, plugin_parts
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.objective import Objective
+from segkit.training.tracing import all_finite
 
 KEPT = 64  # steps whose gradient norms are remembered: on CUDA a loss is read some steps later
 MANY = 16  # steps by which an optimizer that accumulates gradients itself should have moved
@@ -21,12 +23,8 @@ MANY = 16  # steps by which an optimizer that accumulates gradients itself shoul
 class StepWatch:
     """Checks every step that a plugin makes or schedules; those of segkit and torch cost nothing.
 
-    Args:
-        objective: whose parameters are optimized.
-        optimizer: what steps.
-        parts: the recipe's components by slot.
-
     Attributes:
+        optimizer, scheduler, model: what comes from a plugin of each slot: the component, or one nested in it.
         warnings: what the first step showed that does not prevent training.
         only_zero_rates: whether a plugin's scheduler has set every learning rate to 0 so far.
     """
@@ -51,15 +49,12 @@ class StepWatch:
         names = [name for name, weight in self.objective.parameters if id(weight) not in held]
         if not names or self.optimizer is None:
             return None
-        shown, whole = ", ".join(names[:3]) + (" and others" if len(names) > 3 else ""), len(self.objective.parameters)
-        text = f"it leaves out {len(names)} of {whole} parameters, which are not trained: {shown}."
+        count = f"{len(names)} of {len(self.objective.parameters)}"
+        text = f"it leaves out {count} parameters, which are not trained: {first_few(names, 3)}."
         return fault(self.optimizer, text)
 
     def before_step(self, step: int) -> None:
-        """Check the learning rates and note the gradients that a step is about to use.
-
-        Args:
-            step: the number of steps before it.
+        """Check the learning rates and note the gradients that step number `step`, from 0, is about to use.
 
         Raises:
             ComponentError: a learning rate is negative or not finite.
@@ -68,11 +63,10 @@ class StepWatch:
         wrong = wrong_rate(self.torch_optimizer) if plugin is not None else None
         if plugin is not None and wrong is not None:
             raise fault(plugin, wrong)
-        self.only_zero_rates = self.only_zero_rates and not any(
-            float(group["lr"]) for group in self.torch_optimizer.param_groups
-        )
+        self.only_zero_rates = self.only_zero_rates and not any(self._rates())
         if self.model is not None and step == 0:
-            self._warn_of_missing_gradients(self.model)
+            missing = missing_gradients(self.objective.parameters)
+            self.warnings += [str(fault(self.model, f"on the first batch, {missing}"))] if missing else []
         if self.optimizer is None and self.proximal is None:
             return
         weights = [weight for _, weight in self.objective.parameters]
@@ -82,12 +76,8 @@ class StepWatch:
         if self._due == 0 and self._initial is None and self.optimizer is not None:
             self._initial, self._generators = [weight.detach().clone() for weight in weights], GeneratorWatch()
 
-    def _warn_of_missing_gradients(self, model: Component) -> None:
-        missing = [name for name, weight in self.objective.parameters if weight.grad is None]
-        if missing:
-            shown = ", ".join(missing[:3]) + (" and others" if len(missing) > 3 else "")
-            text = f"no gradient reaches {shown} on the first batch: a layer that is not used, or a detached one?"
-            self.warnings.append(str(fault(model, text)))
+    def _rates(self) -> list[float]:
+        return [float(group["lr"]) for group in self.torch_optimizer.param_groups]
 
     def after_step(self) -> None:
         """Check whether a step has moved a weight, until one has.
@@ -101,25 +91,18 @@ class StepWatch:
         if self._initial is None or self.optimizer is None:
             return
         weights = [weight for _, weight in self.objective.parameters]
-        if any(
-            now.shape != then.shape or not now.requires_grad for now, then in zip(weights, self._initial, strict=True)
-        ):
-            raise fault(
-                self.optimizer, "its step changes the shape of weights, or sets their `requires_grad` to False."
-            )
+        pairs = zip(weights, self._initial, strict=True)
+        if any(now.shape != then.shape or not now.requires_grad for now, then in pairs):
+            text = "its step changes the shape of weights, or sets their `requires_grad` to False."
+            raise fault(self.optimizer, text)
         if not all(map(torch.equal, weights, self._initial)):
             self._initial, self._due = None, -1
             return
-        rates = [float(group["lr"]) for group in self.torch_optimizer.param_groups]
-        finite = bool(self._gradients) and bool(torch.isfinite(self._gradients[-1][1]).all())
-        self._due += finite and any(rates) and bool(self._gradients[-1][1].any())
+        norms = self._gradients[-1][1] if self._gradients else torch.zeros(1)
+        self._due += any(self._rates()) and all_finite([norms]) and bool(norms.any())
 
     def end_epoch(self) -> None:
-        """Check that the optimizer has moved a weight by now.
-
-        Raises:
-            ComponentError: it has not.
-        """
+        """Raise ComponentError unless the optimizer has moved a weight by now."""
         if self.optimizer is None or self._initial is None or self._due == 0:
             return
         if self._due >= MANY or not self.torch_optimizer.state:
@@ -127,18 +110,20 @@ class StepWatch:
             raise fault(self.optimizer, text)
 
     def infinite_weights(self, step: int) -> ComponentError | None:
-        """Return the error of an optimizer whose last step made weights that are not finite from finite gradients.
-
-        Args:
-            step: the number of steps so far; the loss before the last one was finite.
-        """
+        """Return the error of a plugin whose last step, number `step`, made non-finite weights of finite gradients."""
         norms, plugin = dict(self._gradients).get(step - 1), self.optimizer or self.proximal
-        if plugin is None or norms is None or not bool(torch.isfinite(norms).all()):
+        if plugin is None or norms is None or not all_finite([norms]):
             return None
-        if all(bool(torch.isfinite(weight).all()) for _, weight in self.objective.parameters):
+        if all_finite(weight for _, weight in self.objective.parameters):
             return None
         return fault(
             plugin,
             f"its step made weights that are not finite from finite gradients (step {step}, learning rate "
-            f"{float(self.torch_optimizer.param_groups[0]['lr']):g}): a quotient, a root, or a rate far too high?",
+            f"{self._rates()[0]:g}): a quotient, a root, or a rate far too high?",
         )
+
+
+def missing_gradients(parameters: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Return the fault of a model whose backward pass has left parameters without a gradient; None without one."""
+    missing = [name for name, weight in parameters if weight.grad is None]
+    return f"no gradient reaches {first_few(missing, 3)}: is a layer unused or detached?" if missing else None

@@ -6,18 +6,18 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from segkit.registry.component import Component
-from segkit.registry.faults import ComponentError, fault, raise_fault, wrong_type
+from segkit.registry.faults import ComponentError, fault, key, raise_fault, wrong_type
 from segkit.registry.source import ComponentCode
 from segkit.training.global_state import GeneratorWatch, changed_setting, restore, settings
 from segkit.training.tracing import (
     Happened,
+    all_finite,
     breaks_graph,
     changes,
     place_of_infinite_gradient,
@@ -30,68 +30,42 @@ ROUNDING = 1e-6
 WATCHED = ("torch.set_grad_enabled", "torch.set_default_dtype", "torch.set_num_threads")  # at every call
 
 
-@dataclass(frozen=True)
 class Term:
     """One summand: the component of a recipe, and what it built.
 
     Its inputs are the logits and target of a loss, or the named parameters of a regularizer.
 
-    Attributes:
+    Args:
         component: a loss or a regularizer.
         compute: what it built: a function of its inputs.
         untrusted: whether its results are checked, as those of plugins are.
+
+    Attributes:
+        parts: the names of the summands of a loss that is a sum (see `segkit.losses`), none otherwise.
+        names: one for each part, e.g. "loss.sum.dice", or that of the component alone.
+        proximal: whether it is a regularizer that steps after the optimizer rather than a penalty.
+        warnings: what the first call found that does not prevent training.
     """
 
-    component: Component
-    compute: Callable[..., Any]
-    untrusted: bool = True
+    def __init__(self, component: Component, compute: Callable[..., Any], untrusted: bool = True) -> None:
+        self.component, self.compute, self.untrusted = component, compute, untrusted
+        self.weight = component.weight
+        plain = inspect.isfunction(compute)
+        self.parts = () if plain else tuple(getattr(compute, "parts", ()))
+        self.names = [f"{key(component.entry)}.{part}" for part in self.parts] or [key(component.entry)]
+        self.proximal = not plain and bool(getattr(compute, "proximal", False))
+        self.warnings: list[str] = []
 
     @classmethod
     def of(cls, component: Component) -> Term:
-        """Build a component.
-
-        Raises:
-            ComponentError: it cannot be built; the message names it.
-        """
+        """Build a component; raise ComponentError if it cannot be built."""
         try:
-            term = cls(component, component.build(), component.entry.foreign)
-            _ = term.names
+            return cls(component, component.build(), component.entry.foreign)
         except BaseException as error:
             raise_fault(component, error)
-        return term
-
-    @functools.cached_property
-    def name(self) -> str:
-        """The name as in the recipe, e.g. "loss.dice"."""
-        return f"{self.component.entry.slot.name}.{self.component.name}"
-
-    @functools.cached_property
-    def weight(self) -> float:
-        """The factor."""
-        return self.component.weight
-
-    @functools.cached_property
-    def warnings(self) -> list[str]:
-        """What the first call found that does not prevent training."""
-        return []
-
-    @functools.cached_property
-    def parts(self) -> tuple[str, ...]:
-        """The names of the summands of a loss that is a sum (see `segkit.losses`), none otherwise."""
-        return () if inspect.isfunction(self.compute) else tuple(getattr(self.compute, "parts", ()))
-
-    @functools.cached_property
-    def names(self) -> list[str]:
-        """The name, or one a part."""
-        return [f"{self.name}.{part}" for part in self.parts] or [self.name]
-
-    @functools.cached_property
-    def proximal(self) -> bool:
-        """Whether it is a regularizer that steps after the optimizer rather than a penalty."""
-        return not inspect.isfunction(self.compute) and bool(getattr(self.compute, "proximal", False))
 
     def __call__(self, *inputs: Any) -> Sequence[Tensor]:
-        """Return the values, one a name.
+        """Return the values, one for each name.
 
         Raises:
             ComponentError: it raised, returned something other than scalar tensors, or changed a setting of torch's.
@@ -130,10 +104,9 @@ class Term:
         flags = [(tensor.grad is None, tensor.requires_grad) for _, tensor in tensors if tensor.is_leaf]
         found = self(*inputs)
         self.warnings.extend(generators.warnings(self.component))
-        own = [name for name, _ in self.compute.named_parameters()] if isinstance(self.compute, nn.Module) else []
-        if own:
-            text = f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are."
-            self.warnings.append(str(fault(self.component, text)))
+        untrained = self.untrained()
+        if untrained:
+            self.warnings.append(str(fault(self.component, untrained)))
         for (name, now), then in zip(tensors, before, strict=True):
             if now.shape != then.shape or not torch.allclose(now, then, rtol=0, atol=0, equal_nan=True):
                 raise self.input_changed(name, *inputs)
@@ -145,21 +118,23 @@ class Term:
             raise fault(self.component, f"its value is on {found[0].device}, its inputs are on {tensors[0][1].device}.")
         return found
 
+    def untrained(self) -> str | None:
+        """Return the warning about a term with parameters of its own; None without one."""
+        own = [name for name, _ in self.compute.named_parameters()] if isinstance(self.compute, nn.Module) else []
+        text = f"its own parameters are not trained, only the model's: {', '.join(own)} stay as they are."
+        return text if own else None
+
     def _check_penalty(self, value: Tensor, *inputs: Any) -> None:
         """Raise if a penalty is negative or has no gradient; one that applies to no weight may be a constant 0."""
         if float(value.detach()) < -ROUNDING:
-            text = f"its value is {float(value.detach()):.4g}: a penalty must be 0 or more, whatever the weights."
-            raise fault(self.component, text)
+            shown = f"{float(value.detach()):.4g}"
+            raise fault(self.component, f"its value is {shown}: a penalty must be 0 or more, whatever the weights.")
         if value.detach() and not value.requires_grad and not self.proximal:
             text = "its value has no gradient, so it has no effect: do not detach, and keep tensors."
             raise fault(self.component, text, self._line(lambda *tensors: breaks_graph, *inputs, last=True))
 
     def check_finite(self, differentiated: Sequence[Tensor], *inputs: Any) -> None:
-        """Raise if its value, or its gradient with respect to some tensors, is not finite although its inputs are.
-
-        Raises:
-            ComponentError: one of them is not finite, or as the call does.
-        """
+        """Raise ComponentError if its value, or a gradient of it, is not finite although its inputs are."""
         values = [float(value.detach()) for value in self(*inputs)]
         wrong = self.infinite_value(values, *inputs) or self.infinite_gradient(differentiated, *inputs)
         if wrong is not None:
@@ -167,18 +142,15 @@ class Term:
 
     def input_changed(self, name: str, *inputs: Any) -> ComponentError:
         """Return the error of a term that changed an input, the logits, the target or a weight."""
+        text = f"it changes the weights when called (first {name}). A step belongs in `step`, with `proximal = True`."
         if isinstance(inputs[0], Tensor):
             text = f"it writes to its {name}, which others use too. Use operations without a trailing underscore."
-        else:
-            text = (
-                f"it changes the weights when called (first {name}). A step belongs in `step`, with `proximal = True`."
-            )
         return fault(self.component, text, self._line(changes, *inputs))
 
     def infinite_value(self, values: Sequence[float], *inputs: Any) -> ComponentError | None:
         """Return the error of a term with a value that is not finite; None if all are, or its inputs are not."""
         bad = [value for value in values if not math.isfinite(value)]
-        if not bad or not all(bool(torch.isfinite(tensor).all()) for _, tensor in _named(inputs)):
+        if not bad or not all_finite(tensor for _, tensor in _named(inputs)):
             return None
         given = "all weights are finite"
         if isinstance(inputs[0], Tensor):
@@ -191,17 +163,11 @@ class Term:
         return fault(self.component, text, self._line(lambda *tensors: turns_infinite, *inputs))
 
     def infinite_gradient(self, differentiated: Sequence[Tensor], *inputs: Any) -> ComponentError | None:
-        """Return the error of a term with a finite value whose gradient is not finite; None if it is.
-
-        Args:
-            differentiated: the tensors among the inputs to differentiate with respect to.
-            inputs: of the term.
-        """
+        """Return the error of a term whose value is finite and whose gradient is not; None if it is."""
         value = self.value(*inputs)
-        if not value.requires_grad or not bool(torch.isfinite(value)):
+        if not value.requires_grad or not all_finite([value]):
             return None
-        gradients = torch.autograd.grad(value, differentiated, allow_unused=True)
-        if all(bool(torch.isfinite(gradient).all()) for gradient in gradients if gradient is not None):
+        if all_finite(torch.autograd.grad(value, differentiated, allow_unused=True)):
             return None
         text = "its gradient is not finite, though its value is: a root, logarithm, quotient or power at 0?"
         return fault(self.component, text, place_of_infinite_gradient(self._source, lambda: self.value(*inputs)))
@@ -227,11 +193,7 @@ class Term:
         return place_where(self._source, lambda: self(*inputs), happened(*tensors), last=last)
 
     def step(self, parameters: Parameters, size: float) -> None:
-        """Apply a proximal regularizer.
-
-        Raises:
-            ComponentError: it raised.
-        """
+        """Apply a proximal regularizer; raise ComponentError if it fails."""
         try:
             self.compute.step(parameters, size)  # type: ignore[attr-defined]
         except BaseException as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -38,6 +39,11 @@ class _Watch(TorchFunctionMode):
         return result
 
 
+def all_finite(tensors: Iterable[Tensor | None]) -> bool:
+    """Return whether all tensors hold finite values only; None, as of a missing gradient, counts as finite."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor is not None)
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the tensors of nested tuples and lists."""
     if isinstance(value, Tensor):
@@ -62,25 +68,17 @@ def place_where(source: ComponentCode, run: Callable[[], Any], happened: Happene
 
 
 def place_of_infinite_gradient(source: ComponentCode, run: Callable[[], Tensor]) -> str | None:
-    """Return the line of the operation whose gradient is not finite although its incoming gradient is.
-
-    Args:
-        source: of the component.
-        run: returns the value to differentiate.
-    """
+    """Run again, differentiate, and return the line whose gradient is not finite although its incoming one is."""
     bad: list[int] = []
-    count = 0
+    numbers = itertools.count()
 
     def register(name: str, tensors: list[Tensor], result: Any) -> bool:
-        nonlocal count
         if not isinstance(result, Tensor) or not result.requires_grad or result.is_leaf:
             return False
-        number = count
-        count += 1
+        number = next(numbers)
 
         def check(inputs: Any, outputs: Any) -> None:
-            given = all(bool(torch.isfinite(g).all()) for g in outputs if g is not None)
-            if given and not all(bool(torch.isfinite(g).all()) for g in inputs if g is not None):
+            if all_finite(outputs) and not all_finite(inputs):
                 bad.append(number)
 
         result.grad_fn.register_hook(check)  # type: ignore[union-attr]
@@ -107,16 +105,15 @@ def breaks_graph(name: str, tensors: list[Tensor], result: Any) -> bool:
 
 def turns_infinite(name: str, tensors: list[Tensor], result: Any) -> bool:
     """Return whether an operation turns finite values into NaN or infinity."""
-    if not isinstance(result, Tensor) or not result.is_floating_point() or torch.isfinite(result).all():
+    if not isinstance(result, Tensor) or not result.is_floating_point() or all_finite([result]):
         return False
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
+    return all_finite(tensor for tensor in tensors if tensor.is_floating_point())
 
 
 def line_that_changes(source: ComponentCode, run: Callable[[], Any], state: Callable[[], Any]) -> str | None:
     """Run again and return the first line of the component's code after which `state()` differs from before."""
     before = state()
-    last: str | None = None
-    found: str | None = None
+    last = found = None
 
     def after_line(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal last, found

@@ -26,12 +26,10 @@ class Limit:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: one variant, one seed, and one fold where the split has folds.
+    """One training: one variant, one seed, one fold.
 
     Attributes:
-        variant: the variant's label.
-        seed: the training seed.
-        fold: the fold, counted from 1, or None.
+        fold: counted from 1, None where the split has none.
         recipe: the filled recipe of this trial alone; it has no study.
         folder: where its files go, below the run folder.
         run: the study's run folder.

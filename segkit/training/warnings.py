@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,12 +19,7 @@ NOTHING = 0.01  # share of a structure's pixels that are predicted
 
 
 def large_batch(recipe: Recipe, cases: int) -> str | None:
-    """Return a warning if a batch holds all cases and more; None otherwise.
-
-    Args:
-        recipe: a trial's.
-        cases: how many cases it is trained on.
-    """
+    """Return a warning if a batch holds more than all `cases` that the recipe is trained on; None otherwise."""
     size = recipe.train.batch_size
     if size <= cases:
         return None
@@ -38,7 +34,7 @@ def blind_loss(recipe: Recipe) -> str | None:
 
     Their weighted sum is computed for two structures in a small image. A loss that fails there is not judged.
     """
-    exclusive = recipe.channels == "exclusive"
+    exclusive, names = recipe.channels == "exclusive", ", ".join(f"loss.{loss.name}" for loss in recipe.loss)
     truth = torch.zeros(1, 2, SIDE, SIDE)
     truth[:, 0, 8:16, 8:16], truth[:, 1, 18:28, 18:24] = 1, 1
     everything, nothing = torch.zeros_like(truth), torch.zeros_like(truth)
@@ -50,10 +46,9 @@ def blind_loss(recipe: Recipe) -> str | None:
     try:
         with generators_preserved(), torch.no_grad():
             if exclusive and _ignores_background(recipe, truth):
-                names = ", ".join(f"loss.{component.name}" for component in recipe.loss)
                 return (
-                    f"{names}: the background, channel 0 of exclusive classes, has no part in it: background is "
-                    "learned only from where the structures are. Include channel 0 in the loss, or add one that does."
+                    f"{names}: the background, channel 0 of exclusive classes, is ignored: it is learned only from the "
+                    "structures. Include channel 0 in the loss, or add a loss that does."
                 )
             objective = Objective(recipe.loss, (), torch.nn.Identity(), exclusive=exclusive)
             best, *others = (float(objective.loss(40 * masks - 20, truth)) for masks in (truth, everything, nothing))
@@ -61,9 +56,8 @@ def blind_loss(recipe: Recipe) -> str | None:
         return None
     for value, what, effect in zip(others, ("everything", "nothing"), ("too much", "too little"), strict=True):
         if value <= best + 1e-4 * max(1.0, abs(best)):
-            names = ", ".join(f"loss.{component.name}" for component in recipe.loss)
             return (
-                f"{names}: {what} marked costs no more than the truth ({value:.4g}, and {best:.4g}): marking {effect} "
+                f"{names}: {what} marked costs no more than the truth ({value:.4g} and {best:.4g}): marking {effect} "
                 "is not penalized. Change the loss's parameters, or add another loss."
             )
     return None
@@ -99,16 +93,15 @@ def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
 
 def only_background(rows: Sequence[Row]) -> str | None:
     """Return a warning if a structure is hardly predicted at all: under 1 % of its pixels over all cases."""
-    black = []
-    for channel in dict.fromkeys(row.channel for row in rows):
-        truth = sum(row.truth_pixels for row in rows if row.channel == channel)
-        predicted = sum(row.predicted_pixels for row in rows if row.channel == channel)
-        if predicted < NOTHING * truth:
-            black.append(channel)
+    truth, predicted = Counter[str](), Counter[str]()
+    for row in rows:
+        truth[row.channel] += row.truth_pixels
+        predicted[row.channel] += row.predicted_pixels
+    black = [channel for channel in truth if predicted[channel] < NOTHING * truth[channel]]
     if black:
         return (
-            f"the model predicts only background for {', '.join(black)} (a black output). Likely a loss that is won "
-            "by background: see the first batch's gradient shares, the learning rate and the regularizers' weights."
+            f"the model predicts only background for {', '.join(black)} (a black output). Likely a loss dominated "
+            "by the background: see the first batch's gradient shares, the learning rate and the regularizers' weights."
         )
     return None
 
