@@ -37,14 +37,35 @@ if TYPE_CHECKING:
 
 __version__: str
 __all__ = [
-    "Case", "Component", "Dataset", "Predictor", "Recipe", "Schedule", "UserError", "__version__", "datasets",
-    "evaluate", "initializers", "load", "losses", "metrics", "models", "optimizers", "regularizers", "run",
-    "schedulers", "transforms", "upsamplers",
-]  # fmt: skip
+    "Case",
+    "Component",
+    "Dataset",
+    "Predictor",
+    "Recipe",
+    "Schedule",
+    "UserError",
+    "__version__",
+    "datasets",
+    "evaluate",
+    "initializers",
+    "load",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "regularizers",
+    "run",
+    "schedulers",
+    "transforms",
+    "upsamplers",
+]
 HEAVY = {  # names that import torch or pydantic, and so are imported when they are asked for
-    "Predictor": "segkit.evaluation.predictor", "Recipe": "segkit.recipe.model", "evaluate": "segkit.api",
-    "load": "segkit.api", "run": "segkit.api",
-}  # fmt: skip
+    "Predictor": "segkit.evaluation.predictor",
+    "Recipe": "segkit.recipe.model",
+    "evaluate": "segkit.api",
+    "load": "segkit.api",
+    "run": "segkit.api",
+}
 
 legacy.install()
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from segkit import losses, plugins
+from segkit.plugins import isolated
 from segkit.testing import assert_contract
 from segkit.testing.plugin import PluginReport, check_plugin
-from tests.fresh_plugins import isolated
 
 HEAD = """from __future__ import annotations
 

@@ -10,11 +10,12 @@ from segkit import plugins
 from segkit.components import REGISTRIES
 from segkit.components.losses import losses
 from segkit.errors import UserError
+from segkit.plugins import isolated
 from segkit.recipe import describe
 from segkit.recipe.merge import Document, Source
 from segkit.recipe.model import validate
 from segkit.types import Fraction, Tensor
-from tests.fresh_plugins import EXAMPLES, fresh, isolated
+from tests.fresh_plugins import EXAMPLES, fresh
 from tests.small import BASE
 
 __all__ = ["fresh"]

@@ -16,10 +16,10 @@ import segkit
 from segkit.components.datasets.case import Case
 from segkit.device import Device
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
+from segkit.plugins import isolated
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError
 from segkit.training.objective import Objective
-from tests.fresh_plugins import isolated
 from tests.small import kinds, train
 
 SIZE = (12, 10)

@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 from segkit import losses
+from segkit.plugins import isolated
 from segkit.recipe.model import Recipe
 from segkit.training.run import run_trial
 from segkit.types import Tensor
 from tests import small
-from tests.fresh_plugins import isolated
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STEPS = 20

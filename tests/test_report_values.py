@@ -21,6 +21,7 @@ import pytest
 from segkit import files
 from segkit.components.metrics import metrics
 from segkit.locks import is_locked, locked
+from segkit.plugins import isolated
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
 from segkit.report.report import write_report
@@ -28,7 +29,6 @@ from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
 from segkit.training.results import HEADER, read_cases
 from tests.fake_runs import make_run, write_recipe, write_trial
-from tests.fresh_plugins import isolated
 
 Rows = list[list[Any]]
 SEEDS = (1, 2, 3)

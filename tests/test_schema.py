@@ -11,10 +11,10 @@ from jsonschema import Draft202012Validator
 
 import segkit
 from segkit import UserError, plugins
+from segkit.plugins import isolated
 from segkit.recipe.model import Recipe
 from segkit.recipe.schema import recipe_schema
 from segkit.types import Fraction, Tensor
-from tests.fresh_plugins import isolated
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 

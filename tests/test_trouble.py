@@ -14,8 +14,8 @@ import torch
 
 import segkit
 from segkit.components.datasets.case import Case, Dataset
+from segkit.plugins import isolated
 from segkit.training import warnings
-from tests.fresh_plugins import isolated
 from tests.small import discs, kinds, train
 
 FOLDER = Path("only/seed-1")

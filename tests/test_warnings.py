@@ -14,6 +14,7 @@ import segkit
 from segkit import UserError
 from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
+from segkit.plugins import isolated
 from segkit.recipe import toml
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
@@ -21,7 +22,6 @@ from segkit.study.plan import plan_trials
 from segkit.training.warnings import blind_loss, large_batch
 from segkit.types import Tensor
 from tests import small
-from tests.fresh_plugins import isolated
 from tests.small import BASE, discs, train
 
 LARGE = "train.batch_size is 500, but there are 8 training cases: an epoch is a single step on all of them"

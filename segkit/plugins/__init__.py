@@ -4,9 +4,30 @@ from __future__ import annotations
 
 from segkit.plugins.carried import changed_plugins
 from segkit.plugins.failures import Failure
-from segkit.plugins.loader import Plugin, failures, folders, load, load_file, load_one, load_sources, loaded, used_by
+from segkit.plugins.loader import (
+    Plugin,
+    failures,
+    folders,
+    isolated,
+    load,
+    load_file,
+    load_one,
+    load_sources,
+    loaded,
+    used_by,
+)
 
 __all__ = [
-    "Failure", "Plugin", "changed_plugins", "failures", "folders", "load", "load_file", "load_one", "load_sources",
-    "loaded", "used_by",
-]  # fmt: skip
+    "Failure",
+    "Plugin",
+    "changed_plugins",
+    "failures",
+    "folders",
+    "isolated",
+    "load",
+    "load_file",
+    "load_one",
+    "load_sources",
+    "loaded",
+    "used_by",
+]

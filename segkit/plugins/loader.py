@@ -15,7 +15,7 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,30 @@ class State:
 
 
 state = State()
+
+
+@contextlib.contextmanager
+def isolated() -> Iterator[None]:
+    """Run the block without plugins, as tests do; afterwards restore registries, modules and the loaded plugins."""
+    global state
+    kept, entries = state, [(registry, registry.snapshot()) for registry in REGISTRIES]
+    modules = _take_modules()
+    for registry, found in entries:
+        registry.restore({key: e for key, e in found.items() if not any(_owns(name, e) for name in kept.loaded)})
+    state = State()
+    try:
+        yield
+    finally:
+        _take_modules()
+        sys.modules.update(modules)
+        state = kept
+        for registry, found in entries:
+            registry.restore(found)
+
+
+def _take_modules() -> dict[str, types.ModuleType]:
+    names = [name for name in sys.modules if name.partition(".")[0] == PACKAGE]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def loaded() -> list[Plugin]:

@@ -57,11 +57,12 @@ class Outcome:
         """Return the outcome as JSON values, for scripts."""
         folder, report = (str(self.folder), str(self.folder / "report.html")) if self.folder else (None, None)
         found = {"title": self.title, "folder": folder, "report": report, "interrupted": self.interrupted}
-        return {**found, "failed": self.failures, **self.counts}
+        return found | {"trials": self.counts, "failed": self.failures}
 
     def lines(self) -> list[str]:
         """Return the outcome as lines for a terminal."""
-        lines = [*self.table, "trials: " + ", ".join(f"{count} {name}" for name, count in self.counts.items())]
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())
+        lines = [*self.table, f"trials: {counts or 'none'}"]
         lines += [f"failed: {trial}: {reason}" for trial, reason in self.failures.items()]
         if self.interrupted:
             lines.append("interrupted: the state is saved; the same command resumes from there")
