@@ -58,7 +58,7 @@ def check(
 
 def _conclude(findings: Iterable[Finding], json_: bool, passed: str, **more: Any) -> int:
     """Print findings, faults first, and return the exit status."""
-    from segkit.testing.findings import counted, grouped, in_order
+    from segkit.testing.findings import count_kinds, grouped, in_order
 
     found = in_order(findings)
     if json_:
@@ -66,7 +66,7 @@ def _conclude(findings: Iterable[Finding], json_: bool, passed: str, **more: Any
     else:
         for line in grouped(found):
             echo(line)
-        echo(counted(found) if found else passed)
+        echo(count_kinds(found) if found else passed)
     return TRIAL_FAILED if any(finding.kind == "fault" for finding in found) else DONE
 
 

@@ -18,7 +18,7 @@ from segkit.registry.plausible import filled
 from segkit.registry.registry import Registry
 from segkit.registry.signatures import recipe_name
 from segkit.testing.dataset import examine_data
-from segkit.testing.findings import Finding
+from segkit.testing.findings import Finding, in_order
 from segkit.testing.loss import examine_loss
 from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
@@ -58,7 +58,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
         if component is not None:
             with preserved(), report.trying("tried"):
                 EXAMINE[entry.slot.name](report, component)
-    return sorted(dict.fromkeys(report.findings), key=lambda finding: finding.kind)
+    return in_order(dict.fromkeys(report.findings))
 
 
 def _component(report: Report, given: dict[str, Any]) -> Component | None:

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from segkit.errors import counted as number_of
-from segkit.errors import first_few
+from segkit.errors import counted, first_few
 
 KINDS = ("fault", "warning", "note")
 FEW, MANY = 5, 12  # places listed for findings of one kind: without and with a detail each
@@ -64,8 +63,8 @@ def grouped(findings: Iterable[Finding]) -> Iterator[str]:
             yield f"{kind}, {count} times, e.g. {first}{likewise}"
 
 
-def counted(findings: Iterable[Finding]) -> str:
+def count_kinds(findings: Iterable[Finding]) -> str:
     """Return how many there are of each kind."""
     kinds: list[str] = [finding.kind for finding in findings]
     shown = [kind for kind in KINDS if kind != "warning" or kind in kinds]
-    return ", ".join(number_of(kinds.count(kind), kind) for kind in shown)
+    return ", ".join(counted(kinds.count(kind), kind) for kind in shown)

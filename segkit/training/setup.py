@@ -94,20 +94,17 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
     """
-    settings = recipe.train
+    settings, exclusive = recipe.train, recipe.channels == "exclusive"
     dataset, fingerprint, whole = read_and_split(recipe, data)
-    exclusive = recipe.channels == "exclusive"
     split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
         use_deterministic_algorithms(device.device)
-    large = None if limit.batches or limit.overfit else large_batch(recipe, len(split.train))
-    warnings = [*split.warnings, *(text for text in (large, blind_loss(recipe)) if text)]
-    torch.manual_seed(settings.seed)
     channels = len(dataset.channels)
+    torch.manual_seed(settings.seed)
     generators = GeneratorWatch()
     model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    warnings += generators.warnings(recipe.model)
+    drawn = generators.warnings(recipe.model)
     samples = Samples.of([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
     batches = Batches(
         samples,
@@ -120,20 +117,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     )
     normalization = Normalization(*samples.mean_std())
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
-    objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive)
-    if not objective.parameters:
-        raise fault(recipe.model, "it has no parameter to train.")
-    generators = GeneratorWatch()
-    optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
-    warnings += generators.warnings(recipe.optimizer)
-    parts = {"model": recipe.model, "optimizer": recipe.optimizer}
-    if recipe.scheduler is None:
-        schedule = Schedule.constant(optimizer)
-    else:
-        parts["scheduler"], generators = recipe.scheduler, GeneratorWatch()
-        steps = -(-feed.steps_per_epoch // settings.accumulate)
-        schedule = Schedule.of(recipe.scheduler(optimizer, settings.epochs, steps))
-        warnings += generators.warnings(recipe.scheduler)
+    state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
     evaluator = Evaluator(
         [dataset.cases[n] for n in split.validation],
         dataset.channels,
@@ -144,8 +128,8 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         exclusive=exclusive,
         named=recipe.model,
     )
-    state = State(model, optimizer, schedule, device.scaler(), objective, parts=parts)
-    left_out = state.step_watch.left_out()
+    large = None if limit.batches or limit.overfit else large_batch(recipe, len(split.train))
+    doubtful = [text for text in (large, blind_loss(recipe)) if text]
     return Setup(
         state=state,
         feed=feed,
@@ -157,8 +141,29 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         split=split,
         fingerprint=fingerprint,
         log=[device.text, _counts(dataset, split), *dataset.notes, *split.notes],
-        warnings=warnings if left_out is None else [*warnings, str(left_out)],
+        warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
+
+
+def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Device) -> tuple[State, list[str]]:
+    """Return the state at the beginning of a training, and warnings about the components that move the model."""
+    objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=recipe.channels == "exclusive")
+    if not objective.parameters:
+        raise fault(recipe.model, "it has no parameter to train.")
+    parts = {"model": recipe.model, "optimizer": recipe.optimizer}
+    generators = GeneratorWatch()
+    optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
+    warnings = generators.warnings(recipe.optimizer)
+    if recipe.scheduler is None:
+        schedule = Schedule.constant(optimizer)
+    else:
+        parts["scheduler"], generators = recipe.scheduler, GeneratorWatch()
+        steps = -(-steps_per_epoch // recipe.train.accumulate)
+        schedule = Schedule.of(recipe.scheduler(optimizer, recipe.train.epochs, steps))
+        warnings += generators.warnings(recipe.scheduler)
+    state = State(model, optimizer, schedule, device.scaler(), objective, parts=parts)
+    left_out = state.step_watch.left_out()
+    return state, warnings if left_out is None else [*warnings, str(left_out)]
 
 
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
