@@ -112,6 +112,7 @@ def test_listing_and_showing(run: Run) -> None:
     out = run("list")[1]
     for name in ("unet", "Adam", "StepLR", "CLAHE", "phantom", "xavier_normal", "bilinear", "l1l2", "soft_dice"):
         assert f"  {name} " in out
+    assert "(Petitjean et al. 2015)" in out
     shown = run("show", "loss.dice_mix")[1]
     assert "lambda     float >= 0 and <= 1  default 0.5" in shown
     assert "[loss.dice_mix]" in shown

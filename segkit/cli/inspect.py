@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +52,7 @@ def list_(
             if room - len(origin) < 24:
                 origin = ""  # `segkit show` has it
             room = max(room - len(origin), 24)
-            summary = entry.summary if len(entry.summary) <= room else truncate(entry.summary.split(". ")[0], room)
+            summary = entry.summary if len(entry.summary) <= room else truncate(re.split(r"\. (?=[A-Z])", entry.summary)[0], room)
             echo(f"  {entry.name:<{width}}  {summary}{origin}")
     return DONE
 
