@@ -25,12 +25,9 @@ TOGETHER, APART = 0.85, 0.5  # overlaps of image and mask: above, they agree; be
 
 def examine_transform(report: Report, component: Component) -> None:
     """Try a transform; see the module."""
-    if report.build(component) is None:
-        return
-    with report.trying("put into a pipeline"):
+    report.build(component)
+    with report.trying("put into a pipeline", needed=True):
         Pipeline([component])
-    if report.faults:
-        return
     for size in SIZES:
         for dtype in (np.uint8, np.uint16):
             if not _keeps_types_and_labels(report, component, size, dtype):
