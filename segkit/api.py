@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
     from segkit.study.runs import Outcome, StudyRun
-    from segkit.training.events import Event
+    from segkit.training.trial import Event
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
 
 def conclude(study: StudyRun) -> Outcome:
     """Write the report of a study, unless it is up to date; return the outcome of the study."""
-    from segkit.report.report import read_table, write_report
+    from segkit.report.render import read_table, write_report
 
     outcome = study.finish()
     try:

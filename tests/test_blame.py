@@ -14,8 +14,8 @@ import torch
 import segkit
 from segkit import plugins
 from segkit.testing.plugin import PluginReport, check_plugin
-from segkit.training.events import Event
 from segkit.training.global_state import preserved
+from segkit.training.trial import Event
 from tests.fresh_plugins import fresh as fresh
 from tests.small import discs, kinds, train
 from tests.wrong_plugins import BLOCKS

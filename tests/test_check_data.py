@@ -16,7 +16,7 @@ import segkit
 from segkit import UserError
 from segkit.checks.data import DataReport, check_data
 from segkit.components.datasets import Dataset
-from segkit.testing.findings import Finding, counted, grouped
+from segkit.testing.findings import Finding, count_kinds, grouped
 from tests.rvsc_like import patient, square
 
 
@@ -124,7 +124,7 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     (line,) = grouped(report.findings)
     assert line.startswith("fault, 60 times: a mask of 2 colours. Save it with one grey level per structure")
     assert line.endswith("masks/p00/004.png and 55 more.")
-    assert counted(report.findings) == "60 faults, 0 notes"
+    assert count_kinds(report.findings) == "60 faults, 0 notes"
 
 
 def test_what_reading_refuses_is_a_fault(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_findings_are_grouped_by_kind() -> None:
         "warning, 2 times: astray. At frame 1 (230 pixels), frame 2 (518 pixels).",
         "note: z: left out.",
     ]
-    assert counted(found) == "2 faults, 2 warnings, 1 note"
-    assert counted(found[:1]) == "0 faults, 1 note"
+    assert count_kinds(found) == "2 faults, 2 warnings, 1 note"
+    assert count_kinds(found[:1]) == "0 faults, 1 note"
 
 
 def test_patients_that_cannot_be_identified_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from segkit.locks import locked
 from segkit.report import render, tables
 from segkit.report.figures import transient_end
-from segkit.report.report import write_report
+from segkit.report.render import write_report
 from segkit.report.style import elide_middle, legible, wrapped
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run, write_recipe, write_trial

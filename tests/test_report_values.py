@@ -24,7 +24,7 @@ from segkit.locks import is_locked, locked
 from segkit.plugins import isolated
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
-from segkit.report.report import write_report
+from segkit.report.render import write_report
 from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
 from segkit.training.results import HEADER, read_cases

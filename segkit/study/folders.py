@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+from segkit.data.cache import DataCache
 from segkit.errors import UserError, first_few
 from segkit.recipe import toml
 from segkit.recipe.identity import (
@@ -125,10 +127,36 @@ def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
 
 def with_data_checked(found: Existing, fingerprint: str | None) -> Existing:
     """Return the state of a trial's folder: "other" if it was trained on data with another fingerprint."""
-    before = _fingerprint_of(Status.find(found.trial.path))
+    status = Status.find(found.trial.path)
+    before = status.data.fingerprint if status is not None else None
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
         return found
     return Existing(found.trial, "other", DATA_CHANGED)
+
+
+def data_key(recipe: Recipe) -> str:
+    """Return a key that is equal for recipes with the same data."""
+    return json.dumps(recipe.dump()["data"], sort_keys=True)
+
+
+def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
+    """Read the data of recipes; return their fingerprints by `data_key`, and every mistake once.
+
+    A mistake here keeps the whole study from being trained. Other errors are left to the trials, which report them.
+    """
+    from segkit.training.setup import read_and_split
+
+    found: dict[str, str] = {}
+    mistakes: list[str] = []
+    distinct = {recipe.model_dump_json(include={"data", "split", "channels"}): recipe for recipe in recipes}
+    for recipe in distinct.values():
+        try:
+            found[data_key(recipe)] = read_and_split(recipe, data)[1]
+        except (UserError, OSError) as error:
+            mistakes.append(str(error))
+        except Exception:
+            continue
+    return found, mistakes
 
 
 def refuse_conflicts(existing: Sequence[Existing]) -> None:
@@ -139,10 +167,6 @@ def refuse_conflicts(existing: Sequence[Existing]) -> None:
             folders.setdefault(found.reason, []).append(str(found.trial.path))
     if folders:
         raise UserError("\n".join(f"{first_few(paths, 1)}: {reason}" for reason, paths in folders.items()))
-
-
-def _fingerprint_of(status: Status | None) -> str | None:
-    return status.data.fingerprint if status is not None and status.data is not None else None
 
 
 def _missing_results(folder: Path) -> list[str]:
@@ -177,7 +201,7 @@ def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path
             identity, _ = stored_identities(path.parent, status)
         if identity in found or wanted.get(identity) is None:
             continue
-        if _fingerprint_of(status) == wanted[identity] and _is_readable(path.parent):
+        if status.data.fingerprint == wanted[identity] and _is_readable(path.parent):
             found[identity] = path.parent
     return found
 

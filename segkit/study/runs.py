@@ -19,12 +19,11 @@ from segkit.locks import locked
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.recipe.variants import folder_name
-from segkit.study import executor, folders, hardware, inputs
+from segkit.study import executor, folders, hardware
 from segkit.study.folders import Existing
 from segkit.study.plan import WHOLE, plan_trials, study_size
-from segkit.training.events import Event
 from segkit.training.status import Status
-from segkit.training.trial import Limit, Trial
+from segkit.training.trial import Event, Limit, Trial
 
 ENDS = ("finished", "failed", "interrupted", "skipped", "reused")  # the kinds of a trial's last event
 
@@ -185,7 +184,7 @@ class StudyRun:
         duplicates = [found.trial for found in own if first[found.trial.identity] is not found.trial]
         work = [found for found in own if first[found.trial.identity] is found.trial]
         if work:
-            inputs.check_inputs([found.trial.recipe for found in work], mistakes)
+            hardware.check_devices([found.trial.recipe for found in work], mistakes)
         self._write_recipe()  # after all checks: a refused study leaves no trace
         for found in existing:
             if found.state == "finished":
@@ -221,10 +220,10 @@ class StudyRun:
         folders.refuse_conflicts([] if fresh else existing)
         self.planned = [found.trial for found in existing]
         recipes = [found.trial.recipe for found in existing if fresh or found.state != "finished"]
-        by_data, mistakes = inputs.fingerprint_data(recipes, data)
+        by_data, mistakes = folders.fingerprint_data(recipes, data)
 
         def fingerprint(trial: Trial) -> str | None:
-            return by_data.get(inputs.data_key(trial.recipe))
+            return by_data.get(folders.data_key(trial.recipe))
 
         existing = [folders.with_data_checked(found, fingerprint(found.trial)) for found in existing]
         folders.refuse_conflicts([] if fresh else existing)

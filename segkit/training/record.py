@@ -10,11 +10,10 @@ from typing import Any
 from segkit.device import hardware_name
 from segkit.locks import Folder
 from segkit.recipe.identity import plugin_hashes
-from segkit.training.events import Event
 from segkit.training.results import History
 from segkit.training.setup import Setup
 from segkit.training.status import Status
-from segkit.training.trial import Trial
+from segkit.training.trial import Event, Trial
 
 # whose versions a result may depend on
 VERSIONS = ("segkit", "torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")

@@ -22,15 +22,14 @@ from segkit.recipe.identity import training_identity
 from segkit.recipe.model import Recipe
 from segkit.registry.faults import ComponentError, described, raise_fault
 from segkit.training import checkpoint, warnings
-from segkit.training.events import Event
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
 from segkit.training.loss_watch import NonFiniteError
 from segkit.training.record import Record
-from segkit.training.results import write_cases
+from segkit.training.results import cases_text
 from segkit.training.saving import restore, save_batch, save_best, save_last
 from segkit.training.setup import set_up
-from segkit.training.trial import Trial
+from segkit.training.trial import Event, Trial
 
 FLUSH_SECONDS = 0.5
 MAX_OVERLAYS = 64
@@ -216,7 +215,7 @@ def _finish(record: Record) -> Iterator[Event]:
     warning = warnings.only_background(rows)
     if warning and warning not in record.warnings:
         yield record.warn(warning)
-    write_cases(record.folder / "cases.csv", rows)
+    files.write_text(record.folder / "cases.csv", cases_text(rows))
     record.write_metrics()
     record.write_status("finished")
     found = means(rows)

@@ -1,14 +1,33 @@
-"""A trial: one training, from the plan of its study to its files."""
+"""A trial: one training, from the plan of its study to its files, and the events that whoever watches it sees."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from segkit.recipe.identity import TRAINING_NUMBER, evaluation_identity, training_identity
 from segkit.recipe.model import Recipe
 from segkit.training.status import Status
+
+Kind = Literal["start", "log", "warning", "step", "epoch", "finished", "failed", "interrupted", "skipped", "reused"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a trial.
+
+    Attributes:
+        trial: the trial's folder below the run, e.g. "none/seed-1".
+        text: one line for the log.
+        values: numbers, e.g. an epoch's row of `metrics.csv`.
+    """
+
+    trial: str
+    kind: Kind
+    text: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
