@@ -46,7 +46,6 @@ def check_run(run: Path) -> Iterator[Finding]:
 
 
 def _check_trial(folder: Path, data: DataCache) -> Iterator[Finding]:
-    """Check one trial's files against each other."""
     from segkit.training import checkpoint
 
     status = Status.read(folder)
@@ -133,7 +132,6 @@ def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -
 
 
 def _check_report(run: Path) -> Iterator[Finding]:
-    """Compare summary.csv with the trials."""
     from segkit.study.summary import COLUMNS, summarize, to_csv
 
     missing = [name for name in ("summary.csv", "report.md", "report.html") if not (run / name).is_file()]

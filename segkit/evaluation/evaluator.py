@@ -141,14 +141,14 @@ class Evaluator:
         model: nn.Module,
         metrics: Sequence[Component],
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        on_case: Callable[[Case, Array], Any] | None = None,
+        on_case: Callable[[int, Array], Any] | None = None,
     ) -> tuple[list[Row], float]:
         """Evaluate and return the rows in the order of the cases, and the mean loss a case (NaN without one).
 
         Args:
             model: image (N, 1, H, W) to scores (N, C, H, W).
             loss: scores and target to a scalar.
-            on_case: called with each case and its decided masks.
+            on_case: called with the number of each case and its decided masks.
 
         Raises:
             ComponentError: model, metric or loss failed; the message names it.
@@ -156,11 +156,10 @@ class Evaluator:
         rows: dict[int, list[Row]] = {}
         losses = []
         for found in self.predict(model, loss):
-            case = self.cases[found.case]
-            rows[found.case] = score(case, found.probability, found.mask, self.channels, metrics)
+            rows[found.case] = score(self.cases[found.case], found.probability, found.mask, self.channels, metrics)
             losses.append(found.loss)
             if on_case:
-                on_case(case, found.mask)
+                on_case(found.case, found.mask)
         mean = float(np.mean(losses)) if losses else float("nan")
         return [row for number in sorted(rows) for row in rows[number]], mean
 

@@ -50,11 +50,13 @@ class Existing:
         state: "new": nothing there; "open": to be resumed or evaluated again; "finished"; "failed"; "lost": finished,
             but its weights are gone; "other": the folder holds another trial.
         reason: a line for the log, or for "other" the message; "" if there is nothing to say.
+        fingerprint: of its data as they are now, None if they were not read.
     """
 
     trial: Trial
     state: State
     reason: str = ""
+    fingerprint: str | None = None
 
 
 def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
@@ -125,22 +127,22 @@ def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
         return stored
 
 
-def with_data_checked(found: Existing, fingerprint: str | None) -> Existing:
-    """Return the state of a trial's folder: "other" if it was trained on data with another fingerprint."""
+def with_data_checked(found: Existing, fingerprints: Mapping[str, str]) -> Existing:
+    """Return the state of a trial's folder: "other" if it was trained on other data; see `fingerprint_data`."""
+    fingerprint = fingerprints.get(_data_key(found.trial.recipe))
     status = Status.find(found.trial.path)
     before = status.data.fingerprint if status is not None else None
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
-        return found
-    return Existing(found.trial, "other", DATA_CHANGED)
+        return replace(found, fingerprint=fingerprint)
+    return Existing(found.trial, "other", DATA_CHANGED, fingerprint)
 
 
-def data_key(recipe: Recipe) -> str:
-    """Return a key that is equal for recipes with the same data."""
+def _data_key(recipe: Recipe) -> str:
     return json.dumps(recipe.dump()["data"], sort_keys=True)
 
 
 def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
-    """Read the data of recipes; return their fingerprints by `data_key`, and every mistake once.
+    """Read the data of recipes; return their fingerprints, for `with_data_checked`, and every mistake once.
 
     A mistake here keeps the whole study from being trained. Other errors are left to the trials, which report them.
     """
@@ -151,7 +153,7 @@ def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[s
     distinct = {recipe.model_dump_json(include={"data", "split", "channels"}): recipe for recipe in recipes}
     for recipe in distinct.values():
         try:
-            found[data_key(recipe)] = read_and_split(recipe, data)[1]
+            found[_data_key(recipe)] = read_and_split(recipe, data)[1]
         except (UserError, OSError) as error:
             mistakes.append(str(error))
         except Exception:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,9 +175,9 @@ class StudyRun:
         self.recipe, self.planned, side_by_side = hardware.resolve_study(
             self.recipe, self.planned, known, jobs, mix=mix
         )
-        existing, fingerprint, mistakes = self._inspect(data, fresh=fresh, mix=mix)
+        existing, mistakes = self._inspect(data, fresh=fresh, mix=mix)
         unfinished = [found for found in existing if found.state != "finished"]
-        reusable = self._find_reusable(unfinished, fingerprint)
+        reusable = self._find_reusable(unfinished)
         first = {found.trial.identity: found.trial for found in reversed(unfinished)}
         copied = [found.trial for found in unfinished if found.trial.identity in reusable]
         own = [found for found in unfinished if found.trial.identity not in reusable]
@@ -212,29 +212,21 @@ class StudyRun:
         if not any(end.kind == "interrupted" for end in self._ends.values()):
             yield from execute(queue)
 
-    def _inspect(
-        self, data: DataCache, *, fresh: bool, mix: bool
-    ) -> tuple[list[Existing], Callable[[Trial], str | None], list[str]]:
-        """Return the state of each trial's folder, the fingerprint of a trial's data, and the mistakes of the data."""
+    def _inspect(self, data: DataCache, *, fresh: bool, mix: bool) -> tuple[list[Existing], list[str]]:
+        """Return the state of each trial's folder, and the mistakes of the data."""
         existing = [folders.inspect_folder(trial, mix=mix) for trial in self.planned]
         folders.refuse_conflicts([] if fresh else existing)
         self.planned = [found.trial for found in existing]
         recipes = [found.trial.recipe for found in existing if fresh or found.state != "finished"]
-        by_data, mistakes = folders.fingerprint_data(recipes, data)
-
-        def fingerprint(trial: Trial) -> str | None:
-            return by_data.get(folders.data_key(trial.recipe))
-
-        existing = [folders.with_data_checked(found, fingerprint(found.trial)) for found in existing]
+        fingerprints, mistakes = folders.fingerprint_data(recipes, data)
+        existing = [folders.with_data_checked(found, fingerprints) for found in existing]
         folders.refuse_conflicts([] if fresh else existing)
-        return existing, fingerprint, mistakes
+        return existing, mistakes
 
-    def _find_reusable(
-        self, unfinished: Sequence[Existing], fingerprint: Callable[[Trial], str | None]
-    ) -> dict[str, Path]:
+    def _find_reusable(self, unfinished: Sequence[Existing]) -> dict[str, Path]:
         """Return the folders of identical finished trials of other studies, by training identity."""
-        untrained = [found.trial for found in unfinished if found.state in ("new", "lost", "other")]
-        wanted = {trial.identity: fingerprint(trial) for trial in untrained}
+        untrained = [found for found in unfinished if found.state in ("new", "lost", "other")]
+        wanted = {found.trial.identity: found.fingerprint for found in untrained}
         return {} if self.limit.overfit else folders.find_reusable(self.folder, wanted)
 
     def _write_recipe(self) -> None:

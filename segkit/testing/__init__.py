@@ -24,7 +24,7 @@ from segkit.testing.loss import examine_loss
 from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
 from segkit.testing.rates import examine_optimizer, examine_scheduler
-from segkit.testing.report import TrialEndedError, Report
+from segkit.testing.report import Report, TrialEndedError
 from segkit.testing.transform import examine_transform
 from segkit.testing.weights import examine_initializer, examine_regularizer
 from segkit.training.global_state import preserved

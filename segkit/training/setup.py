@@ -24,8 +24,8 @@ from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 from segkit.registry.faults import fault
 from segkit.training.global_state import GeneratorWatch
+from segkit.training.loop import State
 from segkit.training.objective import Objective
-from segkit.training.state import State
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch
 
