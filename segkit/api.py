@@ -212,8 +212,8 @@ def evaluate(
         wanted = predictor.meta["split"]["validation"]
         missing = [name for name in wanted if name not in by_name]
         if missing:
-            lacking = f"{len(missing)} of its {counted(len(wanted), 'validation case')}"
-            raise UserError(f"{path}: the data lack {lacking}, e.g. {missing[0]}.")
+            count = f"{len(missing)} of its {counted(len(wanted), 'validation case')}"
+            raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
         cases = [by_name[name] for name in wanted]
     with predictor.threads():
         return predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)[0]

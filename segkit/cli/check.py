@@ -82,10 +82,10 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> i
     planned = plan_trials(recipe, document)
     findings = [Finding("note", text) for text in document.warnings]
     printed: set[str] = set()
-    for tried in check_trials(planned):
-        findings += tried.findings
-        for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
-            if line not in printed and not json_ and not any(f.kind == "fault" for f in tried.findings):
+    for variant, found, log in check_trials(planned):
+        findings += found
+        for line in (*log, f"{variant}: built, one batch trained, validated, saved and evaluated"):
+            if line not in printed and not json_ and not any(finding.kind == "fault" for finding in found):
                 printed.add(line)
                 echo(line)
     return _conclude(findings, json_, f"{path}: nothing wrong ({study_size(planned)})")

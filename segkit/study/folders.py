@@ -177,7 +177,7 @@ def _missing_results(folder: Path) -> list[str]:
 
 
 def _is_complete(path: Path) -> bool:
-    """Return whether a table ends with a line feed, or another file is not empty."""
+    """Return whether a table ends with a line feed, or whether another file is not empty."""
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))

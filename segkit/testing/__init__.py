@@ -24,7 +24,7 @@ from segkit.testing.loss import examine_loss
 from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
 from segkit.testing.rates import examine_optimizer, examine_scheduler
-from segkit.testing.report import Report, TrialEndedError
+from segkit.testing.report import ExaminationEndedError, Report
 from segkit.testing.transform import examine_transform
 from segkit.testing.weights import examine_initializer, examine_regularizer
 from segkit.training.global_state import preserved
@@ -57,7 +57,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
     with warnings.catch_warnings(action="ignore"):
         component = _component(report, given)
         if component is not None:
-            with preserved(), contextlib.suppress(TrialEndedError), report.trying("tried"):
+            with preserved(), contextlib.suppress(ExaminationEndedError), report.trying("tried"):
                 EXAMINE[entry.slot.name](report, component)
     return in_order(dict.fromkeys(report.findings))
 

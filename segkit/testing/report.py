@@ -23,8 +23,8 @@ SEEDS, LAST_SEED = (4_021, 977_113), 55_021  # which no component chooses by its
 MISPLACED = ("expected device", "same device", "CUDA enabled", "NVIDIA")  # of torch's messages about devices
 
 
-class TrialEndedError(Exception):
-    """A component cannot be tried further: what would follow needs what has failed."""
+class ExaminationEndedError(Exception):
+    """The examination of a component ends early: later checks need what has failed."""
 
 
 class Report:
@@ -63,12 +63,12 @@ class Report:
         """Turn an exception into a fault of what is tried, e.g. "called with an empty mask"; restore the settings.
 
         Raises:
-            TrialEndedError: after a fault, here or before, if later checks `needed` this one to pass.
+            ExaminationEndedError: after a fault, here or before, if later checks `needed` this one to pass.
         """
         saved = settings(LIBRARIES)
         try:
             yield
-        except (KeyboardInterrupt, TrialEndedError):
+        except (KeyboardInterrupt, ExaminationEndedError):
             raise
         except ComponentError as error:
             self.fault(f"{what}: {error.text}", error.place)
@@ -77,7 +77,7 @@ class Report:
         finally:
             restore(saved)
         if needed and self.faults:
-            raise TrialEndedError
+            raise ExaminationEndedError
 
     def how_to_pass(self, names: Iterable[str]) -> str:
         """Return how to pass parameters to `segkit check`, or in a test."""
@@ -90,7 +90,7 @@ class Report:
         """Build the component.
 
         Raises:
-            TrialEndedError: it failed or made something of the wrong kind, which is a finding.
+            ExaminationEndedError: it failed or made something of the wrong kind, which is a finding.
         """
         try:
             made = component.build(*inputs)
@@ -108,7 +108,7 @@ class Report:
                 self.note(f"not tried: plausible values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
             else:
                 self.fault(f"it cannot be built: {sentence(explained(error))}", self.source.of_error(error))
-        raise TrialEndedError
+        raise ExaminationEndedError
 
     def check_side_effects(self, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:
         """Run twice, from two states of the global random generators; report side effects, and return both results.

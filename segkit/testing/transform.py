@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segkit.data.pipeline import Bits, Pipeline
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component
-from segkit.testing.report import Report, TrialEndedError
+from segkit.testing.report import ExaminationEndedError, Report
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -66,7 +66,7 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
             pair = Pipeline([component])(image, bits, (seed, 0, 0))
             if 0 in pair[0].shape:
                 report.fault(f"{what} it returns an empty image.")
-                raise TrialEndedError
+                raise ExaminationEndedError
     except UserError as error:
         cause = error.__cause__
         while cause is not None and cause.__cause__ is not None:
@@ -75,7 +75,7 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
         text = re.sub(r" To try it by itself: .*", "", text)
         add = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
         add(f"{what}: {sentence(text)}", report.source.of_error(cause) if cause else None)
-        raise TrialEndedError from None
+        raise ExaminationEndedError from None
 
 
 def _is_reproducible(report: Report, component: Component) -> None:

@@ -36,7 +36,7 @@ class State:
 
     Attributes:
         scaler: of the loss, for float16.
-        parts: the recipe's components by slot, to be named where one fails.
+        parts: the recipe's components by slot, to be named in errors.
         epoch: the epoch under way, from 1.
         batch: batches done of that epoch.
         step: optimizer steps done in all.

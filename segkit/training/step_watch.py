@@ -1,4 +1,4 @@
-"""Checks on the steps of a plugin's optimizer and scheduler; errors name the plugin."""
+"""Checks on the first batch and the steps of a training that plugins take part in; errors name the plugin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANY = 16  # steps by which an optimizer that accumulates gradients itself shoul
 
 
 class StepWatch:
-    """Checks every step that a plugin makes or schedules; those of segkit and torch cost nothing.
+    """Checks the first batch and every step that a plugin computes or schedules; segkit's and torch's cost nothing.
 
     Attributes:
         optimizer, scheduler, model: what comes from a plugin of each slot: the component, or one nested in it.

@@ -52,7 +52,7 @@ class Trial:
         recipe: the filled recipe of this trial alone; it has no study.
         folder: where its files go, below the run folder.
         run: the study's run folder.
-        limit: where the training is cut short.
+        limit: how the training is cut short.
         fresh: whether what its folder holds is removed first.
     """
 
