@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
     from segkit.study.runs import Outcome, StudyRun
-    from segkit.training.events import Event
+    from segkit.training.trial import Event
 
 
 def run(
@@ -59,7 +59,7 @@ def run(
 
 def conclude(study: StudyRun) -> Outcome:
     """Write the report of a study, unless it is up to date; return the outcome of the study."""
-    from segkit.report.report import read_table, write_report
+    from segkit.report.render import read_table, write_report
 
     outcome = study.finish()
     try:
@@ -212,8 +212,8 @@ def evaluate(
         wanted = predictor.meta["split"]["validation"]
         missing = [name for name in wanted if name not in by_name]
         if missing:
-            lacking = f"{len(missing)} of its {counted(len(wanted), 'validation case')}"
-            raise UserError(f"{path}: the data lack {lacking}, e.g. {missing[0]}.")
+            count = f"{len(missing)} of its {counted(len(wanted), 'validation case')}"
+            raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
         cases = [by_name[name] for name in wanted]
     with predictor.threads():
         return predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)[0]

@@ -14,9 +14,8 @@ from segkit import UserError
 from segkit.components.datasets.case import Case, Dataset
 from segkit.recipe.model import Recipe
 from segkit.study.hardware import resolve_auto
-from segkit.training.events import Event
 from segkit.training.run import run_trial
-from segkit.training.trial import Trial
+from segkit.training.trial import Event, Trial
 
 BACKGROUND = 300  # another grey level is other data behind the same recipe
 

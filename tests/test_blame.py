@@ -14,8 +14,8 @@ import torch
 import segkit
 from segkit import plugins
 from segkit.testing.plugin import PluginReport, check_plugin
-from segkit.training.events import Event
 from segkit.training.global_state import preserved
+from segkit.training.trial import Event
 from tests.fresh_plugins import fresh as fresh
 from tests.small import discs, kinds, train
 from tests.wrong_plugins import BLOCKS
@@ -530,14 +530,14 @@ def test_check_is_given_what_a_component_needs(tmp_path: Path) -> None:
     (found,) = checked(tmp_path, source).findings
     assert found.text == "not tried: needs root. Pass root: `segkit check mine.py --set root=...`."
     for flags in ([f"root={tmp_path}"], [f"needy.root={tmp_path}", "needy.count=2"], [f"data.needy.root={tmp_path}"]):
-        assert check_plugin(Path("mine.py"), flags).findings == ()
+        assert check_plugin(Path("mine.py"), flags).findings == []
     with pytest.raises(
         segkit.UserError, match=r"--set roof=x: no component has this parameter in mine\.py \(needy: root"
     ):
         check_plugin(Path("mine.py"), ["roof=x"])
     with pytest.raises(segkit.UserError, match=r"loss\.scaled\.scale: must be above 0"):
         check_plugin(Path("mine.py"), ["scaled.scale=-1"])
-    assert [item.component for item in check_plugin(Path("mine.py"), ["scale=2.5"]).checked] == [
+    assert list(check_plugin(Path("mine.py"), ["scale=2.5"]).checked) == [
         "data.needy", "loss.scaled",
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ import segkit
 from segkit import UserError
 from segkit.checks.data import DataReport, check_data
 from segkit.components.datasets import Dataset
-from segkit.testing.findings import Finding, counted, grouped
+from segkit.testing.findings import Finding, count_kinds, grouped
 from tests.rvsc_like import patient, square
 
 
@@ -48,7 +48,7 @@ def texts(report: DataReport) -> str:
 def test_images_and_masks_in_folders_of_any_name(folder: Path) -> None:
     report = check_data(folder)
     assert report.layout == "image_folder"
-    facts = dict(report.facts)
+    facts = report.facts
     assert (facts["images"], facts["patients"]) == ("4", "2")
     assert facts["sizes"] == "20 x 30 (4)"
     assert facts["mask levels"] == "0 (in 4), 1 (in 4), 2 (in 4)"
@@ -79,7 +79,7 @@ def test_real_data_in_the_challenges_layout() -> None:
         pytest.skip(f"no real data: {root} is not there; name the folder that holds it by SEGKIT_TEST_DATA")
     report = check_data(root)
     assert report.layout == "rvsc"
-    facts = dict(report.facts)
+    facts = report.facts
     assert (facts["images"], facts["patients"]) == ("28", "3")
     assert facts["spacing"] == "1.36719 x 1.36719 mm (18), 1.2891 x 1.2891 mm (10)"
     assert report.findings == []
@@ -124,7 +124,7 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     (line,) = grouped(report.findings)
     assert line.startswith("fault, 60 times: a mask of 2 colours. Save it with one grey level per structure")
     assert line.endswith("masks/p00/004.png and 55 more.")
-    assert counted(report.findings) == "60 faults, 0 notes"
+    assert count_kinds(report.findings) == "60 faults, 0 notes"
 
 
 def test_what_reading_refuses_is_a_fault(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_findings_are_grouped_by_kind() -> None:
         "warning, 2 times: astray. At frame 1 (230 pixels), frame 2 (518 pixels).",
         "note: z: left out.",
     ]
-    assert counted(found) == "2 faults, 2 warnings, 1 note"
-    assert counted(found[:1]) == "0 faults, 1 note"
+    assert count_kinds(found) == "2 faults, 2 warnings, 1 note"
+    assert count_kinds(found[:1]) == "0 faults, 1 note"
 
 
 def test_patients_that_cannot_be_identified_are_a_warning_that_says_what_to_do(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_folders_that_nothing_reads_are_named(tmp_path: Path, files: list[str], 
     (finding,) = report.findings
     assert (report.layout, report.recipe, finding.kind) == ("unknown", "", "fault")
     assert message in finding.text
-    assert not any("inf" in text or text == "0" for _, text in report.facts)
+    assert not any("inf" in text or text == "0" for text in report.facts.values())
 
 
 def test_nothing_readable_is_no_fact(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_nothing_readable_is_no_fact(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "1.png").write_bytes(b"\x89PNG")
     report = check_data(tmp_path)
-    assert report.facts == [("mask levels", "none")]
+    assert report.facts == {"mask levels": "none"}
     assert report.recipe == ""
     (line,) = grouped(report.findings)
     assert "fault, 2 times: a damaged image: cut off. At " in line
@@ -253,7 +253,7 @@ def test_what_cannot_be_looked_at_is_a_fault_and_the_rest_is_read(tmp_path: Path
     (tmp_path / "images/p/bad\n.png").touch()
     (tmp_path / "images/q/loop").symlink_to(tmp_path)
     report = check_data(tmp_path)
-    assert dict(report.facts)["images"] == "2"
+    assert report.facts["images"] == "2"
     assert "images/p: the name 'bad\\n.png' holds a control character. Rename it." in texts(report)
     assert f"images/q/loop: a link to {tmp_path}, which is read already. Remove the link." in texts(report)
 

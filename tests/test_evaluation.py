@@ -52,9 +52,15 @@ def evaluator(channels: int, *, exclusive: bool, size: tuple[int, int] = SIZE, r
         image = np.random.default_rng(number).integers(0, 255, size, dtype=np.uint8)
         cases.append(Case(f"c{number}", f"p{number}", image, masks, (1.0, 1.0)))
     half = {"height": size[0] // 2, "width": size[1] // 2}
-    transforms = [segkit.transforms.component("Resize", half)] if resize else []
     names = [f"class {number}" for number in range(channels)]
-    return Evaluator(cases, names, transforms, Normalization(0.0, 1.0), CPU, batch_size=2, exclusive=exclusive)
+    recipe = segkit.Recipe.from_dict(
+        {
+            "channels": "exclusive" if exclusive else "independent",
+            "transforms": {"eval": [{"Resize": half}] if resize else []},
+            "train": {"batch_size": 2},
+        }
+    )
+    return Evaluator(cases, names, recipe, Normalization(0.0, 1.0), CPU)
 
 
 def predictions(

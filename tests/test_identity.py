@@ -25,7 +25,7 @@ from segkit.recipe import identity, toml
 from segkit.recipe.model import Recipe
 from segkit.report import figures
 from segkit.study import runs
-from segkit.training.events import Event
+from segkit.training.trial import Event
 from tests import small
 from tests.small import BASE
 

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 import segkit
 from segkit.components.schedulers import Schedule
 from segkit.device import Device, choose
-from segkit.training.first_batch import gradient_shares
-from segkit.training.loop import Report, train
+from segkit.training.loop import Report, State, train
 from segkit.training.loss_watch import NonFiniteError
 from segkit.training.objective import Objective, log_odds
-from segkit.training.state import State
 from segkit.training.warnings import dominant_term
 
 CPU = choose("cpu", "float32")
@@ -200,12 +198,12 @@ def test_non_finite_loss_stops_with_term_and_batch() -> None:
 def test_gradient_shares_tell_what_drowns_what() -> None:
     net, (image, target) = model(), batches(1)[0]
     state = state_of(net, loss={"combined": {"bce_reduction": "sum"}, "dice": {}})
-    shares = gradient_shares(state.objective.terms(net(image), target), state.objective)
+    shares = state.objective.gradient_shares(state.objective.terms(net(image), target))
     assert [row["term"] for row in shares] == ["loss.combined.bce", "loss.combined.mix", "loss.dice"]
     assert sum(row["gradient_share"] for row in shares) == pytest.approx(1)
     assert "loss.combined.bce has 99" in str(dominant_term(shares))
     state = state_of(net, loss={"bce": {}, "dice": {}})
-    assert dominant_term(gradient_shares(state.objective.terms(net(image), target), state.objective)) is None
+    assert dominant_term(state.objective.gradient_shares(state.objective.terms(net(image), target))) is None
 
 
 def test_log_odds_make_sigmoid_the_softmax() -> None:

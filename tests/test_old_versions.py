@@ -13,7 +13,7 @@ import segkit
 from segkit import UserError, plugins
 from segkit.checks.run import check_run
 from segkit.report import figures
-from segkit.report.report import write_report
+from segkit.report.render import write_report
 from segkit.study import runs
 from segkit.training import checkpoint
 from tests.fresh_plugins import fresh

@@ -200,7 +200,7 @@ def test_an_inner_contour_that_leaves_the_outer_one_is_noted(tree: Path) -> None
 
 def test_check_knows_the_published_layout_and_reads_it_by_the_plugin(tree: Path) -> None:
     report = check_data(tree)
-    facts = dict(report.facts)
+    facts = report.facts
     assert (report.layout, facts["images"], facts["patients"], facts["channels"]) == (
         "sunnybrook", "2", "2", "wall, cavity",
     )  # fmt: skip
@@ -216,7 +216,7 @@ def test_a_part_of_it_or_its_reader_missing_is_reported(tree: Path, part: str) -
     assert part == "" or "no patient table is here" in found[0]
     segkit.datasets.restore({name: segkit.datasets[name] for name in segkit.datasets.names() if name != "sunnybrook"})
     report = check_data(tree / part)
-    assert (report.layout, report.facts) == ("sunnybrook", [])
+    assert (report.layout, report.facts) == ("sunnybrook", {})
     assert report.recipe.startswith("[data.sunnybrook]\nroot = ")
     (finding,) = report.findings
     assert finding.kind == "warning"

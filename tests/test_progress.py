@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from segkit.cli.progress import LiveProgress, distinct_names, epoch_line
-from segkit.training.events import Event
+from segkit.training.trial import Event
 
 LONG = "BCE_summed_+_mix_as_published_lambda=1e-3_of_the_first_study"
 EPOCH = {

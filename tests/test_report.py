@@ -18,7 +18,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from segkit.report import figures
-from segkit.report.report import read_table, write_report
+from segkit.report.render import read_table, write_report
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run
 

@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from segkit.locks import locked
 from segkit.report import render, tables
 from segkit.report.figures import transient_end
-from segkit.report.report import write_report
+from segkit.report.render import write_report
 from segkit.report.style import elide_middle, legible, wrapped
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run, write_recipe, write_trial
@@ -214,7 +214,7 @@ def test_folds_are_put_together(tmp_path: Path) -> None:
     means = means_of_patients(folder)
     for line in summary.headline:
         assert line.result.mean == pytest.approx(means[line.result.variant])
-        assert (line.result.seeds, line.result.patients, line.trials) == (2, 8, 4)
+        assert (line.result.seeds, line.result.patients, line.counts["trials"]) == (2, 8, 4)
     said = text(folder)
     assert "8 of 8 trials finished" in said
     assert "(seed 1, fold 1)" in render.html(summary, {})
@@ -223,7 +223,7 @@ def test_folds_are_put_together(tmp_path: Path) -> None:
 def test_seed_without_all_folds_is_left_out_and_said(tmp_path: Path) -> None:
     folder = make_folds(tmp_path / "study", missing={("lambda=1", 2, 2)})
     summary = summarize(folder)
-    assert [(line.result.seeds, line.trials) for line in summary.headline] == [(2, 4), (1, 2)]
+    assert [(line.result.seeds, line.counts["trials"]) for line in summary.headline] == [(2, 4), (1, 2)]
     assert [trial.name for trial in summary.compared("lambda=1")] == [f"lambda=1, seed 1, fold {k}" for k in (1, 2)]
     said = text(folder)
     assert "- lambda=1, seed 2, fold 2: not started" in said

@@ -24,7 +24,7 @@ from segkit.locks import is_locked, locked
 from segkit.plugins import isolated
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
-from segkit.report.report import write_report
+from segkit.report.render import write_report
 from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
 from segkit.training.results import HEADER, read_cases
@@ -90,7 +90,7 @@ def test_marking_something_in_healthy_patients_is_worse(tmp_path: Path) -> None:
     assert careless.result.verdict == "worse"
     assert careless.result.difference == pytest.approx(-0.5)
     assert (none.result.patients, careless.result.patients, careless.result.patients_compared) == (10, 10, 10)
-    assert (none.rightly_empty, none.undefined, careless.rightly_empty) == (15, 0, 0)
+    assert (none.counts["rightly_empty"], none.counts["undefined"], careless.counts["rightly_empty"]) == (15, 0, 0)
     said = text(run)
     assert (
         "5 structures of 5 patients are empty in truth, and some trials mark something there while others do not: a "
@@ -105,7 +105,7 @@ def test_where_nobody_marks_anything_it_stays_undefined(tmp_path: Path) -> None:
     summary = summarize(run)
     for variant in ("none", "careless"):
         assert line(summary, variant).result.patients == 5
-        assert (line(summary, variant).undefined, line(summary, variant).rightly_empty) == (15, 0)
+        assert (line(summary, variant).counts["undefined"], line(summary, variant).counts["rightly_empty"]) == (15, 0)
     assert "best value for it" not in text(run)
 
 
@@ -114,7 +114,7 @@ def test_one_mark_in_one_trial_counts_for_all_others(tmp_path: Path) -> None:
     write_trial(run, "careless", 2, rows=rows_of(2, [7]), pictures=False, epochs=3)
     summary = summarize(run)
     assert line(summary, "none").result.patients == line(summary, "careless").result.patients == 6
-    assert (line(summary, "none").rightly_empty, line(summary, "careless").rightly_empty) == (3, 2)
+    assert (line(summary, "none").counts["rightly_empty"], line(summary, "careless").counts["rightly_empty"]) == (3, 2)
     assert line(summary, "careless").result.patients_compared == 6
     assert "1 structure of 1 patient is empty in truth" in text(run)
 
@@ -132,7 +132,7 @@ def test_the_rule_is_one_for_each_channel_and_metric(tmp_path: Path) -> None:
     assert line(summary, "careless", "hd95", "cavity").result.patients_compared == 10
     for variant in ("none", "careless"):
         assert line(summary, variant, "hd95", "wall").result.patients == 5
-        assert line(summary, variant, "dice", "wall").undefined == 15
+        assert line(summary, variant, "dice", "wall").counts["undefined"] == 15
     assert "(dice 1, hd95 0)" in text(run)
 
 
@@ -168,7 +168,7 @@ def test_a_metric_without_best_value_stays_undefined_and_says_so(tmp_path: Path)
     run = healthy_study(tmp_path / "study", metrics={"dice": 0.0, "own": 0.0})
     summary = summarize(run)
     none, careless = line(summary, "none", "own"), line(summary, "careless", "own")
-    assert (none.undefined, none.rightly_empty, none.result.patients) == (15, 0, 5)
+    assert (none.counts["undefined"], none.counts["rightly_empty"], none.result.patients) == (15, 0, 5)
     assert (careless.result.patients, careless.result.patients_compared) == (10, 5)
     said = text(run)
     assert "own: no best value is declared" in said
@@ -181,7 +181,7 @@ def test_a_metric_without_best_value_stays_undefined_and_says_so(tmp_path: Path)
 
 def test_a_metric_that_no_plugin_registers_is_named(tmp_path: Path) -> None:
     run = healthy_study(tmp_path / "study", metrics={"dice": 0.0, "gone": 0.0})
-    assert line(summarize(run), "none", "gone").undefined == 15
+    assert line(summarize(run), "none", "gone").counts["undefined"] == 15
     assert "gone: no metric of this name is loaded (the plugin may be missing)" in text(run)
 
 
@@ -204,7 +204,7 @@ def test_patients_are_compared_over_all_folds(tmp_path: Path) -> None:
                 write_trial(run, variant, seed, fold=fold, rows=rows_of(seed, marks), pictures=False, epochs=3)
     summary = summarize(run)
     for variant in ("none", "careless"):
-        assert (line(summary, variant).result.patients, line(summary, variant).undefined) == (10, 0)
+        assert (line(summary, variant).result.patients, line(summary, variant).counts["undefined"]) == (10, 0)
     assert line(summary, "careless").result.verdict == "worse"
 
 
@@ -253,7 +253,7 @@ def test_trials_of_different_training_numbers_are_never_compared(tmp_path: Path)
             info = {"training_number": 2}
             write_trial(run, variant, seed, rows=rows_of(seed, ()), pictures=False, epochs=3, info=info)
     summary = summarize(run)
-    assert [(x.result.seeds, x.trials) for x in summary.headline] == [(2, 2), (2, 2)]
+    assert [(x.result.seeds, x.counts["trials"]) for x in summary.headline] == [(2, 2), (2, 2)]
     said = text(run)
     assert (
         "- none, seed 3; careless, seed 3: trained by an older version of segkit (training number 1, the tables show "

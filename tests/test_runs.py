@@ -20,7 +20,7 @@ from segkit.recipe import toml
 from segkit.report import figures
 from segkit.study import executor, hardware, runs
 from segkit.training import checkpoint
-from segkit.training.events import Event
+from segkit.training.trial import Event
 from tests import small
 from tests.small import BASE
 

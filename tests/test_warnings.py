@@ -59,8 +59,8 @@ def test_a_batch_of_more_than_all_cases_is_warned_of_in_run_and_check(tmp_path: 
     path = tmp_path / "large.toml"
     path.write_text(toml.dumps(BASE))
     document = compose(path, sets=["train.batch_size=500"])
-    (tried,) = check_trials(plan_trials(validate(document), document))
-    assert any(finding.kind == "warning" and finding.text.startswith(LARGE) for finding in tried.findings)
+    ((_, findings, _),) = check_trials(plan_trials(validate(document), document))
+    assert any(finding.kind == "warning" and finding.text.startswith(LARGE) for finding in findings)
     assert large_batch(small.recipe("train.batch_size=8"), 8) is None
 
 

@@ -15,7 +15,7 @@ from segkit.checks import layouts
 from segkit.components.datasets import datasets
 from segkit.components.datasets.image_folder import COLOURED, read_pairs
 from segkit.components.datasets.problems import DatasetError, collected
-from segkit.components.datasets.reading import open_root
+from segkit.components.datasets.reading import files_below, open_root
 from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
 from segkit.data.splits import patient_warnings
 from segkit.errors import UserError, counted, first_few
@@ -33,12 +33,12 @@ class DataReport:
 
     Attributes:
         layout: "rvsc", "image_folder", "sunnybrook", or "unknown".
-        facts: (name, description).
+        facts: descriptions by name.
         recipe: the lines of TOML that read the folder; "" if it cannot be read.
     """
 
     layout: str = "unknown"
-    facts: list[tuple[str, str]] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     recipe: str = ""
 
@@ -77,19 +77,19 @@ class _ImageStatistics:
         digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
         self.contents.setdefault((pixels.shape, pixels.dtype.name, digest), []).append(name)
 
-    def facts(self) -> list[tuple[str, str]]:
-        """Return (name, description) of each statistic; nothing if no image could be read."""
+    def facts(self) -> dict[str, str]:
+        """Return a description of each statistic by name; nothing if no image could be read."""
         if not self.count:
-            return []
+            return {}
         named = len(self.patients.keys() - {None})
-        return [
-            ("images", str(self.count)),
-            ("patients", str(named) if named else "not named: cases are split one by one"),
-            ("sizes", _frequencies(self.sizes)),
-            ("kinds", f"{_frequencies(self.kinds)}; grey levels {self.low:g} to {self.high:g}"),
-            ("spacing", _frequencies(self.spacings)),
-            ("empty masks", str(self.empty)),
-        ]
+        return {
+            "images": str(self.count),
+            "patients": str(named) if named else "not named: cases are split one by one",
+            "sizes": _frequencies(self.sizes),
+            "kinds": f"{_frequencies(self.kinds)}; grey levels {self.low:g} to {self.high:g}",
+            "spacing": _frequencies(self.spacings),
+            "empty masks": str(self.empty),
+        }
 
     def findings(self) -> Iterator[Finding]:
         """Yield constant and duplicate images, and suspicious patients."""
@@ -124,7 +124,7 @@ def check_data(folder: Path) -> DataReport:
         UserError: there is no such folder, it cannot be listed, or it holds more than a million files.
     """
     root, report, problems = open_root(Path(folder)), DataReport(), list[str]()
-    files = layouts.scan(root, problems)
+    files = [path.relative_to(root).as_posix() for path in files_below(root, root, layouts.SCAN_DEPTH, problems)]
     report.add(problems)
     pairs = layouts.pairs(files)
     contours = [match["kind"].lower() for file in files if (match := CONTOUR.fullmatch(file.rpartition("/")[2]))]
@@ -135,7 +135,7 @@ def check_data(folder: Path) -> DataReport:
     elif pairs:
         _image_folder(root, pairs, report)
     elif files or not problems:
-        report.facts = [("files", layouts.count_endings(files))] if files else []
+        report.facts = {"files": layouts.count_endings(files)} if files else {}
         report.findings.append(Finding("fault", layouts.explain_unknown(root, files), str(folder)))
     return report
 
@@ -160,7 +160,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
     for case in data.cases:
         seen.add(case.name, case.patient, case.image, case.spacing_mm)
         seen.empty += not case.masks.any()
-    report.facts = [*seen.facts(), ("channels", ", ".join(data.channels))]
+    report.facts = seen.facts() | {"channels": ", ".join(data.channels)}
     report.findings += [Finding("note", note) for note in data.notes]
     report.findings += seen.findings()
 
@@ -189,7 +189,7 @@ def _rvsc(root: Path, report: DataReport) -> None:
     report.add(problems)
     listed = ", ".join(f"{LINE_KINDS[kind]} ({contours[kind]})" for kind in LINE_KINDS if contours[kind])
     report.layout = "rvsc"
-    report.facts = [*seen.facts(), ("contours", listed or "none")]
+    report.facts = seen.facts() | {"contours": listed or "none"}
     report.findings += seen.findings()
     report.recipe = f"[data.rvsc]\nroot = {toml.format_value(str(root))}\n" if seen.count else ""
     if not seen.count and not any(finding.kind == "fault" for finding in report.findings):
@@ -197,7 +197,6 @@ def _rvsc(root: Path, report: DataReport) -> None:
 
 
 def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> None:
-    """Read pairs of images and masks, one at a time."""
     import numpy as np
 
     seen, problems, names, levels = _ImageStatistics(), list[str](), list[str](), Counter[float]()
@@ -219,7 +218,7 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
     report.add(problems)
     report.layout = "image_folder"
     shown = ", ".join(f"{level:g} (in {levels[level]})" for level in sorted(levels)[:MOST_LEVELS])
-    report.facts = [*seen.facts(), ("mask levels", shown or "none")]
+    report.facts = seen.facts() | {"mask levels": shown or "none"}
     report.findings += seen.findings()
     if len(pairs) > 1:
         report.findings.append(Finding("warning", layouts.more_pairs_note(pairs)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.components.datasets.kinds import VOLUMES, volume
-from segkit.components.datasets.reading import files_below, is_folder
+from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
@@ -32,11 +32,6 @@ class Pair:
     images: str
     masks: str
     common: int
-
-
-def scan(root: Path, problems: list[str]) -> list[str]:
-    """Return the files below a folder, relative to it; unreadable folders are added to `problems`."""
-    return [path.relative_to(root).as_posix() for path in files_below(root, root, SCAN_DEPTH, problems)]
 
 
 def stem(file: str) -> str | None:

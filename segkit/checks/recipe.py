@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from segkit.errors import UserError
@@ -18,17 +18,8 @@ from segkit.training.trial import Limit, Trial
 BATCH = 2  # images; enough for a check
 
 
-@dataclass(frozen=True)
-class TriedVariant:
-    """A variant that was tried: its findings and log."""
-
-    variant: str
-    findings: tuple[Finding, ...]
-    log: tuple[str, ...]
-
-
-def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
-    """Train, validate, save and evaluate one batch of the first trial of each variant; yield the findings."""
+def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], list[str]]]:
+    """Train, validate, save and evaluate one batch of each variant's first trial; yield (variant, findings, log)."""
     from segkit.training.run import run_trial
     from segkit.training.warnings import large_batch
 
@@ -48,7 +39,7 @@ def check_trials(planned: list[Trial]) -> Iterator[TriedVariant]:
             if event.kind in ("failed", "warning")
         ]
         findings += [Finding("warning", too_large, trial.variant)] if too_large else []
-        yield TriedVariant(trial.variant, tuple(findings), tuple(event.text for event in events if event.kind == "log"))
+        yield trial.variant, findings, [event.text for event in events if event.kind == "log"]
 
 
 def _with_small_batches(recipe: Recipe) -> Recipe:

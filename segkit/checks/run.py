@@ -30,8 +30,8 @@ from segkit.training.status import ENDED, Status
 NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.safetensors")
 
 
-def check_run(run: Path, *, evaluate: bool = True) -> Iterator[Finding]:
-    """Yield what is wrong with a run folder; `evaluate` each best checkpoint again to compare it with cases.csv."""
+def check_run(run: Path) -> Iterator[Finding]:
+    """Yield what is wrong with a run folder; each best checkpoint is evaluated again and compared with cases.csv."""
     trials = sorted(path.parent for path in run.glob("*/*/trial.json") if not path.parent.name.startswith("."))
     data = DataCache()
     if not trials:
@@ -39,14 +39,13 @@ def check_run(run: Path, *, evaluate: bool = True) -> Iterator[Finding]:
         return
     for folder in trials:
         try:
-            yield from _check_trial(folder, data if evaluate else None)
+            yield from _check_trial(folder, data)
         except UserError as error:
             yield Finding("fault", str(error), str(folder))
     yield from _check_report(run)
 
 
-def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
-    """Check one trial's files against each other."""
+def _check_trial(folder: Path, data: DataCache) -> Iterator[Finding]:
     from segkit.training import checkpoint
 
     status = Status.read(folder)
@@ -83,7 +82,7 @@ def _check_trial(folder: Path, data: DataCache | None) -> Iterator[Finding]:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
         yield from _compare_with_metrics(path, meta, history)
-    if data is not None and finished and not missing and number == TRAINING_NUMBER:
+    if finished and not missing and number == TRAINING_NUMBER:
         yield from _reevaluate(folder, recipe, status, data)
 
 
@@ -117,7 +116,7 @@ def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -
     from segkit.api import evaluate
 
     _, fingerprint = data.read(recipe.data)
-    if status.data is None or fingerprint != status.data.fingerprint:
+    if fingerprint != status.data.fingerprint:
         yield Finding("note", "the data differ from those it was trained on: not evaluated again.", str(folder))
         return
     rows = evaluate(folder / "best.safetensors", data=data)
@@ -133,7 +132,6 @@ def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -
 
 
 def _check_report(run: Path) -> Iterator[Finding]:
-    """Compare summary.csv with the trials."""
     from segkit.study.summary import COLUMNS, summarize, to_csv
 
     missing = [name for name in ("summary.csv", "report.md", "report.html") if not (run / name).is_file()]

@@ -82,10 +82,10 @@ def _recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> i
     planned = plan_trials(recipe, document)
     findings = [Finding("note", text) for text in document.warnings]
     printed: set[str] = set()
-    for tried in check_trials(planned):
-        findings += tried.findings
-        for line in (*tried.log, f"{tried.variant}: built, one batch trained, validated, saved and evaluated"):
-            if line not in printed and not json_ and not any(f.kind == "fault" for f in tried.findings):
+    for variant, found, log in check_trials(planned):
+        findings += found
+        for line in (*log, f"{variant}: built, one batch trained, validated, saved and evaluated"):
+            if line not in printed and not json_ and not any(finding.kind == "fault" for finding in found):
                 printed.add(line)
                 echo(line)
     return _conclude(findings, json_, f"{path}: nothing wrong ({study_size(planned)})")
@@ -98,10 +98,9 @@ def _plugin(path: Path, sets: list[str], plugins: list[Path] | None, json_: bool
         load_plugins(plugins)
     report = check_plugin(path, sets)
     if not json_:
-        for item in report.checked:
-            echo(f"{item.component}: {_verdict(item.findings)}")
-    names = [item.component for item in report.checked]
-    return _conclude(report.findings, json_, f"{path}: nothing wrong", components=names)
+        for name, found in report.checked.items():
+            echo(f"{name}: {_verdict(found)}")
+    return _conclude(report.findings, json_, f"{path}: nothing wrong", components=list(report.checked))
 
 
 def _verdict(findings: Iterable[Finding]) -> str:
@@ -119,9 +118,8 @@ def _data(path: Path, json_: bool) -> int:
     report = check_data(path)
     if not json_:
         echo(f"layout: {report.layout}")
-        for name, text in report.facts:
+        for name, text in report.facts.items():
             echo(f"{name}: {text}")
         if report.recipe:
             echo("\nIn a recipe:\n" + "\n".join(f"  {line}" for line in report.recipe.splitlines()) + "\n")
-    facts = dict(report.facts)
-    return _conclude(report.findings, json_, f"{path}: nothing wrong", facts=facts, recipe=report.recipe)
+    return _conclude(report.findings, json_, f"{path}: nothing wrong", facts=report.facts, recipe=report.recipe)

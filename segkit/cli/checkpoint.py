@@ -52,7 +52,7 @@ def evaluate(
 ) -> int:
     """Compute per-case metrics from CHECKPOINT alone; on other data with --set data...."""
     from segkit import api, files
-    from segkit.training.results import HEADER, write_cases
+    from segkit.training.results import HEADER, cases_text
 
     if csv_file:
         files.check_replaceable(csv_file, begins=",".join(HEADER))
@@ -60,7 +60,7 @@ def evaluate(
     rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
         files.make_folder(csv_file.parent)
-        write_cases(csv_file, rows)
+        files.write_text(csv_file, cases_text(rows))
     if json_:
         found = [vars(row) | {"value": None if math.isnan(row.value) else row.value} for row in rows]
         echo(json.dumps(found, indent=1))

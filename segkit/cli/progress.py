@@ -19,7 +19,7 @@ from segkit.cli import echo
 from segkit.errors import counted, printable
 from segkit.report.style import elide_middle
 from segkit.study.runs import ENDS, Outcome, StudyRun
-from segkit.training.events import Event
+from segkit.training.trial import Event
 
 NAME_SHARE, BAR, CLOCK, CONTEXT = 0.42, 10, 7, 4
 

@@ -129,7 +129,7 @@ def report(
     """Write the tables and figures of RUN again from its files."""
     from segkit import plugins as loader
     from segkit.errors import UserError
-    from segkit.report.report import write_report
+    from segkit.report.render import write_report
 
     if not folder.is_dir():
         raise UserError(f"{folder}: {'a file, ' if folder.exists() else ''}not a run folder. `segkit run` creates one.")

@@ -22,6 +22,7 @@ from segkit.data.batches import pack_masks, to_device_float, to_uint8
 from segkit.data.pipeline import Pipeline
 from segkit.device import Device
 from segkit.evaluation.rows import Row
+from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault
 from segkit.registry.source import ComponentCode
@@ -59,12 +60,9 @@ class Evaluator:
 
     Args:
         channels: the structures' names.
-        transforms: the recipe's `transforms.eval`.
+        recipe: of the training; images of one size share a batch of `train.batch_size`, in the order of the cases.
         normalization: of the training.
         device: where and in which precision to compute.
-        batch_size: images a batch; images of one size share a batch, in the order of the cases.
-        exclusive: whether scores are of exclusive classes, background first.
-        named: the recipe's model, to be named if it fails.
 
     Raises:
         UserError: an eval transform is random or moves pixels other than by scaling the whole image.
@@ -74,18 +72,13 @@ class Evaluator:
         self,
         cases: Sequence[Case],
         channels: Sequence[str],
-        transforms: Sequence[Component],
+        recipe: Recipe,
         normalization: Normalization,
         device: Device,
-        *,
-        batch_size: int,
-        exclusive: bool,
-        named: Component | None = None,
     ) -> None:
-        self.cases, self.channels = tuple(cases), tuple(channels)
-        self.normalization, self.device, self.exclusive = normalization, device, exclusive
-        self.named = named
-        pipeline = Pipeline(transforms, exclusive=exclusive)
+        self.cases, self.channels, self.recipe = tuple(cases), tuple(channels), recipe
+        self.normalization, self.device, self.exclusive = normalization, device, recipe.channels == "exclusive"
+        batch_size, pipeline = recipe.train.batch_size, Pipeline(recipe.transforms.eval, exclusive=self.exclusive)
         pipeline.check_eval()
         self.images: list[Array] = []
         self.masks: list[Array] = []
@@ -110,7 +103,7 @@ class Evaluator:
         Raises:
             ComponentError: the model or the loss failed; the message names it.
         """
-        forward = checked(model, self.named, len(self.channels) + self.exclusive)
+        forward = checked(model, self.recipe.model, len(self.channels) + self.exclusive)
         norm, training = self.normalization, model.training
         model.eval()
         try:
@@ -148,14 +141,14 @@ class Evaluator:
         model: nn.Module,
         metrics: Sequence[Component],
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        on_case: Callable[[Case, Array], Any] | None = None,
+        on_case: Callable[[int, Array], Any] | None = None,
     ) -> tuple[list[Row], float]:
         """Evaluate and return the rows in the order of the cases, and the mean loss a case (NaN without one).
 
         Args:
             model: image (N, 1, H, W) to scores (N, C, H, W).
             loss: scores and target to a scalar.
-            on_case: called with each case and its decided masks.
+            on_case: called with the number of each case and its decided masks.
 
         Raises:
             ComponentError: model, metric or loss failed; the message names it.
@@ -163,11 +156,10 @@ class Evaluator:
         rows: dict[int, list[Row]] = {}
         losses = []
         for found in self.predict(model, loss):
-            case = self.cases[found.case]
-            rows[found.case] = score(case, found.probability, found.mask, self.channels, metrics)
+            rows[found.case] = score(self.cases[found.case], found.probability, found.mask, self.channels, metrics)
             losses.append(found.loss)
             if on_case:
-                on_case(case, found.mask)
+                on_case(found.case, found.mask)
         mean = float(np.mean(losses)) if losses else float("nan")
         return [row for number in sorted(rows) for row in rows[number]], mean
 

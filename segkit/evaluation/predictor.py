@@ -45,16 +45,8 @@ class Predictor:
 
     def evaluator(self, cases: Sequence[Case]) -> Evaluator:
         """Return the evaluator of the training, over other cases."""
-        return Evaluator(
-            cases,
-            self.channels,
-            self.recipe.transforms.eval,
-            Normalization(**self.meta["normalization"]),
-            self.device,
-            batch_size=self.recipe.train.batch_size,
-            exclusive=bool(self.meta["exclusive"]),
-            named=self.recipe.model,
-        )
+        normalization = Normalization(**self.meta["normalization"])
+        return Evaluator(cases, self.channels, self.recipe, normalization, self.device)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return the context in which a CPU computes with as many threads as in the training, to the last bit."""

@@ -1,4 +1,4 @@
-"""Render a report as HTML, Markdown and plain text from Jinja2 templates."""
+"""The report of a run folder: summary.csv, figures/, and report.html and report.md from Jinja2 templates."""
 
 from __future__ import annotations
 
@@ -13,29 +13,56 @@ import jinja2
 from markupsafe import Markup, escape
 from rich.cells import cell_len
 
+from segkit import files
 from segkit.errors import counted, first_few, pad, printable
-from segkit.report import cases, facts, tables
-from segkit.study.summary import Summary
+from segkit.report import cases, facts, figures, tables
+from segkit.study.summary import Summary, summarize, to_csv
 
 PICTURE_PIXELS = 640
 
 
-def html(summary: Summary, figures: Mapping[str, bytes]) -> str:
-    """Return the report as one self-contained HTML file; `figures` are SVG, by name."""
-    return _render("report.html.j2", summary, figures)
+def write_report(run: Path) -> list[str]:
+    """Write the report of a run folder, finished or not; return the verdict table, as lines for a terminal."""
+    summary = summarize(run)
+    drawn = figures.draw(summary)
+    if drawn:
+        (run / "figures").mkdir(exist_ok=True)
+    for name, images in drawn.items():
+        for kind, image in images.items():
+            files.write_bytes(run / "figures" / f"{name}.{kind}", image)
+    for name in figures.FIGURES.keys() - drawn.keys():  # left by an earlier report
+        for kind in ("png", "svg"):
+            (run / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
+    svgs = {name: images["svg"] for name, images in drawn.items()}
+    files.write_text(run / "report.md", markdown(summary, svgs))
+    files.write_text(run / "report.html", html(summary, svgs))
+    files.write_text(run / "summary.csv", to_csv(summary))  # last: it marks the others as up to date
+    return _for_terminal(summary)
 
 
-def markdown(summary: Summary, figures: Mapping[str, bytes]) -> str:
+def read_table(run: Path) -> list[str] | None:
+    """Return the verdict table, as lines for a terminal, if the report of a run folder exists and is up to date."""
+    summary = summarize(run)
+    there = all((run / name).is_file() for name in ("report.html", "report.md", "summary.csv"))
+    return _for_terminal(summary) if there and files.read_text(run / "summary.csv") == to_csv(summary) else None
+
+
+def _for_terminal(summary: Summary) -> list[str]:
+    alarms = _template("alarms.txt.j2").render(facts.alarms(summary)).splitlines()
+    return [*(tables.for_terminal(summary) if summary.lines else []), *alarms]
+
+
+def html(summary: Summary, svgs: Mapping[str, bytes]) -> str:
+    """Return the report as one self-contained HTML file; `svgs` are the figures, by name."""
+    return _render("report.html.j2", summary, svgs)
+
+
+def markdown(summary: Summary, svgs: Mapping[str, bytes]) -> str:
     """Return the report as Markdown, readable as plain text; it links to the figures in `figures/`."""
-    return _render("report.md.j2", summary, figures).rstrip() + "\n"
+    return _render("report.md.j2", summary, svgs).rstrip() + "\n"
 
 
-def alarms(summary: Summary) -> list[str]:
-    """Return the warnings about bias of all numbers, one per line, for a terminal."""
-    return _template("alarms.txt.j2").render(facts.alarms(summary)).splitlines()
-
-
-def _render(template: str, summary: Summary, figures: Mapping[str, bytes]) -> str:
+def _render(template: str, summary: Summary, svgs: Mapping[str, bytes]) -> str:
     recipe = summary.run / "recipe.toml"
     return _template(template).render(
         facts.gather_facts(summary),
@@ -48,7 +75,7 @@ def _render(template: str, summary: Summary, figures: Mapping[str, bytes]) -> st
         what_was_run=tables.what_was_run(summary),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",
         examples=cases.choose(summary),
-        figures={name: svg for name, svg in figures.items() if name != "cases"},
+        figures={name: svg for name, svg in svgs.items() if name != "cases"},
     )
 
 

@@ -53,7 +53,7 @@ def _table(summary: Summary, lines: Iterable[Line], columns: Mapping[str, str]) 
         cells, result = line.cells(), line.result
         if result.patients_compared not in (0, result.patients):
             cells["patients"] += f" ({result.patients_compared} compared)"
-        cells["trials"] = f"{line.trials} of {len(summary.of(result.variant))}"
+        cells["trials"] = f"{line.counts['trials']} of {len(summary.of(result.variant))}"
         for name in ("ci", "t"):
             cells[name] = f"{cells[f'{name}_low']} to {cells[f'{name}_high']}" if cells[f"{name}_low"] else ""
         rows.append(cells)

@@ -21,8 +21,7 @@ from segkit import plugins
 from segkit.data.cache import DataCache
 from segkit.interrupts import SIGNALS
 from segkit.registry.faults import described
-from segkit.training.events import Event
-from segkit.training.trial import Trial
+from segkit.training.trial import Event, Trial
 
 
 def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:

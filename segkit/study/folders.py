@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+from segkit.data.cache import DataCache
 from segkit.errors import UserError, first_few
 from segkit.recipe import toml
 from segkit.recipe.identity import (
@@ -48,11 +50,13 @@ class Existing:
         state: "new": nothing there; "open": to be resumed or evaluated again; "finished"; "failed"; "lost": finished,
             but its weights are gone; "other": the folder holds another trial.
         reason: a line for the log, or for "other" the message; "" if there is nothing to say.
+        fingerprint: of its data as they are now, None if they were not read.
     """
 
     trial: Trial
     state: State
     reason: str = ""
+    fingerprint: str | None = None
 
 
 def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
@@ -123,12 +127,38 @@ def stored_identities(folder: Path, status: Status) -> tuple[str, str]:
         return stored
 
 
-def with_data_checked(found: Existing, fingerprint: str | None) -> Existing:
-    """Return the state of a trial's folder: "other" if it was trained on data with another fingerprint."""
-    before = _fingerprint_of(Status.find(found.trial.path))
+def with_data_checked(found: Existing, fingerprints: Mapping[str, str]) -> Existing:
+    """Return the state of a trial's folder: "other" if it was trained on other data; see `fingerprint_data`."""
+    fingerprint = fingerprints.get(_data_key(found.trial.recipe))
+    status = Status.find(found.trial.path)
+    before = status.data.fingerprint if status is not None else None
     if found.state not in ("open", "finished", "failed") or None in (before, fingerprint) or before == fingerprint:
-        return found
-    return Existing(found.trial, "other", DATA_CHANGED)
+        return replace(found, fingerprint=fingerprint)
+    return Existing(found.trial, "other", DATA_CHANGED, fingerprint)
+
+
+def _data_key(recipe: Recipe) -> str:
+    return json.dumps(recipe.dump()["data"], sort_keys=True)
+
+
+def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
+    """Read the data of recipes; return their fingerprints, for `with_data_checked`, and every mistake once.
+
+    A mistake here keeps the whole study from being trained. Other errors are left to the trials, which report them.
+    """
+    from segkit.training.setup import read_and_split
+
+    found: dict[str, str] = {}
+    mistakes: list[str] = []
+    distinct = {recipe.model_dump_json(include={"data", "split", "channels"}): recipe for recipe in recipes}
+    for recipe in distinct.values():
+        try:
+            found[_data_key(recipe)] = read_and_split(recipe, data)[1]
+        except (UserError, OSError) as error:
+            mistakes.append(str(error))
+        except Exception:
+            continue
+    return found, mistakes
 
 
 def refuse_conflicts(existing: Sequence[Existing]) -> None:
@@ -141,17 +171,13 @@ def refuse_conflicts(existing: Sequence[Existing]) -> None:
         raise UserError("\n".join(f"{first_few(paths, 1)}: {reason}" for reason, paths in folders.items()))
 
 
-def _fingerprint_of(status: Status | None) -> str | None:
-    return status.data.fingerprint if status is not None and status.data is not None else None
-
-
 def _missing_results(folder: Path) -> list[str]:
     """Return the result files of a finished trial that are missing or incomplete."""
     return [name for name in RESULTS if not (folder / name).is_file() or not _is_complete(folder / name)]
 
 
 def _is_complete(path: Path) -> bool:
-    """Return whether a table ends with a line feed, or another file is not empty."""
+    """Return whether a table ends with a line feed, or whether another file is not empty."""
     with open(path, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))
@@ -177,7 +203,7 @@ def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path
             identity, _ = stored_identities(path.parent, status)
         if identity in found or wanted.get(identity) is None:
             continue
-        if _fingerprint_of(status) == wanted[identity] and _is_readable(path.parent):
+        if status.data.fingerprint == wanted[identity] and _is_readable(path.parent):
             found[identity] = path.parent
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def resolve_study(
     """Return the study's recipe and trials with every "auto" resolved, and how many trials to train side by side.
 
     "auto" is the setting that the run folder's trials were trained with, or in a new study this machine's choice. A
-    trial whose device is missing stays unresolved: `check_inputs` reports it.
+    trial whose device is missing stays unresolved: `check_devices` reports it.
 
     Args:
         recipe, planned: the study's recipe and its trials, at least one.
@@ -75,6 +75,22 @@ def with_hardware_of(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
     if any(other != first for other in others):
         return recipe
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=first)})
+
+
+def check_devices(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
+    """Check the devices of recipes.
+
+    Raises:
+        UserError: `mistakes` of the data, and each device or precision that the machine does not have; each once.
+    """
+    found = dict.fromkeys(mistakes)
+    for name, precision in dict.fromkeys((recipe.train.device, recipe.train.precision) for recipe in recipes):
+        try:
+            device.choose(name, precision)
+        except UserError as error:
+            found[str(error)] = None
+    if found:
+        raise UserError("\n".join(found))
 
 
 def _resolved(recipe: Recipe, known: dict[str, Any], threads: int) -> Recipe:

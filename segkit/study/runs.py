@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from segkit.locks import locked
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.recipe.variants import folder_name
-from segkit.study import executor, folders, hardware, inputs
+from segkit.study import executor, folders, hardware
 from segkit.study.folders import Existing
 from segkit.study.plan import WHOLE, plan_trials, study_size
-from segkit.training.events import Event
 from segkit.training.status import Status
-from segkit.training.trial import Limit, Trial
+from segkit.training.trial import Event, Limit, Trial
 
 ENDS = ("finished", "failed", "interrupted", "skipped", "reused")  # the kinds of a trial's last event
 
@@ -176,16 +175,16 @@ class StudyRun:
         self.recipe, self.planned, side_by_side = hardware.resolve_study(
             self.recipe, self.planned, known, jobs, mix=mix
         )
-        existing, fingerprint, mistakes = self._inspect(data, fresh=fresh, mix=mix)
+        existing, mistakes = self._inspect(data, fresh=fresh, mix=mix)
         unfinished = [found for found in existing if found.state != "finished"]
-        reusable = self._find_reusable(unfinished, fingerprint)
+        reusable = self._find_reusable(unfinished)
         first = {found.trial.identity: found.trial for found in reversed(unfinished)}
         copied = [found.trial for found in unfinished if found.trial.identity in reusable]
         own = [found for found in unfinished if found.trial.identity not in reusable]
         duplicates = [found.trial for found in own if first[found.trial.identity] is not found.trial]
         work = [found for found in own if first[found.trial.identity] is found.trial]
         if work:
-            inputs.check_inputs([found.trial.recipe for found in work], mistakes)
+            hardware.check_devices([found.trial.recipe for found in work], mistakes)
         self._write_recipe()  # after all checks: a refused study leaves no trace
         for found in existing:
             if found.state == "finished":
@@ -213,29 +212,21 @@ class StudyRun:
         if not any(end.kind == "interrupted" for end in self._ends.values()):
             yield from execute(queue)
 
-    def _inspect(
-        self, data: DataCache, *, fresh: bool, mix: bool
-    ) -> tuple[list[Existing], Callable[[Trial], str | None], list[str]]:
-        """Return the state of each trial's folder, the fingerprint of a trial's data, and the mistakes of the data."""
+    def _inspect(self, data: DataCache, *, fresh: bool, mix: bool) -> tuple[list[Existing], list[str]]:
+        """Return the state of each trial's folder, and the mistakes of the data."""
         existing = [folders.inspect_folder(trial, mix=mix) for trial in self.planned]
         folders.refuse_conflicts([] if fresh else existing)
         self.planned = [found.trial for found in existing]
         recipes = [found.trial.recipe for found in existing if fresh or found.state != "finished"]
-        by_data, mistakes = inputs.fingerprint_data(recipes, data)
-
-        def fingerprint(trial: Trial) -> str | None:
-            return by_data.get(inputs.data_key(trial.recipe))
-
-        existing = [folders.with_data_checked(found, fingerprint(found.trial)) for found in existing]
+        fingerprints, mistakes = folders.fingerprint_data(recipes, data)
+        existing = [folders.with_data_checked(found, fingerprints) for found in existing]
         folders.refuse_conflicts([] if fresh else existing)
-        return existing, fingerprint, mistakes
+        return existing, mistakes
 
-    def _find_reusable(
-        self, unfinished: Sequence[Existing], fingerprint: Callable[[Trial], str | None]
-    ) -> dict[str, Path]:
+    def _find_reusable(self, unfinished: Sequence[Existing]) -> dict[str, Path]:
         """Return the folders of identical finished trials of other studies, by training identity."""
-        untrained = [found.trial for found in unfinished if found.state in ("new", "lost", "other")]
-        wanted = {trial.identity: fingerprint(trial) for trial in untrained}
+        untrained = [found for found in unfinished if found.state in ("new", "lost", "other")]
+        wanted = {found.trial.identity: found.fingerprint for found in untrained}
         return {} if self.limit.overfit else folders.find_reusable(self.folder, wanted)
 
     def _write_recipe(self) -> None:

@@ -30,31 +30,14 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Line:
-    """One line of summary.csv; masks are counted once per compared trial, case and channel, whatever the metric.
-
-    Attributes:
-        structures: the number of masks.
-        empty_truth: the truth is empty.
-        missed: the truth is not empty and the prediction is.
-        false_positive_on_empty: the truth is empty and the prediction is not.
-        undefined: the number of undefined values of this metric.
-        rightly_empty: the number of best values given for structures rightly left empty.
-    """
+    """One line of summary.csv: a result, and its numbers of trials, masks and values, by column."""
 
     result: Result
-    trials: int
-    failed_trials: int
-    unfinished_trials: int
-    structures: int
-    empty_truth: int
-    missed: int
-    false_positive_on_empty: int
-    undefined: int
-    rightly_empty: int
+    counts: dict[str, int]
 
     def cells(self) -> dict[str, str]:
         """Return every column as text, as in tables and figures."""
-        values = vars(self) | vars(self.result)
+        values = vars(self.result) | self.counts
         return {name: _text(name, values[name]) for name in COLUMNS}
 
 
@@ -138,11 +121,13 @@ def summarize(run: Path) -> Summary:
         plugins.load()  # for the direction and best value of a plugin's metric
     scores = gather_scores(whole)
     measures = _measures(scores, variants)
-    done = Counter(trial.variant for trial in whole)
-    failed = Counter(trial.variant for trial in trials if trial.status == "failed")
-    unfinished = Counter(trial.variant for trial in trials if trial.status not in ("failed", FINISHED))
+    counted = {
+        "trials": Counter(trial.variant for trial in whole),
+        "failed_trials": Counter(trial.variant for trial in trials if trial.status == "failed"),
+        "unfinished_trials": Counter(trial.variant for trial in trials if trial.status not in ("failed", FINISHED)),
+    }
     lines = [
-        Line(found, done[found.variant], failed[found.variant], unfinished[found.variant], **_counts(scores, found))
+        Line(found, {name: counts[found.variant] for name, counts in counted.items()} | _counts(scores, found))
         for found in judge(measures, variants, reference)
     ]
     return Summary(run, plan, locks.is_locked(run), variants, reference, trials, whole, scores, measures, lines)
@@ -162,7 +147,7 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
 
 
 def _counts(scores: Scores, result: Result) -> dict[str, int]:
-    """Count the masks and values of a result, by field of `Line`."""
+    """Count the masks of a result, one per compared trial, case and channel, and the special values of its metric."""
     rows, columns = scores.rows(result.variant), scores.columns(result.channel)
     # a study without any metric has no cases either
     by_metric = (flags.get(result.metric, scores.held) for flags in (scores.undefined, scores.granted))
@@ -175,7 +160,7 @@ def _counts(scores: Scores, result: Result) -> dict[str, int]:
         "missed": held & truth & ~predicted,
         "false_positive_on_empty": held & ~truth & predicted,
         "undefined": undefined,
-        "rightly_empty": granted,
+        "rightly_empty": granted,  # the best value was given
     }
     return {name: int(flags.sum()) for name, flags in found.items()}
 

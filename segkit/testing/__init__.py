@@ -9,6 +9,7 @@ def test_my_loss() -> None:
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -23,7 +24,7 @@ from segkit.testing.loss import examine_loss
 from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
 from segkit.testing.rates import examine_optimizer, examine_scheduler
-from segkit.testing.report import Report
+from segkit.testing.report import ExaminationEndedError, Report
 from segkit.testing.transform import examine_transform
 from segkit.testing.weights import examine_initializer, examine_regularizer
 from segkit.training.global_state import preserved
@@ -56,7 +57,7 @@ def check(entry: Entry, parameters: dict[str, Any] | None = None) -> list[Findin
     with warnings.catch_warnings(action="ignore"):
         component = _component(report, given)
         if component is not None:
-            with preserved(), report.trying("tried"):
+            with preserved(), contextlib.suppress(ExaminationEndedError), report.trying("tried"):
                 EXAMINE[entry.slot.name](report, component)
     return in_order(dict.fromkeys(report.findings))
 

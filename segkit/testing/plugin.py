@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 from segkit import plugins
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
-from segkit.plugins import Failure
 from segkit.recipe import merge, paths
 from segkit.registry.component import Entry
 from segkit.registry.faults import key
@@ -21,29 +21,21 @@ from segkit.training.global_state import LIBRARIES, restore, settings
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A component that was tried, e.g. "loss.my_loss", and what was found."""
-
-    component: str
-    findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
 class PluginReport:
     """A plugin that was checked.
 
     Attributes:
         failures: why it did not load, and findings about the file as a whole.
-        checked: its components, in the order of loading.
+        checked: what was found of each component, e.g. "loss.my_loss", in the order of loading.
     """
 
-    failures: tuple[Finding, ...]
-    checked: tuple[Checked, ...]
+    failures: list[Finding]
+    checked: dict[str, list[Finding]]
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
+    def findings(self) -> list[Finding]:
         """All of them."""
-        return self.failures + tuple(finding for item in self.checked for finding in item.findings)
+        return [*self.failures, *itertools.chain.from_iterable(self.checked.values())]
 
 
 def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
@@ -64,7 +56,10 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
         plugins.load([path], entry_points=False)
     failed = [failure for failure in plugins.failures() if _is_below(failure.origin, path)]
     loaded = [plugin for plugin in plugins.loaded() if _is_below(plugin.origin, path)]
-    whole = [_as_finding(failure) for failure in failed]
+    whole = []
+    for failure in failed:
+        place = f"{failure.origin}:{failure.line}" if failure.line else failure.origin
+        whole.append(Finding("fault", f"it does not load: {failure.message.removeprefix(place + ': ')}", place))
     whole += [
         Finding("note", 'it registers no component. Register one: `@losses.register("name")`.', plugin.origin)
         for plugin in loaded
@@ -81,8 +76,7 @@ def check_plugin(path: Path, sets: Iterable[str] = ()) -> PluginReport:
     names = [name.partition(".") for plugin in loaded for name in plugin.components]
     entries = [registries[slot][name] for slot, _, name in names]
     given = _given(assigned, entries, path)
-    checked = [Checked(key(entry), tuple(check(entry, given.get(id(entry))))) for entry in entries]
-    return PluginReport(tuple(whole), tuple(checked))
+    return PluginReport(whole, {key(entry): check(entry, given.get(id(entry))) for entry in entries})
 
 
 def _given(
@@ -110,8 +104,3 @@ def _given(
 
 def _is_below(origin: str, folder: Path) -> bool:
     return Path(origin).resolve().is_relative_to(folder.resolve())
-
-
-def _as_finding(failure: Failure) -> Finding:
-    place = f"{failure.origin}:{failure.line}" if failure.line else failure.origin
-    return Finding("fault", f"it does not load: {failure.message.removeprefix(place + ': ')}", place)

@@ -23,6 +23,10 @@ SEEDS, LAST_SEED = (4_021, 977_113), 55_021  # which no component chooses by its
 MISPLACED = ("expected device", "same device", "CUDA enabled", "NVIDIA")  # of torch's messages about devices
 
 
+class ExaminationEndedError(Exception):
+    """The examination of a component ends early: later checks need what has failed."""
+
+
 class Report:
     """Collects findings; any exception of the component becomes one.
 
@@ -55,12 +59,16 @@ class Report:
         return any(phrase.lower() in doc for phrase in phrases)
 
     @contextmanager
-    def trying(self, what: str) -> Iterator[None]:
-        """Turn an exception into a fault of what is tried, e.g. "called with an empty mask"; restore the settings."""
+    def trying(self, what: str, *, needed: bool = False) -> Iterator[None]:
+        """Turn an exception into a fault of what is tried, e.g. "called with an empty mask"; restore the settings.
+
+        Raises:
+            ExaminationEndedError: after a fault, here or before, if later checks `needed` this one to pass.
+        """
         saved = settings(LIBRARIES)
         try:
             yield
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ExaminationEndedError):
             raise
         except ComponentError as error:
             self.fault(f"{what}: {error.text}", error.place)
@@ -68,6 +76,8 @@ class Report:
             self.fault(f"{what}: {sentence(explained(error))}", self.source.of_error(error))
         finally:
             restore(saved)
+        if needed and self.faults:
+            raise ExaminationEndedError
 
     def how_to_pass(self, names: Iterable[str]) -> str:
         """Return how to pass parameters to `segkit check`, or in a test."""
@@ -77,7 +87,11 @@ class Report:
         return f"Pass {', '.join(named)}: `assert_contract(entry, {', '.join(f'{name}=...' for name in named)})`."
 
     def build(self, component: Component, *inputs: Any) -> Any:
-        """Build the component; None, and a finding, if that fails or the result is of the wrong kind."""
+        """Build the component.
+
+        Raises:
+            ExaminationEndedError: it failed or made something of the wrong kind, which is a finding.
+        """
         try:
             made = component.build(*inputs)
             wrong = component.entry.slot.check(made, *inputs)
@@ -94,7 +108,7 @@ class Report:
                 self.note(f"not tried: plausible values ({guesses}) fail: {error}. {self.how_to_pass(self.guessed)}")
             else:
                 self.fault(f"it cannot be built: {sentence(explained(error))}", self.source.of_error(error))
-        return None
+        raise ExaminationEndedError
 
     def check_side_effects(self, run: Callable[[], Any], *, may_draw: Collection[str] = ()) -> list[Any]:
         """Run twice, from two states of the global random generators; report side effects, and return both results.

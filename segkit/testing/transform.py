@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segkit.data.pipeline import Bits, Pipeline
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component
-from segkit.testing.report import Report
+from segkit.testing.report import ExaminationEndedError, Report
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -25,16 +25,12 @@ TOGETHER, APART = 0.85, 0.5  # overlaps of image and mask: above, they agree; be
 
 def examine_transform(report: Report, component: Component) -> None:
     """Try a transform; see the module."""
-    if report.build(component) is None:
-        return
-    with report.trying("put into a pipeline"):
+    report.build(component)
+    with report.trying("put into a pipeline", needed=True):
         Pipeline([component])
-    if report.faults:
-        return
     for size in SIZES:
         for dtype in (np.uint8, np.uint16):
-            if not _keeps_types_and_labels(report, component, size, dtype):
-                return
+            _keeps_types_and_labels(report, component, size, dtype)
     with report.trying("applied twice with one key"):
         _is_reproducible(report, component)
     with report.trying("applied to an image that shows its mask"):
@@ -61,7 +57,7 @@ def _pair(size: tuple[int, int], dtype: type = np.uint8) -> tuple[Image, Bits]:
     return (grey + 80 * mask).clip(0, 255).astype(np.uint8), bits.astype(dtype)
 
 
-def _keeps_types_and_labels(report: Report, component: Component, size: tuple[int, int], dtype: type) -> bool:
+def _keeps_types_and_labels(report: Report, component: Component, size: tuple[int, int], dtype: type) -> None:
     """The pipeline itself checks the result."""
     image, bits = _pair(size, dtype)
     what = f"applied to an image {size} with {np.dtype(dtype).name} masks"
@@ -70,7 +66,7 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
             pair = Pipeline([component])(image, bits, (seed, 0, 0))
             if 0 in pair[0].shape:
                 report.fault(f"{what} it returns an empty image.")
-                return False
+                raise ExaminationEndedError
     except UserError as error:
         cause = error.__cause__
         while cause is not None and cause.__cause__ is not None:
@@ -79,8 +75,7 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
         text = re.sub(r" To try it by itself: .*", "", text)
         add = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
         add(f"{what}: {sentence(text)}", report.source.of_error(cause) if cause else None)
-        return False
-    return True
+        raise ExaminationEndedError from None
 
 
 def _is_reproducible(report: Report, component: Component) -> None:

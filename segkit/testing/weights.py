@@ -18,14 +18,10 @@ from segkit.training.tracing import all_finite
 def examine_regularizer(report: Report, component: Component) -> None:
     """Try a regularizer: a differentiable scalar, 0 or more, or a step after the optimizer's."""
     penalty = report.build(component)
-    if penalty is None:
-        return
     term = Term(component, penalty)
     for dtype in (torch.float32, torch.float64):
-        with report.trying(f"called with the named parameters of a network in {dtype}"):
+        with report.trying(f"called with the named parameters of a network in {dtype}", needed=True):
             _returns_a_penalty(report, term, network().to(dtype))
-        if report.faults:
-            return
     with report.trying("stepped" if term.proximal else "differentiated"):
         (_steps if term.proximal else _has_a_gradient)(report, term)
     named = list(network().named_parameters())
@@ -88,8 +84,6 @@ def _steps(report: Report, term: Term) -> None:
 def examine_initializer(report: Report, component: Component) -> None:
     """Try an initializer: fills a module's weights in place, from torch's generator, and nothing else."""
     fill = report.build(component)
-    if fill is None:
-        return
     with report.trying("called with a network"):
         first = _filled(report, fill)
         report.check_side_effects(lambda: component.build()(network()), may_draw=("torch",))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from segkit import files
 from segkit.errors import UserError, first_few, sentence
 from segkit.registry.messages import translate_errors
-from segkit.training.flatten import flatten, plain_copy, unflatten
+from segkit.training.flatten import flatten, unflatten
 
 FORMAT = 2
 KEY = "segkit"
@@ -109,7 +109,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: dict[str, Any]
     """Write tensors and a JSON string with the hash of both, whole or not at all."""
     from safetensors.torch import save as encode
 
-    plain = {name: plain_copy(tensor) for name, tensor in tensors.items()}
+    plain = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     text = json.dumps(meta, allow_nan=False)
     # one string: safetensors writes several in any order, and the bytes would differ from save to save
     files.write_bytes(path, encode(plain, {KEY: f"{_digest(plain, text)} {text}"}))

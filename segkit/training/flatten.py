@@ -72,11 +72,6 @@ def unflatten(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
         raise ValueError(f"the training state is damaged: {error}") from None
 
 
-def plain_copy(tensor: Tensor) -> Tensor:
-    """Return a tensor on the CPU, in one plain block of memory of its own."""
-    return tensor.detach().to("cpu").contiguous().clone(memory_format=torch.contiguous_format)
-
-
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load an optimizer's state into the memory layout of its parameters.
 

@@ -1,21 +1,24 @@
-"""The training loop: a generator that yields after every step of the optimizer."""
+"""The training loop, a generator that yields after every step of the optimizer, and the state that it changes."""
 
 from __future__ import annotations
 
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
+from segkit.components.schedulers import Schedule
 from segkit.device import Device
 from segkit.registry.component import Component
 from segkit.registry.faults import raise_fault
-from segkit.training.first_batch import check_gradients, gradient_shares
-from segkit.training.state import State
+from segkit.training.loss_watch import LossWatch
+from segkit.training.objective import Objective
+from segkit.training.step_watch import StepWatch
 
 
 class Batches(Protocol):
@@ -25,6 +28,43 @@ class Batches(Protocol):
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch (from 1), beginning with batch `start`."""
+
+
+@dataclass
+class State:
+    """The model and what moves it, and how far the training has come; saved and restored, it continues to the bit.
+
+    Attributes:
+        scaler: of the loss, for float16.
+        parts: the recipe's components by slot, to be named in errors.
+        epoch: the epoch under way, from 1.
+        batch: batches done of that epoch.
+        step: optimizer steps done in all.
+        rate: the learning rate at the beginning of the epoch.
+        sums: per summand, the sum of its batch means in this epoch; on the device.
+        first_batch: value, weight and gradient share of each summand on the first batch.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler
+    objective: Objective
+    parts: Mapping[str, Component] = field(default_factory=dict)
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    rate: float = 0.0
+    sums: Tensor | None = None
+    first_batch: list[dict[str, Any]] = field(default_factory=list)
+
+    def blamed(self, slot: str) -> list[Component]:
+        """Return the component of a slot, if the recipe has one, to be named in an error."""
+        return [self.parts[slot]] if slot in self.parts else []
+
+    def __post_init__(self) -> None:
+        self.step_watch = StepWatch(self.objective, self.optimizer, self.parts)
+        self.loss_watch = LossWatch(self.objective, self.step_watch)
 
 
 @dataclass(frozen=True)
@@ -118,11 +158,11 @@ def _report(state: State, complete: bool, seen: int, started: float) -> Report:
 
 def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tensor) -> list[dict[str, Any]]:
     try:
-        shares = gradient_shares(values, state.objective)
+        shares = state.objective.gradient_shares(values)
     except BaseException as error:
         raise_fault(_involved(state), error)
     finite = all(math.isfinite(row["gradient_share"]) for row in shares)
-    check_gradients(state, scores, target, finite=finite)
+    state.step_watch.check_first_batch(state.model, scores, target, finite=finite)
     return shares
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segkit.registry.component import Component
-from segkit.registry.faults import ComponentError, fault
+from segkit.registry.faults import ComponentError
 from segkit.training.objective import Objective
 from segkit.training.step_watch import StepWatch
 from segkit.training.tracing import all_finite
@@ -29,8 +28,8 @@ class NonFiniteError(Exception):
 class LossWatch:
     """Checks that losses are finite without making the host wait: on CUDA a step is read when its copy has arrived."""
 
-    def __init__(self, objective: Objective, steps: StepWatch, model: Component | None) -> None:
-        self.objective, self.steps, self.model = objective, steps, model
+    def __init__(self, objective: Objective, steps: StepWatch) -> None:
+        self.objective, self.steps = objective, steps
         self._pending: deque[tuple[Tensor, Any, Batch, int, int]] = deque()
         self._last: Batch | None = None  # on which the loss was finite
 
@@ -87,8 +86,8 @@ class LossWatch:
         if not all_finite([image]):
             return "The images themselves contain non-finite values: check the transforms and the data."
         wrong = self.objective.infinite_value(terms, scores, target)
-        if wrong is None and self.steps.model is not None and step == 0 and not all_finite([scores]):
-            wrong = fault(self.steps.model, "the model's scores are not finite before any step.", within=self.model)
+        if wrong is None and step == 0 and not all_finite([scores]):
+            wrong = self.steps.model_fault("the model's scores are not finite before any step.")
         wrong = wrong or self._fault_in_step(step)
         if wrong is not None:
             return str(wrong)
@@ -101,8 +100,9 @@ class LossWatch:
     def explain_validation(self, module: nn.Module, epoch: int, step: int, value: float) -> str:
         """Return why the validation loss after an epoch is `value`, not finite, although every training loss was."""
         found = f"the validation loss is {value} after epoch {epoch}"
-        if self.steps.model is not None and all_finite((*module.parameters(), *module.buffers())):
-            return str(fault(self.steps.model, f"{found}, though its weights are finite.", within=self.model))
+        wrong = self.steps.model_fault(f"{found}, though its weights are finite.")
+        if wrong is not None and all_finite((*module.parameters(), *module.buffers())):
+            return str(wrong)
         wrong = self._fault_in_step(step)
         if wrong is not None:
             return f"{found}. {wrong}"

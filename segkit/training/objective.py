@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,25 @@ class Objective:
         pairs = zip(self.weights, values, strict=False)
         return functools.reduce(torch.add, [value if weight == 1 else value * weight for weight, value in pairs])
 
+    def gradient_shares(self, values: Sequence[Tensor]) -> list[dict[str, Any]]:
+        """Return value and share of the gradient norm of each summand; the graph is kept for a step."""
+        norms = [weight * self._gradient_norm(value) for value, weight in zip(values, self.weights, strict=True)]
+        whole = sum(norms) or 1.0
+        return [
+            {"term": name, "value": float(value.detach()), "weight": weight, "gradient_share": norm / whole}
+            for name, value, weight, norm in zip(self.names, values, self.weights, norms, strict=True)
+        ]
+
+    def _gradient_norm(self, value: Tensor) -> float:
+        gradients = self.gradients(value) if value.requires_grad else []
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0
+
+    def gradients(self, value: Tensor) -> list[Tensor]:
+        """Return the gradients of the parameters that a value depends on; its graph is kept."""
+        weights = [weight for _, weight in self.parameters]
+        found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+        return [gradient for gradient in found if gradient is not None]
+
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
         """Return the weighted sum of the losses alone, which validation reports; raises as `terms` does.
 
@@ -133,12 +153,10 @@ class Objective:
         """Return the error of a plugin's loss (or penalty) whose gradient is not finite although its value is."""
         logits = self._logits(scores.detach()).requires_grad_()
         weights = [weight for _, weight in self.parameters]
-        checked: list[tuple[Term, Sequence[Tensor], tuple[Any, ...]]] = [
-            (term, [logits], (logits, target)) for term in self.losses
-        ]
-        checked += [(term, weights, (self.parameters,)) for term in self.penalties if penalties]
-        wrong = (term.infinite_gradient(tensors, *inputs) for term, tensors, inputs in checked if term.untrusted)
-        return next((error for error in wrong if error is not None), None)
+        checked = self.penalties if penalties else []
+        of_losses = (term.infinite_gradient([logits], logits, target) for term in self.losses if term.untrusted)
+        of_penalties = (term.infinite_gradient(weights, self.parameters) for term in checked if term.untrusted)
+        return next(filter(None, itertools.chain(of_losses, of_penalties)), None)
 
     def step(self, learning_rate: float) -> None:
         """Apply the proximal steps, after the optimizer's."""

@@ -1,20 +1,36 @@
-"""The record of a trial while it runs: its metrics and warnings, and the files that hold them."""
+"""The record of a trial while it runs, its files and checkpoints, and how it resumes from them."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import platform
 import time
 from importlib.metadata import version
 from typing import Any
 
+import torch
+
+from segkit import plugins
 from segkit.device import hardware_name
+from segkit.errors import UserError
 from segkit.locks import Folder
-from segkit.recipe.identity import plugin_hashes
-from segkit.training.events import Event
+from segkit.recipe.identity import (
+    TRAINING_NUMBER,
+    differences,
+    incomparable_note,
+    not_resumable,
+    plugin_hashes,
+    with_current_defaults,
+)
+from segkit.registry.faults import raise_fault
+from segkit.training import checkpoint
+from segkit.training.flatten import load_optimizer
+from segkit.training.loss_watch import NonFiniteError
 from segkit.training.results import History
 from segkit.training.setup import Setup
 from segkit.training.status import Status
-from segkit.training.trial import Trial
+from segkit.training.trial import Event, Trial
 
 # whose versions a result may depend on
 VERSIONS = ("segkit", "torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
@@ -86,3 +102,132 @@ class Record:
     def seconds_so_far(self) -> float:
         """Return how long the trial has been trained, earlier processes included."""
         return self.seconds + time.monotonic() - self._started
+
+
+def save_best(record: Record) -> None:
+    """Write the current weights as best.safetensors."""
+    checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), _meta(record, "best"))
+
+
+def save_last(record: Record) -> None:
+    """Write everything that training changes as last.safetensors.
+
+    Raises:
+        ComponentError: the state of a plugin's optimizer or scheduler cannot be saved.
+    """
+    state, device, slot = record.parts.state, record.parts.device, "optimizer"
+    try:
+        optimizer = state.optimizer.state_dict()
+        slot = "scheduler"
+        schedule = state.schedule.state_dict()
+    except BaseException as error:
+        raise_fault(state.blamed(slot), error)
+    extra = {
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "scaler": state.scaler.state_dict(),
+        "rng": {"cpu": torch.get_rng_state()}
+        | ({"cuda": torch.cuda.get_rng_state(device.device)} if device.is_cuda else {}),
+        "epoch": state.epoch,
+        "batch": state.batch,
+        "step": state.step,
+        "rate": state.rate,
+        "sums": state.sums,
+        "first_batch": state.first_batch,
+        "history": record.history.state(),
+        "best": list(record.best) if record.best else None,
+        "warnings": record.warnings,
+        "seconds": record.seconds_so_far(),
+    }
+    try:
+        checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), _meta(record, "last"), extra)
+    except TypeError as error:  # it names the part of the state that cannot be saved
+        raise_fault(state.blamed("scheduler" if str(error).startswith("state.schedule") else "optimizer"), error)
+
+
+def _meta(record: Record, kind: str) -> dict[str, Any]:
+    parts = record.parts
+    used = plugins.used_by(record.recipe.components())
+    last = record.history[-1] if record.history else {}
+    return {
+        "kind": kind,
+        "training_number": TRAINING_NUMBER,
+        "identity": record.trial.identity,
+        "variant": record.trial.variant,
+        "recipe": record.recipe.dump(),
+        "exclusive": record.recipe.channels == "exclusive",
+        "normalization": dataclasses.asdict(parts.feed.normalization),
+        "metrics": {name: x if math.isfinite(x) else None for name, x in last.items() if name.startswith("val_")},
+        "epoch": parts.state.epoch - (kind == "best"),
+        "step": parts.state.step,
+        "fingerprint": parts.fingerprint,
+        "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
+    } | record.conditions()
+
+
+def save_batch(record: Record, error: NonFiniteError) -> str:
+    """Save the batch on which a loss was not finite; return the file's name."""
+    path = record.folder / "nonfinite.safetensors"
+    tensors = {"image": error.image.detach().cpu(), "target": error.target.detach().cpu()}
+    checkpoint.save_tensors(path, tensors, {"terms": {name: str(value) for name, value in error.terms.items()}})
+    return str(path)
+
+
+def restore(record: Record) -> str:
+    """Resume from last.safetensors where there is one; return a line for the log, "" for a new start.
+
+    Raises:
+        UserError: the checkpoint is damaged, of another trial, or the data is not what it was trained on.
+    """
+    path = record.folder / "last.safetensors"
+    if not path.exists():
+        return _restore_finished(record)
+    found = checkpoint.load(path, with_state=True)
+    if found.meta["training_number"] != TRAINING_NUMBER:
+        raise UserError(f"{path}: {incomparable_note(found.meta['training_number'])}. Train it again with --fresh.")
+    changed = not_resumable(differences(with_current_defaults(found.meta["recipe"], str(path)), record.recipe.dump()))
+    if changed:
+        what = "; ".join(f"{key} {text}" for key, text in changed.items())
+        raise UserError(f"{path}: belongs to another trial: {what}. Train it again with --fresh.")
+    if found.meta["fingerprint"] != record.parts.fingerprint:
+        raise UserError(
+            f"{path}: the data has changed since this trial began (its fingerprint differs). "
+            "Restore the data, or train again with --fresh."
+        )
+    state, saved = record.parts.state, found.state
+    if saved is None:
+        raise UserError(f"{path}: holds no training state. Train it again with --fresh.")
+    checkpoint.load_into(state.model, found.weights, str(path))
+    load_optimizer(state.optimizer, saved["optimizer"])
+    state.schedule.load_state_dict(saved["schedule"])
+    state.scaler.load_state_dict(saved["scaler"])
+    torch.set_rng_state(saved["rng"]["cpu"])
+    device = record.parts.device.device
+    if device.type == "cuda" and "cuda" in saved["rng"]:
+        torch.cuda.set_rng_state(saved["rng"]["cuda"], device)
+    state.epoch, state.batch, state.step, state.rate = (saved[name] for name in ("epoch", "batch", "step", "rate"))
+    state.sums = saved["sums"].to(device) if saved["sums"] is not None else None
+    state.first_batch, record.history = saved["first_batch"], History.of(saved["history"])
+    record.best = (saved["best"][0], saved["best"][1]) if saved["best"] else None
+    record.warnings, record.seconds = saved["warnings"], saved["seconds"]
+    if state.epoch > record.recipe.train.epochs:
+        return "trained already: evaluated again"
+    return f"resumes in epoch {state.epoch}, after step {state.step}"
+
+
+def _restore_finished(record: Record) -> str:
+    """Restore a finished trial that has no last.safetensors, to evaluate it again; return a line for the log."""
+    status = Status.find(record.folder.path)
+    if status is None or status.limited or not (record.folder / "best.safetensors").is_file():
+        return ""
+    try:
+        history = History.read(record.folder / "metrics.csv")
+    except ValueError:
+        return ""
+    if status.best_epoch is None or not len(history) == status.epochs_done == record.recipe.train.epochs:
+        return ""
+    record.history, record.best = history, (math.nan, status.best_epoch)
+    record.warnings, record.seconds = status.warnings, status.seconds
+    record.parts.state.first_batch = status.first_batch
+    record.parts.state.epoch = record.recipe.train.epochs + 1
+    return "trained already: evaluated again"

@@ -141,11 +141,6 @@ class History:
         return found
 
 
-def write_cases(path: Path, rows: Iterable[Row]) -> None:
-    """Write a cases.csv, whole or not at all."""
-    files.write_text(path, cases_text(rows))
-
-
 def cases_text(rows: Iterable[Row]) -> str:
     """Return a cases.csv: one row a case, channel and metric, in full precision; an undefined value is empty."""
     return files.to_csv(HEADER, map(_cells, rows))

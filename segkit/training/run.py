@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import shutil
 import time
@@ -22,15 +23,13 @@ from segkit.recipe.identity import training_identity
 from segkit.recipe.model import Recipe
 from segkit.registry.faults import ComponentError, described, raise_fault
 from segkit.training import checkpoint, warnings
-from segkit.training.events import Event
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
 from segkit.training.loss_watch import NonFiniteError
-from segkit.training.record import Record
-from segkit.training.results import write_cases
-from segkit.training.saving import restore, save_batch, save_best, save_last
+from segkit.training.record import Record, restore, save_batch, save_best, save_last
+from segkit.training.results import cases_text
 from segkit.training.setup import set_up
-from segkit.training.trial import Trial
+from segkit.training.trial import Event, Trial
 
 FLUSH_SECONDS = 0.5
 MAX_OVERLAYS = 64
@@ -216,7 +215,7 @@ def _finish(record: Record) -> Iterator[Event]:
     warning = warnings.only_background(rows)
     if warning and warning not in record.warnings:
         yield record.warn(warning)
-    write_cases(record.folder / "cases.csv", rows)
+    files.write_text(record.folder / "cases.csv", cases_text(rows))
     record.write_metrics()
     record.write_status("finished")
     found = means(rows)
@@ -233,14 +232,12 @@ def _evaluate_best(record: Record) -> list[Row]:
     parts, model, path = record.parts, record.parts.state.model, record.folder / "best.safetensors"
     last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     checkpoint.load_into(model, checkpoint.load(path).weights, str(path))
-    drawn: list[str] = []
+    evaluator, drawn = parts.evaluator, itertools.count()
 
-    def draw(case: Any, masks: Any) -> None:
-        if len(drawn) < MAX_OVERLAYS:
-            drawn.append(case.name)
-            number = parts.evaluator.cases.index(case)
-            write_overlay(record.folder, case, parts.evaluator.images[number], masks)
+    def draw(number: int, masks: Any) -> None:
+        if next(drawn) < MAX_OVERLAYS:
+            write_overlay(record.folder, evaluator.cases[number], evaluator.images[number], masks)
 
-    rows, _ = parts.evaluator.run(model, record.recipe.metrics, on_case=draw)
+    rows, _ = evaluator.run(model, record.recipe.metrics, on_case=draw)
     model.load_state_dict(last)
     return rows

@@ -24,8 +24,8 @@ from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 from segkit.registry.faults import fault
 from segkit.training.global_state import GeneratorWatch
+from segkit.training.loop import State
 from segkit.training.objective import Objective
-from segkit.training.state import State
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch
 
@@ -118,23 +118,14 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     normalization = Normalization(*samples.mean_std())
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
-    evaluator = Evaluator(
-        [dataset.cases[n] for n in split.validation],
-        dataset.channels,
-        recipe.transforms.eval,
-        normalization,
-        device,
-        batch_size=settings.batch_size,
-        exclusive=exclusive,
-        named=recipe.model,
-    )
+    validation = [dataset.cases[n] for n in split.validation]
     large = None if limit.batches or limit.overfit else large_batch(recipe, len(split.train))
     doubtful = [text for text in (large, blind_loss(recipe)) if text]
     return Setup(
         state=state,
         feed=feed,
         device=device,
-        evaluator=evaluator,
+        evaluator=Evaluator(validation, dataset.channels, recipe, normalization, device),
         epoch_metrics=_every_epoch(recipe.metrics),
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         dataset=dataset,

@@ -71,7 +71,7 @@ class Status(Part):
     compile: bool | None = None
     plugins: dict[str, list[str]] | None = None
     versions: dict[str, str] = {}
-    data: Data | None = None
+    data: Data = Data()
     split: dict[str, list[str]] | None = None
     channels: list[str] | None = None
     first_batch: Annotated[list[dict[str, Any]], AfterValidator(_named)] = []

@@ -1,12 +1,13 @@
-"""Checks on the steps of a plugin's optimizer and scheduler; errors name the plugin."""
+"""Checks on the first batch and the steps of a training that plugins take part in; errors name the plugin."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from segkit.components.optimizers import parameter_ids, wrong_rate
 from segkit.errors import first_few
@@ -21,7 +22,7 @@ MANY = 16  # steps by which an optimizer that accumulates gradients itself shoul
 
 
 class StepWatch:
-    """Checks every step that a plugin makes or schedules; those of segkit and torch cost nothing.
+    """Checks the first batch and every step that a plugin computes or schedules; segkit's and torch's cost nothing.
 
     Attributes:
         optimizer, scheduler, model: what comes from a plugin of each slot: the component, or one nested in it.
@@ -30,7 +31,7 @@ class StepWatch:
     """
 
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, parts: Mapping[str, Component]) -> None:
-        self.objective, self.torch_optimizer = objective, optimizer
+        self.objective, self.torch_optimizer, self.parts = objective, optimizer, parts
         self.optimizer, self.scheduler, self.model = (
             next(plugin_parts(part), None) if (part := parts.get(slot)) is not None else None
             for slot in ("optimizer", "scheduler", "model")
@@ -49,9 +50,33 @@ class StepWatch:
         names = [name for name, weight in self.objective.parameters if id(weight) not in held]
         if not names or self.optimizer is None:
             return None
-        count = f"{len(names)} of {len(self.objective.parameters)}"
-        text = f"it leaves out {count} parameters, which are not trained: {first_few(names, 3)}."
-        return fault(self.optimizer, text)
+        count = f"{len(names)} of {len(self.objective.parameters)} parameters"
+        return fault(self.optimizer, f"it leaves out {count}, which are not trained: {first_few(names, 3)}.")
+
+    def model_fault(self, text: str) -> ComponentError | None:
+        """Return the error of a plugin's model; None if no plugin takes part in the model."""
+        return fault(self.model, text, within=self.parts["model"]) if self.model is not None else None
+
+    def check_first_batch(self, module: nn.Module, scores: Tensor, target: Tensor, *, finite: bool) -> None:
+        """Check the gradients of a first batch, which are `finite` or not, where plugins take part in them.
+
+        Raises:
+            ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores
+                are, or the model has weights that it has not registered.
+        """
+        wrong: ComponentError | None = None
+        hidden = _unregistered_weight(scores, module) if self.model is not None else None
+        if hidden is not None:
+            wrong = self.model_fault(
+                f"it computes with a weight of shape {tuple(hidden.shape)} that is not among its parameters, so it is "
+                "neither trained nor saved: keep layers as attributes, or in `nn.ModuleList`."
+            )
+        elif not finite and all_finite((scores, *self.objective.terms(scores, target))):  # else `LossWatch` reports it
+            wrong = self.objective.infinite_gradient(scores, target, penalties=True)
+            if wrong is None and self.model is not None and not all_finite(self.objective.gradients(scores.sum())):
+                wrong = self.model_fault("the gradient of its weights is not finite, though its scores are.")
+        if wrong is not None:
+            raise wrong
 
     def before_step(self, step: int) -> None:
         """Check the learning rates and note the gradients that step number `step`, from 0, is about to use.
@@ -127,3 +152,18 @@ def missing_gradients(parameters: Iterable[tuple[str, Tensor]]) -> str | None:
     """Return the fault of a model whose backward pass has left parameters without a gradient; None without one."""
     missing = [name for name, weight in parameters if weight.grad is None]
     return f"no gradient reaches {first_few(missing, 3)}: is a layer unused or detached?" if missing else None
+
+
+def _unregistered_weight(scores: Tensor, model: nn.Module) -> Tensor | None:
+    """Return a weight that the scores are computed with and that is not among the model's parameters."""
+    known, seen, waiting = {id(weight) for weight in model.parameters()}, set[Any](), [scores.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        weight = getattr(node, "variable", None)
+        if isinstance(weight, nn.Parameter) and id(weight) not in known:
+            return weight
+        waiting += [before for before, _ in node.next_functions]
+    return None

@@ -1,14 +1,33 @@
-"""A trial: one training, from the plan of its study to its files."""
+"""A trial: one training, from the plan of its study to its files, and the events that whoever watches it sees."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from segkit.recipe.identity import TRAINING_NUMBER, evaluation_identity, training_identity
 from segkit.recipe.model import Recipe
 from segkit.training.status import Status
+
+Kind = Literal["start", "log", "warning", "step", "epoch", "finished", "failed", "interrupted", "skipped", "reused"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in a trial.
+
+    Attributes:
+        trial: the trial's folder below the run, e.g. "none/seed-1".
+        text: one line for the log.
+        values: numbers, e.g. an epoch's row of `metrics.csv`.
+    """
+
+    trial: str
+    kind: Kind
+    text: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,7 +52,7 @@ class Trial:
         recipe: the filled recipe of this trial alone; it has no study.
         folder: where its files go, below the run folder.
         run: the study's run folder.
-        limit: where the training is cut short.
+        limit: how the training is cut short.
         fresh: whether what its folder holds is removed first.
     """
 

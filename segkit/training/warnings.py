@@ -74,14 +74,16 @@ def _ignores_background(recipe: Recipe, truth: torch.Tensor) -> bool:
 
 def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
     """Return a warning if one of several summands has over 99 % of the gradient norm on the first batch, or none."""
+    if len(first_batch) < 2:
+        return None
     for row in first_batch:
-        if row["term"].startswith("loss.") and row["weight"] and row["gradient_share"] == 0 and len(first_batch) > 1:
+        if row["term"].startswith("loss.") and row["weight"] and row["gradient_share"] == 0:
             return (
                 f"{row['term']} has no gradient on the first batch (value {row['value']:.4g}): nothing is learned from "
                 "it there. Is its value detached, rounded or constant?"
             )
     for row in first_batch:
-        if len(first_batch) > 1 and row["gradient_share"] > DOMINANT:
+        if row["gradient_share"] > DOMINANT:
             others = ", ".join(other["term"] for other in first_batch if other is not row)
             return (
                 f"{row['term']} has {100 * row['gradient_share']:.2f} % of the gradient on the first batch "

@@ -22,9 +22,8 @@ from torch import Tensor, nn
 import segkit
 from segkit.components.schedulers import Schedule
 from segkit.device import choose
-from segkit.training.loop import train
+from segkit.training.loop import State, train
 from segkit.training.objective import Objective
-from segkit.training.state import State
 
 STEPS = 6
 
