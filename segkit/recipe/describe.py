@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 BOUNDS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
 KINDS = {"number": "float", "integer": "int", "string": "string", "boolean": "bool", "null": "none"}
-INSIDE = {"upsampler": "model.unet.upsampler", "initializer": "model.unet.initializer"}
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,15 @@ def snippet(entry: Entry) -> str:
     made |= dict.fromkeys(unknown, "FOLDER")
     filled_in = {name: made[name] if field.is_required() else field.default for name, field in entry.fields.items()}
     values = {name: value for name, value in filled_in.items() if value is not None}
-    slot = entry.slot.name
+    slot, choice = entry.slot.name, {entry.name: values}
+    tree: dict[str, Any] = {"channels": "exclusive"} if entry.traits.get("exclusive_only") else {}
     if slot == "transform":
-        return f"[transforms]\ntrain = [{toml.format_value({entry.name: values})}]\n"
-    if slot in INSIDE:
-        table, key = INSIDE[slot].rsplit(".", 1)
-        return f"[{table}]\n{key} = {toml.format_value({entry.name: values})}\n"
-    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.format_key(entry.name)}]"
-    lines = [heading, *(f"{toml.format_key(key)} = {toml.format_value(value)}" for key, value in values.items())]
-    if entry.traits.get("exclusive_only"):
-        lines = ['channels = "exclusive"', "", *lines]
-    return "\n".join(lines) + "\n"
+        tree["transforms"] = {"train": [choice]}
+    elif slot in ("upsampler", "initializer"):
+        tree["model"] = {"unet": {slot: choice}}
+    else:
+        tree["metrics" if slot == "metric" else slot] = choice
+    return toml.dumps(tree)
 
 
 def describe(entry: Entry) -> list[str]:

@@ -21,8 +21,15 @@ from segkit.components.datasets.images import (
     read_picture,
 )
 from segkit.components.datasets.kinds import VOLUMES, volume
-from segkit.components.datasets.problems import DatasetError, collected
-from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root
+from segkit.components.datasets.reading import (
+    DatasetError,
+    collected,
+    entries,
+    files_below,
+    inside,
+    is_folder,
+    open_root,
+)
 from segkit.errors import UserError, counted, first_few, sentence
 from segkit.types import Array, Positive
 

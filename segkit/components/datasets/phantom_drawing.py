@@ -99,11 +99,11 @@ class Canvas:
         level = np.float32(value) if isinstance(value, float) else value
         target += cover * (level - target)
 
-    def spot(self, ellipse: Ellipse, value: float, softness: float, strength: float = 1.0) -> None:
+    def spot(self, ellipse: Ellipse, value: float, softness: float) -> None:
         """Paint an ellipse whose edge is `softness` mm wide."""
         at = self.window(ellipse, softness)
         if at[0].start < at[0].stop and at[1].start < at[1].stop:
-            self.paint(value, within(self.distance(ellipse, at), softness) * np.float32(strength), at)
+            self.paint(value, within(self.distance(ellipse, at), softness), at)
 
     def field(self, stream: Stream, cell: float) -> Plane:
         """Return a smooth random plane from -1 to 1 whose features are about `cell` mm wide."""
