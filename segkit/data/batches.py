@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from segkit.data.pipeline import Pair
-from segkit.data.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
+from segkit.data.samples import Samples, assemble
 from segkit.data.workers import TIMEOUT, Workers
-
-__all__ = ["Batches", "Samples", "pack_masks", "to_device_float", "to_uint8"]
 
 MOST_WORKERS = 4  # feed any single device with 8-bit images
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,23 +94,12 @@ def describe(entry: Entry) -> list[str]:
 
 def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
     """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
-    rows: list[tuple[tuple[str, ...], Any, str]] = []
 
-    def walk(node: Any, path: tuple[str, ...]) -> None:
+    def walk(node: Any, written: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
         if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):
             for name, value in node.items():
-                walk(value, (*path, name))
+                yield from walk(value, written.get(name) if isinstance(written, dict) else None, (*path, name))
         else:
-            rows.append((path, node, document.place(path) if _is_written(path, document.tree) else "default"))
+            yield path, node, "default" if written is None else document.place(path)
 
-    walk(recipe.dump(), ())
-    return rows
-
-
-def _is_written(path: Sequence[str], node: Any) -> bool:
-    """Return whether the merged tree has a value at `path`."""
-    for part in path:
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
+    return list(walk(recipe.dump(), document.tree, ()))

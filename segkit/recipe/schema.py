@@ -79,12 +79,11 @@ def _parameters(entry: Entry) -> dict[str, Any]:
 
 def _required() -> dict[str, Any]:
     """Describe the required parameters of the components of a recipe that stands alone."""
-    found: dict[str, Any] = {}
-    for slot, registry in (SINGLE | SEVERAL).items():
-        needs = {entry.name: {"required": entry.required} for entry in registry if entry.required}
-        if needs:
-            found[slot] = {"properties": needs}
-    return found
+    needs = {
+        slot: {entry.name: {"required": entry.required} for entry in registry if entry.required}
+        for slot, registry in (SINGLE | SEVERAL).items()
+    }
+    return {slot: {"properties": entries} for slot, entries in needs.items() if entries}
 
 
 def _linked(node: Any) -> Any:

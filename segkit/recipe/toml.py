@@ -14,7 +14,6 @@ from segkit.errors import UserError, sentence
 from segkit.files import MAX_DEPTH, UnreadableError, check_limits
 from segkit.registry.slot import fold
 from segkit.registry.values import format_key as format_key
-from segkit.registry.values import format_string as format_string
 from segkit.registry.values import format_value as format_value
 
 _TOKEN = re.compile(

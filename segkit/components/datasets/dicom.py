@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segkit.components.datasets.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT, check_frame, joined_frame
-from segkit.components.datasets.decoding import RefusedError
-from segkit.components.datasets.kinds import kind_of
+from segkit.components.datasets.decoding import RefusedError, kind_of
 from segkit.components.datasets.reading import SIDE, read_bytes
 from segkit.errors import UserError
 from segkit.types import Array

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets.decoding import Colour, Decoded, decode_image
+from segkit.components.datasets.decoding import VOLUMES, Colour, Decoded, decode_image, volume
 from segkit.components.datasets.dicom import parse_dicom
-from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.reading import entries, is_folder, read_bytes
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Array

@@ -93,11 +93,10 @@ class Canvas:
         found: Plane = (radius - edge) * across
         return found
 
-    def paint(self, value: float | Plane, cover: Plane, at: tuple[slice, slice] | None = None) -> None:
+    def paint(self, value: float, cover: Plane, at: tuple[slice, slice] | None = None) -> None:
         """Blend a grey level into the image, with the opacity `cover` (0 to 1)."""
         target = self.image[at] if at else self.image
-        level = np.float32(value) if isinstance(value, float) else value
-        target += cover * (level - target)
+        target += cover * (np.float32(value) - target)
 
     def spot(self, ellipse: Ellipse, value: float, softness: float) -> None:
         """Paint an ellipse whose edge is `softness` mm wide."""
