@@ -148,7 +148,6 @@ def _resized(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits
 
 
 def _averaged(exclusive: bool, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
-    """Average coverage over blocks of pixels."""
     found = np.zeros(size, bits.dtype)
     x, y, width, height = _box(bits)
     left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)

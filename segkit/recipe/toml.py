@@ -127,7 +127,7 @@ def _written(source: str) -> Iterator[tuple[tuple[str, ...], int]]:
         token, kind = match[0], match.lastgroup
         if kind in ("string", "word"):
             if not value:
-                key.append(_plain(token))
+                key.append(_unquoted(token))
             elif open_ and open_[-1][1] is not None:
                 yield path, line
         elif token == "=":
@@ -171,8 +171,7 @@ def _header(key: Sequence[str], counts: dict[tuple[str, ...], int], *, several: 
     return path
 
 
-def _plain(token: str) -> str:
-    """Return a key without quotes."""
+def _unquoted(token: str) -> str:
     if token[0] not in "\"'":
         return token
     return token[1:-1] if "\\" not in token else str(tomllib.loads(f"key = {token}")["key"])

@@ -8,7 +8,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from segkit.components.datasets.reading import flaw_of_name
 from segkit.errors import ContractError, counted, first_unprintable
@@ -131,10 +130,7 @@ def _check(case: Case, channels: int) -> None:
             f"{case.name}: its masks must be bool {(channels, *image.shape)} for {counted(channels, 'channel')} of its "
             f"image, got {masks.dtype} {masks.shape}."
         )
-    if case.spacing_mm is not None and not _is_spacing(case.spacing_mm):
+    spacing = case.spacing_mm if isinstance(case.spacing_mm, tuple | list) else ()
+    positive = [isinstance(mm, numbers.Real) and 0 < float(mm) < math.inf for mm in spacing]
+    if case.spacing_mm is not None and positive != [True, True]:
         raise ContractError(f"{case.name}: its pixel spacing must be two lengths in mm above 0, got {case.spacing_mm}.")
-
-
-def _is_spacing(value: Any) -> bool:
-    lengths = value if isinstance(value, tuple | list) else ()
-    return len(lengths) == 2 and all(isinstance(mm, numbers.Real) and 0 < float(mm) < math.inf for mm in lengths)

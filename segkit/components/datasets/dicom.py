@@ -96,7 +96,6 @@ def _header(data: bytes) -> tuple[Header, int]:
 
 
 def _format(header: Header) -> Format:
-    """Return the checked format of the pixels."""
     modality = str(_get(header, "Modality", "")).strip()[:16]
     if "Rows" not in header and modality.isalpha():
         raise RefusedError(f"holds no image: Rows is missing, Modality is {modality}.")

@@ -116,7 +116,6 @@ class Canvas:
 
 
 def _places(count: int, spacing: float, middle: float) -> Plane:
-    """Return the positions of pixels in mm."""
     centred = np.arange(count, dtype=np.float32) - np.float32((count - 1) / 2)
     return centred * np.float32(spacing) + np.float32(middle)
 
