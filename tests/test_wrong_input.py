@@ -90,7 +90,7 @@ WRONG = [
     ("run empty.toml", "empty.toml: is empty. A recipe has tables"),
     ("run blank.toml", "blank.toml: is empty"),
     ("run stranger.toml", "stranger.toml:2: epochs: no such key"),
-    ("run pyproject.toml", "pyproject.toml: not a recipe: it holds build-system, project, tool"),
+    ("run pyproject.toml", "pyproject.toml: not a recipe: it contains build-system, project, tool"),
     ("run broken.toml", "broken.toml:2: not valid TOML"),
     ("run binary.toml", "binary.toml: not a text file in UTF-8"),
     ("run deep.toml", "deep.toml: nested too deeply"),

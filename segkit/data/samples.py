@@ -77,7 +77,7 @@ def to_uint8(image: NDArray[Any], name: str = "image") -> Image:
         return image
     values = image.astype(np.float64)
     if not np.isfinite(values).all():
-        raise UserError(f"{name}: the image holds values that are not finite (NaN or infinity).")
+        raise UserError(f"{name}: the image contains values that are not finite (NaN or infinity).")
     low, high = float(values.min()), float(np.percentile(values, BRIGHTEST))
     if high <= low:
         high = float(values.max())

@@ -141,7 +141,7 @@ def _foreign_files(document: merge.Document) -> dict[str, str]:
             texts[source.name] = source.text
     known = list(Recipe.model_fields)
     return {
-        name: f"{name}: not a recipe: it holds {truncate(', '.join(map(toml.format_key, sorted(own))))}. A recipe "
+        name: f"{name}: not a recipe: it contains {truncate(', '.join(map(toml.format_key, sorted(own))))}. A recipe "
         "has tables such as data, model, loss, train and study."
         for name, own in tables.items()
         if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MAX_LISTED])

@@ -212,7 +212,7 @@ def _tiff_size(data: bytes) -> tuple[int, int]:
     if found[NEXT_IMAGE]:
         raise RefusedError("several images in one file; only files of one image are read. Split it first.")
     if not {HEIGHT, WIDTH} <= set(found):
-        raise ValueError("it states no size")
+        raise ValueError("its size is missing")
     if found.get(PHOTOMETRIC) == 5:
         raise RefusedError(CMYK)
     if found.get(ORIENTATION, 1) not in (0, 1):

@@ -111,13 +111,13 @@ def read_pairs(root: Path, images: str, masks: str, problems: list[str], skipped
         skipped: receives the files that are not images.
 
     Raises:
-        UserError: one of the folders is missing, or holds no images.
+        UserError: one of the folders is missing, or contains no images.
     """
     pictures, truths = (_by_stem(root, below, problems, skipped) for below in (images, masks))
     for below, files in ((images, pictures), (masks, truths)):
         if not files and not problems:
             names = [path.name for path in reading.files_below(root, root / below, DEPTH)]
-            raise UserError(f"{root / below}: holds no images. {describe_other_content(root / below, names)}")
+            raise UserError(f"{root / below}: contains no images. {describe_other_content(root / below, names)}")
     problems += _unpaired(root, pictures, truths, masks, "mask", skipped)
     problems += _unpaired(root, truths, pictures, images, "image", skipped)
     known: dict[int, tuple[Colour, Path]] = {}
@@ -209,14 +209,14 @@ def _masks(path: str, levels: Array, labels: dict[str, int] | None) -> NDArray[n
     if labels is None:
         if not (found <= {0, 1} or found <= {0, 255}):
             raise UserError(
-                f"{path}: holds the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
+                f"{path}: contains the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
                 "For several, name their levels: labels = { wall = 1, cavity = 2 }."
             )
         return np.stack([levels != 0])
     unexpected = found - {0, *labels.values()}
     if unexpected:
         known = ", ".join(f"{level} ({name})" for name, level in labels.items())
-        raise UserError(f"{path}: holds unexpected levels: {_listed(unexpected)}; known are 0 (none), {known}.")
+        raise UserError(f"{path}: contains unexpected levels: {_listed(unexpected)}; known are 0 (none), {known}.")
     return np.stack([levels == level for level in labels.values()])
 
 

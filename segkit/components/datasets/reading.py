@@ -55,7 +55,7 @@ def decode(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: not a text file: byte {error.start} cannot be decoded.") from None
     if "\0" in text:
-        raise UserError(f"{name}: not a text file: it holds a zero byte.")
+        raise UserError(f"{name}: not a text file: it contains a zero byte.")
     return text
 
 
@@ -120,7 +120,7 @@ def flaw_of_name(name: str) -> str | None:
     if any(unicodedata.category(letter) == "Cs" for letter in name):
         return "is not valid UTF-8"
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in BIDI for letter in name):
-        return "holds a control character"
+        return "contains a control character"
     return None
 
 

@@ -72,7 +72,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     problems: list[str] = []
     patients = read_patients(top, problems)
     if not patients and not problems:
-        raise UserError(f"{root}: holds no patient's folder (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
+        raise UserError(f"{root}: contains no patient's folder (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
     needed = {kind for structure in structures for kind in contours.NEEDED[structure]}
     cases, partial, astray = [], [], {}
     for patient in patients:
