@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from segkit import UserError, datasets
 from segkit.components.datasets import Case, Dataset, fill, read_contour, read_dicom
 from segkit.components.datasets.contours import Contour, check_structures, fill_structures, outside_notes
-from segkit.components.datasets.problems import DatasetError, collected
 from segkit.components.datasets.reading import (
     MOST_TEXT,
+    DatasetError,
+    collected,
     decode,
     entries,
     inside,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segkit import plugins
 from segkit.data.cache import DataCache
 from segkit.errors import UserError, counted
-from segkit.plugins.carried import how_to_get
+from segkit.plugins.sources import how_to_get
 from segkit.recipe import merge
 from segkit.recipe.model import Recipe, validate
 from segkit.registry.faults import ComponentError, plugin_parts

@@ -16,7 +16,8 @@ from typing import Any
 
 from segkit.errors import UserError, sentence
 
-MAX_TEXT = 64 * 2**20
+MAX_BYTES = 256 << 20
+MAX_TEXT = 64 << 20
 MAX_DEPTH = 100  # levels of nested tables and lists
 MAX_INTEGER = 2**63  # TOML integers are 64-bit signed
 
@@ -187,6 +188,35 @@ def from_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Return the bytes of a regular file of at most `limit` bytes.
+
+    Raises:
+        UserError: it is missing, unreadable, larger, or not a regular file (a pipe would never end).
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"{path}: {kind_of(path)}, not a regular file.")
+        if found.st_size > limit:
+            raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
+        with path.open("rb") as file:
+            return file.read(found.st_size)  # not `limit`, which would be allocated at once
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from None
+
+
+def unreadable(path: Path, error: Exception, kind: str = "file or folder") -> str:
+    """Return the message of an error that was raised when a path, expected to be of a kind, was read."""
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        return f"{path}: {'a link that leads nowhere' if path.is_symlink() else f'no such {kind}'}."
+    if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno == errno.ELOOP):
+        return f"{path}: a link that leads to itself."
+    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    shown = ascii(str(path)) if "\0" in str(path) else path
+    return f"{shown}: cannot be read: {reason.lower()}."
+
+
 def read_text(path: Path, limit: int = MAX_TEXT) -> str:
     """Return a text file of at most `limit` bytes.
 
@@ -194,18 +224,7 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
         UserError: it cannot be read, is not a regular file, is longer, or is not UTF-8 text.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
-            raise UserError(f"{path}: {kind_of(path)}, not a readable file.")
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}.") from None
-    except ValueError as error:  # a name with a zero byte
-        raise UserError(f"{path}: cannot be read: {sentence(error)}") from None
-    if len(data) > limit:
-        raise UserError(f"{path}: larger than {limit:,} bytes, the most that is read.")
-    try:
-        return data.decode("utf-8-sig")
+        return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start}).") from None
 

@@ -81,13 +81,10 @@ def is_locked(folder: Path) -> bool:
 
     try:
         with open(folder / ".lock", encoding="utf-8") as file:
-            if not file.read(1):  # released; a new owner writes its name at once
-                return False
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+            if file.read(1):  # else released; a new owner writes its name at once
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     return False
 
 

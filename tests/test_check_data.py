@@ -159,7 +159,7 @@ def test_patients_that_cannot_be_identified_are_a_warning_that_says_what_to_do(t
     report = check_data(tmp_path)
     (finding,) = report.findings
     assert finding.kind == "warning"
-    assert finding.text.startswith("9 of 9 cases name no patient: they are split case by case.")
+    assert finding.text.startswith("9 of 9 cases have no patient: they are split case by case.")
     assert "Give each patient a folder of images" in finding.text
     assert '# patient = "^([^_]+)_"  # 3 patients, e.g. anna0 of anna0_slice0? If so, use this line.' in report.recipe
     report.recipe = report.recipe.replace("# patient", "patient")
@@ -254,7 +254,7 @@ def test_what_cannot_be_looked_at_is_a_fault_and_the_rest_is_read(tmp_path: Path
     (tmp_path / "images/q/loop").symlink_to(tmp_path)
     report = check_data(tmp_path)
     assert report.facts["images"] == "2"
-    assert "images/p: the name 'bad\\n.png' holds a control character. Rename it." in texts(report)
+    assert "images/p: the name 'bad\\n.png' contains a control character. Rename it." in texts(report)
     assert f"images/q/loop: a link to {tmp_path}, which is read already. Remove the link." in texts(report)
 
 

@@ -181,7 +181,7 @@ def test_wrong_input_is_one_message(run: Run, words: list[str], message: str) ->
         (["data.rvsc.root=missing"], "missing: no such folder"),
         (
             ["data.image_folder.root=pictures"],
-            "pictures/masks: holds no images. It is empty",
+            "pictures/masks: contains no images. It is empty",
         ),
         (["train.device=cuda:7"], "train.device: 'cuda:7' is not available"),
     ],
@@ -294,7 +294,7 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     assert run("predict", CHECKPOINT, "some", "--out", "found")[0] == 0
     status, _, err = run("predict", CHECKPOINT, "runs")
     assert (status, err.splitlines()[0]) == (
-        2, "error: runs: holds no images. Name the one of its folders that holds them: tiny.",
+        2, "error: runs: contains no images. Name the one of its folders that contains them: tiny.",
     )  # fmt: skip
     Path("scan.nii.gz").write_bytes(b"\x1f\x8b")
     status, _, err = run("predict", CHECKPOINT, "scan.nii.gz")
@@ -350,7 +350,7 @@ def test_check_of_a_folder_tells_each_kind_of_finding_once(run: Run) -> None:
             cv2.imwrite(f"data/{folder}/{number}.png", pixels if folder == "images" else pixels // 128)
     status, out, _ = run("check", "data")
     assert status == 0
-    assert "warning: 7 of 7 cases name no patient: they are split case by case." in out
+    assert "warning: 7 of 7 cases have no patient: they are split case by case." in out
     assert out.splitlines()[-1] == "0 faults, 1 warning, 0 notes"
     for number in range(7):
         cv2.imwrite(f"data/masks/{number}.png", np.zeros((5, 5), np.uint8))

@@ -106,7 +106,7 @@ def test_several_structures_by_their_grey_level(root: Path) -> None:
         ),
         (
             lambda root: write(root / "masks/ann/a.png", MASK * 7),
-            r"a.png: holds the levels 0, 7; a mask of one structure",
+            r"a.png: contains the levels 0, 7; a mask of one structure",
         ),
         (
             lambda root: write(root / "masks/ann/a.png", MASK[:5]),
@@ -144,7 +144,7 @@ def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
 def test_values_that_are_not_finite(tmp_path: Path) -> None:
     pixels = GREY.astype(np.float32)
     pixels[0, 0] = np.nan
-    with pytest.raises(UserError, match=r"x\.tif: holds values that are not finite"):
+    with pytest.raises(UserError, match=r"x\.tif: contains values that are not finite"):
         read_image(write(tmp_path / "x.tif", pixels))
 
 
@@ -364,9 +364,9 @@ def test_what_stands_where_an_image_should(root: Path, make: Any, message: str) 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("new\nline", r"images/bob: the name 'new\\nline\.png' holds a control character. Rename it"),
-        ("\x1b[31m", r"the name '\\x1b\[31m\.png' holds a control character"),
-        ("a\u202egnp", r"the name 'a\\u202egnp\.png' holds a control character"),
+        ("new\nline", r"images/bob: the name 'new\\nline\.png' contains a control character. Rename it"),
+        ("\x1b[31m", r"the name '\\x1b\[31m\.png' contains a control character"),
+        ("a\u202egnp", r"the name 'a\\u202egnp\.png' contains a control character"),
         (os.fsdecode(b"\xff"), r"the name '\\udcff\.png' is not valid UTF-8"),
     ],
 )
@@ -385,10 +385,12 @@ def test_links_that_lead_back_are_not_followed_without_end(root: Path) -> None:
 
 def test_a_folder_without_images(root: Path) -> None:
     (root / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: holds no images\. It is empty"):
+    with pytest.raises(UserError, match=r"empty: contains no images\. It is empty"):
         read(root, images="empty")
     (root / "empty/a.nii.gz").touch()
-    with pytest.raises(UserError, match=r"empty: holds no images\. It holds NIfTI volumes; this version reads 2-D"):
+    with pytest.raises(
+        UserError, match=r"empty: contains no images\. It contains NIfTI volumes; this version reads 2-D"
+    ):
         read(root, images="empty")
 
 
@@ -404,11 +406,11 @@ def test_images_among_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two images are called 3: their masks would overwrite each other"):
         find_images([folder / "deeper/3.png", write(tmp_path / "3.tif", GREY)])
     (folder / "deeper/3.png").rename(folder / "deeper/3.nii.gz")
-    with pytest.raises(UserError, match=r"deeper: holds no images\. It holds NIfTI volumes"):
+    with pytest.raises(UserError, match=r"deeper: contains no images\. It contains NIfTI volumes"):
         find_images([folder / "deeper"])
     for name in ("images", "masks"):
         (tmp_path / f"set/{name}").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"Name the one of its folders that holds them: images, masks"):
+    with pytest.raises(UserError, match=r"Name the one of its folders that contains them: images, masks"):
         find_images([tmp_path / "set"])
 
 

@@ -313,6 +313,6 @@ def test_filling_twice_changes_nothing(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("text", ["a\u202eb\x7f\x1b\x00", "\U000e0001", '学 é\n\t"\\', "\u200c"])
 def test_texts_are_written_as_escapes_where_a_terminal_would_move(text: str) -> None:
-    written = toml.format_string(text)
+    written = toml.format_value(text)
     assert tomllib.loads(f"a = {written}") == {"a": text}
     assert printable(written) == written

@@ -87,7 +87,7 @@ def test_a_line_that_crosses_itself_is_filled(root: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no points"),
+        ("", "contains no points"),
         ("10 10\n", r"1 different point; a contour needs three"),
         ("10 10\n10 10\n12 12\n", r"2 different points;"),
         ("10 10\nten ten\n12 12\n", r":2: 'ten ten' is not a point"),
@@ -214,7 +214,7 @@ def test_of_very_many_problems_the_first_are_raised(tmp_path: Path) -> None:
 def test_folders_that_hold_no_data(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         read(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="holds no patient"):
+    with pytest.raises(UserError, match="contains no patient"):
         read(tmp_path)
 
 

@@ -49,7 +49,7 @@ def test_flat_and_nearly_flat_images() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.array([[0.0, np.nan]], np.float32), "P01: the image holds values that are not finite"),
+        (np.array([[0.0, np.nan]], np.float32), "P01: the image contains values that are not finite"),
         (np.zeros((4, 4, 3), np.uint8), r"P01: an image must be \(rows, columns\), one grey channel"),
     ],
 )

@@ -75,7 +75,7 @@ def test_cases_without_patients_are_reported() -> None:
     found = split(dataset(named=False))
     assert found.notes == ()
     (warning,) = found.warnings
-    assert warning.startswith("80 of 80 cases name no patient: they are split case by case.")
+    assert warning.startswith("80 of 80 cases have no patient: they are split case by case.")
     assert "Give each patient a folder" in warning
     assert split(dataset()).warnings == ()
 

@@ -66,7 +66,7 @@ def test_a_batch_of_more_than_all_cases_is_warned_of_in_run_and_check(tmp_path: 
 
 def test_images_of_nobody_are_warned_of_in_run(tmp_path: Path) -> None:
     texts = warnings_of(tmp_path, "data=nameless", "train.epochs=1")
-    assert any("12 of 12 cases name no patient" in text for text in texts)
+    assert any("12 of 12 cases have no patient" in text for text in texts)
 
 
 def test_a_loss_that_ignores_the_background_of_exclusive_classes_is_warned_of(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 from segkit.checks import layouts
 from segkit.components.datasets import datasets
 from segkit.components.datasets.image_folder import COLOURED, read_pairs
-from segkit.components.datasets.problems import DatasetError, collected
-from segkit.components.datasets.reading import files_below, open_root
+from segkit.components.datasets.reading import DatasetError, collected, files_below, open_root
 from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
 from segkit.data.splits import patient_warnings
 from segkit.errors import UserError, counted, first_few

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from segkit.components.datasets.decoding import VOLUMES, volume
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
-from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
 

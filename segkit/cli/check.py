@@ -29,8 +29,8 @@ def check(
 ) -> int:
     """Find what is wrong with a recipe, a plugin, a dataset folder or a run, and say what to do."""
     from segkit.checks.run import check_run
-    from segkit.components.datasets.reading import unreadable
     from segkit.errors import UserError
+    from segkit.files import unreadable
 
     try:
         path.stat()

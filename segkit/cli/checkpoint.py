@@ -154,7 +154,7 @@ def _segment(predictor: Predictor, pixels: Any, stem: Path) -> str:
     import numpy as np
 
     from segkit import files
-    from segkit.data.batches import to_uint8
+    from segkit.data.samples import to_uint8
     from segkit.evaluation.overlay import draw_overlay
     from segkit.recipe.variants import assign_folders
 

@@ -52,7 +52,11 @@ def list_(
             if room - len(origin) < 24:
                 origin = ""  # `segkit show` has it
             room = max(room - len(origin), 24)
-            summary = entry.summary if len(entry.summary) <= room else truncate(re.split(r"\. (?=[A-Z])", entry.summary)[0], room)
+            summary = (
+                entry.summary
+                if len(entry.summary) <= room
+                else truncate(re.split(r"\. (?=[A-Z])", entry.summary)[0], room)
+            )
             echo(f"  {entry.name:<{width}}  {summary}{origin}")
     return DONE
 

@@ -10,12 +10,10 @@ mean never improves because something was missed.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segkit.registry.component import Entry
 from segkit.registry.registry import Registry
 from segkit.types import Array, Mask, Positive, Probability, Spacing
 
@@ -28,17 +26,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Metrics(Registry):
-    """The registry of metrics; a function marked with `lower_is_better` has the trait."""
-
-    def add(self, name: str, factory: Callable[..., Any], *about: Any, **more: Any) -> Entry:
-        traits: Mapping[str, Any] = more.pop("traits", {})
-        if getattr(factory, "lower_is_better", False):
-            traits = {**traits, "lower_is_better": True}
-        return super().add(name, factory, *about, traits=traits, **more)
-
-
-metrics = _Metrics(
+metrics = Registry(
     "metric",
     "metrics",
     home=__name__,
@@ -51,17 +39,15 @@ metrics = _Metrics(
 def lower_is_better(metric: F) -> F:
     """Mark a metric, as plugins of segkit 0.1 do; `register("name", lower_is_better=True)` is the same."""
     metric.lower_is_better = True  # type: ignore[attr-defined]
-    entries = metrics.snapshot()
-    for key, entry in entries.items():
-        if entry.factory is metric:  # registered before it was marked
-            entries[key] = dataclasses.replace(entry, traits={**entry.traits, "lower_is_better": True})
-    metrics.restore(entries)
     return metric
 
 
 def direction(name: str) -> int | None:
     """Return 1 if larger values of the named metric are better, -1 if smaller ones are, None for an unknown name."""
-    return (-1 if metrics[name].traits["lower_is_better"] else 1) if name in metrics else None
+    if name not in metrics:
+        return None
+    entry = metrics[name]
+    return -1 if entry.traits["lower_is_better"] or getattr(entry.factory, "lower_is_better", False) else 1
 
 
 def best_value(name: str) -> float | None:

@@ -7,12 +7,12 @@ without an activation at the end.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import MinLen
 
 from segkit.components.initializers import initializers
-from segkit.components.upsamplers import upsamplers
+from segkit.components.upsamplers import flaw_of_module, upsamplers
 from segkit.errors import counted
 from segkit.registry.component import Component
 from segkit.registry.faults import fault, raise_fault, wrong_type
@@ -25,16 +25,12 @@ if TYPE_CHECKING:
 SIZE = (64, 64)  # of the image on which lazy layers find their sizes
 
 
-def _check_made(made: Any, in_channels: int, *handed: Any) -> str | None:
-    from torch import nn
-
-    from segkit.components.lazy import materialize
-
-    return wrong_type(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, SIZE)
-
-
 models = Registry(
-    "model", "models", home=__name__, handed=("in_channels", "out_channels"), called=False, check=_check_made
+    "model",
+    "models",
+    home=__name__,
+    handed=("in_channels", "out_channels"),
+    check=lambda made, in_channels, out_channels: flaw_of_module(made, in_channels, SIZE),
 )
 
 

@@ -123,11 +123,5 @@ def wrong_rate(optimizer: Optimizer) -> str | None:
 
 
 optimizers = Registry(
-    "optimizer",
-    "optimizers",
-    home=__name__,
-    handed=("parameters",),
-    called=False,
-    family=_register_torch,
-    check=_check_made,
+    "optimizer", "optimizers", home=__name__, handed=("parameters",), family=_register_torch, check=_check_made
 )

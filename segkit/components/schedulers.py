@@ -245,7 +245,6 @@ schedulers = Registry(
     "schedulers",
     home=__name__,
     handed=("optimizer", "epochs", "steps_per_epoch"),
-    called=False,
     family=_register_torch,
     check=_check_made,
 )

@@ -29,8 +29,6 @@ from segkit.types import Count, Fraction
 if TYPE_CHECKING:
     from albumentations import BasicTransform
 
-__all__ = ["transforms"]
-
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported, also by a plugin
 
 LARGEST = 8192  # pixels a side
@@ -195,12 +193,4 @@ def _check_made(made: Any) -> str | None:
     return None if isinstance(made, BaseCompose) else wrong_type(made, BasicTransform, "Albumentations transform")
 
 
-transforms = Registry(
-    "transform",
-    "transforms",
-    home=__name__,
-    handed=(),
-    called=False,
-    family=_register_albumentations,
-    check=_check_made,
-)
+transforms = Registry("transform", "transforms", home=__name__, family=_register_albumentations, check=_check_made)

@@ -5,6 +5,7 @@ An upsampler takes `in_channels` and `out_channels` and returns a module (N, in,
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from segkit.registry.faults import wrong_type
@@ -16,15 +17,33 @@ if TYPE_CHECKING:
 TRIED = (3, 4)  # rows and columns of the image on which an upsampler is tried
 
 
+def flaw_of_module(made: Any, in_channels: int, size: tuple[int, int]) -> str | None:
+    """Return what is wrong with a component's module, None if nothing is; lazy layers get their weights.
+
+    Lazy layers infer their sizes from an empty image (1, in_channels, *size).
+    """
+    import torch
+    from torch import nn
+    from torch.nn.parameter import is_lazy
+
+    if wrong := wrong_type(made, nn.Module, "torch.nn.Module"):
+        return wrong
+    if not any(map(is_lazy, itertools.chain(made.parameters(), made.buffers()))):
+        return None
+    training = made.training
+    with torch.no_grad():
+        made.eval()(torch.zeros(1, in_channels, *size))
+    made.train(training)
+    left = ", ".join(name for name, weight in made.named_parameters() if is_lazy(weight))
+    wrong = f"an image does not reach all of its lazy layers: {left} stay without a size. State their input sizes."
+    return wrong if left else None
+
+
 def _check_made(made: Any, in_channels: int, out_channels: int) -> str | None:
     """Try it on a few pixels, since inside a model a failure would not name it."""
     import torch
-    from torch import nn
 
-    from segkit.components.lazy import materialize
-
-    wrong = wrong_type(made, nn.Module, "torch.nn.Module") or materialize(made, in_channels, TRIED)
-    if wrong:
+    if wrong := flaw_of_module(made, in_channels, TRIED):
         return wrong
     training, image = made.training, torch.zeros(1, in_channels, *TRIED)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -38,7 +57,7 @@ def _check_made(made: Any, in_channels: int, out_channels: int) -> str | None:
 
 
 upsamplers = Registry(
-    "upsampler", "upsamplers", home=__name__, handed=("in_channels", "out_channels"), called=False, check=_check_made
+    "upsampler", "upsamplers", home=__name__, handed=("in_channels", "out_channels"), check=_check_made
 )
 
 

@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from segkit.data.pipeline import Pair
-from segkit.data.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
+from segkit.data.samples import Samples, assemble
 from segkit.data.workers import TIMEOUT, Workers
-
-__all__ = ["Batches", "Samples", "pack_masks", "to_device_float", "to_uint8"]
 
 MOST_WORKERS = 4  # feed any single device with 8-bit images
 
@@ -32,9 +30,11 @@ class Order:
     """
 
     def __init__(self, samples: int, samples_per_epoch: int, batch_size: int, seed: int) -> None:
-        self.samples, self.samples_per_epoch, self.batch_size, self.seed = samples, samples_per_epoch, batch_size, seed
+        self.samples, self.samples_per_epoch, self.batch_size = samples, samples_per_epoch, batch_size
         self.steps_per_epoch = -(-samples_per_epoch // batch_size)
-        self._pass = functools.lru_cache(maxsize=4)(self._shuffled)
+        self._pass = functools.lru_cache(maxsize=4)(
+            lambda passed: np.random.default_rng([seed, passed]).permutation(samples).tolist()
+        )
 
     def __call__(self, number: int) -> list[tuple[int, int]]:
         """Return (pass, index) of each member, passes from 1."""
@@ -43,10 +43,6 @@ class Order:
         end = min(begin + self.batch_size, self.samples_per_epoch)
         drawn = (divmod(epoch * self.samples_per_epoch + place, self.samples) for place in range(begin, end))
         return [(passed + 1, self._pass(passed + 1)[place]) for passed, place in drawn]
-
-    def _shuffled(self, passed: int) -> list[int]:
-        order: list[int] = np.random.default_rng([self.seed, passed]).permutation(self.samples).tolist()
-        return order
 
 
 class Batches(AbstractContextManager["Batches"]):

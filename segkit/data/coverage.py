@@ -99,11 +99,16 @@ def smoothed(plane: Plane) -> Plane:
     return cv2.sepFilter2D(plane, -1, SMOOTH, SMOOTH, borderType=cv2.BORDER_REPLICATE)  # type: ignore[return-value]
 
 
+def is_rigid(matrix: Matrix) -> bool:
+    """Return whether a matrix only shifts, rotates or mirrors."""
+    a, b, _, c, d, _ = matrix
+    return max(abs(a * a + b * b - 1), abs(c * c + d * d - 1), abs(a * c + b * d)) < 1e-6
+
+
 def is_slight(matrix: Matrix) -> bool:
     """Return whether a matrix only shifts or rotates, by less than 2.6 degrees apart from quarter turns."""
-    a, b, _, d, e, _ = matrix
-    turned = max(abs(a * a + b * b - 1), abs(d * d + e * e - 1), abs(a * d + b * e)) < 1e-6
-    return turned and max(abs(a), abs(b)) > 0.999 and max(abs(value - round(value)) for value in matrix) > 1e-6
+    far = max(abs(value - round(value)) for value in matrix) > 1e-6
+    return is_rigid(matrix) and far and max(abs(matrix[0]), abs(matrix[1])) > 0.999
 
 
 def softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:

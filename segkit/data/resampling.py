@@ -20,7 +20,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from segkit.data.coverage import FULL, Bits, Matrix, Plane, is_slight, labels_in, relabelled, smoothed, softener
+from segkit.data.coverage import (
+    FULL,
+    Bits,
+    Matrix,
+    Plane,
+    is_rigid,
+    is_slight,
+    labels_in,
+    relabelled,
+    smoothed,
+    softener,
+)
 
 NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
 Follower = Callable[..., Bits]
@@ -137,7 +148,6 @@ def _resized(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits
 
 
 def _averaged(exclusive: bool, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
-    """Average coverage over blocks of pixels."""
     found = np.zeros(size, bits.dtype)
     x, y, width, height = _box(bits)
     left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)
@@ -151,28 +161,17 @@ def _averaged(exclusive: bool, bits: Bits, size: tuple[int, int], tall: int, wid
 
 
 def _affine(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
-    """Affine maps; rotations and shifts stay nearest neighbour."""
-    flag = transform.interpolation
-    matrix: Matrix = tuple(params["matrix"][:2].ravel().tolist())
+    """Affine maps and rotations; those that do not scale stay nearest neighbour, except for slight ones."""
+    matrix: Matrix = tuple(np.asarray(params["matrix"])[:2].ravel().tolist())
     a, b, _, c, d, _ = matrix
-    rotates = max(abs(a * a + b * b - 1), abs(c * c + d * d - 1), abs(a * c + b * d)) < 1e-6
-    if flag in NEAREST or (rotates and not is_slight(matrix)) or abs(a * d - b * c) < 1e-6:
+    is_sampled = is_rigid(matrix) and not is_slight(matrix)
+    if transform.interpolation in NEAREST or is_sampled or abs(a * d - b * c) < 1e-6:
         return _nearest(transform, bits, params)
-    size = tuple(int(np.round(side)) for side in params["output_shape"])
-    if transform.border_mode == cv2.BORDER_CONSTANT:
+    if transform.border_mode == cv2.BORDER_CONSTANT and not getattr(transform, "crop_border", False):
+        size = tuple(int(np.round(side)) for side in params.get("output_shape", bits.shape))
         return _mapped(exclusive, bits, matrix, size, cv2.BORDER_CONSTANT)
     # Beyond the borders, labels may be repeated anywhere, so everything is mapped.
     return _linear(transform, exclusive, bits, params, softener(matrix)[0])
-
-
-def _rotated(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
-    """Rotations: nearest neighbour, except for slight ones."""
-    matrix: Matrix = tuple(np.asarray(params["matrix"])[:2].ravel().tolist())
-    if transform.interpolation in NEAREST or not is_slight(matrix):
-        return _nearest(transform, bits, params)
-    if transform.border_mode == cv2.BORDER_CONSTANT and not transform.crop_border:
-        return _mapped(exclusive, bits, matrix, bits.shape, cv2.BORDER_CONSTANT)
-    return _linear(transform, exclusive, bits, params, smoothed)
 
 
 def _nearest(transform: Any, bits: Bits, params: dict[str, Any]) -> Bits:
@@ -231,9 +230,8 @@ def _followers() -> tuple[tuple[Any, Follower], ...]:
     return (
         (a.Downscale, _downscaled),
         ((*scaling, a.CropAndPad), _resized),
-        (a.Affine, _affine),
+        ((a.Affine, a.Rotate), _affine),
         (distorting, _distorted),
-        (a.Rotate, _rotated),
         (a.Morphological, _morphed),
     )
 

@@ -130,7 +130,7 @@ def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:
     if not nameless:
         return ()
     return (
-        f"{nameless} of {counted(cases, 'case')} {'names' if nameless == 1 else 'name'} no patient: they are split "
+        f"{nameless} of {counted(cases, 'case')} {'has' if nameless == 1 else 'have'} no patient: they are split "
         "case by case. Images of one patient may then be on both sides, which makes the validation look better than it "
         "is. Give each patient a folder of images, or, if file names begin with the patient and the reader has this "
         'parameter, set patient = "^([^_]+)_", which takes the part before the first _.',

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from segkit.components.datasets.case import Case
 from segkit.components.metrics import as_number, hard
 from segkit.components.models import checked
-from segkit.data.batches import pack_masks, to_device_float, to_uint8
 from segkit.data.pipeline import Pipeline
+from segkit.data.samples import pack_masks, to_device_float, to_uint8
 from segkit.device import Device
 from segkit.evaluation.rows import Row
 from segkit.recipe.model import Recipe

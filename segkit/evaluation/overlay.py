@@ -56,7 +56,7 @@ def write_overlay(folder: Folder, case: Case, image: Any, masks: Any) -> None:
     """
     import cv2
 
-    from segkit.data.batches import to_uint8
+    from segkit.data.samples import to_uint8
 
     shown = image if image.shape == case.image.shape else to_uint8(case.image)
     picture = draw_overlay(shown, case.masks.astype(bool), masks)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from segkit.plugins.carried import changed_plugins
 from segkit.plugins.failures import Failure
 from segkit.plugins.loader import (
     Plugin,
+    changed_plugins,
     failures,
     folders,
     isolated,

@@ -43,10 +43,8 @@ class Plugin:
     @property
     def sha256(self) -> str:
         """The hash of all its sources."""
-        digest = hashlib.sha256()
-        for name, source in sorted(self.sources.items()):
-            digest.update(f"{name}\0{source}\0".encode())
-        return digest.hexdigest()
+        text = "".join(f"{name}\0{source}\0" for name, source in sorted(self.sources.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass
@@ -265,3 +263,14 @@ def used_by(components: Iterable[Component]) -> list[Plugin]:
     """Return the plugins from which the given components come."""
     entries = [component.entry for component in components]
     return [plugin for plugin in loaded() if any(_owns(plugin.module, entry) for entry in entries)]
+
+
+def changed_plugins(meta: Mapping[str, Any]) -> list[str]:
+    """Return a line for each loaded plugin whose source differs from the one the checkpoint was trained with."""
+    here = {plugin.module: plugin for plugin in loaded()}
+    return [
+        f"plugin {here[plugin['module']].origin} differs from the one this checkpoint was trained with "
+        f"(sha256 {here[plugin['module']].sha256[:12]}, was {plugin['sha256'][:12]})"
+        for plugin in meta["plugins"]
+        if plugin["module"] in here and here[plugin["module"]].sha256 != plugin["sha256"]
+    ]

@@ -9,10 +9,11 @@ import ast
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 
 
 def sources_of(name: str) -> dict[str, str]:
@@ -101,3 +102,18 @@ def write_sources(sources: Mapping[str, str], package: str, folder: Path) -> dic
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(sources[module], encoding="utf-8")
     return places
+
+
+def how_to_get(offered: Sequence[Mapping[str, Any]]) -> str:
+    """Return what to do about plugins inside a checkpoint that are not loaded; "" if there are none."""
+    if not offered:
+        return ""
+    listed = ""
+    for plugin in offered:
+        size = sum(len(text.splitlines()) for text in plugin["sources"].values())
+        listed += f"    {plugin['origin']} ({counted(size, 'line')}, sha256 {plugin['sha256'][:12]})\n"
+    return (
+        f"\n  The checkpoint was trained with plugins that are not installed:\n{listed}"
+        "  Put them into plugins/, or run the copies inside the checkpoint with --trust-plugins;\n"
+        "  `segkit info CHECKPOINT --sources` prints what would run."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 BOUNDS = (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="), ("exclusiveMaximum", "<"))
 KINDS = {"number": "float", "integer": "int", "string": "string", "boolean": "bool", "null": "none"}
-INSIDE = {"upsampler": "model.unet.upsampler", "initializer": "model.unet.initializer"}
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,15 @@ def snippet(entry: Entry) -> str:
     made |= dict.fromkeys(unknown, "FOLDER")
     filled_in = {name: made[name] if field.is_required() else field.default for name, field in entry.fields.items()}
     values = {name: value for name, value in filled_in.items() if value is not None}
-    slot = entry.slot.name
+    slot, choice = entry.slot.name, {entry.name: values}
+    tree: dict[str, Any] = {"channels": "exclusive"} if entry.traits.get("exclusive_only") else {}
     if slot == "transform":
-        return f"[transforms]\ntrain = [{toml.format_value({entry.name: values})}]\n"
-    if slot in INSIDE:
-        table, key = INSIDE[slot].rsplit(".", 1)
-        return f"[{table}]\n{key} = {toml.format_value({entry.name: values})}\n"
-    heading = f"[{'metrics' if slot == 'metric' else slot}.{toml.format_key(entry.name)}]"
-    lines = [heading, *(f"{toml.format_key(key)} = {toml.format_value(value)}" for key, value in values.items())]
-    if entry.traits.get("exclusive_only"):
-        lines = ['channels = "exclusive"', "", *lines]
-    return "\n".join(lines) + "\n"
+        tree["transforms"] = {"train": [choice]}
+    elif slot in ("upsampler", "initializer"):
+        tree["model"] = {"unet": {slot: choice}}
+    else:
+        tree["metrics" if slot == "metric" else slot] = choice
+    return toml.dumps(tree)
 
 
 def describe(entry: Entry) -> list[str]:
@@ -97,23 +94,12 @@ def describe(entry: Entry) -> list[str]:
 
 def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
     """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
-    rows: list[tuple[tuple[str, ...], Any, str]] = []
 
-    def walk(node: Any, path: tuple[str, ...]) -> None:
+    def walk(node: Any, written: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
         if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):
             for name, value in node.items():
-                walk(value, (*path, name))
+                yield from walk(value, written.get(name) if isinstance(written, dict) else None, (*path, name))
         else:
-            rows.append((path, node, document.place(path) if _is_written(path, document.tree) else "default"))
+            yield path, node, "default" if written is None else document.place(path)
 
-    walk(recipe.dump(), ())
-    return rows
-
-
-def _is_written(path: Sequence[str], node: Any) -> bool:
-    """Return whether the merged tree has a value at `path`."""
-    for part in path:
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
+    return list(walk(recipe.dump(), document.tree, ()))

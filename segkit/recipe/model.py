@@ -19,6 +19,7 @@ from segkit.recipe.lint import StudyLint
 from segkit.recipe.sections import Section, Split, Study, Train, Transforms
 from segkit.recipe.variants import variants
 from segkit.registry.component import Component
+from segkit.registry.faults import parts_of
 from segkit.registry.messages import MAX_READ, translate_errors
 from segkit.registry.registry import Several
 
@@ -95,14 +96,9 @@ class Recipe(Section):
 
     def components(self) -> list[Component]:
         """Return all components of the recipe, nested ones included."""
-        found = [self.data, self.model, self.optimizer, *self.loss, *self.regularizer, *self.metrics]
-        found += [*self.transforms.train, *self.transforms.eval]
-        found += [self.scheduler] if self.scheduler else []
-        for component in found:  # grows while iterating, so that nested components are visited too
-            for value in component.arguments.values():
-                items = value if isinstance(value, (list, tuple)) else [value]
-                found.extend(item for item in items if isinstance(item, Component))
-        return found
+        own = [self.data, self.model, self.optimizer, *self.loss, *self.regularizer, *self.metrics]
+        own += [*self.transforms.train, *self.transforms.eval, *([self.scheduler] if self.scheduler else [])]
+        return [part for component in own for part in parts_of(component)]
 
 
 def validate(document: merge.Document) -> Recipe:
@@ -145,7 +141,7 @@ def _foreign_files(document: merge.Document) -> dict[str, str]:
             texts[source.name] = source.text
     known = list(Recipe.model_fields)
     return {
-        name: f"{name}: not a recipe: it holds {truncate(', '.join(map(toml.format_key, sorted(own))))}. A recipe "
+        name: f"{name}: not a recipe: it contains {truncate(', '.join(map(toml.format_key, sorted(own))))}. A recipe "
         "has tables such as data, model, loss, train and study."
         for name, own in tables.items()
         if not any(difflib.get_close_matches(table[:100].lower(), known, n=1) for table in sorted(own)[:MAX_LISTED])

@@ -61,7 +61,7 @@ def recipe_schema() -> dict[str, Any]:
 
 def _bare(registry: Registry) -> dict[str, Any]:
     """Describe a bare name: that of a component whose parameters all have defaults."""
-    return {"enum": [entry.name for entry in registry if not _needed(entry)]}
+    return {"enum": [entry.name for entry in registry if not entry.required]}
 
 
 def _table(registry: Registry) -> dict[str, Any]:
@@ -77,18 +77,13 @@ def _parameters(entry: Entry) -> dict[str, Any]:
     return schema | {"title": entry.name, "description": entry.summary}
 
 
-def _needed(entry: Entry) -> list[str]:
-    return [name for name, field in entry.fields.items() if field.is_required()]
-
-
 def _required() -> dict[str, Any]:
     """Describe the required parameters of the components of a recipe that stands alone."""
-    found: dict[str, Any] = {}
-    for slot, registry in (SINGLE | SEVERAL).items():
-        needs = {entry.name: {"required": _needed(entry)} for entry in registry if _needed(entry)}
-        if needs:
-            found[slot] = {"properties": needs}
-    return found
+    needs = {
+        slot: {entry.name: {"required": entry.required} for entry in registry if entry.required}
+        for slot, registry in (SINGLE | SEVERAL).items()
+    }
+    return {slot: {"properties": entries} for slot, entries in needs.items() if entries}
 
 
 def _linked(node: Any) -> Any:

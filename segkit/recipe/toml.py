@@ -14,7 +14,6 @@ from segkit.errors import UserError, sentence
 from segkit.files import MAX_DEPTH, UnreadableError, check_limits
 from segkit.registry.slot import fold
 from segkit.registry.values import format_key as format_key
-from segkit.registry.values import format_string as format_string
 from segkit.registry.values import format_value as format_value
 
 _TOKEN = re.compile(
@@ -128,7 +127,7 @@ def _written(source: str) -> Iterator[tuple[tuple[str, ...], int]]:
         token, kind = match[0], match.lastgroup
         if kind in ("string", "word"):
             if not value:
-                key.append(_plain(token))
+                key.append(_unquoted(token))
             elif open_ and open_[-1][1] is not None:
                 yield path, line
         elif token == "=":
@@ -172,8 +171,7 @@ def _header(key: Sequence[str], counts: dict[tuple[str, ...], int], *, several: 
     return path
 
 
-def _plain(token: str) -> str:
-    """Return a key without quotes."""
+def _unquoted(token: str) -> str:
     if token[0] not in "\"'":
         return token
     return token[1:-1] if "\\" not in token else str(tomllib.loads(f"key = {token}")["key"])

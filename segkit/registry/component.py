@@ -59,6 +59,11 @@ class Entry:
         """The fields of `parameters` by their TOML names."""
         return {str(field.alias): field for field in self.parameters.model_fields.values()}
 
+    @property
+    def required(self) -> list[str]:
+        """The TOML names of the parameters without a default."""
+        return [name for name, field in self.fields.items() if field.is_required()]
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Component:

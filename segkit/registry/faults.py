@@ -70,14 +70,18 @@ def explained(error: BaseException) -> str:
     return described(error) + (f" ({meaning})" if meaning else "")
 
 
-def plugin_parts(component: P) -> Iterator[P]:
-    """Yield the component and its nested components, as far as they come from plugins."""
-    if component.entry.foreign:
-        yield component
+def parts_of(component: P) -> Iterator[P]:
+    """Yield a component and those nested in it, at any depth."""
+    yield component
     for value in component.arguments.values():
         for item in value if isinstance(value, (list, tuple)) else [value]:
             if hasattr(item, "entry"):
-                yield from plugin_parts(item)
+                yield from parts_of(item)
+
+
+def plugin_parts(component: P) -> Iterator[P]:
+    """Yield those of `parts_of` that come from plugins."""
+    return (part for part in parts_of(component) if part.entry.foreign)
 
 
 def or_others(parts: Iterable[Part]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import types
 import typing
 from collections.abc import Sequence
@@ -15,49 +14,38 @@ SIZES = ("height", "width", "size")
 SIZE = 16  # pixels of a crop: smaller than the images that components are tried on
 
 
-class UnknownError(Exception):
-    """There is no plausible value."""
-
-
 def filled(entry: Entry, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return `given` with every required parameter, by TOML name, and the names of those without a plausible value."""
-    values, unknown = dict(given), []
-    for name, field in entry.fields.items():
-        if field.is_required() and name not in values:
-            try:
-                values[name] = _value(name, field.annotation, field.metadata)
-            except UnknownError:
-                unknown.append(name)
-    return values, unknown
+    missing = [name for name in entry.required if name not in given]
+    found = {name: _value(name, entry.fields[name].annotation, entry.fields[name].metadata) for name in missing}
+    known = {name: value for name, value in found.items() if value is not None}
+    return given | known, [name for name in missing if name not in known]
 
 
 def _value(name: str, annotation: Any, metadata: Sequence[Any] = ()) -> Any:
-    """Return a value of a type, within the bounds among the `metadata`.
-
-    Raises:
-        UnknownError: only the user can know one.
-    """
+    """Return a value of a type, within the bounds among the `metadata`; None if only the user can know one."""
     registry = next((part for part in (annotation, *metadata) if isinstance(part, Registry)), None)
     if registry is not None:
-        return _component_without_parameters(registry)
+        return next((entry.name for entry in registry if not entry.required), None)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _value(name, arguments[0], [*metadata, *arguments[1:]])
     if origin is Literal:
         return arguments[0]
     if origin in (Union, types.UnionType):
-        for choice in arguments:
-            with contextlib.suppress(UnknownError):
-                return _value(name, choice, metadata)
+        values = [_value(name, choice, metadata) for choice in arguments]
+        return next((value for value in values if value is not None), None)
     if origin in (list, tuple):
         values = [_value(name, argument) for argument in arguments if argument is not Ellipsis]
         several = origin is list or Ellipsis in arguments
+        if None in values:
+            return None
         return values * max([1, *_bounds(metadata, "min_length")]) if several else values
     if annotation is bool:
         return True
     if annotation in (int, float):
         return _number(name, annotation, metadata)
-    raise UnknownError
+    return None
 
 
 def _number(name: str, kind: type, metadata: Sequence[Any]) -> float:
@@ -71,10 +59,3 @@ def _number(name: str, kind: type, metadata: Sequence[Any]) -> float:
 
 def _bounds(metadata: Sequence[Any], name: str) -> list[Any]:
     return [bound for part in metadata if (bound := getattr(part, name, None)) is not None]
-
-
-def _component_without_parameters(registry: Registry) -> str:
-    for entry in registry:
-        if not any(field.is_required() for field in entry.fields.values()):
-            return entry.name
-    raise UnknownError

@@ -7,9 +7,9 @@ every mistake in a file is found in one pass.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import json
+import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, ModuleType
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import core_schema
 
-__all__ = ["Component", "Entry", "Registry", "Several", "fold"]
-
 F = TypeVar("F", bound=Callable[..., Any])
 REFERENCE = "segkit-slot"  # key in a JSON Schema: [slot, whether it holds several components]
 
@@ -35,23 +33,15 @@ class Registry(Slot):
     """The named components of one slot.
 
     Args:
-        name, plural, handed, called, about: see `Slot`.
+        name, plural, about: see `Slot`.
         home: the module of the slot, whose names are also attributes of the registry, e.g. `segkit.losses.dice`.
         family: registers a library's components when a name is first looked up, e.g. the optimizers of torch.
     """
 
     def __init__(
-        self,
-        name: str,
-        plural: str,
-        *,
-        home: str,
-        handed: tuple[str, ...],
-        called: bool,
-        family: Callable[[Registry], None] | None = None,
-        **about: Any,
+        self, name: str, plural: str, *, home: str, family: Callable[[Registry], None] | None = None, **about: Any
     ) -> None:
-        super().__init__(name, plural, handed, called, **about)
+        super().__init__(name, plural, **about)
         self.home, self._family = home, family
         self._of_family: set[str] = set()
         self._entries: dict[str, Entry] = {}
@@ -59,9 +49,9 @@ class Registry(Slot):
     def __repr__(self) -> str:
         return f"<registry {self.plural}>"
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
         """Copy and pickle a registry by name: each process has its own."""
-        return _registry_of, (self.home, self.plural)
+        return pkgutil.resolve_name, (f"{self.home}:{self.plural}",)
 
     def __getattr__(self, name: str) -> Any:
         """Return a name that the slot's module defines, e.g. `segkit.losses.dice`."""
@@ -225,10 +215,6 @@ class Registry(Slot):
     ) -> dict[str, Any]:
         """Return a placeholder for the slot, since slots nest; `segkit.recipe.schema` resolves it."""
         return {REFERENCE: [self.name, False]}
-
-
-def _registry_of(home: str, plural: str) -> Any:
-    return getattr(importlib.import_module(home), plural)
 
 
 def _schema(validate: Callable[[Any], Any], dump: Callable[[Any], Any]) -> core_schema.CoreSchema:

@@ -37,8 +37,8 @@ class Slot:
 
     name: str
     plural: str
-    handed: tuple[str, ...]
-    called: bool
+    handed: tuple[str, ...] = ()
+    called: bool = False
     weighted: bool = False
     traits: Mapping[str, Trait] = field(default_factory=dict)
     check: Callable[..., str | None] = lambda made, *handed: None

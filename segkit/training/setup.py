@@ -13,9 +13,10 @@ from segkit.components.datasets.case import Dataset
 from segkit.components.metrics import metrics
 from segkit.components.models import checked
 from segkit.components.schedulers import Schedule
-from segkit.data.batches import Batches, Samples, to_device_float
+from segkit.data.batches import Batches
 from segkit.data.cache import DataCache
 from segkit.data.pipeline import Pipeline
+from segkit.data.samples import Samples, to_device_float
 from segkit.data.splits import Split, split_cases
 from segkit.device import Device, choose, use_deterministic_algorithms
 from segkit.errors import UserError, counted

@@ -23,8 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 
 import segkit
 from segkit.components.datasets.case import Case
-from segkit.data.batches import Batches, Samples, to_device_float, to_uint8
+from segkit.data.batches import Batches
 from segkit.data.pipeline import Pipeline
+from segkit.data.samples import Samples, to_device_float, to_uint8
 
 BATCH = 32
 AHEAD, TIMED = 8, 40  # batches: more than any workers hold ready; those that are timed, epoch borders among them

@@ -15,12 +15,7 @@ from segkit.registry.registry import Registry
 __all__ = ["Case", "Dataset", "datasets", "fill", "read_contour", "read_dicom", "read_image"]
 
 datasets = Registry(
-    "data",
-    "datasets",
-    home=__name__,
-    handed=(),
-    called=False,
-    check=lambda made: wrong_type(made, Dataset, "segkit.datasets.Dataset"),
+    "data", "datasets", home=__name__, check=lambda made: wrong_type(made, Dataset, "segkit.datasets.Dataset")
 )
 datasets.register("image_folder")(image_folder)
 datasets.register("phantom")(phantom)

@@ -8,7 +8,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from segkit.components.datasets.reading import flaw_of_name
 from segkit.errors import ContractError, counted, first_unprintable
@@ -63,7 +62,7 @@ class Dataset:
                 raise ContractError(f"{self.name}: its {what} must be a tuple, got {type(items).__name__}.")
         _check_names(self)
         if not self.cases:
-            raise ContractError(f"{self.name}: holds no cases.")
+            raise ContractError(f"{self.name}: has no cases.")
         if not 1 <= len(self.channels) <= MOST_CHANNELS:
             raise ContractError(f"{self.name}: must have from 1 to {MOST_CHANNELS} channels, got {len(self.channels)}.")
         flaw = flaw_of_channels(self.channels)
@@ -103,9 +102,9 @@ def _check_names(dataset: Dataset) -> None:
             raise ContractError(f"{dataset.name}: each case must be a segkit Case, got {type(item).__name__}.")
         if not isinstance(item.name, str) or not isinstance(item.patient, str | None):
             kinds = f"{type(item.name).__name__} and {type(item.patient).__name__}"
-            raise ContractError(f"{item.name!r}: its name and patient must be text, got {kinds}.")
+            raise ContractError(f"{item.name!r}: its name and patient must be strings, got {kinds}.")
     if not all(isinstance(channel, str) for channel in dataset.channels):
-        raise ContractError(f"{dataset.name}: its channels must be text, got {dataset.channels!r}.")
+        raise ContractError(f"{dataset.name}: its channels must be strings, got {dataset.channels!r}.")
 
 
 def _check(case: Case, channels: int) -> None:
@@ -125,16 +124,13 @@ def _check(case: Case, channels: int) -> None:
             f"{case.name}: its image must be (H, W), uint8, uint16 or float32, got {image.dtype} {image.shape}."
         )
     if image.dtype == np.float32 and not np.isfinite(image).all():
-        raise ContractError(f"{case.name}: its image holds values that are not finite (NaN or infinity).")
+        raise ContractError(f"{case.name}: its image contains values that are not finite (NaN or infinity).")
     if masks.dtype != bool or masks.shape != (channels, *image.shape):
         raise ContractError(
             f"{case.name}: its masks must be bool {(channels, *image.shape)} for {counted(channels, 'channel')} of its "
             f"image, got {masks.dtype} {masks.shape}."
         )
-    if case.spacing_mm is not None and not _is_spacing(case.spacing_mm):
+    spacing = case.spacing_mm if isinstance(case.spacing_mm, tuple | list) else ()
+    positive = [isinstance(mm, numbers.Real) and 0 < float(mm) < math.inf for mm in spacing]
+    if case.spacing_mm is not None and positive != [True, True]:
         raise ContractError(f"{case.name}: its pixel spacing must be two lengths in mm above 0, got {case.spacing_mm}.")
-
-
-def _is_spacing(value: Any) -> bool:
-    lengths = value if isinstance(value, tuple | list) else ()
-    return len(lengths) == 2 and all(isinstance(mm, numbers.Real) and 0 < float(mm) < math.inf for mm in lengths)

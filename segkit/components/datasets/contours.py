@@ -71,7 +71,7 @@ def parse_contour(data: bytes, name: str) -> Contour:
         points.append((x, y))
         lines.append(number)
     if not points:
-        raise UserError(f"{name}: holds no points. A frame without the structure must have no file.")
+        raise UserError(f"{name}: contains no points. A frame without the structure must have no file.")
     if len(points) > MOST_POINTS:
         raise UserError(f"{name}: {len(points):,} points; contours are read up to {MOST_POINTS:,}.")
     if len(set(points)) < 3:
@@ -92,7 +92,7 @@ def parse_list(data: bytes, name: str) -> list[tuple[int, str]]:
         if ".." in parts or path.startswith(("/", "\\\\")) or ":" in path:
             raise UserError(f"{name}:{number}: {line[:80]!r} leads out of the data's folder. Nothing outside is read.")
         if parts[-1] in ("", "."):
-            raise UserError(f"{name}:{number}: {line[:80]!r} names no file.")
+            raise UserError(f"{name}:{number}: {line[:80]!r} does not name a file.")
         found.append((number, parts[-1]))
     return found
 
@@ -181,10 +181,14 @@ def fill_structures(
             raise UserError(
                 f"{lines['i'].name}: encloses more than the outer contour {lines['o'].name}. Are they swapped?"
             )
-        beyond = int((inner & ~outer).sum())
-        if beyond <= TOUCHING * int(inner.sum()):
-            beyond = 0
+        beyond = outside(inner, outer)
     return np.stack(masks), beyond
+
+
+def outside(inner: NDArray[np.bool_], outer: NDArray[np.bool_]) -> int:
+    """Return how many pixels of a filled inner contour lie outside the outer one; 0 if the two only touch."""
+    count = int((inner & ~outer).sum())
+    return count if count > TOUCHING * int(inner.sum()) else 0
 
 
 def outside_notes(found: dict[str, int]) -> tuple[str, ...]:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segkit.components.datasets.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT, check_frame, joined_frame
-from segkit.components.datasets.decoding import RefusedError
-from segkit.components.datasets.kinds import kind_of
+from segkit.components.datasets.decoding import RefusedError, kind_of
 from segkit.components.datasets.reading import SIDE, read_bytes
 from segkit.errors import UserError
 from segkit.types import Array
@@ -97,10 +96,9 @@ def _header(data: bytes) -> tuple[Header, int]:
 
 
 def _format(header: Header) -> Format:
-    """Return the checked format of the pixels."""
     modality = str(_get(header, "Modality", "")).strip()[:16]
     if "Rows" not in header and modality.isalpha():
-        raise RefusedError(f"holds no image: Rows is missing, Modality is {modality}.")
+        raise RefusedError(f"contains no image: Rows is missing, Modality is {modality}.")
     rows, columns = _whole(header, "Rows", None, 1, 65535), _whole(header, "Columns", None, 1, 65535)
     if max(rows, columns) > SIDE:
         raise RefusedError(f"{rows} x {columns} pixels; images are read up to {SIDE} x {SIDE}.")
@@ -189,7 +187,7 @@ def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
     element = data[at : at + 12]
     order: Literal["big", "little"] = "big" if found.syntax == BIG_ENDIAN else "little"
     if element[:4] not in PIXEL_DATA or len(element) < 12:
-        raise RefusedError(f"holds no PixelData in its first {MOST_HEADER >> 20} MiB, or is cut off before it.")
+        raise RefusedError(f"contains no PixelData in its first {MOST_HEADER >> 20} MiB, or is cut off before it.")
     explicit = element[4:6] in (b"OB", b"OW", b"UN")
     size = int.from_bytes(element[8:12] if explicit else element[4:8], order)
     start = at + (12 if explicit else 8)

@@ -10,19 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
+from segkit.components.datasets import reading
 from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
-from segkit.components.datasets.decoding import Colour
-from segkit.components.datasets.images import (
-    KINDS,
-    Picture,
-    agree,
-    describe_other_content,
-    read_levels,
-    read_picture,
-)
-from segkit.components.datasets.kinds import VOLUMES, volume
-from segkit.components.datasets.problems import DatasetError, collected
-from segkit.components.datasets.reading import entries, files_below, inside, is_folder, open_root
+from segkit.components.datasets.decoding import VOLUMES, Colour, volume
+from segkit.components.datasets.images import KINDS, Picture, agree, describe_other_content, read_levels, read_picture
 from segkit.errors import UserError, counted, first_few, sentence
 from segkit.types import Array, Positive
 
@@ -85,21 +76,21 @@ def image_folder(
     Raises:
         UserError: an image without a mask or the reverse, other sizes, unexpected levels, damage; the file is named.
     """
-    top = open_root(root)
+    top = reading.open_root(root)
     names = _channels(labels)
     pattern = _pattern(patient)
     problems: list[str] = []
     skipped: list[Path] = []
     cases, coloured = [], []
     for pair in read_pairs(top, images, masks, problems, skipped):
-        with collected(problems):
+        with reading.collected(problems):
             whose = _patient(pair.name, pattern, pair.image)
             if pair.picture and pair.levels is not None:
                 truth = _masks(str(pair.mask), pair.levels, labels)
                 cases.append(Case(pair.name, whose, pair.picture.pixels, truth, spacing_mm or pair.picture.spacing_mm))
                 coloured += [pair.name] if pair.picture.coloured else []
     if problems:
-        raise DatasetError(problems)
+        raise reading.DatasetError(problems)
     notes = []
     if skipped:
         listed = first_few(path.relative_to(top).as_posix() for path in skipped)
@@ -120,24 +111,24 @@ def read_pairs(root: Path, images: str, masks: str, problems: list[str], skipped
         skipped: receives the files that are not images.
 
     Raises:
-        UserError: one of the folders is missing, or holds no images.
+        UserError: one of the folders is missing, or contains no images.
     """
     pictures, truths = (_by_stem(root, below, problems, skipped) for below in (images, masks))
     for below, files in ((images, pictures), (masks, truths)):
         if not files and not problems:
-            names = [path.name for path in files_below(root, root / below, DEPTH)]
-            raise UserError(f"{root / below}: holds no images. {describe_other_content(root / below, names)}")
+            names = [path.name for path in reading.files_below(root, root / below, DEPTH)]
+            raise UserError(f"{root / below}: contains no images. {describe_other_content(root / below, names)}")
     problems += _unpaired(root, pictures, truths, masks, "mask", skipped)
     problems += _unpaired(root, truths, pictures, images, "image", skipped)
     known: dict[int, tuple[Colour, Path]] = {}
     for name, path in pictures.items():
         picture = levels = None
-        with collected(problems):
-            picture = read_picture(inside(root, path))
+        with reading.collected(problems):
+            picture = read_picture(reading.inside(root, path))
         mask = truths.get(name)
         if mask:
-            with collected(problems):
-                levels, colours = read_levels(inside(root, mask))
+            with reading.collected(problems):
+                levels, colours = read_levels(reading.inside(root, mask))
                 if picture and levels.shape != picture.pixels.shape:
                     sizes = [f"{rows} x {columns}" for rows, columns in (levels.shape, picture.pixels.shape)]
                     problems.append(f"{mask}: the mask has {sizes[0]} pixels, its image has {sizes[1]}.")
@@ -178,11 +169,13 @@ def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | No
 def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -> dict[str, Path]:
     """Return the image files of a folder by their path in it, without suffix."""
     folder = root / below
-    if not is_folder(folder):
-        raise UserError(f"{folder}: no such folder. {root} holds {first_few(path.name for path in entries(root))}.")
-    inside(root, folder)
+    if not reading.is_folder(folder):
+        raise UserError(
+            f"{folder}: no such folder. {root} holds {first_few(path.name for path in reading.entries(root))}."
+        )
+    reading.inside(root, folder)
     found: dict[str, Path] = {}
-    for path in files_below(root, folder, DEPTH, problems):
+    for path in reading.files_below(root, folder, DEPTH, problems):
         stem = path.relative_to(folder).with_suffix("").as_posix()
         if path.suffix.lower() not in KINDS:
             skipped.append(path)
@@ -200,7 +193,7 @@ def _unpaired(
     }
     for name in [name for name in these if name not in those]:
         wanted = str(root / below / name)
-        folder = next((wanted + ending for ending in KINDS if is_folder(Path(wanted + ending))), None)
+        folder = next((wanted + ending for ending in KINDS if reading.is_folder(Path(wanted + ending))), None)
         hint = f" {folder} is a folder." if folder else ""
         if wanted in others:
             kind = volume(others[wanted].name)
@@ -216,14 +209,14 @@ def _masks(path: str, levels: Array, labels: dict[str, int] | None) -> NDArray[n
     if labels is None:
         if not (found <= {0, 1} or found <= {0, 255}):
             raise UserError(
-                f"{path}: holds the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
+                f"{path}: contains the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
                 "For several, name their levels: labels = { wall = 1, cavity = 2 }."
             )
         return np.stack([levels != 0])
     unexpected = found - {0, *labels.values()}
     if unexpected:
         known = ", ".join(f"{level} ({name})" for name, level in labels.items())
-        raise UserError(f"{path}: holds unexpected levels: {_listed(unexpected)}; known are 0 (none), {known}.")
+        raise UserError(f"{path}: contains unexpected levels: {_listed(unexpected)}; known are 0 (none), {known}.")
     return np.stack([levels == level for level in labels.values()])
 
 

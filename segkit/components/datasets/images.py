@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets.decoding import Colour, Decoded, decode_image
+from segkit.components.datasets.decoding import VOLUMES, Colour, Decoded, decode_image, volume
 from segkit.components.datasets.dicom import parse_dicom
-from segkit.components.datasets.kinds import VOLUMES, volume
 from segkit.components.datasets.reading import entries, is_folder, read_bytes
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Array
@@ -141,7 +140,7 @@ def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
         chosen = [entry for entry in found if entry.suffix.lower() in KINDS or _is_bare_dicom(entry)]
         others = [entry.name for entry in found if entry not in set(chosen)]
         if not chosen:
-            raise UserError(f"{path}: holds no images. {describe_other_content(path, others)}")
+            raise UserError(f"{path}: contains no images. {describe_other_content(path, others)}")
         if others:
             notes.append(f"{path}: {counted(len(others), 'non-image file')} left out: {first_few(others)}.")
         images += chosen
@@ -161,11 +160,11 @@ def describe_other_content(folder: Path, files: Sequence[str]) -> str:
     """Return what a folder without images holds, from the names of its files, and what to do."""
     kind = next((kind for name in files if (kind := volume(name))), None)
     if kind:
-        return f"It holds {kind} volumes; {VOLUMES}."
+        return f"It contains {kind} volumes; {VOLUMES}."
     if files:
-        return f"It holds {first_few(files)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
+        return f"It contains {first_few(files)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
     folders = [entry.name for entry in entries(folder) if is_folder(entry)]
-    return f"Name the one of its folders that holds them: {first_few(folders)}." if folders else "It is empty."
+    return f"Name the one of its folders that contains them: {first_few(folders)}." if folders else "It is empty."
 
 
 def _is_bare_dicom(path: Path) -> bool:
@@ -221,5 +220,5 @@ def _plain(pixels: NDArray[Any], name: str) -> Array:
         with np.errstate(over="ignore"):
             pixels = pixels.astype(np.float32)
         if not np.isfinite(pixels).all():
-            raise UserError(f"{name}: holds values that are not finite (NaN, infinity, or beyond 32 bits).")
+            raise UserError(f"{name}: contains values that are not finite (NaN, infinity, or beyond 32 bits).")
     return np.ascontiguousarray(pixels)

@@ -93,17 +93,16 @@ class Canvas:
         found: Plane = (radius - edge) * across
         return found
 
-    def paint(self, value: float | Plane, cover: Plane, at: tuple[slice, slice] | None = None) -> None:
+    def paint(self, value: float, cover: Plane, at: tuple[slice, slice] | None = None) -> None:
         """Blend a grey level into the image, with the opacity `cover` (0 to 1)."""
         target = self.image[at] if at else self.image
-        level = np.float32(value) if isinstance(value, float) else value
-        target += cover * (level - target)
+        target += cover * (np.float32(value) - target)
 
-    def spot(self, ellipse: Ellipse, value: float, softness: float, strength: float = 1.0) -> None:
+    def spot(self, ellipse: Ellipse, value: float, softness: float) -> None:
         """Paint an ellipse whose edge is `softness` mm wide."""
         at = self.window(ellipse, softness)
         if at[0].start < at[0].stop and at[1].start < at[1].stop:
-            self.paint(value, within(self.distance(ellipse, at), softness) * np.float32(strength), at)
+            self.paint(value, within(self.distance(ellipse, at), softness), at)
 
     def field(self, stream: Stream, cell: float) -> Plane:
         """Return a smooth random plane from -1 to 1 whose features are about `cell` mm wide."""
@@ -117,7 +116,6 @@ class Canvas:
 
 
 def _places(count: int, spacing: float, middle: float) -> Plane:
-    """Return the positions of pixels in mm."""
     centred = np.arange(count, dtype=np.float32) - np.float32((count - 1) / 2)
     return centred * np.float32(spacing) + np.float32(middle)
 

@@ -1,54 +1,46 @@
-"""Reading untrusted files: bounded, regular, and inside the dataset's folder."""
+"""Reading untrusted files: bounded, regular, and inside the dataset's folder; a reader reports all problems at once."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from segkit.components.datasets.problems import collected
-from segkit.errors import UserError
-from segkit.files import kind_of
+from segkit.errors import UserError, join_mistakes
+from segkit.files import read_bytes as read_bytes
+from segkit.files import unreadable
 
 SIDE = 8192  # pixels; the most rows, and the most columns, of an image
-MOST_BYTES = 256 << 20  # of an image file
 MOST_TEXT = 1 << 20  # bytes of a list or a contour; genuine ones have a few thousand
 MOST_FILES = 1_000_000  # in one walk; more is a disk, not a data set
 JUNK = ("thumbs.db", "desktop.ini", "icon\r")
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they make a name look like another
 
 
-def read_bytes(path: Path, limit: int = MOST_BYTES) -> bytes:
-    """Return the bytes of a regular file of at most `limit` bytes.
+class DatasetError(UserError):
+    """Files of a dataset cannot be read; the message lists the first problems, one per line.
 
-    Raises:
-        UserError: it is missing, unreadable, larger, or not a regular file (a pipe would never end).
+    Attributes:
+        problems: all of them; each message begins with the file.
     """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(str(join_mistakes(problems)))
+        self.problems = tuple(problems)
+
+
+@contextmanager
+def collected(problems: list[str] | None) -> Iterator[None]:
+    """Add a UserError of the block to `problems`; without such a list, raise it."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path}: {kind_of(path)}, not a regular file.")
-        if found.st_size > limit:
-            raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
-        with path.open("rb") as file:
-            return file.read(found.st_size)  # not `limit`, which would be allocated at once
-    except (OSError, ValueError) as error:
-        raise UserError(unreadable(path, error)) from None
-
-
-def unreadable(path: Path, error: Exception, kind: str = "file or folder") -> str:
-    """Return the message of an error that was raised when a path, expected to be of a kind, was read."""
-    if isinstance(error, OSError) and error.errno == errno.ENOENT:
-        return f"{path}: {'a link that leads nowhere' if path.is_symlink() else f'no such {kind}'}."
-    if isinstance(error, RuntimeError) or (isinstance(error, OSError) and error.errno == errno.ELOOP):
-        return f"{path}: a link that leads to itself."
-    reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    shown = ascii(str(path)) if "\0" in str(path) else path
-    return f"{shown}: cannot be read: {reason.lower()}."
+        yield
+    except UserError as error:
+        if problems is None:
+            raise
+        problems.append(str(error))
 
 
 def decode(data: bytes, name: str) -> str:
@@ -63,7 +55,7 @@ def decode(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"{name}: not a text file: byte {error.start} cannot be decoded.") from None
     if "\0" in text:
-        raise UserError(f"{name}: not a text file: it holds a zero byte.")
+        raise UserError(f"{name}: not a text file: it contains a zero byte.")
     return text
 
 
@@ -128,7 +120,7 @@ def flaw_of_name(name: str) -> str | None:
     if any(unicodedata.category(letter) == "Cs" for letter in name):
         return "is not valid UTF-8"
     if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") or letter in BIDI for letter in name):
-        return "holds a control character"
+        return "contains a control character"
     return None
 
 

@@ -8,27 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from segkit.components.datasets import contours, reading
 from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.contours import (
-    NEEDED,
-    check_structures,
-    fill_structures,
-    outside_notes,
-    parse_list,
-    read_contour,
-)
 from segkit.components.datasets.dicom import read_dicom
-from segkit.components.datasets.problems import DatasetError, collected
-from segkit.components.datasets.reading import (
-    MOST_TEXT,
-    entries,
-    files_below,
-    inside,
-    is_folder,
-    once,
-    open_root,
-    read_bytes,
-)
 from segkit.errors import UserError, counted, first_few
 
 Structure = Literal["wall", "cavity", "endocardium", "epicardium"]
@@ -65,7 +47,7 @@ class Patient:
         found = self.files.get(name.lower(), [])
         if len(found) > 1:
             raise UserError(f"{found[0]} and {found[1]} have the same name. Which one counts? Remove the other.")
-        return inside(self.root, found[0]) if found else None
+        return reading.inside(self.root, found[0]) if found else None
 
 
 def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) -> Dataset:
@@ -85,29 +67,31 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or a path leads out of `root`; it is named.
     """
-    top = open_root(root)
-    check_structures(structures)
+    top = reading.open_root(root)
+    contours.check_structures(structures)
     problems: list[str] = []
     patients = read_patients(top, problems)
     if not patients and not problems:
-        raise UserError(f"{root}: holds no patient's folder (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
-    needed = {kind for structure in structures for kind in NEEDED[structure]}
+        raise UserError(f"{root}: contains no patient's folder (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
+    needed = {kind for structure in structures for kind in contours.NEEDED[structure]}
     cases, partial, astray = [], [], {}
     for patient in patients:
         for frame, found in patient.frames.items():
             if not needed <= set(found):
                 partial.append(f"{patient.folder.name}/{frame}")
                 continue
-            with collected(problems):
+            with reading.collected(problems):
                 case, beyond = read_case(patient, frame, structures)
                 cases.append(case)
                 astray[case.name] = beyond
     if problems:
-        raise DatasetError(problems)
+        raise reading.DatasetError(problems)
     if not cases:
         listed = ", ".join(structures)
         raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
-    return Dataset("rvsc", tuple(structures), tuple(cases), (*_notes(patients, partial), *outside_notes(astray)))
+    return Dataset(
+        "rvsc", tuple(structures), tuple(cases), (*_notes(patients, partial), *contours.outside_notes(astray))
+    )
 
 
 def read_patients(root: Path, problems: list[str]) -> list[Patient]:
@@ -128,42 +112,42 @@ def _patient_folders(root: Path, problems: list[str]) -> Iterator[Path]:
     for _ in range(DEPTH + 1):
         below: list[Path] = []
         for folder in level:
-            found = entries(folder, problems)
-            folders = [path for path in found if is_folder(path)]
+            found = reading.entries(folder, problems)
+            folders = [path for path in found if reading.is_folder(path)]
             parts = any(PARTS.fullmatch(path.name) for path in folders)
             if parts or any(LIST.fullmatch(path.name) or CONTOUR.fullmatch(path.name) for path in found):
                 yield folder
                 continue
             for path in folders:
-                with collected(problems):
-                    below.append(once(root, path, seen))
+                with reading.collected(problems):
+                    below.append(reading.once(root, path, seen))
         level = below
 
 
 def _read_patient(root: Path, folder: Path, problems: list[str]) -> Patient:
     """Return the content of a patient's folder: the listed contours, or all without a list."""
     patient = Patient(root, folder)
-    for path in files_below(root, folder, problems=problems):
+    for path in reading.files_below(root, folder, problems=problems):
         patient.files.setdefault(path.name.lower(), []).append(path)
-    contours = sorted(name for name in patient.files if CONTOUR.fullmatch(name))
-    if not contours:
+    names = sorted(name for name in patient.files if CONTOUR.fullmatch(name))
+    if not names:
         return patient  # the lists of the challenge's test patients name contours that were never published
     lists = [path for name in patient.files if LIST.fullmatch(name) for path in patient.files[name]]
-    listed = [name for path in lists for name in _listed(patient, path, problems)] if lists else contours
+    listed = [name for path in lists for name in _listed(patient, path, problems)] if lists else names
     for name in dict.fromkeys(name.lower() for name in listed):
         match = CONTOUR.fullmatch(name)
         if match and match["kind"] in LINE_KINDS:
-            with collected(problems):
-                contour = patient.file(name)
-                if contour:
+            with reading.collected(problems):
+                if contour := patient.file(name):
                     patient.frames.setdefault(match["frame"], {})[match["kind"]] = contour
     return patient
 
 
 def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
     """Yield the contour files of a list that exist."""
-    with collected(problems):
-        for line, name in parse_list(read_bytes(inside(patient.root, path), MOST_TEXT), str(path)):
+    with reading.collected(problems):
+        data = reading.read_bytes(reading.inside(patient.root, path), reading.MOST_TEXT)
+        for line, name in contours.parse_list(data, str(path)):
             if not CONTOUR.fullmatch(name):
                 problems.append(f"{path}:{line}: {name[:80]!r} is not a contour file (PXX-NNNN-icontour-manual.txt).")
             elif name.lower() not in patient.files:
@@ -174,13 +158,13 @@ def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
 
 def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> tuple[Case, int]:
     """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
-    contours = patient.frames[frame]
+    files = patient.frames[frame]
     path = patient.file(f"{frame}.dcm") or patient.file(frame)
     if path is None:
-        raise UserError(f"{next(iter(contours.values()))}: its image {frame}.dcm is not in {patient.folder}.")
+        raise UserError(f"{next(iter(files.values()))}: its image {frame}.dcm is not in {patient.folder}.")
     image, spacing = read_dicom(path)
-    lines = {kind: read_contour(contour) for kind, contour in contours.items()}
-    masks, beyond = fill_structures(lines, (image.shape[0], image.shape[1]), structures)
+    lines = {kind: contours.read_contour(file) for kind, file in files.items()}
+    masks, beyond = contours.fill_structures(lines, (image.shape[0], image.shape[1]), structures)
     name = patient.folder.name
     return Case(f"{name}/{path.name[: len(frame)]}", name, image, masks, spacing), beyond
 
