@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,17 @@ from tests.fresh_plugins import fresh
 
 __all__ = ["fresh"]
 
+FORMER_NAMES = {  # what plugins of 0.1.0 and the guide of then imported
+    "segkit": "Component UserError datasets losses metrics models regularizers upsamplers",
+    "segkit.datasets": "Case Dataset fill read_contour read_dicom",
+    "segkit.datasets.case": "Case Dataset",
+    "segkit.datasets.contours": "Contour fill outside outside_notes read_contour",
+    "segkit.datasets.dicom": "read_dicom",
+    "segkit.datasets.reading": "MOST_TEXT decode entries inside is_folder once open_root read_bytes shortened",
+    "segkit.errors": "counted",
+    "segkit.metrics": "Mask Probability Spacing hard",
+    "segkit.types": "Fraction Positive Tensor",
+}
 FIXTURES = Path(__file__).parent / "fixtures/segkit-0.1.0"
 SENTENCE = (
     r"it was trained by an older version of segkit, in which the same recipe gives other numbers \(training number 1, "
@@ -42,6 +54,12 @@ def here(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def study(name: str, *sets: str) -> runs.StudyRun:
     (found,) = runs.plan_studies([Path("old.toml")], [], ["study.seeds=[1]", *sets], Path("runs"), name=name)
     return found
+
+
+@pytest.mark.parametrize("module", FORMER_NAMES)
+def test_former_names_can_be_imported(module: str) -> None:
+    for name in FORMER_NAMES[module].split():
+        assert getattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize("file", sorted(FIXTURES.rglob("*.safetensors")), ids=lambda path: str(path.parent.name))
