@@ -330,7 +330,8 @@ def test_a_component_that_ends_the_process_fails_its_trial(what: str) -> None:
 CRASHES = {"SIGSEGV": "signal 11", "SIGKILL": "signal 9"}
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", pytest.param("SIGSEGV", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CRASHES)
 def test_a_process_that_dies_is_told_and_its_trial_failed(name: str) -> None:
     found = study(ONE | PHANTOM | TWO, "train.epochs=400")
     done, failed = False, []

@@ -12,12 +12,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(12, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_and_while_writing_ends_with_the_same_bytes(kills: int) -> None:
+@pytest.mark.slow
+def test_killed_at_random_moments_and_while_writing_ends_with_the_same_bytes() -> None:
     # in a process of its own: a fork of one whose thread pools have run may wait for them for ever
-    command = [sys.executable, "-m", "tests.stress", "--kills", f"{kills}", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.stress", "--kills", "12", "--seed", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     found = re.search(r"^(\d+) kills survived in \d+ trainings, 0 bytes differ$", done.stdout, re.M)
     assert found, done.stdout
-    assert int(found[1]) >= kills
+    assert int(found[1]) >= 12
