@@ -192,11 +192,15 @@ def _keeps_no_state(tried: Tried) -> None:
 def _frees_memory(tried: Tried) -> None:
     logits, target = tried.example(size=(8, 8))
     counts = []
-    for _ in range(2):
-        for _ in range(4):
-            tried(logits.requires_grad_(), target)
-        gc.collect()
-        counts.append(sum(issubclass(type(item), Tensor) for item in gc.get_objects()))
+    gc.freeze()  # so that only what the calls leave is searched
+    try:
+        for _ in range(2):
+            for _ in range(4):
+                tried(logits.requires_grad_(), target)
+            gc.collect()
+            counts.append(sum(issubclass(type(item), Tensor) for item in gc.get_objects()))
+    finally:
+        gc.unfreeze()
     if counts[1] >= counts[0] + 4:
         tried.report.fault(
             f"it keeps {counted((counts[1] - counts[0]) // 4, 'tensor')} per call, so memory use grows without limit. "
