@@ -17,6 +17,7 @@ from segkit.training.loop import Report, State, train
 from segkit.training.loss_watch import NonFiniteError
 from segkit.training.objective import Objective, log_odds
 from segkit.training.warnings import dominant_term
+from tests.benchmarks.loop import measure
 
 CPU = choose("cpu", "float32")
 
@@ -272,3 +273,9 @@ def test_non_finite_loss_is_seen_on_cuda_by_the_end_of_the_epoch() -> None:
     net = model().cuda()
     with pytest.raises(NonFiniteError, match=r"epoch 1, step 2"):
         list(train(state_of(net), Tensors(data), device, epochs=1))
+
+
+def test_the_benchmark_of_the_loop_runs() -> None:
+    found = measure(1, "cpu")
+    assert {name: len(values) for name, values in found.items()} == {"bare": 1, "ours": 1, "step": 1, "border": 1}
+    assert found["ours"][0] > 0

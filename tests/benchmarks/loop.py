@@ -76,8 +76,9 @@ def ours(model: nn.Module, batches: Tensors) -> Iterator[object]:
     state = State(model, optimizer, schedule, device.scaler(), objective)
     state.first_batch = [{}]  # the table of the first batch is made once a trial, not once a step
     for report in train(state, batches, device, epochs=10**9):
-        schedule.step_epoch(0.0)
-        yield report
+        if report.complete:
+            schedule.step_epoch(0.0)
+            yield report
 
 
 def measure(rounds: int, device: str) -> dict[str, list[float]]:
