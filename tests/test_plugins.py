@@ -244,6 +244,21 @@ def test_a_link_to_a_file_elsewhere_is_a_plugin(fresh: Path) -> None:
     assert load() == []
     assert plugins.loaded()[0].components == ("loss.linked",)
     assert list(plugins.loaded()[0].sources) == ["segkit_plugins.linked"]
+    assert load(fresh / "plugins/linked.py") == []
+    assert plugins.folders() == [str(fresh / "plugins"), str(fresh / "plugins/linked.py")]  # as workers load them
+
+
+def test_a_link_to_a_file_of_the_folder_is_that_file(fresh: Path) -> None:
+    write("plugins/v2/inner.py")
+    (fresh / "plugins/current.py").symlink_to(fresh / "plugins/v2/inner.py")
+    write("plugins/user.py", "from segkit_plugins.v2.inner import inner\n")
+    assert load() == []
+    assert [plugin.module for plugin in plugins.loaded()] == ["segkit_plugins.v2.inner", "segkit_plugins.user"]
+
+
+def test_all_that_a_plugin_raises_is_said(fresh: Path) -> None:
+    write("plugins/wordy.py", "raise ValueError('\\n\\nNo FOO.\\n\\nSet FOO=1.')")
+    assert load() == ["plugins/wordy.py:1: ValueError: No FOO. Set FOO=1."]
 
 
 def test_a_plugin_in_another_encoding_loads(fresh: Path) -> None:

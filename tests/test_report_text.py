@@ -155,7 +155,9 @@ def test_damage_is_said_in_a_sentence(run: Path, damage: str) -> None:
     assert [line.split()[-3:] for line in terminal(run)[1:3]] == [["3", "of", "3"], ["2", "of", "3"]]
 
 
-@pytest.mark.parametrize("content", [b"[study\n", b"\xff\xfe", b"nonsense = 1\n"])
+@pytest.mark.parametrize(
+    "content", [b"[study\n", b"\xff\xfe", b"nonsense = 1\n", b"train = 3\n", b"train.seed = 'a'\n"]
+)
 def test_damaged_recipe_leaves_what_is_on_disk(run: Path, content: bytes) -> None:
     (run / "recipe.toml").write_bytes(content)
     said = text(run)

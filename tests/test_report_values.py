@@ -499,3 +499,14 @@ def test_the_plan_is_read_as_it_is_made(recipe: Path, tmp_path: Path) -> None:
     assert found.problem == ""
     assert found.trials == wanted
     assert [read_trial(tmp_path, *trial, {}).status for trial in found.trials] == ["missing"] * len(wanted)
+
+
+def test_without_a_recipe_variants_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("lr=10/seed-1", "lr=2/seed-10", "lr=2/seed-9", "a/seed-1", "3/seed-1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "trial.json").write_text("{}")
+    found = read_plan(tmp_path)
+    assert "cannot be read now" in found.problem
+    assert [str(trial[3]) for trial in found.trials] == [
+        "3/seed-1", "a/seed-1", "lr=2/seed-9", "lr=2/seed-10", "lr=10/seed-1",
+    ]  # fmt: skip

@@ -8,7 +8,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.errors import UserError
+from segkit.errors import UserError, message_of
 from segkit.files import display_path
 from segkit.registry.faults import described
 from segkit.registry.source import PACKAGE
@@ -74,4 +74,7 @@ def _explained(error: BaseException) -> str:
         if package == PACKAGE and rest:
             return f"it imports '{rest}', which is not in its folder"
         return f"it needs the package '{package}', which is not installed"
-    return described(error)
+    if isinstance(error, SystemExit):
+        return described(error)
+    text = " ".join(message_of(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

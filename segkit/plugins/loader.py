@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 import types
@@ -115,8 +116,9 @@ def load(extra: Iterable[str | Path] = (), *, entry_points: bool = True) -> list
     for place in places:
         for path in _files(place):
             load_one(path, place if place.is_dir() else place.parent)
-        if str(place.resolve()) not in state.folders:
-            state.folders.append(str(place.resolve()))
+        where = os.path.abspath(place)  # a link keeps its name, which is also that of the module in worker processes
+        if where not in state.folders:
+            state.folders.append(where)
     if entry_points:
         for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda point: point.name):
             _load_module(point.module, f"{point.dist.name if point.dist else point.module} ({point.value})", None)
@@ -170,11 +172,13 @@ def _files(place: Path) -> list[Path]:
         return [place]
     found: list[Path] = []
     for path in sorted(place.iterdir(), key=lambda path: path.name):
-        if path.is_dir() and not (path / "__init__.py").exists() and not _skipped(path):
-            found += sorted(path.glob("*.py"))
+        if _skipped(path):
+            continue
+        if path.is_dir() and not (path / "__init__.py").exists():
+            found += [file for file in sorted(path.glob("*.py")) if not _skipped(file)]
         elif path.is_dir() or path.suffix == ".py":
             found.append(path)
-    return [path for path in found if not _skipped(path)]
+    return found
 
 
 def _own_file(path: Path) -> Path:

@@ -44,8 +44,11 @@ def sources_of(name: str) -> dict[str, str]:
 
 
 def module_parts(path: Path, folder: Path) -> list[str]:
-    """Return the parts of the module name of a file or package below a folder."""
-    parts = Path(os.path.abspath(path)).relative_to(os.path.abspath(folder)).with_suffix("").parts
+    """Return the parts of the module name of a file or package below a folder, or of a link there to one elsewhere."""
+    real, root = path.resolve(), folder.resolve()
+    if not real.is_relative_to(root):
+        real, root = Path(os.path.abspath(path)), Path(os.path.abspath(folder))
+    parts = real.relative_to(root).with_suffix("").parts
     return [part for part in parts if part != "__init__"]
 
 

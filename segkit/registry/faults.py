@@ -56,7 +56,7 @@ def described(error: BaseException) -> str:
     """Return "ValueError: its message" on one line."""
     if isinstance(error, SystemExit):
         return f"it calls sys.exit({'' if error.code is None else repr(error.code)})"
-    text = " ".join(message_of(error).split("\n\n")[0].split()).rstrip(".")
+    text = " ".join(message_of(error).strip().split("\n\n")[0].split()).rstrip(".")
     if isinstance(error, UserError):
         return text
     if not text and isinstance(error, AssertionError) and error.__traceback__:

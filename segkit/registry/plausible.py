@@ -31,7 +31,7 @@ def _value(name: str, annotation: Any, metadata: Sequence[Any] = ()) -> Any:
     if origin is Annotated:
         return _value(name, arguments[0], [*metadata, *arguments[1:]])
     if origin is Literal:
-        return arguments[0]
+        return next((choice for choice in arguments if choice is not None), None)
     if origin in (Union, types.UnionType):
         values = [_value(name, choice, metadata) for choice in arguments]
         return next((value for value in values if value is not None), None)

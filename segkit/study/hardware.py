@@ -25,9 +25,10 @@ REMEDY = (
 def recorded_settings(run: Path) -> dict[str, Any]:
     """Return the hardware settings that a run folder's trials were trained with; {} if nothing was trained yet."""
     train = stored_recipe(run).get("train", {}) if any(run.glob("*/*/trial.json")) else {}
-    if train.get("threads", "auto") == "auto":  # nothing yet, or by an older version, which resolved nothing
+    if not isinstance(train, dict) or train.get("threads", "auto") == "auto":  # nothing, or an older version's
         return {}
-    return {key: train[key] for key in HARDWARE if key in train} | {"device": str(train["device"]).partition(":")[0]}
+    device_type = str(train.get("device")).partition(":")[0]
+    return {key: train[key] for key in HARDWARE if key in train} | {"device": device_type}
 
 
 def resolve_study(

@@ -107,6 +107,14 @@ def _section(model: type[Model], tree: dict[str, Any], source: merge.Source) -> 
         raise UserError(f"{source.place((name,))}: {name}: not as segkit writes it.") from None
 
 
+def _seed(tree: dict[str, Any], source: merge.Source) -> int:
+    train = tree.get("train", {})
+    seed = train.get("seed", 1) if isinstance(train, dict) else None
+    if type(seed) is not int:
+        raise UserError(f"{source.place(('train',))}: train: not as segkit writes it.")
+    return seed
+
+
 def _trials(
     run: Path, tree: dict[str, Any], source: merge.Source, study: Study
 ) -> Iterator[tuple[str, int, int | None, Path]]:
@@ -120,7 +128,7 @@ def _trials(
     document = merge.Document()
     document.merge({name: tree[name] for name in ("study", "split", "train") if name in tree}, source)
     found = [
-        (label, _section(Split, layers.tree, source), int(layers.tree.get("train", {}).get("seed", 1)))
+        (label, _section(Split, layers.tree, source), _seed(layers.tree, source))
         for label, layers in variants(study, _section(Split, tree, source), str(tree.get("title", "")), document)
     ]
     for number, seed, fold, folder in trial_folders(found, study.seeds, run):
@@ -143,7 +151,8 @@ def _plan_from_disk(run: Path, problem: str) -> Plan:
             label = normalize_label(status.variant or folder.parent.name)
             place = labels.index(label) if label in labels else len(labels)
             trial = label, int(match[2]), int(match[1]) if match[1] else None, folder.relative_to(run)
-            found.append(((place, folder.parent.name, trial[2] or 0, trial[1]), trial))
+            natural = [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", folder.parent.name)]
+            found.append(((place, natural, trial[2] or 0, trial[1]), trial))
     found.sort(key=lambda pair: pair[0])
     reference = normalize_label(reference) if isinstance(reference, str) else None
     return Plan(str(tree.get("title") or run.name), reference, [trial for _, trial in found], problem)

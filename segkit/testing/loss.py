@@ -55,7 +55,9 @@ class Tried:
 def examine_loss(report: Report, component: Component) -> None:
     """Try a loss; see the module."""
     loss = report.build(component)
-    tried = Tried(report, Term(component, loss), bool(report.entry.traits.get("exclusive_only")))
+    with report.trying("built", needed=True):
+        term = Term(component, loss)
+    tried = Tried(report, term, bool(report.entry.traits.get("exclusive_only")))
     untrained = tried.term.untrained()
     if untrained:
         report.note(untrained)
@@ -192,7 +194,9 @@ def _keeps_no_state(tried: Tried) -> None:
 def _frees_memory(tried: Tried) -> None:
     logits, target = tried.example(size=(8, 8))
     counts = []
-    gc.freeze()  # so that only what the calls leave is searched
+    own = gc.get_freeze_count() == 0  # else unfreezing would undo somebody else's
+    if own:
+        gc.freeze()  # so that only what the calls leave is searched
     try:
         for _ in range(2):
             for _ in range(4):
@@ -200,7 +204,8 @@ def _frees_memory(tried: Tried) -> None:
             gc.collect()
             counts.append(sum(issubclass(type(item), Tensor) for item in gc.get_objects()))
     finally:
-        gc.unfreeze()
+        if own:
+            gc.unfreeze()
     if counts[1] >= counts[0] + 4:
         tried.report.fault(
             f"it keeps {counted((counts[1] - counts[0]) // 4, 'tensor')} per call, so memory use grows without limit. "

@@ -18,7 +18,8 @@ from segkit.training.tracing import all_finite
 def examine_regularizer(report: Report, component: Component) -> None:
     """Try a regularizer: a differentiable scalar, 0 or more, or a step after the optimizer's."""
     penalty = report.build(component)
-    term = Term(component, penalty)
+    with report.trying("built", needed=True):
+        term = Term(component, penalty)
     for dtype in (torch.float32, torch.float64):
         with report.trying(f"called with the named parameters of a network in {dtype}", needed=True):
             _returns_a_penalty(report, term, network().to(dtype))
