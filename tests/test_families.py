@@ -27,13 +27,13 @@ class Base:
 
 
 class Plain(Base):
-    def __init__(self, params: Any, rates: Iterable[float], mode: Literal["a", "b"] = "a", hook: Any = None) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, params: Any, rates: Iterable[float], mode: Literal["a", "b"] = "a", hook: Any = None
+    ) -> None: ...
 
 
 class Closed(Base):
-    def __init__(self, params: Any, hook: Callable[[int], float], rate: float = 0.5) -> None:
-        raise NotImplementedError
+    def __init__(self, params: Any, hook: Callable[[int], float], rate: float = 0.5) -> None: ...
 
 
 class _Hidden(Base): ...

@@ -256,6 +256,14 @@ def test_a_link_to_a_file_of_the_folder_is_that_file(fresh: Path) -> None:
     assert [plugin.module for plugin in plugins.loaded()] == ["segkit_plugins.v2.inner", "segkit_plugins.user"]
 
 
+def test_a_link_to_itself_is_a_failure(fresh: Path) -> None:
+    write("plugins/good.py")
+    (fresh / "plugins/loop.py").symlink_to(fresh / "plugins/loop.py")
+    (failure,) = load()
+    assert failure.startswith("plugins/loop.py: ")
+    assert "good" in losses
+
+
 def test_all_that_a_plugin_raises_is_said(fresh: Path) -> None:
     write("plugins/wordy.py", "raise ValueError('\\n\\nNo FOO.\\n\\nSet FOO=1.')")
     assert load() == ["plugins/wordy.py:1: ValueError: No FOO. Set FOO=1."]

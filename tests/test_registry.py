@@ -39,6 +39,19 @@ def test_a_trait_that_the_slot_does_not_have_is_refused(
     assert "never_registered" not in registry
 
 
+def test_names_that_are_one_in_a_recipe_are_refused() -> None:
+    def two(logits: Any, target: Any, *, a: int = 1, a_: int = 2) -> float:
+        return 0.0
+
+    def factor(logits: Any, target: Any, *, weight_: float = 1.0) -> float:
+        return 0.0
+
+    for loss, message in ((two, r"two parameters are called 'a' in a recipe"), (factor, "parameter 'weight' is taken")):
+        with pytest.raises(RegistrationError, match=message):
+            segkit.losses.register("never_registered")(loss)
+        assert "never_registered" not in segkit.losses
+
+
 def test_traits_of_built_in_metrics() -> None:
     assert {name: best_value(name) for name in ("dice", "hd95", "nobody")} == {"dice": 1.0, "hd95": 0.0, "nobody": None}
     assert (direction("dice"), direction("assd"), direction("nobody")) == (1, -1, None)

@@ -195,7 +195,12 @@ def load_one(path: Path, folder: Path) -> None:
     if str(folder.resolve()) not in package.__path__:
         package.__path__.append(str(folder.resolve()))
     importlib.invalidate_caches()
-    file, origin = _own_file(path), display_path(path)
+    origin = display_path(path)
+    try:
+        file = _own_file(path)
+    except (OSError, RuntimeError):
+        state.failures[origin] = Failure(origin, None, "it is a link that leads to itself")
+        return
     if any(getattr(sys.modules.get(name), "__file__", None) == str(file) for name in state.loaded):
         return
     parts = module_parts(path, folder)

@@ -114,8 +114,11 @@ def parameter_model(
 
     fields: dict[str, Any] = {}
     for parameter in _recipe_parameters(factory, signature, handed):
-        if weighted and parameter.name == "weight":
+        alias = recipe_name(parameter.name)
+        if weighted and alias == "weight":
             raise RegistrationError(f"{location(factory)}: parameter 'weight' is taken: it is the slot's own factor.")
+        if any(alias == field.alias for _, field in fields.values()):
+            raise RegistrationError(f"{location(factory)}: two parameters are called '{alias}' in a recipe.")
         fields[PREFIX + parameter.name] = _field(factory, parameter)
     if weighted:
         fields[PREFIX + "weight"] = (float, Field(1.0, alias="weight", ge=0, allow_inf_nan=False))
