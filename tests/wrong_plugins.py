@@ -879,8 +879,8 @@ for number in range(8):
 
 === data spacing
 data
-check: pixel spacing must be two lengths in mm above 0, got 1.0
-run: pixel spacing must be two lengths in mm above 0, got 1.0
+check: pixel spacing must be two lengths in mm above 0, or three of a volume, got 1.0
+run: pixel spacing must be two lengths in mm above 0, or three of a volume, got 1.0
 cases = []
 for number in range(8):
     image = np.random.default_rng(number).integers(0, 255, (16, 16), dtype=np.uint8)
