@@ -17,7 +17,6 @@ from segkit.recipe.model import Recipe, validate
 from segkit.registry.faults import ComponentError, plugin_parts
 
 if TYPE_CHECKING:
-    from segkit.components.datasets.case import Case
     from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
     from segkit.study.runs import Outcome, StudyRun
@@ -32,6 +31,7 @@ def run(
     sets: Iterable[str] = (),
     jobs: int | str = 1,
     mix_hardware: bool = False,
+    cache: str | Path | None = None,
     on_event: Callable[[Event], Any] = lambda event: None,
 ) -> Outcome:
     """Train every trial of a recipe, evaluate, report: `segkit run` from Python.
@@ -43,6 +43,7 @@ def run(
         sets: `path=value` settings.
         jobs: trials side by side, or "auto"; more than one needs a script guarded by `if __name__ == "__main__"`.
         mix_hardware: allow trials with different devices, precisions and numbers of threads.
+        cache: where data are kept, decoded, for other studies too; by default `.cache` in `out`.
         on_event: called with each event of each trial.
 
     Raises:
@@ -51,7 +52,8 @@ def run(
     from segkit.study import runs
 
     plugins.load()
-    (study,) = runs.plan_studies([Path(recipe)], [Path(path) for path in overlays], sets, Path(out))
+    kept = None if cache is None else Path(cache)
+    (study,) = runs.plan_studies([Path(recipe)], [Path(path) for path in overlays], sets, Path(out), cache=kept)
     for event in study.execute(jobs=jobs, mix_hardware=mix_hardware):
         on_event(event)
     return conclude(study)
@@ -120,9 +122,10 @@ def load(
             )
     channels = tuple(meta["channels"])
     chosen = choose_for_checkpoint(recipe.train.device, recipe.train.precision, device)
-    _check_sizes(recipe, channels, found.weights, str(path))
+    _check_sizes(recipe, len(meta["inputs"]), channels, found.weights, str(path))
     with torch.random.fork_rng(devices=[]):  # the initial weights are random, and replaced below
-        model = build_model(recipe, len(channels)).to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = build_model(recipe, len(meta["inputs"]), len(channels))
+    model = model.to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.load_into(model, found.weights, str(path))
     return Predictor(
         model.eval(), recipe, channels, meta, chosen, {name: f"{why}{advice}" for name, why in missing.items()}
@@ -158,7 +161,7 @@ def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[st
     return kept, missing
 
 
-def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, Any], path: str) -> None:
+def _check_sizes(recipe: Recipe, inputs: int, channels: tuple[str, ...], weights: dict[str, Any], path: str) -> None:
     """Raise if the weights do not fit the recipe's model, before memory is allocated for it."""
     import torch
 
@@ -167,12 +170,18 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
 
     try:
         with torch.device("meta"):
-            model = build_model(recipe, len(channels))
+            model = build_model(recipe, inputs, len(channels))
     except ComponentError as error:
         if not any(plugin_parts(recipe.model)):
             raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None
         return  # a plugin may compute while it is built
     check_fit(model, weights, path)
+
+
+def cache_of(checkpoint: Path) -> Path | None:
+    """Return the data cache beside the run folder of a checkpoint, None if there is none."""
+    folder = checkpoint.absolute().parents[3:4]  # RUN/VARIANT/SEED/best.safetensors
+    return found if folder and (found := folder[0] / ".cache").is_dir() else None
 
 
 def evaluate(
@@ -181,7 +190,7 @@ def evaluate(
     sets: Iterable[str] = (),
     trust_plugins: bool = False,
     device: str | None = None,
-    data: DataCache | None = None,
+    cache: DataCache | None = None,
 ) -> list[Row]:
     """Return the per-case rows of a checkpoint: its validation cases, or every case of other data.
 
@@ -190,7 +199,7 @@ def evaluate(
         sets: settings merged over its recipe; one of `data` evaluates all cases of that data.
         trust_plugins: as in `load`.
         device: as in `load`.
-        data: a cache, for further checkpoints with the same data.
+        cache: of data, for further checkpoints with the same; by default that beside the checkpoint's run, if any.
 
     Raises:
         UserError: as in `load`; the data lacks cases of the validation set or channels of the model.
@@ -201,14 +210,13 @@ def evaluate(
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:
             raise UserError(predictor.missing[part])
-    dataset, _ = (data or DataCache()).read(predictor.recipe.data)
-    if dataset.channels != predictor.channels:
-        raise UserError(
-            f"{path}: predicts {', '.join(predictor.channels)}, but the data has {', '.join(dataset.channels)}."
-        )
-    cases: Sequence[Case] = dataset.cases
+    data = (cache or DataCache(cache_of(Path(path)))).read(predictor.recipe.data, predictor.recipe.intensity)
+    for verb, own, other in (("predicts", predictor.channels, data.channels), ("takes", predictor.inputs, data.inputs)):
+        if own != other:
+            raise UserError(f"{path}: {verb} {', '.join(own)}, but the data has {', '.join(other)}.")
+    cases: Sequence[int] = range(len(data.cases))
     if "data" not in changed:
-        by_name = {case.name: case for case in dataset.cases}
+        by_name = {case.name: number for number, case in enumerate(data.cases)}
         wanted = predictor.meta["split"]["validation"]
         missing = [name for name in wanted if name not in by_name]
         if missing:
@@ -216,4 +224,4 @@ def evaluate(
             raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
         cases = [by_name[name] for name in wanted]
     with predictor.threads():
-        return predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)[0]
+        return predictor.evaluator(data, cases).run(predictor.model, predictor.recipe.metrics)[0]

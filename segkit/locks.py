@@ -75,6 +75,16 @@ def locked(folder: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+@contextlib.contextmanager
+def waiting_for(path: Path) -> Iterator[None]:
+    """Hold a lock file within the block; wait while another process holds it, however that one ends."""
+    import fcntl
+
+    with explain_os_errors(path), open(path, "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def is_locked(folder: Path) -> bool:
     """Return whether a process holds the lock of a folder."""
     import fcntl

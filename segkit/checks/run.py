@@ -33,19 +33,19 @@ NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.s
 def check_run(run: Path) -> Iterator[Finding]:
     """Yield what is wrong with a run folder; each best checkpoint is evaluated again and compared with cases.csv."""
     trials = sorted(path.parent for path in run.glob("*/*/trial.json") if not path.parent.name.startswith("."))
-    data = DataCache()
+    cache = DataCache()
     if not trials:
         yield Finding("fault", "holds no trials. A run folder contains VARIANT/seed-N/trial.json.", str(run))
         return
     for folder in trials:
         try:
-            yield from _check_trial(folder, data)
+            yield from _check_trial(folder, cache)
         except UserError as error:
             yield Finding("fault", str(error), str(folder))
     yield from _check_report(run)
 
 
-def _check_trial(folder: Path, data: DataCache) -> Iterator[Finding]:
+def _check_trial(folder: Path, cache: DataCache) -> Iterator[Finding]:
     from segkit.training import checkpoint
 
     status = Status.read(folder)
@@ -83,7 +83,7 @@ def _check_trial(folder: Path, data: DataCache) -> Iterator[Finding]:
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
         yield from _compare_with_metrics(path, meta, history)
     if finished and not missing and number == TRAINING_NUMBER:
-        yield from _reevaluate(folder, recipe, status, data)
+        yield from _reevaluate(folder, recipe, status, cache)
 
 
 def _check_metrics(folder: Path, history: History, status: Status) -> Iterator[Finding]:
@@ -111,15 +111,14 @@ def _compare_with_metrics(path: Path, meta: dict[str, Any], history: History) ->
             yield Finding("fault", f"says {name} = {value}, metrics.csv says {other} for epoch {epoch}.", str(path))
 
 
-def _reevaluate(folder: Path, recipe: Recipe, status: Status, data: DataCache) -> Iterator[Finding]:
+def _reevaluate(folder: Path, recipe: Recipe, status: Status, cache: DataCache) -> Iterator[Finding]:
     """Evaluate the best checkpoint again and compare with cases.csv."""
     from segkit.api import evaluate
 
-    _, fingerprint = data.read(recipe.data)
-    if fingerprint != status.data.fingerprint:
+    if cache.read(recipe.data, recipe.intensity).fingerprint != status.data.fingerprint:
         yield Finding("note", "the data differ from those it was trained on: not evaluated again.", str(folder))
         return
-    rows = evaluate(folder / "best.safetensors", data=data)
+    rows = evaluate(folder / "best.safetensors", cache=cache)
     if status.limited and status.split is not None:
         kept = set(status.split["validation"])
         rows = [row for row in rows if row.case in kept]

@@ -14,11 +14,9 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from segkit.data.pipeline import Pair
 from segkit.data.samples import Samples, assemble
-from segkit.data.workers import TIMEOUT, Workers
+from segkit.data.workers import TIMEOUT, TensorPair, Workers, as_tensors
 
 MOST_WORKERS = 4  # feed any single device with 8-bit images
 
@@ -92,8 +90,8 @@ class Batches(AbstractContextManager["Batches"]):
         if self._workers is not None:
             self._end()
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images (N, H, W) uint8, bit maps (N, H, W) uint8 or int16) of an epoch, on the device.
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[TensorPair]:
+        """Yield (images (N, H, W[, I]) uint8 or float32, bit maps (N, H, W) uint8 or int16) of an epoch, on the device.
 
         Args:
             epoch: from 1.
@@ -106,17 +104,15 @@ class Batches(AbstractContextManager["Batches"]):
         first = (epoch - 1) * self.steps_per_epoch
         for number in range(first + start, first + self.steps_per_epoch):
             if self._workers is not None:
-                yield self._workers.take(number, self._to_device)
+                yield self._to_device(self._workers.take(number))
             else:
-                yield self._to_device(assemble(self.samples, self.seed, self._order(number)))
+                yield self._to_device(as_tensors(assemble(self.samples, self.seed, self._order(number))))
 
-    def _to_device(self, batch: Pair) -> tuple[Tensor, Tensor]:
-        """Copy a batch from the workers' memory to the device, on CUDA in a stream of its own."""
-        images, bits = (
-            torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array) for array in batch
-        )
+    def _to_device(self, batch: TensorPair) -> TensorPair:
+        """Move a batch to the device, on CUDA in a stream of its own."""
+        images, bits = batch
         if self._stream is None:
-            return images.to(self.device, copy=True), bits.to(self.device, copy=True)
+            return images.to(self.device), bits.to(self.device)
         pinned = [
             torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor) for tensor in (images, bits)
         ]

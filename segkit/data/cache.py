@@ -1,51 +1,155 @@
-"""The data last read, kept for the next trial since most trials of a study share it, and its fingerprint."""
+"""Data sets, read once a study: decoded, checked and scaled in parallel, into a folder that trials and workers map.
+
+An entry of the cache is named by what it is made of: the recipe's `data` and `intensity` with the sources of their
+plugins, and the metadata of each case with the path, size and times of its files (or the content of its arrays). An
+entry of the same recipe whose files have changed is stale, and removed. It is written under another name and renamed
+when it is whole; processes that need the same one wait for the first.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from segkit.components.datasets.case import Dataset
+from segkit import plugins
+from segkit.components.datasets.case import Case, Dataset
+from segkit.data.filling import fill
+from segkit.data.store import FORMAT, Data, Slices, StoredCase
+from segkit.errors import UserError
+from segkit.files import explain_os_errors, make_folder, write_text
+from segkit.locks import waiting_for
 from segkit.registry.component import Component
+
+CASES = "cases.json"
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """Show no progress."""
 
 
 class DataCache:
-    """Reads datasets and keeps the last one in memory, with its fingerprint."""
+    """Reads the data of recipes, and keeps what it has read for the next trial.
 
-    def __init__(self) -> None:
-        self._kept: tuple[str, Dataset, str] | None = None
+    It can be sent to another process, which then opens what this one has read.
 
-    def read(self, component: Component) -> tuple[Dataset, str]:
-        """Return the dataset that a recipe names, and its fingerprint.
+    Args:
+        folder: of the cache; None keeps the last data set in memory instead.
+        progress: called with the number of cases read, and of all.
+    """
+
+    def __init__(self, folder: Path | None = None, progress: Progress = silent) -> None:
+        self.folder, self.progress = folder, progress
+        self._opened: dict[str, Data] = {}
+        self._entries: dict[str, Path] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_entries": self._entries}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["folder"])  # type: ignore[misc]
+        self._entries = state["_entries"]
+
+    def read(self, data: Component, intensity: Component) -> Data:
+        """Return the data set that a recipe names.
 
         Raises:
-            ComponentError, UserError: it cannot be read.
+            ComponentError, UserError: it cannot be read, or the cache cannot be written.
         """
-        key = json.dumps(component.dump(), sort_keys=True)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = None  # two at a time may not fit into memory
-            dataset = component()
-            self._kept = key, dataset, fingerprint(dataset)
-        return self._kept[1:]
+        key = _request(data, intensity)
+        if key not in self._opened:
+            if self.folder is None:
+                self._opened.clear()  # two at a time may not fit into memory
+            entry = self._entries.get(key)
+            found = _open(entry) if entry else None
+            self._opened[key] = found or self._read(key, data(), intensity)
+        return self._opened[key]
 
     def clear(self) -> None:
         """Forget what was read."""
-        self._kept = None
+        self._opened.clear()
+
+    def _read(self, key: str, dataset: Dataset, intensity: Component) -> Data:
+        if self.folder is None:
+            return fill(dataset, intensity, None, self.progress)
+        prefix = hashlib.sha256(key.encode()).hexdigest()[:16]
+        entry = make_folder(self.folder) / f"{prefix}-{_stamp(dataset)[:16]}"
+        with waiting_for(self.folder / f"{prefix}.lock"):
+            found = _open(entry) or self._fill(entry, dataset, intensity)
+            for other in self.folder.glob(f"*{prefix}-*"):  # stale, or left by a process that died
+                if other != entry:
+                    shutil.rmtree(other, ignore_errors=True)
+        self._entries[key] = entry
+        return found
+
+    def _fill(self, entry: Path, dataset: Dataset, intensity: Component) -> Data:
+        temporary = entry.with_name(f".{entry.name}.{os.getpid()}")
+        try:
+            shutil.rmtree(entry, ignore_errors=True)
+            found = fill(dataset, intensity, make_folder(temporary), self.progress)
+            known = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
+            known |= {"slices": None, "prepared": {}, "cases": [dataclasses.asdict(case) for case in found.cases]}
+            write_text(temporary / CASES, json.dumps(known))
+            with explain_os_errors(entry):
+                temporary.replace(entry)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        opened = _open(entry)
+        if opened is None:
+            raise UserError(f"{entry}: was changed while it was written. Start again, or choose another --cache DIR.")
+        return opened
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Return the sha256 (hex) of channels, names, patients, pixels, masks and spacing, in the order of the cases.
+def _open(entry: Path) -> Data | None:
+    """Return the data of an entry of the cache, None if it is missing or damaged."""
+    try:
+        known = json.loads((entry / CASES).read_bytes())
+        cases = tuple(StoredCase(**{name: _plain(value) for name, value in case.items()}) for case in known["cases"])
+        known |= {name: tuple(known[name]) for name in ("channels", "inputs", "notes")}
+        return Data(**known | {"cases": cases, "slices": Slices.open(entry)})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
-    It does not depend on where the files lie, on the machine, or on the dataset's own name.
-    """
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _request(data: Component, intensity: Component) -> str:
+    """Return what a recipe asks for, as text."""
+    hashes = sorted(plugin.sha256 for plugin in plugins.used_by([data, intensity]))
+    return json.dumps([FORMAT, version("segkit"), data.dump(), intensity.dump(), hashes], sort_keys=True)
+
+
+def _stamp(dataset: Dataset) -> str:
+    """Return a hash (hex) of metadata, and of the state of files, or else of the content of arrays."""
+    found = hashlib.sha256(json.dumps([dataset.name, dataset.channels, dataset.inputs, dataset.notes]).encode())
+    for case in dataset.cases:
+        known = [case.name, case.patient, case.spacing_mm, dict(case.tags), case.has_masks]
+        found.update(json.dumps(known + list(_states(case))).encode())
+        if case.load is None:
+            for array in case.read():
+                found.update(b"none" if array is None else _bytes(array))
+    return found.hexdigest()
+
+
+def _states(case: Case) -> Iterator[list[Any]]:
+    for path in case.files:
+        with contextlib.suppress(OSError):  # reading it says what is wrong
+            state = os.stat(path)
+            yield [os.path.realpath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def _bytes(array: Any) -> bytes:
     import numpy as np
 
-    found = hashlib.sha256(json.dumps(dataset.channels).encode())
-    for case in dataset.cases:
-        # The header fixes every length that follows, so that no two datasets share one stream of bytes.
-        header = [case.name, case.patient, case.spacing_mm, case.image.dtype.name, case.image.shape]
-        found.update(json.dumps(header).encode() + b"\n")
-        image = case.image.astype(case.image.dtype.newbyteorder("<"), copy=False)
-        found.update(np.ascontiguousarray(image).tobytes())
-        found.update(np.packbits(case.masks.astype(np.bool_)).tobytes())
-    return found.hexdigest()
+    return f"{array.dtype.str}{array.shape}".encode() + np.ascontiguousarray(array).tobytes()

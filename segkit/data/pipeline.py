@@ -113,28 +113,34 @@ class Pipeline:
         }  # fmt: skip
         self._random.seed(seed)
 
-    def settle(self, pairs: Sequence[Pair], names: Sequence[str]) -> tuple[list[Pair], Pipeline]:
-        """Run the leading transforms that draw no random number on any pair; return the pairs and the remaining ones.
+    def settle(self, pair: Pair, name: str, most: int) -> tuple[Pair, int]:
+        """Run the leading transforms, up to `most`, that draw no random number; return the result and their number.
 
         Plugins' transforms are never run, since they may draw from other generators.
 
         Args:
-            pairs: images and their masks.
-            names: the pairs' names, for messages.
+            pair: an image and its masks.
+            name: of the pair, for messages.
+            most: the largest number of transforms to run.
 
         Raises:
-            TransformError: a transform failed on a pair.
+            TransformError: a transform failed on the pair.
         """
-        settled, rest = list(pairs), Pipeline()
-        for count, (name, transform) in enumerate(self._steps):
-            done = _settled(name, transform, settled, names) if _is_albumentations(transform) else None
+        count = 0
+        for step, transform in self._steps[:most]:
+            done = _settled(step, transform, pair, name) if _is_albumentations(transform) else None
             if done is None:
-                rest._steps = self._steps[count:]
                 break
-            settled = done
+            pair, count = done, count + 1
         self._share_generators()
-        rest._random, rest._generator = self._random, self._generator
-        return settled, rest
+        return pair, count
+
+    def after(self, count: int) -> Pipeline:
+        """Return the pipeline of the transforms after the first `count`."""
+        self._share_generators()
+        rest = Pipeline()
+        rest._steps, rest._random, rest._generator = self._steps[count:], self._random, self._generator
+        return rest
 
     def check_eval(self) -> None:
         """Check that the transforms suit evaluation.
@@ -161,7 +167,7 @@ class Pipeline:
                     f"transforms.eval: {name} samples the image by nearest neighbour, which moves all of it by up to "
                     f"half a pixel against the truth. Set {linear}."
                 )
-            if _settled(name, transform, [_probe()], ["transforms.eval"]) is None:
+            if _settled(name, transform, _probe(), "transforms.eval") is None:
                 raise UserError(
                     f"transforms.eval: {name} is random, but evaluation must not be. Set p = 1, and numbers for ranges."
                 )
@@ -189,7 +195,7 @@ def _probe() -> Pair:
 
 def labels_of(bits: Bits) -> tuple[int, ...]:
     """Return the distinct values of a bit map, in order."""
-    return tuple(int(value) for value in np.unique(bits))
+    return tuple(np.flatnonzero(np.bincount(bits.ravel())).tolist())
 
 
 def has_new_labels(bits: Bits, labels: tuple[int, ...]) -> bool:
@@ -267,19 +273,15 @@ class _ProbeRandom(random.Random):
         return a if a == b else super().randint(a, b)
 
 
-def _settled(name: str, transform: Any, pairs: list[Pair], names: Sequence[str]) -> list[Pair] | None:
-    """Return the transformed pairs, None if the transform drew a random number."""
+def _settled(name: str, transform: Any, pair: Pair, case: str) -> Pair | None:
+    """Return the transformed pair, None if the transform drew a random number."""
     plain, generator = _ProbeRandom(0), np.random.Generator(np.random.PCG64(0))
     untouched = plain.getstate(), generator.bit_generator.state
     transform.set_random_state(generator, plain)
-    done = []
-    for case, (image, bits) in zip(names, pairs, strict=True):
-        try:
-            pair = _apply(name, transform, image.copy(), bits.copy())
-            _check_labels(name, transform, pair[1], labels_of(bits))
-        except TransformError as error:
-            raise TransformError(f"{case}: {error}") from error
-        if (plain.getstate(), generator.bit_generator.state) != untouched:
-            return None
-        done.append(pair)
-    return done
+    image, bits = pair
+    try:
+        done = _apply(name, transform, image.copy(), bits.copy())
+        _check_labels(name, transform, done[1], labels_of(bits))
+    except TransformError as error:
+        raise TransformError(f"{case}: {error}") from error
+    return done if (plain.getstate(), generator.bit_generator.state) == untouched else None

@@ -1,17 +1,19 @@
-"""Samples: cases in memory as 8-bit images and masks packed into bit maps; `to_device_float` unpacks them."""
+"""Samples: the slices that a training draws, with the transforms to run on each; `to_device_float` unpacks batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.components.datasets.case import MOST_CHANNELS, Case
-from segkit.data.pipeline import Bits, Image, Pair, Pipeline, labels_of
+from segkit.data.pipeline import Image, Pair, Pipeline
+from segkit.data.preparing import prepare
+from segkit.data.store import Data, Slices
 from segkit.errors import UserError
+from segkit.registry.component import Component
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,49 +22,41 @@ MOST_SPREAD = 7  # channels whose bits do not collide when they are spread by on
 BRIGHTEST = 99.9  # percentile that becomes white: a few hot pixels should not darken the rest
 
 
-@dataclass
+@dataclass(frozen=True)
 class Samples:
-    """Training samples, after the leading deterministic transforms, which run once per case.
+    """Training samples, after the leading transforms without randomness.
 
     Attributes:
-        names: the cases' names.
-        images: (H, W) uint8 each.
-        bits: the masks, (H, W) uint8 or uint16 each, bit c for channel c.
+        slices: of the data set.
+        numbers: the slices that are samples, in order.
+        names: the samples' names, for messages.
         pipeline: the transforms that remain for each sample drawn.
-        labels: the values in each bit map.
     """
 
+    slices: Slices
+    numbers: list[int]
     names: list[str]
-    images: list[Image]
-    bits: list[Bits]
     pipeline: Pipeline
-    labels: list[tuple[int, ...]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.labels = [labels_of(bits) for bits in self.bits]
 
     @classmethod
-    def of(cls, cases: Sequence[Case], pipeline: Pipeline) -> Samples:
-        """Scale cases to 8 bits, pack their masks, and run the leading deterministic transforms.
+    def of(cls, data: Data, cases: Sequence[int], transforms: Sequence[Component], *, exclusive: bool) -> Samples:
+        """Return the slices of some cases as samples.
 
         Raises:
-            UserError: a case or a transform cannot be used; the message names the case.
+            UserError: a transform cannot be used; the message names the case.
         """
-        names = [case.name for case in cases]
-        pairs = [(to_uint8(case.image, case.name), pack_masks(case.masks, case.name)) for case in cases]
-        settled, rest = pipeline.settle(pairs, names)
-        return cls(names, [image for image, _ in settled], [bits for _, bits in settled], rest)
+        slices, rest = prepare(data, transforms, exclusive=exclusive)
+        chosen = [(number, data.cases[case].slice_name(number)) for case in cases for number in data.cases[case].slices]
+        for number, _ in chosen:
+            slices.check(number)
+        return cls(slices, [number for number, _ in chosen], [name for _, name in chosen], rest)
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.numbers)
 
-    def mean_std(self) -> tuple[float, float]:
-        """Return mean and standard deviation of all pixels, in grey levels; if all are equal, the deviation is 1."""
-        counts = sum((np.bincount(image.ravel(), minlength=256) for image in self.images), np.zeros(256, np.int64))
-        levels = np.arange(256)
-        mean = float((counts * levels).sum() / counts.sum())
-        variance = float((counts * (levels - mean) ** 2).sum() / counts.sum())
-        return mean, variance**0.5 or 1.0
+    def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation of all pixels for each input; if all are equal, the deviation is 1."""
+        return self.slices.mean_std(self.numbers)
 
 
 def to_uint8(image: NDArray[Any], name: str = "image") -> Image:
@@ -85,35 +79,25 @@ def to_uint8(image: NDArray[Any], name: str = "image") -> Image:
     return np.floor(np.clip((values - low) * scale, 0, 255) + 0.5).astype(np.uint8)
 
 
-def pack_masks(masks: NDArray[Any], name: str = "masks") -> Bits:
-    """Return masks (C, H, W) as a bit map (H, W): uint8 for up to 8 channels, else uint16.
-
-    Raises:
-        UserError: more than 16 channels.
-    """
-    if masks.ndim != 3 or not 1 <= len(masks) <= MOST_CHANNELS:
-        raise UserError(f"{name}: masks must be 1 to {MOST_CHANNELS} channels of (rows, columns), got {masks.shape}.")
-    kind = np.uint8 if len(masks) <= 8 else np.uint16
-    bits = np.zeros(masks.shape[1:], kind)
-    for channel, mask in enumerate(masks):
-        bits |= mask.astype(bool).astype(kind) << kind(channel)
-    return bits
-
-
 def to_device_float(
-    image: Tensor, bits: Tensor, mean: float, std: float, channels: int, exclusive: bool = False
+    image: Tensor,
+    bits: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    channels: int,
+    exclusive: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Convert a batch, on its device, to the network's input and the losses' target, both channels-last.
 
     Args:
-        image: (N, H, W) uint8.
+        image: (N, H, W), or (N, H, W, I) of several inputs, uint8 or float32.
         bits: (N, H, W) uint8, or uint16 or int16 for more than 8 channels, bit c for channel c.
-        mean, std: of the training images, in grey levels.
+        mean, std: of the training images, for each input.
         channels: C, the dataset's channels.
         exclusive: put the background, the pixels without a channel, before them.
 
     Returns:
-        (image - mean) / std, (N, 1, H, W) float32; the target, (N, C or C + 1, H, W) float32 in {0, 1}.
+        (image - mean) / std, (N, I, H, W) float32; the target, (N, C or C + 1, H, W) float32 in {0, 1}.
     """
     import torch
 
@@ -123,7 +107,13 @@ def to_device_float(
         kind = torch.int32 if channels > MOST_SPREAD else torch.uint8
         bits = (bits.to(kind) << 1) | (bits == 0).to(kind)
     planes = _planes(bits, channels + exclusive)
-    normalized = image.to(torch.float32).sub_(mean).div_(std)[..., None]
+    found = image.to(torch.float32, copy=True)
+    if found.ndim == 3:
+        normalized = found.sub_(mean[0]).div_(std[0])[..., None]
+    else:
+        for place in range(found.shape[3]):  # numbers, since tensors of them would be copied to the device
+            found[..., place].sub_(mean[place]).div_(std[place])
+        normalized = found
     return normalized.permute(0, 3, 1, 2), planes.to(torch.float32).permute(0, 3, 1, 2)
 
 
@@ -140,7 +130,7 @@ def _planes(bits: Tensor, channels: int) -> Tensor:
 
 
 def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]]) -> Pair:
-    """Return a batch: images (N, H, W) uint8 and bit maps of the same size.
+    """Return a batch: images (N, H, W) or (N, H, W, I), and bit maps (N, H, W).
 
     Args:
         samples: to choose from, with the transforms to run on each.
@@ -152,15 +142,18 @@ def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]]) -> 
     """
     batch: Pair | None = None
     for place, (passed, index) in enumerate(chosen):
-        name, labels = samples.names[index], samples.labels[index]
+        name, number = samples.names[index], samples.numbers[index]
         image, bits = samples.pipeline(
-            samples.images[index], samples.bits[index], (seed, passed, index), name=name, labels=labels
+            samples.slices.image(number),
+            samples.slices.bits(number),
+            (seed, passed, index),
+            name=name,
+            labels=samples.slices.labels[number],
         )
         if batch is None:
-            size = (len(chosen), *image.shape)
-            batch = np.empty(size, np.uint8), np.empty(size, bits.dtype)
+            batch = np.empty((len(chosen), *image.shape), image.dtype), np.empty((len(chosen), *bits.shape), bits.dtype)
         elif image.shape != batch[0].shape[1:]:
-            first, (rows, columns) = samples.names[chosen[0][1]], batch[0].shape[1:]
+            first, (rows, columns) = samples.names[chosen[0][1]], batch[1].shape[1:]
             raise UserError(
                 f"{name}: {image.shape[0]} x {image.shape[1]} pixels after the transforms, but {first}, in the same "
                 f"batch, has {rows} x {columns}. Images of a batch must have one size: add RandomCrop, PadIfNeeded or "

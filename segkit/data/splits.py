@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segkit.components.datasets.case import Case, Dataset
+from segkit.data.store import Data
 from segkit.errors import UserError, counted
 
 
@@ -31,7 +31,7 @@ class Split:
 
 
 def split_cases(
-    dataset: Dataset,
+    dataset: Data,
     *,
     validation: float,
     train_fraction: float,
@@ -85,7 +85,7 @@ def split_cases(
         f"no case of the {side} set shows any {name}."
         for side, numbers in (("training", train), ("validation", held_out))
         for channel, name in enumerate(dataset.channels)
-        if not any(dataset.cases[number].masks[channel].any() for number in numbers)
+        if not any(channel in dataset.cases[number].present for number in numbers)
     )
     warnings = patient_warnings(sum(case.patient is None for case in dataset.cases), len(dataset.cases))
     return Split(train, held_out, full_train, notes, warnings)
@@ -96,7 +96,7 @@ def _share(fraction: float, count: int) -> int:
     return max(1, math.floor(fraction * count + 0.5))
 
 
-def check_separate(dataset: Dataset, train: Sequence[int], validation: Sequence[int]) -> None:
+def check_separate(dataset: Data, train: Sequence[int], validation: Sequence[int]) -> None:
     """Raise if a patient, or the same image under two names, is on both sides; constant images may be.
 
     Raises:
@@ -104,25 +104,19 @@ def check_separate(dataset: Dataset, train: Sequence[int], validation: Sequence[
     """
     trained = [dataset.cases[number] for number in train]
     patients = {case.patient: case.name for case in trained if case.patient is not None}
-    contents = {_content(case): case for case in trained}
+    contents = {case.digest: case for case in trained if case.digest}
     for case in (dataset.cases[number] for number in validation):
         if case.patient in patients:
             raise UserError(
                 f"{dataset.name}: patient {case.patient} is on both sides: {patients[case.patient]} in training, "
                 f"{case.name} in validation."
             )
-        twin = contents.get(_content(case))
-        if twin is not None and case.image.min() != case.image.max():
+        twin = contents.get(case.digest)
+        if twin is not None:
             raise UserError(
                 f"{dataset.name}: {twin.name} in training and {case.name} in validation are the same image: one "
                 "patient under two names is on both sides. Remove one, or give both the same patient."
             )
-
-
-def _content(case: Case) -> tuple[tuple[int, ...], bytes]:
-    import numpy as np
-
-    return case.image.shape, hashlib.blake2b(np.ascontiguousarray(case.image).tobytes(), digest_size=16).digest()
 
 
 def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segkit.components.datasets.case import Case
 from segkit.components.metrics import as_number, hard
 from segkit.components.models import checked
-from segkit.data.pipeline import Pipeline
-from segkit.data.samples import pack_masks, to_device_float, to_uint8
+from segkit.data.pipeline import Pair, Pipeline
+from segkit.data.preparing import prepare
+from segkit.data.samples import to_device_float
+from segkit.data.store import Data, StoredCase
 from segkit.device import Device
 from segkit.evaluation.rows import Row
 from segkit.recipe.model import Recipe
@@ -33,20 +34,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Normalization:
-    """How grey levels enter the model: (grey - mean) / std, of images scaled to 0..255."""
+    """How the image after intensity enters the model: (value - mean) / std, with one of each an input."""
 
-    mean: float
-    std: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def identity(cls, inputs: int) -> Normalization:
+        """Return the one that changes nothing."""
+        return cls((0.0,) * inputs, (1.0,) * inputs)
 
 
 class Prediction(NamedTuple):
     """The prediction of one case, at the resolution of its own image.
 
     Attributes:
-        case: its number among the cases.
-        probability: (C, H, W) float32; softmax's where classes exclude each other.
-        mask: (C, H, W) bool, as decided.
-        loss: of the batch that the case was in; NaN without a loss.
+        case: its place among the cases.
+        probability: (C, H, W) or (C, D, H, W) float32; softmax's where classes exclude each other.
+        mask: of the same shape, bool, as decided.
+        loss: of the batch that the case was in, of a volume the mean over its slices; NaN without a loss.
     """
 
     case: int
@@ -55,11 +61,20 @@ class Prediction(NamedTuple):
     loss: float
 
 
+class _Slice(NamedTuple):
+    """A slice's prediction: (C, H, W) each."""
+
+    probability: Array
+    mask: Array
+    loss: float
+
+
 class Evaluator:
-    """Whole images, `eval` transforms, model in eval mode, metrics at native resolution.
+    """Whole images, `eval` transforms, model in eval mode, metrics at native resolution; volumes slice by slice.
 
     Args:
-        channels: the structures' names.
+        data: the cases.
+        cases: the numbers of those to evaluate.
         recipe: of the training; images of one size share a batch of `train.batch_size`, in the order of the cases.
         normalization: of the training.
         device: where and in which precision to compute.
@@ -69,30 +84,38 @@ class Evaluator:
     """
 
     def __init__(
-        self,
-        cases: Sequence[Case],
-        channels: Sequence[str],
-        recipe: Recipe,
-        normalization: Normalization,
-        device: Device,
+        self, data: Data, cases: Sequence[int], recipe: Recipe, normalization: Normalization, device: Device
     ) -> None:
-        self.cases, self.channels, self.recipe = tuple(cases), tuple(channels), recipe
+        self.data, self.recipe, self.channels = data, recipe, data.channels
+        self.cases = tuple(data.cases[number] for number in cases)
+        self.numbers = tuple(cases)
         self.normalization, self.device, self.exclusive = normalization, device, recipe.channels == "exclusive"
         batch_size, pipeline = recipe.train.batch_size, Pipeline(recipe.transforms.eval, exclusive=self.exclusive)
         pipeline.check_eval()
-        self.images: list[Array] = []
-        self.masks: list[Array] = []
+        self._prepared, self._rest = prepare(data, recipe.transforms.eval, exclusive=self.exclusive)
+        self._slices = [(place, number) for place, case in enumerate(self.cases) for number in case.slices]
+        self._pairs: dict[int, Pair] = {}  # after plugins' transforms, which the store does not hold
+        if len(self._rest):
+            self._pairs = {index: self._transformed(index) for index in range(len(self._slices))}
         of_size: dict[tuple[int, ...], list[int]] = {}
-        for number, case in enumerate(self.cases):
-            image, mask = pipeline(to_uint8(case.image), pack_masks(case.masks), key=(0, 0, number), name=case.name)
-            self.images.append(image)
-            self.masks.append(mask)
-            of_size.setdefault(image.shape, []).append(number)
+        for index, (_, number) in enumerate(self._slices):
+            self._prepared.check(number)
+            found = self._pairs[index][1].shape if self._pairs else self._prepared.shape(number)
+            of_size.setdefault(found, []).append(index)
         self._groups = [
-            numbers[start : start + batch_size]
-            for numbers in of_size.values()
-            for start in range(0, len(numbers), batch_size)
+            indices[start : start + batch_size]
+            for indices in of_size.values()
+            for start in range(0, len(indices), batch_size)
         ]
+
+    def _transformed(self, index: int) -> Pair:
+        """Return image and bit map of a slice as the model sees them."""
+        if index in self._pairs:
+            return self._pairs[index]
+        place, number = self._slices[index]
+        pair = self._prepared.image(number), self._prepared.bits(number)
+        name = self.cases[place].slice_name(number)
+        return self._rest(*pair, key=(0, 0, index), name=name) if len(self._rest) else pair
 
     @torch.inference_mode()
     def predict(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Iterator[Prediction]:
@@ -105,27 +128,41 @@ class Evaluator:
         """
         forward = checked(model, self.recipe.model, len(self.channels) + self.exclusive)
         norm, training = self.normalization, model.training
+        waiting: dict[int, dict[int, _Slice]] = {}
         model.eval()
         try:
-            for numbers in self._groups:
+            for indices in self._groups:
+                pairs = [self._transformed(index) for index in indices]
                 images, masks = (
-                    torch.from_numpy(np.stack([arrays[n] for n in numbers])).to(self.device.device)
-                    for arrays in (self.images, self.masks)
+                    torch.from_numpy(np.stack(arrays)).to(self.device.device) for arrays in zip(*pairs, strict=True)
                 )
                 image, target = to_device_float(images, masks, norm.mean, norm.std, len(self.channels), self.exclusive)
                 with self.device.autocast():
                     scores = forward(image).float()
                 chance = torch.softmax(scores, dim=1) if self.exclusive else torch.sigmoid(scores)
                 batch_loss = float(loss(scores, target)) if loss else float("nan")
-                for number, probability in zip(numbers, chance, strict=True):
-                    yield Prediction(number, *self._decided(number, probability), batch_loss)
+                for index, probability in zip(indices, chance, strict=True):
+                    place, number = self._slices[index]
+                    slices = waiting.setdefault(place, {})
+                    slices[number] = _Slice(*self._decided(place, probability), batch_loss)
+                    if len(slices) == len(self.cases[place].slices):
+                        yield self._stacked(place, waiting.pop(place))
         finally:
             model.train(training)
 
-    def _decided(self, number: int, probability: Tensor) -> tuple[Array, Array]:
-        """Return probabilities and masks at the size of the case's own image; classes are resampled all together."""
-        size = self.cases[number].image.shape
-        if tuple(probability.shape[1:]) != tuple(size):
+    def _stacked(self, place: int, slices: dict[int, _Slice]) -> Prediction:
+        """Return the prediction of a case from those of its slices."""
+        case = self.cases[place]
+        found = [slices[number] for number in case.slices]
+        if len(case.shape) == 2:
+            return Prediction(place, *found[0])
+        probability, mask = (np.stack([part[k] for part in found], axis=1) for k in (0, 1))
+        return Prediction(place, probability, mask, float(np.mean([part.loss for part in found])))
+
+    def _decided(self, place: int, probability: Tensor) -> tuple[Array, Array]:
+        """Return probabilities and masks of a slice at the size of the case; classes are resampled all together."""
+        size = self.cases[place].shape[-2:]
+        if tuple(probability.shape[1:]) != size:
             probability = torch.nn.functional.interpolate(
                 probability[None], size=size, mode="bilinear", align_corners=False
             )[0]
@@ -141,14 +178,14 @@ class Evaluator:
         model: nn.Module,
         metrics: Sequence[Component],
         loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        on_case: Callable[[int, Array], Any] | None = None,
+        on_case: Callable[[int, Array, Array], Any] | None = None,
     ) -> tuple[list[Row], float]:
         """Evaluate and return the rows in the order of the cases, and the mean loss a case (NaN without one).
 
         Args:
-            model: image (N, 1, H, W) to scores (N, C, H, W).
+            model: image (N, I, H, W) to scores (N, C, H, W).
             loss: scores and target to a scalar.
-            on_case: called with the number of each case and its decided masks.
+            on_case: called with the place of each case, its true and its decided masks.
 
         Raises:
             ComponentError: model, metric or loss failed; the message names it.
@@ -156,21 +193,39 @@ class Evaluator:
         rows: dict[int, list[Row]] = {}
         losses = []
         for found in self.predict(model, loss):
-            rows[found.case] = score(self.cases[found.case], found.probability, found.mask, self.channels, metrics)
+            truth = self.data.masks(self.numbers[found.case])
+            rows[found.case] = score(
+                self.cases[found.case], truth, found.probability, found.mask, self.channels, metrics
+            )
             losses.append(found.loss)
             if on_case:
-                on_case(found.case, found.mask)
+                on_case(found.case, truth, found.mask)
         mean = float(np.mean(losses)) if losses else float("nan")
         return [row for number in sorted(rows) for row in rows[number]], mean
 
+    def picture(self, place: int, plane: int) -> Array:
+        """Return what the model sees of a slice of a case, (H, W) or (H, W, I).
+
+        Where that has another size than the case, its image before the transforms is returned.
+        """
+        case = self.cases[place]
+        index = self._slices.index((place, case.slices[plane]))
+        shown = self._transformed(index)[0]
+        return shown if shown.shape[:2] == case.shape[-2:] else self.data.slices.image(case.slices[plane])
+
 
 def score(
-    case: Case, probability: Array, mask: Array, channels: Sequence[str], metrics: Sequence[Component]
+    case: StoredCase,
+    truths: Array,
+    probability: Array,
+    mask: Array,
+    channels: Sequence[str],
+    metrics: Sequence[Component],
 ) -> list[Row]:
-    """Return the rows of one case; `probability` and `mask` are (C, H, W) at the size of the case's image."""
+    """Return the rows of one case; the arrays are (C, H, W) or (C, D, H, W) at the size of the case's image."""
     rows = []
     for channel, name in enumerate(channels):
-        truth = case.masks[channel]
+        truth = truths[channel]
         pixels = int(np.count_nonzero(truth)), int(np.count_nonzero(mask[channel]))
         for metric in metrics:
             given = probability if metric.entry.traits["uses"] == "probability" else mask
@@ -180,7 +235,7 @@ def score(
     return rows
 
 
-def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None) -> float:
+def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, ...] | None) -> float:
     """Return the value of a plugin's metric for one channel, computed from copies of the arrays.
 
     Raises:
@@ -199,7 +254,7 @@ def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm:
 
 
 def _writing_line(
-    metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, float] | None
+    metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, ...] | None
 ) -> str | None:
     """Return the line of a metric that writes to its arrays, where numpy can tell."""
     copies = predicted.copy(), truth.copy()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit import files
-from segkit.components.datasets.case import Case
+from segkit.data.samples import to_uint8
 from segkit.locks import Folder
 
 Picture = NDArray[np.uint8]
@@ -21,14 +21,14 @@ TRUTH_RGB = (86, 180, 233)
 PREDICTION_RGB = (230, 159, 0)
 
 
-def draw_overlay(image: Picture, truth: Masks, prediction: Masks) -> Picture:
+def draw_overlay(image: Any, truth: Masks, prediction: Masks) -> Picture:
     """Return the image, twice its size, with truth outlined solid sky blue and prediction dashed orange.
 
     The colours are of a palette for colour-blind readers (Okabe and Ito 2008); in grey prints the dashes distinguish
     the outlines. Where both coincide they alternate.
 
     Args:
-        image: (H, W) uint8.
+        image: (H, W), or (H, W, I): of three 8-bit inputs red, green and blue, of others the first is drawn.
         truth, prediction: (C, H, W) bool.
 
     Returns:
@@ -36,9 +36,11 @@ def draw_overlay(image: Picture, truth: Masks, prediction: Masks) -> Picture:
     """
     import cv2
 
-    height, width = image.shape
-    large = cv2.resize(np.ascontiguousarray(image), (SCALE * width, SCALE * height), interpolation=cv2.INTER_LINEAR)
-    picture: Picture = np.repeat(large[..., None], 3, axis=2).astype(np.uint8)
+    height, width = image.shape[:2]
+    coloured = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8
+    shown = image if coloured else to_uint8(image if image.ndim == 2 else image[..., 0])
+    large = cv2.resize(np.ascontiguousarray(shown), (SCALE * width, SCALE * height), interpolation=cv2.INTER_LINEAR)
+    picture: Picture = np.ascontiguousarray(large if coloured else np.repeat(large[..., None], 3, axis=2), np.uint8)
     for masks, colour, dashed in ((truth, TRUTH_RGB, False), (prediction, PREDICTION_RGB, True)):
         for mask in masks:
             enlarged = np.kron(mask.astype(np.uint8), np.ones((SCALE, SCALE), np.uint8))
@@ -49,22 +51,22 @@ def draw_overlay(image: Picture, truth: Masks, prediction: Masks) -> Picture:
     return picture
 
 
-def write_overlay(folder: Folder, case: Case, image: Any, masks: Any) -> None:
-    """Write what the model saw, with truth and the predicted masks (C, H, W) outlined, to `overlays/` of a trial.
+def shown_slice(truth: Masks, prediction: Masks) -> int:
+    """Return the slice of a volume in which most is marked, of masks (C, D, H, W); the middle one where nothing is."""
+    marked = (truth | prediction).sum(axis=(0, 2, 3))
+    return int(marked.argmax()) if marked.any() else len(marked) // 2
 
-    Where its image (uint8) is of another size than the masks, the case's own image is drawn.
-    """
+
+def write_overlay(folder: Folder, case: str, image: Any, truth: Masks, prediction: Masks) -> None:
+    """Write an image, (H, W) or (H, W, I), with masks (C, H, W) outlined, to `overlays/` of a trial."""
     import cv2
 
-    from segkit.data.samples import to_uint8
-
-    shown = image if image.shape == case.image.shape else to_uint8(case.image)
-    picture = draw_overlay(shown, case.masks.astype(bool), masks)
+    picture = draw_overlay(image, truth, prediction)
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
     assert done, "a PNG of 8-bit RGB can always be encoded"
     target = folder / "overlays"
     target.mkdir(parents=True, exist_ok=True)
-    files.write_bytes(target / picture_name(case.name), encoded.tobytes())
+    files.write_bytes(target / picture_name(case), encoded.tobytes())
 
 
 def picture_name(case: str) -> str:

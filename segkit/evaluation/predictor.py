@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from segkit.components.datasets.case import Case
+from segkit.components.datasets.case import AXES, KINDS, Case, Dataset
+from segkit.data.filling import fill
+from segkit.data.store import Data
 from segkit.device import Device, cpu_threads
-from segkit.errors import UserError
+from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
 from segkit.recipe.model import Recipe
 from segkit.types import Array
@@ -23,7 +25,7 @@ class Predictor:
     """A trained model ready to predict.
 
     Attributes:
-        model: image (N, 1, H, W), normalised, to scores (N, C, H, W); in eval mode.
+        model: image (N, I, H, W), normalised, to scores (N, C, H, W); in eval mode.
         recipe: the recipe it was trained from; the parts named in `missing` are segkit's defaults instead.
         meta: the metadata of the checkpoint.
         missing: parts of the recipe that prediction does not need and that are not available, each with the reason.
@@ -40,37 +42,77 @@ class Predictor:
         meta = self.meta
         return (
             f"<segkit Predictor: {self.recipe.model.name} of variant {meta['variant']}, {meta['kind']} checkpoint, "
-            f"epoch {meta['epoch']}; channels {', '.join(self.channels)}>"
+            f"epoch {meta['epoch']}; inputs {', '.join(self.inputs)}, "
+            f"channels {', '.join(self.channels)}>"
         )
 
-    def evaluator(self, cases: Sequence[Case]) -> Evaluator:
-        """Return the evaluator of the training, over other cases."""
-        normalization = Normalization(**self.meta["normalization"])
-        return Evaluator(cases, self.channels, self.recipe, normalization, self.device)
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the inputs, e.g. ("image",) or ("red", "green", "blue")."""
+        return tuple(self.meta["inputs"])
+
+    def evaluator(self, data: Data, cases: Sequence[int]) -> Evaluator:
+        """Return the evaluator of the training, over some cases of other data."""
+        normalization = Normalization(**{name: tuple(found) for name, found in self.meta["normalization"].items()})
+        return Evaluator(data, cases, self.recipe, normalization, self.device)
 
     def threads(self) -> AbstractContextManager[None]:
         """Return the context in which a CPU computes with as many threads as in the training, to the last bit."""
         return cpu_threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
 
-    def predict(self, image: Array) -> Array:
-        """Return the probabilities (C, H, W), float32, of one grey image (H, W) of any size and number type.
+    def predict(self, image: Array | Mapping[str, Array]) -> Array:
+        """Return the probabilities of an image, (C, H, W), or of a volume, (C, D, H, W); float32.
 
         Where classes exclude each other, masks cannot be derived from them: use `segment`.
+
+        Args:
+            image: (H, W), (I, H, W) of the model's inputs in their order, or a volume (I, D, H, W), of any size and
+                number type; or an array (H, W) or (D, H, W) for each input, by name.
+
+        Raises:
+            UserError: it is something else, or lacks an input.
         """
         return self._of(image).probability
 
-    def segment(self, image: Array) -> Array:
-        """Return the masks (C, H, W), bool, of one grey image (H, W): decided as for the metrics, at its own size."""
+    def segment(self, image: Array | Mapping[str, Array]) -> Array:
+        """Return the masks, (C, H, W) or (C, D, H, W), bool: decided as for the metrics, at the image's own size.
+
+        The argument and errors are those of `predict`.
+        """
         return self._of(image).mask
 
-    def _of(self, image: Array) -> Prediction:
-        if not isinstance(image, np.ndarray) or image.ndim != 2 or not image.size or image.dtype.kind not in "buif":
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise UserError(f"an image is a numpy array of numbers (rows, columns), one grey channel; got {got}.")
-        image = np.asarray(image)  # of a masked one, all pixels
-        masks = np.zeros((len(self.channels), *image.shape), dtype=bool)
-        case = Case(name="image", patient=None, image=image, masks=masks, spacing_mm=None)
-        found: Prediction
+    def _of(self, image: Array | Mapping[str, Array]) -> Prediction:
+        case = Case("image", None, self._inputs_of(image))
+        data = fill(Dataset("image", self.channels, (case,), inputs=self.inputs), self.recipe.intensity)
         with self.threads():
-            (found,) = self.evaluator([case]).predict(self.model)
+            (found,) = self.evaluator(data, [0]).predict(self.model)
+        return found
+
+    def _inputs_of(self, image: Any) -> Array:
+        """Return an image as `Case` takes it, with the model's inputs in order."""
+        if isinstance(image, Mapping):
+            if set(image) != set(self.inputs):
+                raise UserError(f"the model's inputs are {', '.join(self.inputs)}; got {', '.join(map(str, image))}.")
+            arrays = [np.asarray(image[name]) for name in self.inputs]
+            if len({array.shape for array in arrays}) > 1:
+                raise UserError(f"the inputs of an image must have one size; got {[array.shape for array in arrays]}.")
+            image = np.stack(arrays)
+        if (
+            not isinstance(image, np.ndarray)
+            or image.ndim not in AXES
+            or not image.size
+            or image.dtype.kind not in "buif"
+        ):
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise UserError(f"an image is a numpy array of numbers, {', '.join(AXES.values())}; got {got}.")
+        count = 1 if image.ndim == 2 else len(image)
+        if count != len(self.inputs):
+            raise UserError(
+                f"the model takes {counted(len(self.inputs), 'input')} ({', '.join(self.inputs)}); an image of shape "
+                f"{image.shape} has {count}."
+            )
+        image = np.asarray(image)  # of a masked one, all pixels
+        found: Array = (
+            image if image.dtype.name in KINDS else image.astype(np.uint8 if image.dtype == bool else np.float32)
+        )
         return found

@@ -47,7 +47,7 @@ def execute(
     *,
     side_by_side: int,
     fail_fast: bool = False,
-    data: DataCache | None = None,
+    cache: DataCache | None = None,
     folders: Sequence[str] = (),
 ) -> Iterator[Event]:
     """Train every trial; yield their events as they happen.
@@ -57,13 +57,13 @@ def execute(
     Args:
         side_by_side: the number of parallel trials; 1 trains in this process.
         fail_fast: stop at the first failed trial.
-        data: the data that this process has read already.
+        cache: of the data that this process has read already.
         folders: plugin folders for worker processes to load.
     """
     if side_by_side == 1 or len(trials) <= 1:
-        yield from _one_by_one(trials, fail_fast, data or DataCache())
+        yield from _one_by_one(trials, fail_fast, cache or DataCache())
     else:
-        yield from _side_by_side(trials, side_by_side, fail_fast, folders)
+        yield from _side_by_side(trials, side_by_side, fail_fast, folders, cache or DataCache())
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def _stop_on_signals(stop: ctypes.c_bool) -> Iterator[None]:
             signal.signal(name, before[name])
 
 
-def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> Iterator[Event]:
+def _one_by_one(trials: Sequence[Trial], fail_fast: bool, cache: DataCache) -> Iterator[Event]:
     from segkit.training.run import run_trial
 
     stop = ctypes.c_bool(False)
@@ -97,13 +97,13 @@ def _one_by_one(trials: Sequence[Trial], fail_fast: bool, data: DataCache) -> It
             if stop.value:
                 yield Event(trial.name, "interrupted", "not started")
                 continue
-            for event in run_trial(trial, stop=lambda: stop.value, data=data):
+            for event in run_trial(trial, stop=lambda: stop.value, cache=cache):
                 yield event
                 if event.kind == "failed" and fail_fast:
                     stop.value = True
 
 
-def _worker(connection: Connection, stop: ctypes.c_bool, folders: Sequence[str]) -> None:
+def _worker(connection: Connection, stop: ctypes.c_bool, folders: Sequence[str], cache: DataCache) -> None:
     """Train the trials that arrive, until None does; exit with the parent."""
     from segkit.training.run import run_trial
 
@@ -120,7 +120,6 @@ def _worker(connection: Connection, stop: ctypes.c_bool, folders: Sequence[str])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     faulthandler.enable()
     plugins.load(folders)
-    data = DataCache()
     while True:
         try:
             trial = connection.recv()
@@ -132,7 +131,7 @@ def _worker(connection: Connection, stop: ctypes.c_bool, folders: Sequence[str])
             continue
         if trial is None:
             return
-        for event in run_trial(trial, stop=lambda: stop.value, data=data):
+        for event in run_trial(trial, stop=lambda: stop.value, cache=cache):
             connection.send(event)
         connection.send(None)
 
@@ -140,10 +139,10 @@ def _worker(connection: Connection, stop: ctypes.c_bool, folders: Sequence[str])
 class _Worker:
     """A process that trains one trial at a time."""
 
-    def __init__(self, stop: ctypes.c_bool, folders: Sequence[str]) -> None:
+    def __init__(self, *shared: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process: BaseProcess = context.Process(target=_worker, args=(theirs, stop, folders))
+        self.process: BaseProcess = context.Process(target=_worker, args=(theirs, *shared))
         resource_tracker.ensure_running()  # otherwise the process starts it, which unblocks the signals
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # inherited; until the process can handle them
         try:
@@ -167,14 +166,16 @@ class _Worker:
         self.connection.close()
 
 
-def _side_by_side(trials: Sequence[Trial], count: int, fail_fast: bool, folders: Sequence[str]) -> Iterator[Event]:
+def _side_by_side(
+    trials: Sequence[Trial], count: int, fail_fast: bool, folders: Sequence[str], cache: DataCache
+) -> Iterator[Event]:
     # shared, without a lock: a signal handler could wait for one forever
     stop, waiting = multiprocessing.get_context("spawn").RawValue(ctypes.c_bool, False), deque(trials)
     workers: list[_Worker] = []
     with _stop_on_signals(stop):
         try:
             while len(workers) < min(count, len(trials)) and not stop.value:
-                workers.append(_Worker(stop, folders))
+                workers.append(_Worker(stop, folders, cache))
                 workers[-1].start(waiting.popleft())
             while any(worker.trial for worker in workers):
                 busy = {worker.connection: worker for worker in workers if worker.trial}
@@ -187,7 +188,7 @@ def _side_by_side(trials: Sequence[Trial], count: int, fail_fast: bool, folders:
                             stop.value = True
                     if worker.trial is None:
                         if not worker.process.is_alive():
-                            workers[workers.index(worker)] = worker = _Worker(stop, folders)
+                            workers[workers.index(worker)] = worker = _Worker(stop, folders, cache)
                         if waiting and not stop.value:
                             worker.start(waiting.popleft())
             for trial in waiting:

@@ -141,7 +141,7 @@ def _data_key(recipe: Recipe) -> str:
     return json.dumps(recipe.dump()["data"], sort_keys=True)
 
 
-def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[str, str], list[str]]:
+def fingerprint_data(recipes: Sequence[Recipe], cache: DataCache) -> tuple[dict[str, str], list[str]]:
     """Read the data of recipes; return their fingerprints, for `with_data_checked`, and every mistake once.
 
     A mistake here keeps the whole study from being trained. Other errors are left to the trials, which report them.
@@ -150,10 +150,12 @@ def fingerprint_data(recipes: Sequence[Recipe], data: DataCache) -> tuple[dict[s
 
     found: dict[str, str] = {}
     mistakes: list[str] = []
-    distinct = {recipe.model_dump_json(include={"data", "split", "channels"}): recipe for recipe in recipes}
+    distinct = {
+        recipe.model_dump_json(include={"data", "intensity", "split", "channels"}): recipe for recipe in recipes
+    }
     for recipe in distinct.values():
         try:
-            found[_data_key(recipe)] = read_and_split(recipe, data)[1]
+            found[_data_key(recipe)] = read_and_split(recipe, cache)[0].fingerprint
         except (UserError, OSError) as error:
             mistakes.append(str(error))
         except Exception:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit import files, plugins
-from segkit.data.cache import DataCache
+from segkit.data.cache import DataCache, Progress, silent
 from segkit.errors import UserError
 from segkit.locks import locked
 from segkit.recipe.merge import compose
@@ -78,6 +78,7 @@ def plan_studies(
     *,
     name: str | None = None,
     limit: Limit = WHOLE,
+    cache: Path | None = None,
 ) -> list[StudyRun]:
     """Return a study for each recipe file, each file once.
 
@@ -99,7 +100,7 @@ def plan_studies(
             continue
         if folder in studies:
             mistakes.append(f"{path}: its run folder {folder} is also that of {studies[folder].path}. Use --name.")
-        studies[folder] = StudyRun(path, recipe, planned, folder, limit, document.warnings)
+        studies[folder] = StudyRun(path, recipe, planned, folder, limit, document.warnings, cache)
     if mistakes:
         raise UserError("\n".join(mistakes))
     return list(studies.values())
@@ -114,6 +115,7 @@ class StudyRun:
         planned: its trials.
         limit: how its trainings are shortened.
         warnings: about its recipe.
+        cache: where its data are kept, decoded; None for `.cache` beside the run folder.
     """
 
     path: Path
@@ -122,6 +124,7 @@ class StudyRun:
     folder: Path
     limit: Limit
     warnings: Sequence[str] = ()
+    cache: Path | None = None
     _ends: dict[str, Event] = field(default_factory=dict)
     _same_recipe: bool = False  # as in the run folder
     _temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -137,7 +140,13 @@ class StudyRun:
         return f"{self.title}: {study_size(self.planned)} -> {target}"
 
     def execute(
-        self, *, jobs: str | int = "auto", fresh: bool = False, fail_fast: bool = False, mix_hardware: bool = False
+        self,
+        *,
+        jobs: str | int = "auto",
+        fresh: bool = False,
+        fail_fast: bool = False,
+        mix_hardware: bool = False,
+        progress: Progress = silent,
     ) -> Iterator[Event]:
         """Run every unfinished trial; yield the events of all trials.
 
@@ -146,6 +155,7 @@ class StudyRun:
             fresh: train trials again whose folders differ.
             fail_fast: stop at the first failed trial.
             mix_hardware: allow trials with different devices, precisions and numbers of threads.
+            progress: called while data are read, with the number of cases read, and of all.
 
         Raises:
             UserError: the run folder is in use, or holds trials of another recipe (see `fresh`).
@@ -157,7 +167,7 @@ class StudyRun:
         files.make_folder(self.folder)
         with locked(self.folder):
             self._remove_leftovers()
-            for event in self._run(jobs, fresh, fail_fast, mix_hardware):
+            for event in self._run(jobs, fresh, fail_fast, mix_hardware, progress):
                 if event.kind in ENDS:
                     self._ends[event.trial] = event
                 yield event
@@ -169,13 +179,14 @@ class StudyRun:
         for folder in (self.folder, self.folder / "figures", *(p.parent for p in self.folder.glob("*/*/trial.json"))):
             files.remove_temporary_files(folder)
 
-    def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool) -> Iterator[Event]:
-        data = DataCache()
+    def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool, progress: Progress) -> Iterator[Event]:
+        beside = self.folder if self.limit.batches else self.folder.parent
+        cache = DataCache(self.cache or beside / ".cache", progress)
         known = {} if fresh else hardware.recorded_settings(self.folder)
         self.recipe, self.planned, side_by_side = hardware.resolve_study(
             self.recipe, self.planned, known, jobs, mix=mix
         )
-        existing, mistakes = self._inspect(data, fresh=fresh, mix=mix)
+        existing, mistakes = self._inspect(cache, fresh=fresh, mix=mix)
         unfinished = [found for found in existing if found.state != "finished"]
         reusable = self._find_reusable(unfinished)
         first = {found.trial.identity: found.trial for found in reversed(unfinished)}
@@ -195,10 +206,8 @@ class StudyRun:
         queue = [replace(found.trial, fresh=found.state in cleared) for found in work]
         for trial in copied:
             yield from self._copy(trial, reusable[trial.identity], queue)
-        if side_by_side > 1:
-            data.clear()  # each process reads its own
         execute = functools.partial(
-            executor.execute, side_by_side=side_by_side, fail_fast=fail_fast, data=data, folders=plugins.folders()
+            executor.execute, side_by_side=side_by_side, fail_fast=fail_fast, cache=cache, folders=plugins.folders()
         )
         yield from execute(queue)
         queue = []
@@ -212,13 +221,13 @@ class StudyRun:
         if not any(end.kind == "interrupted" for end in self._ends.values()):
             yield from execute(queue)
 
-    def _inspect(self, data: DataCache, *, fresh: bool, mix: bool) -> tuple[list[Existing], list[str]]:
+    def _inspect(self, cache: DataCache, *, fresh: bool, mix: bool) -> tuple[list[Existing], list[str]]:
         """Return the state of each trial's folder, and the mistakes of the data."""
         existing = [folders.inspect_folder(trial, mix=mix) for trial in self.planned]
         folders.refuse_conflicts([] if fresh else existing)
         self.planned = [found.trial for found in existing]
         recipes = [found.trial.recipe for found in existing if fresh or found.state != "finished"]
-        fingerprints, mistakes = folders.fingerprint_data(recipes, data)
+        fingerprints, mistakes = folders.fingerprint_data(recipes, cache)
         existing = [folders.with_data_checked(found, fingerprints) for found in existing]
         folders.refuse_conflicts([] if fresh else existing)
         return existing, mistakes

@@ -24,7 +24,7 @@ from segkit.errors import UserError, first_few, sentence
 from segkit.registry.messages import translate_errors
 from segkit.training.flatten import flatten, unflatten
 
-FORMAT = 2
+FORMAT = 3
 KEY = "segkit"
 MAX_BYTES = 8 * 2**30
 
@@ -47,20 +47,21 @@ class _Split(_Stored):  # names of cases
     validation: list[str]
 
 
-class _Normalization(_Stored):  # of images scaled to 0..255
-    mean: Annotated[float, Field(allow_inf_nan=False)]
-    std: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+class _Normalization(_Stored):  # of images after intensity, one of each an input
+    mean: list[Annotated[float, Field(allow_inf_nan=False)]]
+    std: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
 
 
 class Meta(_Stored):
     """The metadata of a checkpoint."""
 
-    format: Literal[2]
+    format: Literal[3]
     kind: Literal["best", "last"]
     training_number: Annotated[int, Ge(1)]
     identity: str
     variant: str
     recipe: dict[str, Any]
+    inputs: Annotated[list[str], Len(1, 16)]
     channels: Annotated[list[str], Len(1, 16)]
     exclusive: bool
     normalization: _Normalization
@@ -162,11 +163,17 @@ def _stored(path: Path) -> tuple[str, str]:
 
 
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the metadata of format 1 (segkit 0.1.0) in format 2, which says how the numbers were made."""
+    """Return the metadata of format 1 (segkit 0.1.0) in format 3; format 2 says how the numbers were made."""
     train = content["recipe"]["train"]
     recipe = content["recipe"] | {"train": train | {"threads": content["threads"] or "auto"}}
     made = {"training_number": 1, "compile": train["compile"], "threads": content["threads"] or 1, "recipe": recipe}
-    return content | made | {"format": 2}
+    return _from_format_2(content | made)
+
+
+def _from_format_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of format 2, of models with one grey input, in format 3."""
+    normalization = {name: [value] for name, value in content["normalization"].items()}
+    return content | {"format": 3, "inputs": ["image"], "normalization": normalization}
 
 
 def _upgraded(text: str) -> str:
@@ -180,8 +187,9 @@ def _upgraded(text: str) -> str:
         return text
     if content["format"] > FORMAT:
         raise ValueError(f"a newer segkit wrote it (format {content['format']}, this one reads up to {FORMAT})")
-    with contextlib.suppress(KeyError, TypeError):
-        return json.dumps(_from_format_1(content) if content["format"] == 1 else content)
+    with contextlib.suppress(KeyError, TypeError, AttributeError):
+        upgrade = {1: _from_format_1, 2: _from_format_2}.get(content["format"])
+        return json.dumps(upgrade(content)) if upgrade else text
     return text
 
 

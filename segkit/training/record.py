@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import platform
 import time
@@ -67,7 +66,7 @@ class Record:
 
     def write_status(self, status: str, error: str | None = None) -> None:
         """Write trial.json."""
-        parts, dataset = self.parts, self.parts.dataset
+        parts, data = self.parts, self.parts.data
         known = self.trial.outline(status, error).model_dump() | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
@@ -76,10 +75,10 @@ class Record:
             "hardware": hardware_name(parts.device.device),
             "plugins": plugin_hashes(self.recipe),
             "data": {
-                "name": dataset.name,
-                "cases": len(dataset.cases),
-                "patients": len({case.patient for case in dataset.cases if case.patient}),
-                "fingerprint": parts.fingerprint,
+                "name": data.name,
+                "cases": len(data.cases),
+                "patients": len({case.patient for case in data.cases if case.patient}),
+                "fingerprint": data.fingerprint,
             },
             "first_batch": parts.state.first_batch,
         }
@@ -95,8 +94,8 @@ class Record:
             "threads": train.threads,
             "compile": train.compile,
             "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
-            "channels": list(parts.dataset.channels),
-            "split": {name: [parts.dataset.cases[n].name for n in numbers] for name, numbers in sets.items()},
+            "channels": list(parts.data.channels),
+            "split": {name: [parts.data.cases[n].name for n in numbers] for name, numbers in sets.items()},
         }
 
     def seconds_so_far(self) -> float:
@@ -156,11 +155,12 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "variant": record.trial.variant,
         "recipe": record.recipe.dump(),
         "exclusive": record.recipe.channels == "exclusive",
-        "normalization": dataclasses.asdict(parts.feed.normalization),
+        "inputs": list(parts.data.inputs),
+        "normalization": {name: list(found) for name, found in vars(parts.feed.normalization).items()},
         "metrics": {name: x if math.isfinite(x) else None for name, x in last.items() if name.startswith("val_")},
         "epoch": parts.state.epoch - (kind == "best"),
         "step": parts.state.step,
-        "fingerprint": parts.fingerprint,
+        "fingerprint": parts.data.fingerprint,
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
     } | record.conditions()
 
@@ -189,7 +189,7 @@ def restore(record: Record) -> str:
     if changed:
         what = "; ".join(f"{key} {text}" for key, text in changed.items())
         raise UserError(f"{path}: belongs to another trial: {what}. Train it again with --fresh.")
-    if found.meta["fingerprint"] != record.parts.fingerprint:
+    if found.meta["fingerprint"] != record.parts.data.fingerprint:
         raise UserError(
             f"{path}: the data has changed since this trial began (its fingerprint differs). "
             "Restore the data, or train again with --fresh."

@@ -17,7 +17,7 @@ from segkit import files
 from segkit.data.cache import DataCache
 from segkit.device import preserved_process_state
 from segkit.errors import UserError, sentence
-from segkit.evaluation.overlay import write_overlay
+from segkit.evaluation.overlay import shown_slice, write_overlay
 from segkit.evaluation.rows import Row, means
 from segkit.recipe.identity import training_identity
 from segkit.recipe.model import Recipe
@@ -35,7 +35,7 @@ FLUSH_SECONDS = 0.5
 MAX_OVERLAYS = 64
 
 
-def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None = None) -> Iterator[Event]:
+def run_trial(trial: Trial, *, stop: Callable[[], bool], cache: DataCache | None = None) -> Iterator[Event]:
     """Train, evaluate and save one trial; yield what happens. Nothing is raised but programming errors of segkit.
 
     The folder ends with metrics.csv, cases.csv, best and last checkpoints, overlays, recipe.toml and trial.json; an
@@ -44,14 +44,14 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], data: DataCache | None 
     Args:
         trial: what to train, and into which folder.
         stop: asked after every step; once true, the state is saved and the trial ends as "interrupted".
-        data: reads the data, and keeps them for the next trial.
+        cache: reads the data, and keeps them for the next trial.
     """
     threads = trial.recipe.train.threads
     with preserved_process_state(threads if isinstance(threads, int) else 1):
-        yield from _run(trial, stop, data or DataCache())
+        yield from _run(trial, stop, cache or DataCache())
 
 
-def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Event]:
+def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Iterator[Event]:
     name, folder, recipe = trial.name, trial.path, trial.recipe
     record: Record | None = None
     yield Event(name, "start")
@@ -64,7 +64,7 @@ def _run(trial: Trial, stop: Callable[[], bool], data: DataCache) -> Iterator[Ev
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
         trial.write_status("running")
         files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
-        parts = set_up(recipe, trial.limit, data)
+        parts = set_up(recipe, trial.limit, cache)
         try:
             record = Record(trial, parts)
             yield from (Event(name, "log", line) for line in parts.log)
@@ -234,9 +234,11 @@ def _evaluate_best(record: Record) -> list[Row]:
     checkpoint.load_into(model, checkpoint.load(path).weights, str(path))
     evaluator, drawn = parts.evaluator, itertools.count()
 
-    def draw(number: int, masks: Any) -> None:
+    def draw(place: int, truth: Any, masks: Any) -> None:
         if next(drawn) < MAX_OVERLAYS:
-            write_overlay(record.folder, evaluator.cases[number], evaluator.images[number], masks)
+            plane = shown_slice(truth, masks) if truth.ndim == 4 else 0
+            planes = (truth[:, plane], masks[:, plane]) if truth.ndim == 4 else (truth, masks)
+            write_overlay(record.folder, evaluator.cases[place].name, evaluator.picture(place, plane), *planes)
 
     rows, _ = evaluator.run(model, record.recipe.metrics, on_case=draw)
     model.load_state_dict(last)

@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from segkit import plugins
-from segkit.components.datasets.case import Dataset
 from segkit.components.metrics import metrics
 from segkit.components.models import checked
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches
 from segkit.data.cache import DataCache
-from segkit.data.pipeline import Pipeline
 from segkit.data.samples import Samples, to_device_float
 from segkit.data.splits import Split, split_cases
+from segkit.data.store import Data
 from segkit.device import Device, choose, use_deterministic_algorithms
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization
@@ -43,9 +42,8 @@ class Setup:
     evaluator: Evaluator
     epoch_metrics: Sequence[Component]
     forward: Callable[[Tensor], Tensor]
-    dataset: Dataset
+    data: Data
     split: Split
-    fingerprint: str
     log: list[str]
     warnings: list[str]
 
@@ -61,7 +59,7 @@ class Feed:
         self.steps_per_epoch = min(batches.steps_per_epoch, limit or batches.steps_per_epoch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (image (N, 1, H, W), target (N, C, H, W)) of an epoch, beginning with batch `start`."""
+        """Yield (image (N, I, H, W), target (N, C, H, W)) of an epoch, beginning with batch `start`."""
         norm = self.normalization
         for number, (images, masks) in enumerate(self.batches.epoch(epoch, start), start):
             yield to_device_float(images, masks, norm.mean, norm.std, self.channels, self.exclusive)
@@ -69,70 +67,70 @@ class Feed:
                 return
 
 
-def build_model(recipe: Recipe, channels: int) -> nn.Module:
+def build_model(recipe: Recipe, inputs: int, channels: int) -> nn.Module:
     """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
-    model: nn.Module = recipe.model(1, channels + (recipe.channels == "exclusive"))
+    model: nn.Module = recipe.model(inputs, channels + (recipe.channels == "exclusive"))
     return model
 
 
-def read_and_split(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split]:
-    """Return the data of a trial's recipe, their fingerprint and their split.
+def read_and_split(recipe: Recipe, cache: DataCache) -> tuple[Data, Split]:
+    """Return the data of a trial's recipe and their split.
 
     Raises:
         UserError: data or split are not available as the recipe asks.
     """
-    dataset, fingerprint = data.read(recipe.data)
-    for case in dataset.cases if recipe.channels == "exclusive" else ():
-        if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
+    data = cache.read(recipe.data, recipe.intensity)
+    for case in data.cases if recipe.channels == "exclusive" else ():
+        if case.overlapping:
             text = 'its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
             raise UserError(f"{case.name}: {text}")
-    return dataset, fingerprint, split_cases(dataset, **recipe.split.model_dump())
+    return data, split_cases(data, **recipe.split.model_dump())
 
 
-def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
+def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     """Build everything a training needs from a recipe without "auto", in the order in which randomness is drawn.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
     """
     settings, exclusive = recipe.train, recipe.channels == "exclusive"
-    dataset, fingerprint, whole = read_and_split(recipe, data)
+    data, whole = read_and_split(recipe, cache)
     split, transforms = _limited(whole, recipe, limit)
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
         use_deterministic_algorithms(device.device)
-    channels = len(dataset.channels)
+    channels = len(data.channels)
     torch.manual_seed(settings.seed)
     generators = GeneratorWatch()
-    model = build_model(recipe, channels).to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = build_model(recipe, len(data.inputs), channels)
+    model = model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     drawn = generators.warnings(recipe.model)
-    samples = Samples.of([dataset.cases[n] for n in split.train], Pipeline(transforms, exclusive=exclusive))
+    samples = Samples.of(data, split.train, transforms, exclusive=exclusive)
     batches = Batches(
         samples,
         batch_size=settings.batch_size,
         seed=settings.seed,
         workers=settings.workers,
-        samples_per_epoch=len(split.full_train) if settings.budget == "steps" else None,
+        samples_per_epoch=_slices(data, split.full_train) if settings.budget == "steps" else None,
         device=device.device,
         plugins=plugins.folders(),
     )
-    normalization = Normalization(*samples.mean_std())
+    standardized = recipe.intensity.entry.traits["standardized"]
+    normalization = Normalization.identity(len(data.inputs)) if standardized else Normalization(*samples.mean_std())
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
-    validation = [dataset.cases[n] for n in split.validation]
-    large = None if limit.batches or limit.overfit else large_batch(recipe, len(split.train))
+    large = None if limit.batches or limit.overfit else large_batch(recipe, len(samples))
     doubtful = [text for text in (large, blind_loss(recipe)) if text]
     return Setup(
         state=state,
         feed=feed,
         device=device,
-        evaluator=Evaluator(validation, dataset.channels, recipe, normalization, device),
+        evaluator=Evaluator(data, split.validation, recipe, normalization, device),
         epoch_metrics=_every_epoch(recipe.metrics),
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
-        dataset=dataset,
+        data=data,
         split=split,
-        fingerprint=fingerprint,
-        log=[device.text, _counts(dataset, split), *dataset.notes, *split.notes],
+        log=[device.text, _counts(data, split), *data.notes, *split.notes],
         warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
 
@@ -174,12 +172,18 @@ def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequenc
     return split, recipe.transforms.train
 
 
-def _counts(dataset: Dataset, split: Split) -> str:
-    def patients(numbers: Sequence[int]) -> str:
-        return counted(len({dataset.cases[n].patient or dataset.cases[n].name for n in numbers}), "patient")
+def _slices(data: Data, cases: Sequence[int]) -> int:
+    return sum(len(data.cases[number].slices) for number in cases)
 
+
+def _counts(data: Data, split: Split) -> str:
+    def patients(numbers: Sequence[int]) -> str:
+        return counted(len({data.cases[n].patient or data.cases[n].name for n in numbers}), "patient")
+
+    volumes = f" ({counted(_slices(data, split.train), 'slice')})" if any(len(c.shape) == 3 for c in data.cases) else ""
+    inputs = "" if data.inputs == ("image",) else f"inputs {', '.join(data.inputs)}; "
     return (
-        f"data {dataset.name}: {counted(len(split.train), 'case')} of {patients(split.train)} for training, "
+        f"data {data.name}: {counted(len(split.train), 'case')}{volumes} of {patients(split.train)} for training, "
         f"{len(split.validation)} of {patients(split.validation)} for validation; "
-        f"channels {', '.join(dataset.channels)}"
+        f"{inputs}channels {', '.join(data.channels)}"
     )

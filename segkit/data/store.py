@@ -1,0 +1,298 @@
+"""The cases of a data set as training and evaluation need them: slices of images and bit maps, mapped into memory.
+
+A store is a folder of four files, or the same arrays in memory: `images.bin`, the slices one after another as (H, W),
+or (H, W, I) of several inputs, of uint8 or float32; `bits.bin`, their masks as bit maps (H, W) of uint8 or uint16;
+`moments.npy`, what statistics need of each slice; and `index.json`, which is written last.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit import files
+from segkit.components.datasets.case import MOST_CHANNELS
+from segkit.data.pipeline import Bits, Image, TransformError, labels_of
+from segkit.errors import UserError
+from segkit.files import explain_os_errors
+from segkit.types import Array, Mask
+
+FORMAT = 1
+INDEX, IMAGES, BITS, MOMENTS = "index.json", "images.bin", "bits.bin", "moments.npy"
+LEVELS = 256
+
+
+class Slices:
+    """Images and bit maps by number.
+
+    Attributes:
+        folder: where they lie; None in memory.
+        inputs: I, of the images.
+        labels: the values in each bit map, in order.
+        size: bytes of images and bit maps.
+    """
+
+    def __init__(
+        self, index: Mapping[str, Any], images: Array, bits: Array, moments: Array, folder: Path | None
+    ) -> None:
+        self.folder, self.inputs = folder, int(index["inputs"])
+        self.labels = [tuple(found) for found in index["labels"]]
+        self._places = [tuple(place) for place in index["places"]]  # height, width, beginnings of image and bit map
+        self._errors: dict[int, str] = {int(number): text for number, text in index["errors"].items()}
+        self._index, self._images, self._bits, self.moments = index, images, bits, moments
+        self.size = images.nbytes + bits.nbytes
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __reduce__(self) -> Any:  # a process maps the files itself
+        if self.folder is not None:
+            return Slices.open, (self.folder,)
+        return Slices, (self._index, self._images, self._bits, self.moments, None)
+
+    @classmethod
+    def open(cls, folder: Path) -> Slices:
+        """Map the files of a folder that `Writer` has written.
+
+        Raises:
+            OSError, ValueError: it is not there, or damaged.
+        """
+        index = json.loads((folder / INDEX).read_bytes())
+        if index.get("format") != FORMAT:
+            raise ValueError(f"{folder}: of another format")
+        images, bits = (_mapped(folder / name, index[name]) for name in (IMAGES, BITS))
+        return cls(index, images, bits, np.load(folder / MOMENTS, mmap_mode="r", allow_pickle=False), folder)
+
+    def shape(self, number: int) -> tuple[int, int]:
+        """Return height and width of a slice."""
+        height, width, _, _ = self._places[number]
+        return height, width
+
+    def check(self, number: int) -> None:
+        """Raise TransformError if a transform failed on an image."""
+        if number in self._errors:
+            raise TransformError(self._errors[number])
+
+    def image(self, number: int) -> Image:
+        """Return an image, (H, W) or (H, W, I), read-only.
+
+        Raises:
+            TransformError: a transform failed on it.
+        """
+        self.check(number)
+        height, width, at, _ = self._places[number]
+        flat = self._images[at : at + height * width * self.inputs]
+        return flat.reshape((height, width) if self.inputs == 1 else (height, width, self.inputs))  # type: ignore
+
+    def bits(self, number: int) -> Bits:
+        """Return a bit map (H, W), read-only: bit c of a pixel for channel c."""
+        height, width, _, at = self._places[number]
+        return self._bits[at : at + height * width].reshape(height, width)  # type: ignore[return-value]
+
+    def mean_std(self, numbers: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation of all pixels of some slices, for each input; a deviation of 0 is 1."""
+        found = [_mean_std(self.moments[list(numbers), place]) for place in range(self.inputs)]
+        return tuple(mean for mean, _ in found), tuple(std or 1.0 for _, std in found)
+
+
+def _mapped(path: Path, described: Sequence[Any]) -> Array:
+    kind, count = str(described[0]), int(described[1])
+    found = np.memmap(path, kind, "r", shape=(count,)) if count else np.empty(0, kind)
+    return np.asarray(found)
+
+
+def _mean_std(moments: NDArray[Any]) -> tuple[float, float]:
+    """Return mean and deviation from histograms (N, 256), or from (N, 3): count, mean, squared deviations of each."""
+    if moments.shape[1] == LEVELS:
+        counts = moments.sum(axis=0, dtype=np.int64)
+        levels = np.arange(LEVELS)
+        mean = float((counts * levels).sum() / counts.sum())
+        return mean, float((counts * (levels - mean) ** 2).sum() / counts.sum()) ** 0.5
+    count, means, squares = moments.T
+    mean = float((count * means).sum() / count.sum())
+    return mean, float((squares + count * (means - mean) ** 2).sum() / count.sum()) ** 0.5
+
+
+class Writer:
+    """Writes the files of `Slices`, into an existing folder or into memory."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._files: dict[str, IO[bytes]] = {}
+        for name in (IMAGES, BITS):
+            self._files[name] = io.BytesIO() if folder is None else open(folder / name, "wb")  # noqa: SIM115
+        self._kinds: dict[str, str] = {}
+        self._ends = {IMAGES: 0, BITS: 0}
+        self._places: list[tuple[int, int, int, int]] = []
+        self._labels: list[tuple[int, ...]] = []
+        self._moments: list[Array] = []
+        self._errors: dict[int, str] = {}
+        self._inputs = 1
+
+    def add(self, name: str, images: Array, bits: Array, error: str = "") -> int:
+        """Add slices, images (S, H, W) or (S, H, W, I) and bit maps (S, H, W); return the first one's number.
+
+        Args:
+            name: of their case, for messages.
+            images, bits: the arrays.
+            error: why the images cannot be used; raised when one is asked for.
+        """
+        first, pixels = len(self._places), images.shape[1] * images.shape[2]
+        self._inputs = images.shape[3] if images.ndim == 4 else 1
+        for number, (image, found) in enumerate(zip(images, bits, strict=True), first):
+            at = (
+                self._ends[IMAGES] + (number - first) * pixels * self._inputs,
+                self._ends[BITS] + (number - first) * pixels,
+            )
+            self._places.append((*image.shape[:2], *at))
+            self._labels.append(labels_of(found))
+            self._moments.append(_moments(image, self._inputs))
+            if error:
+                self._errors[number] = error
+        self._write(name, IMAGES, images)
+        self._write(name, BITS, bits)
+        return first
+
+    def _write(self, name: str, file: str, array: Array) -> None:
+        kind = self._kinds.setdefault(file, array.dtype.name)
+        if array.dtype.name != kind:
+            raise UserError(
+                f"{name}: its image is {array.dtype.name}, those before it are {kind}: images of one data set must "
+                'have one depth. Set intensity = "percentile" or "minmax", which give 8 bits for every depth.'
+            )
+        with explain_os_errors(self.folder or Path(file)):
+            self._files[file].write(np.ascontiguousarray(array).data)
+        self._ends[file] += array.size
+
+    def labels(self, first: int) -> list[tuple[int, ...]]:
+        """Return the values in each bit map from a slice on."""
+        return self._labels[first:]
+
+    def close(self) -> Slices:
+        """Write the rest and return the slices."""
+        index: dict[str, Any] = {"format": FORMAT, "inputs": self._inputs, "places": self._places}
+        index |= {"labels": self._labels, "errors": self._errors}
+        index |= {name: [self._kinds.get(name, "uint8"), self._ends[name]] for name in (IMAGES, BITS)}
+        moments = np.stack(self._moments)
+        if self.folder is None:
+            images, bits = (np.frombuffer(self._files[n].getvalue(), self._kinds[n]) for n in (IMAGES, BITS))  # type: ignore
+            return Slices(index, images, bits, moments, None)
+        with explain_os_errors(self.folder):
+            self.abandon()
+            np.save(self.folder / MOMENTS, moments, allow_pickle=False)
+        files.write_text(self.folder / INDEX, json.dumps(index))
+        return Slices.open(self.folder)
+
+    def abandon(self) -> None:
+        """Close the files."""
+        for file in self._files.values():
+            file.close()
+
+
+def _moments(image: Array, inputs: int) -> Array:
+    """Return the histogram (I, 256) of an 8-bit image; of others (I, 3): count, mean, sum of squared deviations."""
+    planes: Any = [image] if inputs == 1 else [image[..., place] for place in range(inputs)]
+    if image.dtype == np.uint8:
+        return np.stack([np.bincount(plane.ravel(), minlength=LEVELS) for plane in planes]).astype(np.uint32)
+    found = [plane.astype(np.float64) for plane in planes]
+    return np.array([(plane.size, plane.mean(), ((plane - plane.mean()) ** 2).sum()) for plane in found])
+
+
+def pack_masks(masks: NDArray[Any], name: str = "masks") -> Bits:
+    """Return masks (C, ...) as a bit map (...): uint8 for up to 8 channels, else uint16.
+
+    Raises:
+        UserError: more than 16 channels.
+    """
+    if masks.ndim < 3 or not 1 <= len(masks) <= MOST_CHANNELS:
+        raise UserError(f"{name}: masks must be 1 to {MOST_CHANNELS} channels of (rows, columns), got {masks.shape}.")
+    kind = np.uint8 if len(masks) <= 8 else np.uint16
+    bits = np.zeros(masks.shape[1:], kind)
+    for channel, mask in enumerate(masks):
+        bits |= mask.astype(bool).astype(kind) << kind(channel)
+    return bits
+
+
+def unpack_masks(bits: Array, channels: int) -> Mask:
+    """Return a bit map (...) as masks (C, ...)."""
+    planes: Any = [(bits >> bits.dtype.type(channel)) & 1 for channel in range(channels)]  # type: ignore[operator]
+    return np.stack(planes).astype(bool)
+
+
+@dataclass(frozen=True)
+class StoredCase:
+    """A case in a store.
+
+    Attributes:
+        name, patient, spacing_mm, tags: as of `Case`.
+        labelled: whether it has masks.
+        shape: of its image and masks, (H, W) or (D, H, W).
+        first: the number of its first slice.
+        digest: of its image as read, to find twins; "" if all pixels are equal.
+        present: the channels that are not empty.
+        overlapping: whether masks overlap.
+    """
+
+    name: str
+    patient: str | None
+    spacing_mm: tuple[float, ...] | None
+    tags: Mapping[str, str]
+    labelled: bool
+    shape: tuple[int, ...]
+    first: int
+    digest: str
+    present: tuple[int, ...]
+    overlapping: bool
+
+    @property
+    def slices(self) -> range:
+        """The numbers of its slices."""
+        return range(self.first, self.first + (self.shape[0] if len(self.shape) == 3 else 1))
+
+    def slice_name(self, number: int) -> str:
+        """Return the name of a slice in messages: of the case, with the slice of a volume counted from 1."""
+        return self.name if len(self.shape) == 2 else f"{self.name}, slice {number - self.first + 1}"
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set that has been read: what is known of its cases, and their slices after intensity.
+
+    Attributes:
+        name, channels, inputs, notes: as of `Dataset`.
+        fingerprint: sha256 (hex) of the content; see `segkit.data.cache`.
+        standardized: whether intensity has brought each case to mean 0 and deviation 1.
+        slices: of all cases, in order.
+        prepared: the slices after transforms, by these; see `segkit.data.preparing`.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    inputs: tuple[str, ...]
+    cases: tuple[StoredCase, ...]
+    notes: tuple[str, ...]
+    fingerprint: str
+    standardized: bool
+    slices: Slices
+    prepared: dict[str, Slices] = field(default_factory=dict)
+
+    def masks(self, number: int) -> Mask:
+        """Return the masks of a case, (C, H, W) or (C, D, H, W)."""
+        case = self.cases[number]
+        bits = np.stack([self.slices.bits(n) for n in case.slices]).reshape(case.shape)
+        return unpack_masks(bits, len(self.channels))
+
+    def slice_of(self, number: int, place: int) -> Image:
+        """Return slice `place` of a case, (H, W) or (H, W, I)."""
+        return self.slices.image(self.cases[number].slices[place])
+
+    def names_of_slices(self) -> list[str]:
+        """Return the name of each slice, for messages."""
+        return [case.slice_name(number) for case in self.cases for number in case.slices]
