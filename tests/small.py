@@ -12,7 +12,11 @@ import numpy as np
 import segkit
 from segkit import UserError
 from segkit.components.datasets.case import Case, Dataset
+from segkit.data.filling import fill
+from segkit.data.samples import Samples
+from segkit.data.store import Data
 from segkit.recipe.model import Recipe
+from segkit.registry.component import Component
 from segkit.study.hardware import resolve_auto
 from segkit.training.run import run_trial
 from segkit.training.trial import Event, Trial
@@ -35,6 +39,18 @@ def discs(*, patients: int = 6, size: int = 32) -> Dataset:
         image = grey.clip(0, 4000).astype(np.uint16)
         cases.append(Case(f"{patient}/{number}", patient, image, np.stack([wall, cavity]), (1.0, 1.0)))
     return Dataset("discs", ("wall", "cavity"), tuple(cases))
+
+
+def data_of(cases: Sequence[Case]) -> Data:
+    """Return cases as data in memory."""
+    case = cases[0]
+    channels = tuple(f"class {number}" for number in range(1 if case.masks is None else len(case.masks)))
+    return fill(Dataset("made", channels, tuple(cases)), segkit.intensities.component("percentile"))
+
+
+def samples_of(cases: Sequence[Case], components: Sequence[Component] = ()) -> Samples:
+    """Return cases as samples."""
+    return Samples.of(data_of(cases), range(len(cases)), components, exclusive=False)
 
 
 if "discs" not in segkit.datasets:

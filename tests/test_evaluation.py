@@ -20,7 +20,7 @@ from segkit.plugins import isolated
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError
 from segkit.training.objective import Objective
-from tests.small import kinds, train
+from tests.small import data_of, kinds, train
 
 SIZE = (12, 10)
 CPU = Device(torch.device("cpu"), "float32", "")
@@ -52,7 +52,6 @@ def evaluator(channels: int, *, exclusive: bool, size: tuple[int, int] = SIZE, r
         image = np.random.default_rng(number).integers(0, 255, size, dtype=np.uint8)
         cases.append(Case(f"c{number}", f"p{number}", image, masks, (1.0, 1.0)))
     half = {"height": size[0] // 2, "width": size[1] // 2}
-    names = [f"class {number}" for number in range(channels)]
     recipe = segkit.Recipe.from_dict(
         {
             "channels": "exclusive" if exclusive else "independent",
@@ -60,7 +59,7 @@ def evaluator(channels: int, *, exclusive: bool, size: tuple[int, int] = SIZE, r
             "train": {"batch_size": 2},
         }
     )
-    return Evaluator(cases, names, recipe, Normalization(0.0, 1.0), CPU)
+    return Evaluator(data_of(cases), range(len(cases)), recipe, Normalization.identity(1), CPU)
 
 
 def predictions(
@@ -129,7 +128,7 @@ def test_metrics_are_handed_the_mask_or_the_probability_and_rows_count_the_mask(
 def test_on_case_gets_the_decided_masks() -> None:
     scores = torch.tensor([0.20, 0.45, 0.35]).log().view(1, 3, 1, 1).expand(1, 3, *SIZE)
     drawn: list[NDArray[Any]] = []
-    evaluator(2, exclusive=True).run(Fixed(scores), [], on_case=lambda case, masks: drawn.append(masks))
+    evaluator(2, exclusive=True).run(Fixed(scores), [], on_case=lambda case, truth, masks: drawn.append(masks))
     assert all(masks.dtype == bool and masks[0].all() for masks in drawn)
 
 

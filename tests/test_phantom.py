@@ -9,7 +9,7 @@ import pytest
 
 from segkit import UserError, datasets
 from segkit.components.datasets.case import Dataset
-from segkit.data.cache import fingerprint
+from segkit.data.filling import fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from segkit import UserError, transforms
-from segkit.data.pipeline import Pipeline, TransformError, has_new_labels, labels_of
+from segkit.components.datasets.case import Case
+from segkit.data.pipeline import Pair, Pipeline, TransformError, has_new_labels, labels_of
+from segkit.data.samples import Samples
+from segkit.data.store import unpack_masks
+from tests.small import data_of, samples_of
 
 # What each needs beside its defaults; an entry of the registry that is not here is tried with its defaults alone.
 NEEDS: dict[str, dict[str, Any]] = {
@@ -117,15 +121,23 @@ def test_a_fair_share_of_samples_is_rotated() -> None:
     assert 160 < turned < 240
 
 
+def cases_of(pairs: list[Pair]) -> list[Case]:
+    return [Case(f"case {n}", None, image, unpack_masks(bits, 3), None) for n, (image, bits) in enumerate(pairs)]
+
+
+def settled(pairs: list[Pair], *named: tuple[str, dict[str, Any]]) -> Samples:
+    """Return the samples that leading transforms make of images and their bit maps."""
+    return samples_of(cases_of(pairs), [transforms.component(name, values) for name, values in named])
+
+
 def test_leading_transforms_that_draw_no_random_number_run_once_a_case() -> None:
     pairs = [sample(), sample(size=(72, 60))]
-    pipeline = make(*STUDY)
-    settled, rest = pipeline.settle(pairs, ["a", "b"])
-    assert rest.names == ("Rotate", "RandomCrop")
-    for pair, done in zip(pairs, settled, strict=True):
-        assert same(done, make(STUDY[0])(*pair))
-    whole, tail = make(*STUDY[1:])(*settled[0], (1, 2, 3)), rest(*settled[0], (1, 2, 3))
-    assert same(whole, tail)
+    made = settled(pairs, *STUDY)
+    assert made.pipeline.names == ("Rotate", "RandomCrop")
+    for number, pair in enumerate(pairs):
+        assert same((made.slices.image(number), made.slices.bits(number)), make(STUDY[0])(*pair))
+    first = made.slices.image(0), made.slices.bits(0)
+    assert same(make(*STUDY[1:])(*first, (1, 2, 3)), made.pipeline(*first, (1, 2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -146,14 +158,15 @@ def test_leading_transforms_that_draw_no_random_number_run_once_a_case() -> None
     ],
 )
 def test_what_draws_no_random_number_is_found_out(name: str, values: dict[str, Any], runs_once: bool) -> None:
-    assert (len(make((name, values)).settle([sample()], ["a"])[1]) == 0) is runs_once
+    assert (len(settled([sample()], (name, values)).pipeline) == 0) is runs_once
 
 
 def test_a_draw_on_a_later_case_counts() -> None:
     small, large = sample(size=(30, 30)), sample(size=(64, 64))
     pad = {"min_height": 40, "min_width": 40, "position": "random"}
-    rest = make(("PadIfNeeded", pad)).settle([large, small], ["large", "small"])[1]
-    assert rest.names == ("PadIfNeeded",)
+    assert settled([large, small], ("PadIfNeeded", pad)).pipeline.names == ("PadIfNeeded",)
+    fixed = ("HorizontalFlip", {"p": 1})
+    assert settled([large, small], fixed, ("PadIfNeeded", pad)).pipeline.names == ("PadIfNeeded",)
 
 
 class Brighten(albumentations.ImageOnlyTransform):  # type: ignore[misc]
@@ -208,7 +221,10 @@ def test_transforms_of_plugins_draw_from_the_key_and_never_run_once(registered: 
     assert pipeline.custom
     assert not make(*STUDY).custom
     assert make(("OneOf", {"transforms": ["brighten"]})).custom
-    assert pipeline.settle([(image, bits)], ["a"])[1].names == ("brighten", "RandomCrop")
+    assert settled([(image, bits)], ("brighten", {}), ("RandomCrop", {"height": 40, "width": 48})).pipeline.names == (
+        "brighten",
+        "RandomCrop",
+    )
     assert same(pipeline(image, bits, (1, 2, 3)), pipeline(image, bits, (1, 2, 3)))
 
 
@@ -230,8 +246,11 @@ def test_failures_name_sample_and_transform(registered: Any, name: str, values: 
 
 def test_a_failure_at_load_names_the_case() -> None:
     crop = ("CenterCrop", {"height": 70, "width": 70})
-    with pytest.raises(TransformError, match="second: transform CenterCrop: Crop size"):
-        make(crop).settle([sample(size=(80, 80)), sample()], ["first", "second"])
+    pairs = [sample(size=(80, 80)), sample()]
+    with pytest.raises(TransformError, match="case 1: transform CenterCrop: Crop size"):
+        settled(pairs, crop)
+    data = data_of(cases_of(pairs))
+    assert Samples.of(data, [0], [transforms.component(*crop)], exclusive=False).slices.image(0).shape == (70, 70)
 
 
 def test_what_cannot_be_built_is_named(registered: Any) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segkit import datasets, transforms
 from segkit.data.pipeline import Pipeline
-from segkit.data.samples import pack_masks
+from segkit.data.store import pack_masks
 
 SIZES = ((160, 172), (161, 175), (173, 160), (200, 159))
 DARK, BRIGHT = 40, 220

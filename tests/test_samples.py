@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from segkit import UserError, transforms
 from segkit.components.datasets.case import Case
-from segkit.data.pipeline import Pipeline
-from segkit.data.samples import Samples, assemble, pack_masks, to_device_float, to_uint8
+from segkit.data.samples import assemble, to_device_float, to_uint8
+from segkit.data.store import pack_masks
+from tests.small import samples_of
 
 
 def case(name: str, size: tuple[int, int] = (48, 40), channels: int = 2, seed: int = 0) -> Case:
@@ -66,7 +67,7 @@ def test_masks_survive_packing_and_unpacking(channels: int) -> None:
     image = torch.randint(0, 256, (3, 5, 7), dtype=torch.uint8)
     carriers = [bits] if channels <= 8 else [bits, bits.view(np.int16)]
     for carrier in map(torch.from_numpy, carriers):
-        normalized, target = to_device_float(image, carrier, 100.0, 50.0, channels)
+        normalized, target = to_device_float(image, carrier, [100.0], [50.0], channels)
         assert np.array_equal(target.numpy(), masks.astype(np.float32))
         assert torch.equal(normalized[:, 0], (image.float() - 100.0) / 50.0)
         for tensor in (normalized, target):
@@ -80,7 +81,7 @@ def test_exclusive_targets_begin_with_the_background(channels: int) -> None:
     masks = np.stack([labels == channel + 1 for channel in range(channels)], axis=1)
     bits = torch.from_numpy(np.stack([pack_masks(each) for each in masks]))
     image = torch.zeros(2, 6, 5, dtype=torch.uint8)
-    target = to_device_float(image, bits, 0.0, 1.0, channels, exclusive=True)[1]
+    target = to_device_float(image, bits, [0.0], [1.0], channels, exclusive=True)[1]
     assert np.array_equal(target.numpy(), np.stack([labels == label for label in range(channels + 1)], axis=1))
     assert bool((target.sum(1) == 1).all())
 
@@ -98,27 +99,30 @@ def test_samples_hold_what_the_fixed_transforms_leave() -> None:
         transforms.component("RandomCrop", {"height": 16, "width": 16}),
     ]
     cases = [case("a"), case("b", (60, 50), seed=1)]
-    samples = Samples.of(cases, Pipeline(components))
+    samples = samples_of(cases, components)
     assert samples.names == ["a", "b"]
     assert samples.pipeline.names == ("RandomCrop",)
-    assert [image.shape for image in samples.images] == [(32, 24)] * 2
-    assert np.array_equal(samples.images[0], to_uint8(cases[0].image)[8:40, 8:32][:, ::-1])
-    assert np.array_equal(samples.bits[0], pack_masks(cases[0].masks)[8:40, 8:32][:, ::-1])
-    assert all(array.flags.c_contiguous for array in samples.images + samples.bits)
-    pixels = np.concatenate([image.ravel() for image in samples.images]).astype(float)
-    assert samples.mean_std() == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12)
+    images, bits = (
+        [read(number) for number in samples.numbers] for read in (samples.slices.image, samples.slices.bits)
+    )
+    assert [image.shape for image in images] == [(32, 24)] * 2
+    assert np.array_equal(images[0], to_uint8(np.asarray(cases[0].image))[8:40, 8:32][:, ::-1])
+    assert np.array_equal(bits[0], pack_masks(np.asarray(cases[0].masks))[8:40, 8:32][:, ::-1])
+    pixels = np.concatenate([image.ravel() for image in images]).astype(float)
+    (mean,), (std,) = samples.mean_std()
+    assert (mean, std) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12)
 
 
 def test_flat_images_have_a_deviation_to_divide_by() -> None:
     flat = Case("flat", None, np.full((8, 8), 7, np.uint8), np.zeros((1, 8, 8), bool), None)
-    assert Samples.of([flat], Pipeline()).mean_std() == (7.0, 1.0)
+    assert samples_of([flat]).mean_std() == ((7.0,), (1.0,))
 
 
 def test_a_batch_has_one_size() -> None:
-    samples = Samples.of([case("a"), case("b", (40, 48))], Pipeline())
+    samples = samples_of([case("a"), case("b", (40, 48))])
     images, bits = assemble(samples, 0, [(1, 0), (2, 0)])
     assert images.shape == bits.shape == (2, 48, 40)
-    assert np.array_equal(images[0], samples.images[0])
+    assert np.array_equal(images[0], samples.slices.image(0))
     with pytest.raises(
         UserError, match=r"b: 40 x 48 pixels .* but a, .* has 48 x 40.*RandomCrop, PadIfNeeded or Resize"
     ):

@@ -71,8 +71,8 @@ def _pickled(samples: Samples) -> bytes:
         return pickle.dumps(samples)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise UserError(
-            f"transforms.train: one of {', '.join(samples.pipeline.names)} cannot be sent to a worker process ({error}). "
-            "Its class must be defined at the top level of its file and hold plain values; or set train.workers = 0."
+            f"transforms.train: one of {first_few(samples.pipeline.names)} cannot be sent to a worker ({error}): "
+            "its class must be defined at the top level of its file and hold plain values; or set train.workers = 0."
         ) from error
 
 
@@ -90,6 +90,8 @@ def _begin(plugin_folders: list[str], worker: int) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # the main process alone handles a Ctrl-C or SIGTERM of its group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # By name: with handles, the main process would wait without end for a worker that hangs to hand them over.
+    torch.multiprocessing.set_sharing_strategy("file_system")
     cv2.setNumThreads(0)
     if plugin_folders:
         plugins.load(plugin_folders)
@@ -118,15 +120,13 @@ class Workers:
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             context.set_forkserver_preload([__name__, "albumentations"])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # more workers than cores are the user's choice
+        with _quiet():
             self._loader: Any = DataLoader(
                 _Batches(samples, seed),
-                batch_sampler=self._numbers,  # type: ignore[arg-type]
+                batch_sampler=self._numbers,
                 collate_fn=_unchanged,
                 num_workers=count,
                 prefetch_factor=PREFETCH,
-                persistent_workers=True,
                 multiprocessing_context=context,
                 worker_init_fn=functools.partial(_begin, list(plugin_folders) if samples.pipeline.custom else []),
                 generator=torch.Generator(),  # else it would draw from the training's
@@ -144,10 +144,7 @@ class Workers:
         """
         if self._batches is None or number != self._taken:
             self._numbers.start = number
-            handler = signal.getsignal(signal.SIGCHLD)
-            self._batches = iter(self._loader)
-            if handler is not None and handler != signal.getsignal(signal.SIGCHLD):
-                signal.signal(signal.SIGCHLD, handler)  # torch's would interrupt a step when a worker dies
+            self._begin()
         found = self._next(number)
         self._taken = number + 1
         if isinstance(found, UserError):
@@ -155,6 +152,15 @@ class Workers:
         if isinstance(found, str):
             raise WorkerError(f"a worker process failed on a batch of {self._members(number)}:\n{found}")
         return found
+
+    def _begin(self) -> None:
+        """Start processes, which make batches without end; those that made other batches end."""
+        handler = signal.getsignal(signal.SIGCHLD)
+        with _quiet():
+            self._batches = None
+            self._batches = iter(self._loader)
+        if handler is not None and handler != signal.getsignal(signal.SIGCHLD):
+            signal.signal(signal.SIGCHLD, handler)  # torch's would interrupt a step when a worker dies
 
     def _next(self, number: int) -> TensorPair | UserError | str:
         until = time.monotonic() + self._timeout
@@ -170,6 +176,8 @@ class Workers:
                 if "timed out" not in str(error):
                     raise
                 if time.monotonic() > until:
+                    for process in self.processes:  # one that hangs would not end by itself
+                        process.kill()
                     raise WorkerError(
                         f"a worker process has not answered for {self._timeout:g} seconds, on a batch of "
                         f"{self._members(number)}. Set train.workers = 0 to see where it hangs."
@@ -178,9 +186,19 @@ class Workers:
     def _members(self, number: int) -> str:
         return first_few(self._names[index] for _, index in self._numbers.plan(number))
 
+    @property
+    def processes(self) -> list[Any]:
+        """The processes, once the first batch has been asked for."""
+        return list(self._batches._workers) if self._batches is not None else []
+
     def close(self) -> None:
         """End the processes, by force if they do not end by themselves."""
         self._batches = self._loader = None
+
+
+def _quiet() -> warnings.catch_warnings[None]:
+    """Return the context in which torch does not warn of more workers than cores, which are the user's choice."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 
-from segkit.components.datasets.case import Dataset
+from segkit.components.datasets.case import Dataset, check_arrays
 from segkit.data.splits import patient_warnings
 from segkit.errors import counted
 from segkit.registry.component import Component
@@ -52,10 +52,14 @@ def _check_cases(report: Report, dataset: Dataset) -> None:
         report.note(text)
     if any(case.spacing_mm is None for case in dataset.cases):
         report.note("cases without `spacing_mm`: their distances are measured in pixels.")
+    read = [case.read() for case in dataset.cases]
+    for case, (image, masks) in zip(dataset.cases, read, strict=True):
+        check_arrays(case, image, masks, channels=len(dataset.channels), inputs=len(dataset.inputs))
     for number, channel in enumerate(dataset.channels):
-        if not any(bool(case.masks[number].any()) for case in dataset.cases):
+        if not any(bool(masks[number].any()) for _, masks in read if masks is not None):
             report.note(f"the channel '{channel}' is empty in every case.")
-    flat = [case.name for case in dataset.cases if case.image.size > 1 and case.image.min() == case.image.max()]
+    images = zip(dataset.cases, read, strict=True)
+    flat = [case.name for case, (image, _) in images if image.size > 1 and image.min() == image.max()]
     if flat:
         report.note(f"{counted(len(flat), 'image')} with a single grey level, e.g. {flat[0]}.")
 
@@ -65,7 +69,8 @@ def _check_repeats(report: Report, first: Dataset, second: Dataset) -> None:
         report.fault("loaded twice, the order or names of its cases differ: sort the files, draw from a seed.")
         return
     for one, other in zip(first.cases, second.cases, strict=True):
-        equal = np.array_equal(one.image, other.image) and np.array_equal(one.masks, other.masks)
+        (image, masks), (again, others) = one.read(), other.read()
+        equal = np.array_equal(image, again) and np.array_equal(np.asarray(masks), np.asarray(others))
         if not equal or (one.patient, one.spacing_mm) != (other.patient, other.spacing_mm):
             report.fault(f"loaded twice, {one.name} differs: draw from a seed.")
             return
