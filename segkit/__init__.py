@@ -18,6 +18,7 @@ if sys.orig_argv[1:3] == ["-m", "segkit"] or os.path.basename("".join(sys.orig_a
 
 from segkit.components.datasets import Case, Dataset, datasets
 from segkit.components.initializers import initializers
+from segkit.components.intensities import intensities
 from segkit.components.losses import losses
 from segkit.components.metrics import metrics
 from segkit.components.models import models
@@ -48,6 +49,7 @@ __all__ = [
     "datasets",
     "evaluate",
     "initializers",
+    "intensities",
     "load",
     "losses",
     "metrics",

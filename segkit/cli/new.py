@@ -14,7 +14,7 @@ from segkit.components import registry_of
 
 @app.command()
 def new(
-    slot: Annotated[str, typer.Argument(metavar="SLOT", help="E.g. loss; `segkit list` shows all ten.")],
+    slot: Annotated[str, typer.Argument(metavar="SLOT", help="E.g. loss; `segkit list` shows all of them.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="What recipes will call it.")],
     folder: Annotated[Path, typer.Option("--folder", parser=parse_path, metavar="DIR", help="Where to write.")] = Path(
         "plugins"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from segkit.components import (
     datasets,
     initializers,
+    intensities,
     losses,
     metrics,
     models,
@@ -19,6 +20,7 @@ from segkit.registry.registry import Registry
 
 SINGLE: dict[str, Registry] = {
     "data": datasets.datasets,
+    "intensity": intensities.intensities,
     "model": models.models,
     "optimizer": optimizers.optimizers,
     "scheduler": schedulers.schedulers,
@@ -34,6 +36,7 @@ SEVERAL: dict[str, Registry] = {
 
 REGISTRIES: tuple[Registry, ...] = (
     datasets.datasets,
+    intensities.intensities,
     models.models,
     losses.losses,
     regularizers.regularizers,

@@ -33,6 +33,7 @@ class Recipe(Section):
         description="independent: a sigmoid a channel, structures may overlap; exclusive: a softmax with background.",
     )
     data: Annotated[Component, SINGLE["data"]] = Field(default="phantom", validate_default=True)
+    intensity: Annotated[Component, SINGLE["intensity"]] = Field(default="percentile", validate_default=True)
     split: Split = Split()
     transforms: Transforms = Transforms()
     model: Annotated[Component, SINGLE["model"]] = Field(default="unet", validate_default=True)
@@ -57,6 +58,15 @@ class Recipe(Section):
                 if component.entry.traits["exclusive_only"]:
                     name = f"{component.entry.slot.name}.{component.name}"
                     raise ValueError(f'{name}: is defined for exclusive classes only: set channels = "exclusive"')
+        return self
+
+    @model_validator(mode="after")
+    def _check_intensity(self) -> Self:
+        if not self.intensity.entry.foreign:
+            try:
+                self.intensity.build()
+            except ValueError as error:  # two values that do not go together
+                raise ValueError(f"intensity.{self.intensity.name}: {error}") from None
         return self
 
     @classmethod
@@ -96,7 +106,7 @@ class Recipe(Section):
 
     def components(self) -> list[Component]:
         """Return all components of the recipe, nested ones included."""
-        own = [self.data, self.model, self.optimizer, *self.loss, *self.regularizer, *self.metrics]
+        own = [self.data, self.intensity, self.model, self.optimizer, *self.loss, *self.regularizer, *self.metrics]
         own += [*self.transforms.train, *self.transforms.eval, *([self.scheduler] if self.scheduler else [])]
         return [part for component in own for part in parts_of(component)]
 
@@ -120,7 +130,7 @@ def _explained(error: ValidationError, document: merge.Document) -> Iterator[str
     for place, text, _ in translate_errors(error, document.tree, lambda path: _known_keys(path[:-1]), "key"):
         path, message = tuple(str(part) for part in place), text
         whole = re.match(r"([a-z_]+(?:\.\w+)*): ", message)
-        if whole and not path:  # messages of `Recipe._check_channels` begin with their key
+        if whole and not path:  # messages of `Recipe`'s validators begin with their key
             path, message = tuple(whole[1].split(".")), message[whole.end() :]
         source = document.origin(path)
         if len(path) == 1 and message.startswith("no such key") and source and source.name in foreign:

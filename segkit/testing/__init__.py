@@ -20,6 +20,7 @@ from segkit.registry.registry import Registry
 from segkit.registry.signatures import recipe_name
 from segkit.testing.dataset import examine_data
 from segkit.testing.findings import Finding, in_order
+from segkit.testing.intensity import examine_intensity
 from segkit.testing.loss import examine_loss
 from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
@@ -34,6 +35,7 @@ __all__ = ["Finding", "assert_contract", "check"]
 EXAMINE = {
     "data": examine_data,
     "initializer": examine_initializer,
+    "intensity": examine_intensity,
     "loss": examine_loss,
     "metric": examine_metric,
     "model": examine_model,
