@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported, also by a plugin
 
 LARGEST = 8192  # pixels a side
+MAPPING = {"ElasticTransform", "GridDistortion", "OpticalDistortion", "PiecewiseAffine", "ThinPlateSpline"}
+INPUTS_AT_ONCE = 4  # that OpenCV takes; Albumentations calls it again for further ones
 UNUSABLE = {
     "ConstrainedCoarseDropout",  # picks regions by label or box; a pixel's bits are no label
     "Lambda",  # is set by code
@@ -184,7 +186,10 @@ def _factory(cls: type[Any]) -> Callable[..., Any]:
 
 
 def _adjusted(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Express what TOML cannot: a limit that is not a range, and "no minimum" beside a divisor."""
+    """Express what TOML cannot: a limit that is not a range, one fill for all inputs, "no minimum" beside a divisor."""
+    fill = given.get("fill")
+    if name in MAPPING and isinstance(fill, (int, float)):
+        return {**given, "fill": (fill,) * INPUTS_AT_ONCE}  # OpenCV would fill the first input alone
     if name == "CLAHE" and isinstance(given["clip_limit"], (int, float)):
         return {**given, "clip_limit": (given["clip_limit"], given["clip_limit"])}
     if name == "PadIfNeeded":

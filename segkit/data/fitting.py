@@ -117,7 +117,7 @@ def _tried(transform: Any, image: Image) -> Any:
 def _is_alike(found: Any, image: Image, kind: Kind) -> bool:
     if found.dtype != image.dtype or found.shape[2:] != image.shape[2:] or not np.isfinite(found).all():
         return False
-    if kind.dtype == "uint8":
+    if kind.dtype == "uint8" or found.min() == found.max():  # of a flat image nothing can be said
         return True
     levels = found * np.float32(255)
     return bool((np.abs(levels - levels.round()) > 1e-3).any()) and (kind.bounded or bool(found.min() < 0))
