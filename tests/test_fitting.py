@@ -142,10 +142,10 @@ def test_what_depends_on_the_data_is_left_to_them(name: str, values: dict[str, A
 
 def test_no_generator_is_drawn_from() -> None:
     pipeline = Pipeline([component("Rotate"), component("GaussNoise")])
-    image, states = example(Kind(3)), (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index, union-attr]
+    image, states = example(Kind(3)), (random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[index]
     before = pipeline(image, mask(), (1, 2, 3))[0]
     unfit([component(name) for name in ("Rotate", "GaussNoise", "ElasticTransform", "RandomCrop")], Kind(3))
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # type: ignore[index, union-attr]
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states  # type: ignore[index]
     assert np.array_equal(pipeline(image, mask(), (1, 2, 3))[0], before)
 
 

@@ -256,7 +256,7 @@ def test_inputs_and_types_must_stay(registered: Any, kind: Kind, how: str, messa
 )
 def test_several_inputs_and_floats_pass_through(kind: Kind) -> None:
     image, bits = example(kind), sample(size=(64, 64))[1]
-    steps = [
+    steps: list[tuple[str, dict[str, Any]]] = [
         ("HorizontalFlip", {"p": 1}),
         ("Rotate", {"limit": 180, "p": 0.5}),
         ("RandomCrop", {"height": 40, "width": 48}),
