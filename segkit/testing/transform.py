@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.data.fitting import Kind, example
 from segkit.data.pipeline import Bits, Image, Pipeline
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component
@@ -34,6 +35,8 @@ def examine_transform(report: Report, component: Component) -> None:
         _is_reproducible(report, component)
     with report.trying("applied to an image that shows its mask"):
         _stays_together(report, component)
+    with report.trying("applied to other images"):
+        _takes_other_images(report, component)
 
 
 def _shape(size: tuple[int, int]) -> Mask:
@@ -72,14 +75,19 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
                 report.fault(f"{what} it returns an empty image.")
                 raise ExaminationEndedError
     except UserError as error:
-        cause = error.__cause__
-        while cause is not None and cause.__cause__ is not None:
-            cause = cause.__cause__
-        text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
-        text = re.sub(r" To try it by itself: .*", "", text)
+        text, cause = _told(component, error)
         add = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
-        add(f"{what}: {sentence(text)}", report.source.of_error(cause) if cause else None)
+        add(f"{what}: {text}", report.source.of_error(cause) if cause else None)
         raise ExaminationEndedError from None
+
+
+def _told(component: Component, error: BaseException) -> tuple[str, BaseException | None]:
+    """Return the message of a pipeline's error without the component's name, and the first cause."""
+    cause = error.__cause__
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
+    return sentence(re.sub(r" To try it by itself: .*", "", text)), cause
 
 
 def _is_reproducible(report: Report, component: Component) -> None:
@@ -118,6 +126,22 @@ def _stays_together(report: Report, component: Component) -> None:
         report.fault(text.format(moved, SEEDS, "the image was moved and its mask was not, or differently"))
     elif poor > SEEDS // 2:
         report.fault(text.format(poor, SEEDS, "a bright shape is not where its mask is"))
+
+
+def _takes_other_images(report: Report, component: Component) -> None:
+    """Note whether images of several inputs, and float32 ones, are not taken."""
+    inputs = 3 if component.entry.traits["colour"] else 1
+    for what, kind in (("of several inputs", Kind(3)), ("of float32", Kind(inputs, "float32"))):
+        image = example(kind)
+        bits = _shape(image.shape[:2]).astype(np.uint8)
+        try:
+            found = Pipeline([component])(image, bits)[0]
+        except UserError as error:
+            text, cause = _told(component, error)
+            report.note(f"it does not take images {what}: {text}", report.source.of_error(cause) if cause else None)
+            continue
+        if kind.dtype == "float32" and (found == found.round()).all():
+            report.note("it rounds images of float32, which are from 0 to 1, to whole numbers.")
 
 
 def _overlap(image: Image, mask: Mask) -> float:
