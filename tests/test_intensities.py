@@ -81,7 +81,7 @@ def test_shape_stays_and_inputs_are_scaled_by_themselves(
 @pytest.mark.parametrize("seed", range(5))
 def test_the_default_gives_the_bytes_of_before(kind: Any, seed: int) -> None:
     image = picture((70, 60), kind, seed)
-    values = image.astype(np.float64)  # the formula of segkit 0.2, word for word
+    values = image.astype(np.float64)  # the formula of segkit 0.1, word for word
     low, high = float(values.min()), float(np.percentile(values, 99.9))
     expected = np.floor(np.clip((values - low) * (255.0 / (high - low)), 0, 255) + 0.5).astype(np.uint8)
     assert np.array_equal(run(image, "percentile"), expected)
