@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segkit import UserError, transforms
 from segkit.components.datasets.case import Case
+from segkit.data.fitting import Kind, example
 from segkit.data.pipeline import Pair, Pipeline, TransformError, has_new_labels, labels_of
 from segkit.data.samples import Samples
 from segkit.data.store import unpack_masks
@@ -70,13 +71,16 @@ def test_every_transform_keeps_its_contract(name: str) -> None:
     values = {**NEEDS.get(name, {}), "p": 1}
     for kind in (np.uint8, np.uint16):
         image, bits = sample(kind)
+        image = np.stack([image, image // 2, 255 - image], axis=-1) if transforms[name].traits["colour"] else image
         before = image.copy(), bits.copy()
         pipeline = make((name, values))
         first = [pipeline(image, bits, (7, epoch, 3)) for epoch in range(3)]
         assert same((image, bits), before)
         assert {x.dtype for x, _ in first} == {np.dtype(np.uint8)}
         assert {y.dtype for _, y in first} == {bits.dtype}
-        assert all(x.shape == y.shape and set(labels_of(y)) <= {0, *labels_of(bits)} for x, y in first)
+        assert all(
+            x.shape == y.shape + image.shape[2:] and set(labels_of(y)) <= {0, *labels_of(bits)} for x, y in first
+        )
         np.random.seed(3)
         random.seed(3)
         again = pickle.loads(pickle.dumps(make((name, values))))
@@ -201,6 +205,10 @@ class Wrong(albumentations.ImageOnlyTransform):  # type: ignore[misc]
             return img.astype(np.float32)
         if self.how == "size":
             return img[:-1]
+        if self.how == "inputs":
+            return np.stack([img, img], axis=-1) if img.ndim == 2 else img[..., :1]
+        if self.how == "bytes":
+            return img.astype(np.uint8)
         raise RuntimeError("out of\n luck")
 
 
@@ -242,6 +250,50 @@ def test_failures_name_sample_and_transform(registered: Any, name: str, values: 
     image, bits = sample()
     with pytest.raises(TransformError, match=message):
         make(("HorizontalFlip", {}), (name, values))(image, bits, name="P01")
+
+
+@pytest.mark.parametrize(
+    ("kind", "how", "message"),
+    [
+        (Kind(3), "inputs", r"must leave the number of inputs as it is, got an image \(64, 64, 1\) for \(64, 64, 3\)"),
+        (Kind(), "inputs", r"must leave the number of inputs as it is, got an image \(64, 64, 2\) for \(64, 64\)"),
+        (Kind(2, "float32"), "bytes", "must leave image and masks float32 and uint8, got uint8 and uint8"),
+        (Kind(2), "type", "must leave image and masks uint8 and uint8, got float32 and uint8"),
+        (Kind(3), "size", r"must leave image and masks of one size, got \(63, 64, 3\) and \(64, 64\)"),
+    ],
+)
+def test_inputs_and_types_must_stay(registered: Any, kind: Kind, how: str, message: str) -> None:
+    with pytest.raises(TransformError, match=rf"P01: transform wrong \(.*test_pipeline.py:\d+\): {message}"):
+        make(("wrong", {"how": how}))(example(kind), np.zeros((64, 64), np.uint8), name="P01")
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind(2), Kind(3), Kind(6), Kind(1, "float32"), Kind(3, "float32", bounded=False)], ids=str
+)
+def test_several_inputs_and_floats_pass_through(kind: Kind) -> None:
+    image, bits = example(kind), sample(size=(64, 64))[1]
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("HorizontalFlip", {"p": 1}),
+        ("Rotate", {"limit": 180, "p": 0.5}),
+        ("RandomCrop", {"height": 40, "width": 48}),
+    ]
+    pair, count = make(*steps).settle((image, bits), "a", len(steps))
+    rest = make(*steps).after(count)
+    assert rest.names == ("Rotate", "RandomCrop")
+    assert same(pair, (image[:, ::-1], bits[:, ::-1]))
+    for draw in range(4):
+        moved, masks = make(*steps)(image, bits, (draw, 0, 0))
+        assert (moved.shape, moved.dtype, masks.shape) == ((40, 48, *image.shape[2:]), image.dtype, (40, 48))
+        assert same(rest(*pair, (draw, 0, 0)), (moved, masks))
+
+
+def test_an_image_keeps_its_axes() -> None:
+    image, bits = sample()
+    steps = make(("Blur", {"p": 1}), ("Rotate", {"limit": 90, "p": 1}), ("Resize", {"height": 32, "width": 40}))
+    grey, one = steps(image, bits, (1, 1, 1)), steps(image[..., None], bits, (1, 1, 1))
+    assert grey[0].shape == (32, 40)
+    assert one[0].shape == (32, 40, 1)
+    assert same((grey[0], grey[1]), (one[0][..., 0], one[1]))
 
 
 def test_a_failure_at_load_names_the_case() -> None:
@@ -299,3 +351,13 @@ def test_what_suits_evaluation_passes_and_works_after_the_check() -> None:
     pipeline.check_eval()
     assert same(pipeline(image, bits), before)
     make(("NoOp", {"p": 1})).check_eval()
+
+
+@pytest.mark.parametrize("kind", [Kind(2), Kind(3), Kind(1, "float32"), Kind(5, "float32", bounded=False)], ids=str)
+def test_evaluation_is_checked_with_the_images_that_it_gets(kind: Kind) -> None:
+    make(("LongestMaxSize", {"max_size": 48})).check_eval(kind)
+    with pytest.raises(UserError, match=r"transforms\.eval: GaussianBlur is random"):
+        make(("GaussianBlur", {"blur_limit": [3, 7], "p": 1})).check_eval(kind)
+    if kind.inputs in (2, 5):
+        with pytest.raises(UserError, match=r"transforms\.eval: transform CLAHE: .*1-channel or 3-channel"):
+            make(STUDY[0]).check_eval(kind)

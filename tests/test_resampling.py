@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from segkit import datasets, transforms
+from segkit.data.fitting import Kind, unfit
 from segkit.data.pipeline import Pipeline
 from segkit.data.store import pack_masks
 
@@ -150,6 +151,30 @@ def test_masks_stay_with_their_image(name: str, values: dict[str, Any], pictures
     moved, count = mean_displacement(pipeline((name, values)), pictures, 3)
     assert count >= 200
     assert np.abs(moved).max() < BOUND
+
+
+MOVING = [
+    ("Resize", {"height": 59, "width": 64}),
+    ("Resize", {"height": 225, "width": 220, "interpolation": cv2.INTER_AREA}),
+    ("RandomResizedCrop", {"size": [100, 91], "scale": [0.7, 1.0]}),
+    ("CropAndPad", {"px": [-4, 30, -2, 13]}),
+    ("Affine", {"scale": [0.6, 1.2], "rotate": [-90, 90], "shear": [-10, 10]}),
+    *[(name, {"fill": DARK}) for name in ("ElasticTransform", "GridDistortion", "Perspective", "Rotate")],
+]
+
+
+@pytest.mark.parametrize("kind", [Kind(2), Kind(5), Kind(1, "float32"), Kind(3, "float32")], ids=str)
+@pytest.mark.parametrize(("name", "values"), MOVING, ids=str)
+def test_masks_stay_with_images_of_every_kind(name: str, values: dict[str, Any], kind: Kind, pictures: Any) -> None:
+    steps, found = pipeline((name, values)), []
+    assert unfit([transforms.component(name, values)], kind) == []
+    for number, (image, mask) in enumerate(pictures):
+        given = np.stack([image] * kind.inputs, axis=-1) if kind.inputs > 1 else image
+        moved, masks = steps(given.astype(kind.dtype), mask, (0, 0, number))
+        assert np.array_equal(masks, steps(image, mask, (0, 0, number))[1])
+        found += displacements(moved if kind.inputs == 1 else moved[..., -1], masks)
+    assert len(found) >= 60
+    assert np.abs(np.mean(found, axis=0)).max() < BOUND
 
 
 def test_masks_stay_with_their_image_through_several_in_a_row(pictures: Any) -> None:

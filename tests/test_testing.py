@@ -394,6 +394,35 @@ def test_what_a_docstring_states_is_a_note() -> None:
     assert "it is a sum over the pixels of an image" in found[0].text
 
 
+class Rounds(albumentations.ImageOnlyTransform):  # type: ignore[misc]
+    """Knows 8 bits only."""
+
+    def __init__(self, *, p: Fraction = 1.0) -> None:
+        super().__init__(p=p)
+
+    def apply(self, img: Any, **params: Any) -> Any:
+        return (img * 0.7).round().clip(0, 255).astype(img.dtype)
+
+
+class Unpacks(Rounds):
+    """Knows grey images only."""
+
+    def apply(self, img: Any, **params: Any) -> Any:
+        rows, columns = img.shape
+        return np.minimum(img, np.full((rows, columns), 200, np.uint8))
+
+
+def test_what_a_transform_does_not_take_is_a_note() -> None:
+    for factory, text in (
+        (Rounds, "it rounds images of float32, which are from 0 to 1, to whole numbers."),
+        (Unpacks, "it does not take images of several inputs: too many values to unpack (expected 2)."),
+    ):
+        segkit.transforms.register(factory.__name__)(factory)
+        (found,) = check(segkit.transforms[factory.__name__])
+        assert (found.kind, found.text) == ("note", text)
+        assert "test_testing.py:" in (found.place or "")
+
+
 def test_a_missing_parameter_is_asked_for() -> None:
     found = check(segkit.datasets["rvsc"])
     assert [(finding.kind, finding.text) for finding in found] == [

@@ -1,11 +1,14 @@
-"""Transforms: those of Albumentations 2 that apply to a grey image and its masks, under their own names.
+"""Transforms: those of Albumentations 2 that apply to an image and its masks, under their own names.
+
+Which of them take the images that the data and the intensity give (colour or several inputs, float32) is found out when
+these are known (`segkit.data.fitting`).
 
 Albumentations only warns about unknown parameters; here every parameter is checked. Masks are labels: scaling resamples
 them by area (`segkit.data.resampling`), they are 0 beyond borders, and parameters that would blend or relabel them are
 not offered; a `mask_interpolation` of 0 is accepted, and changes nothing.
 
 Not offered are transforms that change the type of the image (Normalize, ToFloat), since segkit normalizes on the
-device, and those that need colour, boxes, or reference images. A single number for CLAHE's `clip_limit` is that limit,
+device, and those that need boxes or reference images. A single number for CLAHE's `clip_limit` is that limit,
 exactly; Albumentations would draw one from (1, limit).
 """
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network when imported, also by a plugin
 
 LARGEST = 8192  # pixels a side
+MAPPING = {"ElasticTransform", "GridDistortion", "OpticalDistortion", "PiecewiseAffine", "ThinPlateSpline"}
+INPUTS_AT_ONCE = 4  # that OpenCV takes; Albumentations calls it again for further ones
 UNUSABLE = {
     "ConstrainedCoarseDropout",  # picks regions by label or box; a pixel's bits are no label
     "Lambda",  # is set by code
@@ -43,18 +48,20 @@ ANY = float | int | str | bool | list[float] | list[list[float]]
 
 
 def _register_albumentations(registry: Registry) -> None:
-    """Register each transform that fits a grey image with masks, and the compositions of transforms."""
+    """Register each transform that fits a grey or a colour image with masks, and the compositions of transforms."""
     import albumentations as a
 
-    fitting = [cls for _, cls in classes(a, a.DualTransform, a.ImageOnlyTransform) if _fits(cls)]
-    for cls in [*fitting, a.OneOf, a.RandomOrder, a.Sequential, a.SomeOf]:
-        signature = narrowed(cls, functools.partial(_in_recipe, registry, cls), hidden=HIDDEN)
+    found = [(cls, _takes(cls)) for _, cls in classes(a, a.DualTransform, a.ImageOnlyTransform)]
+    compositions = (a.OneOf, a.RandomOrder, a.Sequential, a.SomeOf)
+    for cls, images in [*found, *((cls, "grey") for cls in compositions)]:
+        signature = narrowed(cls, functools.partial(_in_recipe, registry, cls), hidden=HIDDEN) if images else None
         if signature is not None:
-            registry.add(cls.__name__, _factory(cls), signature, doc=_doc(cls), origin="albumentations")
+            traits = {"colour": images == "colour"}
+            registry.add(cls.__name__, _factory(cls), signature, doc=_doc(cls), origin="albumentations", traits=traits)
 
 
-def _fits(cls: type[BasicTransform]) -> bool:
-    """Return whether a transform takes a grey image and its masks alone, and leaves the image's type as it is."""
+def _takes(cls: type[BasicTransform]) -> Literal["grey", "colour"] | None:
+    """Return which images a transform takes, with their masks alone and without changing their type; None for none."""
     from albumentations import DualTransform
     from albumentations.core.type_definitions import Targets
 
@@ -62,15 +69,17 @@ def _fits(cls: type[BasicTransform]) -> bool:
     takes_image = Targets.IMAGE in (targets if isinstance(targets, tuple) else (targets,))
     more_data = "BBox" in name or "metadata_key" in inspect.signature(cls).parameters
     if name in UNUSABLE or not takes_image or more_data:
-        return False
-    return issubclass(cls, DualTransform) or name in FITTING or _fits_grey(cls)
+        return None
+    if issubclass(cls, DualTransform) or name in FITTING or _changes(cls, (32, 32)):
+        return "grey"
+    return "colour" if _changes(cls, (32, 32, 3)) else None
 
 
-def _fits_grey(cls: type[BasicTransform]) -> bool:
-    """Try an image-only transform: does it change a grey image, and keep its type and shape?"""
+def _changes(cls: type[BasicTransform], size: tuple[int, ...]) -> bool:
+    """Try an image-only transform: does it change an image of a size, and keep its type and shape?"""
     import numpy as np
 
-    image = np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8)
     image[8:16, 8:16] = 200
     changed = False
     try:
@@ -177,7 +186,10 @@ def _factory(cls: type[Any]) -> Callable[..., Any]:
 
 
 def _adjusted(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Express what TOML cannot: a limit that is not a range, and "no minimum" beside a divisor."""
+    """Express what TOML cannot: a limit that is not a range, one fill for all inputs, "no minimum" beside a divisor."""
+    fill = given.get("fill")
+    if name in MAPPING and isinstance(fill, (int, float)):
+        return {**given, "fill": (fill,) * INPUTS_AT_ONCE}  # OpenCV would fill the first input alone
     if name == "CLAHE" and isinstance(given["clip_limit"], (int, float)):
         return {**given, "clip_limit": (given["clip_limit"], given["clip_limit"])}
     if name == "PadIfNeeded":
@@ -193,4 +205,11 @@ def _check_made(made: Any) -> str | None:
     return None if isinstance(made, BaseCompose) else wrong_type(made, BasicTransform, "Albumentations transform")
 
 
-transforms = Registry("transform", "transforms", home=__name__, family=_register_albumentations, check=_check_made)
+transforms = Registry(
+    "transform",
+    "transforms",
+    home=__name__,
+    family=_register_albumentations,
+    check=_check_made,
+    traits={"colour": bool},  # it cannot take images of one input
+)

@@ -1,6 +1,7 @@
 """Pipeline: a recipe's transforms in order, on one image and its masks, with randomness keyed by the sample.
 
-The image is (H, W) uint8; the masks are a bit map of the same size, uint8 or uint16, bit c of a pixel for channel c.
+The image is (H, W), or (H, W, I) of several inputs, uint8 or float32; the masks are a bit map (H, W), uint8 or uint16,
+bit c of a pixel for channel c.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.components.transforms import transforms
+from segkit.data.fitting import GREY, Kind, example
+from segkit.data.fitting import Image as Image
 from segkit.data.resampling import displaces, follow_images
 from segkit.errors import UserError, message_of
 from segkit.registry.component import Component
 from segkit.registry.faults import explained, plugin_message
 
-Image = NDArray[np.uint8]
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
 Pair = tuple[Image, Bits]
 Key = tuple[int, int, int]
@@ -74,14 +76,14 @@ class Pipeline:
         """Transform an image and its masks; neither is changed in place.
 
         Args:
-            image: (H, W) uint8.
+            image: (H, W) or (H, W, I), uint8 or float32.
             bits: (H, W) uint8 or uint16.
             key: (seed, epoch, sample): all that the randomness depends on.
             name: the sample's, for messages.
             labels: the values in `bits`, if known.
 
         Raises:
-            TransformError: a transform failed, changed a type or only one of the sizes, or made a new label.
+            TransformError: a transform failed, changed a type, the inputs or one of the sizes alone, or made a label.
         """
         if not self._steps:
             return image, bits
@@ -142,15 +144,16 @@ class Pipeline:
         rest._steps, rest._random, rest._generator = self._steps[count:], self._random, self._generator
         return rest
 
-    def check_eval(self) -> None:
-        """Check that the transforms suit evaluation.
+    def check_eval(self, kind: Kind = GREY) -> None:
+        """Check that the transforms suit evaluation of a kind of images.
 
         Raises:
             UserError: one is random, or moves pixels other than by scaling the whole image; the message names it.
         """
         import albumentations as a
 
-        if self.custom and not self._repeats():
+        probe = _probe(kind)
+        if self.custom and not self._repeats(probe):
             raise UserError(
                 f"transforms.eval: one of {', '.join(self.names)} gives several results for one image: evaluation must "
                 "not be random, and a transform draws from `self.py_random` or `self.random_generator` alone."
@@ -167,30 +170,30 @@ class Pipeline:
                     f"transforms.eval: {name} samples the image by nearest neighbour, which moves all of it by up to "
                     f"half a pixel against the truth. Set {linear}."
                 )
-            if _settled(name, transform, _probe(), "transforms.eval") is None:
+            if _settled(name, transform, probe, "transforms.eval") is None:
                 raise UserError(
                     f"transforms.eval: {name} is random, but evaluation must not be. Set p = 1, and numbers for ranges."
                 )
         self._share_generators()
 
-    def _repeats(self) -> bool:
+    def _repeats(self, probe: Pair) -> bool:
         """Return whether the result is the same for any state of numpy's and Python's global generators."""
         kept, found = (np.random.get_state(), random.getstate()), []
         try:
             for seed in range(3):
                 np.random.seed(seed)
                 random.seed(seed)
-                found.append(self(*_probe())[0])
+                found.append(self(*probe)[0])
         finally:
             np.random.set_state(kept[0])
             random.setstate(kept[1])
         return all(np.array_equal(found[0], other) for other in found[1:])
 
 
-def _probe() -> Pair:
-    """Return an image of many grey levels, and empty masks."""
-    image = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
-    return image, np.zeros_like(image)
+def _probe(kind: Kind) -> Pair:
+    """Return an image of many levels, and empty masks."""
+    image = example(kind)
+    return image, np.zeros(image.shape[:2], np.uint8)
 
 
 def labels_of(bits: Bits) -> tuple[int, ...]:
@@ -209,7 +212,7 @@ def has_new_labels(bits: Bits, labels: tuple[int, ...]) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _forbidden(labels: tuple[int, ...], itemsize: int) -> Image:
+def _forbidden(labels: tuple[int, ...], itemsize: int) -> NDArray[np.uint8]:
     table = np.ones(256**itemsize, np.uint8)
     table[[0, *labels]] = 0
     return table
@@ -233,15 +236,18 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     for what, array in (("image", new_image), ("masks", new_bits)):
         if not isinstance(array, np.ndarray):
             raise _failure(name, transform, f"must return the {what} as a numpy array, got {type(array).__name__}.")
-    if new_image.ndim == 3 and new_image.shape[2] == 1:
+    if image.ndim == 2 and new_image.shape[2:] == (1,):
         new_image = new_image[..., 0]
-    if new_image.dtype != np.uint8 or new_bits.dtype != bits.dtype:
+    if new_image.dtype != image.dtype or new_bits.dtype != bits.dtype:
         text = (
             f"must leave image and masks {image.dtype} and {bits.dtype}, got {new_image.dtype} and {new_bits.dtype}. "
             "segkit normalizes on the device."
         )
         raise _failure(name, transform, text)
-    if new_image.ndim != 2 or new_image.shape != new_bits.shape:
+    if new_image.shape[2:] != image.shape[2:]:
+        text = f"must leave the number of inputs as it is, got an image {new_image.shape} for {image.shape}."
+        raise _failure(name, transform, text)
+    if new_image.ndim < 2 or new_image.shape[:2] != new_bits.shape:
         text = f"must leave image and masks of one size, got {new_image.shape} and {new_bits.shape}."
         raise _failure(name, transform, text)
     return new_image, new_bits

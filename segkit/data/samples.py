@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.data.pipeline import Image, Pair, Pipeline
+from segkit.components.intensities import Percentile
+from segkit.data.pipeline import Pair, Pipeline
 from segkit.data.preparing import prepare
 from segkit.data.store import Data, Slices
 from segkit.errors import UserError
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_SPREAD = 7  # channels whose bits do not collide when they are spread by one multiplication
-BRIGHTEST = 99.9  # percentile that becomes white: a few hot pixels should not darken the rest
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Samples:
         return self.slices.mean_std(self.numbers)
 
 
-def to_uint8(image: NDArray[Any], name: str = "image") -> Image:
+def to_uint8(image: NDArray[Any], name: str = "image") -> NDArray[np.uint8]:
     """Return an (H, W) image as uint8: as it is, or linearly from [minimum, 99.9th percentile] to 0..255.
 
     Raises:
@@ -69,14 +69,9 @@ def to_uint8(image: NDArray[Any], name: str = "image") -> Image:
         raise UserError(f"{name}: an image must be (rows, columns), one grey channel, got {image.shape}.")
     if image.dtype == np.uint8:
         return image
-    values = image.astype(np.float64)
-    if not np.isfinite(values).all():
+    if not np.isfinite(image).all():
         raise UserError(f"{name}: the image contains values that are not finite (NaN or infinity).")
-    low, high = float(values.min()), float(np.percentile(values, BRIGHTEST))
-    if high <= low:
-        high = float(values.max())
-    scale = 255.0 / (high - low) if high > low else 0.0
-    return np.floor(np.clip((values - low) * scale, 0, 255) + 0.5).astype(np.uint8)
+    return np.asarray(Percentile()(image[None])[0], np.uint8)
 
 
 def to_device_float(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from segkit import files
 from segkit.components.datasets.case import MOST_CHANNELS
+from segkit.data.fitting import Kind
 from segkit.data.pipeline import Bits, Image, TransformError, labels_of
 from segkit.errors import UserError
 from segkit.files import explain_os_errors
@@ -37,6 +39,8 @@ class Slices:
         inputs: I, of the images.
         labels: the values in each bit map, in order.
         size: bytes of images and bit maps.
+        dtype: of the images, "uint8" or "float32".
+        bounds: the least and the greatest value of all images.
     """
 
     def __init__(
@@ -47,7 +51,8 @@ class Slices:
         self._places = [tuple(place) for place in index["places"]]  # height, width, beginnings of image and bit map
         self._errors: dict[int, str] = {int(number): text for number, text in index["errors"].items()}
         self._index, self._images, self._bits, self.moments = index, images, bits, moments
-        self.size = images.nbytes + bits.nbytes
+        self.size, self.dtype = images.nbytes + bits.nbytes, images.dtype.name
+        self.bounds = float(index["bounds"][0]), float(index["bounds"][1])
 
     def __len__(self) -> int:
         return len(self._places)
@@ -135,6 +140,7 @@ class Writer:
         self._moments: list[Array] = []
         self._errors: dict[int, str] = {}
         self._inputs = 1
+        self._bounds = math.inf, -math.inf
 
     def add(self, name: str, images: Array, bits: Array, error: str = "") -> int:
         """Add slices, images (S, H, W) or (S, H, W, I) and bit maps (S, H, W); return the first one's number.
@@ -156,6 +162,7 @@ class Writer:
             self._moments.append(_moments(image, self._inputs))
             if error:
                 self._errors[number] = error
+        self._bounds = min(self._bounds[0], float(images.min())), max(self._bounds[1], float(images.max()))
         self._write(name, IMAGES, images)
         self._write(name, BITS, bits)
         return first
@@ -178,7 +185,7 @@ class Writer:
     def close(self) -> Slices:
         """Write the rest and return the slices."""
         index: dict[str, Any] = {"format": FORMAT, "inputs": self._inputs, "places": self._places}
-        index |= {"labels": self._labels, "errors": self._errors}
+        index |= {"labels": self._labels, "errors": self._errors, "bounds": self._bounds}
         index |= {name: [self._kinds.get(name, "uint8"), self._ends[name]] for name in (IMAGES, BITS)}
         moments = np.stack(self._moments)
         if self.folder is None:
@@ -282,6 +289,12 @@ class Data:
     standardized: bool
     slices: Slices
     prepared: dict[str, Slices] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """What transforms get."""
+        low, high = self.slices.bounds
+        return Kind(len(self.inputs), self.slices.dtype, 0 <= low and high <= 1)  # type: ignore[arg-type]
 
     def masks(self, number: int) -> Mask:
         """Return the masks of a case, (C, H, W) or (C, D, H, W)."""

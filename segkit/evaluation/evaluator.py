@@ -91,7 +91,7 @@ class Evaluator:
         self.numbers = tuple(cases)
         self.normalization, self.device, self.exclusive = normalization, device, recipe.channels == "exclusive"
         batch_size, pipeline = recipe.train.batch_size, Pipeline(recipe.transforms.eval, exclusive=self.exclusive)
-        pipeline.check_eval()
+        pipeline.check_eval(data.kind)
         self._prepared, self._rest = prepare(data, recipe.transforms.eval, exclusive=self.exclusive)
         self._slices = [(place, number) for place, case in enumerate(self.cases) for number in case.slices]
         self._pairs: dict[int, Pair] = {}  # after plugins' transforms, which the store does not hold

@@ -12,6 +12,7 @@ from segkit.registry.registry import Registry
 
 SIZES = ("height", "width", "size")
 SIZE = 16  # pixels of a crop: smaller than the images that components are tried on
+ENDS = {"low": -160.0, "high": 240.0}  # of a range: soft tissue in CT
 
 
 def filled(entry: Entry, given: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -49,11 +50,11 @@ def _value(name: str, annotation: Any, metadata: Sequence[Any] = ()) -> Any:
 
 
 def _number(name: str, kind: type, metadata: Sequence[Any]) -> float:
-    """Return 0.5 or 1, or `SIZE` for a size in pixels, clamped to the bounds."""
+    """Return 0.5 or 1, `SIZE` for a size in pixels, or an end of a range, clamped to the bounds."""
     step = 1 if kind is int else 1e-3
     low = [*_bounds(metadata, "ge"), *(bound + step for bound in _bounds(metadata, "gt"))]
     high = [*_bounds(metadata, "le"), *(bound - step for bound in _bounds(metadata, "lt"))]
-    wanted = 0.5 if kind is float else SIZE if any(word in name for word in SIZES) else 1
+    wanted = ENDS.get(name, 0.5) if kind is float else SIZE if any(word in name for word in SIZES) else 1
     return kind(min([max([wanted, *low]), *high]))  # type: ignore[no-any-return]
 
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.data.pipeline import Bits, Pipeline
+from segkit.data.fitting import Kind, example
+from segkit.data.pipeline import Bits, Image, Pipeline
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component
 from segkit.testing.report import ExaminationEndedError, Report
 
-Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 SIZES = ((80, 96), (63, 50))
 SQUARE = (80, 80)
@@ -35,6 +35,8 @@ def examine_transform(report: Report, component: Component) -> None:
         _is_reproducible(report, component)
     with report.trying("applied to an image that shows its mask"):
         _stays_together(report, component)
+    with report.trying("applied to other images"):
+        _takes_other_images(report, component)
 
 
 def _shape(size: tuple[int, int]) -> Mask:
@@ -47,19 +49,24 @@ def _shape(size: tuple[int, int]) -> Mask:
     return mask
 
 
-def _pair(size: tuple[int, int], dtype: type = np.uint8) -> tuple[Image, Bits]:
-    """Return a grey image and the bit map of overlapping masks."""
+def _pair(component: Component, size: tuple[int, int], dtype: type = np.uint8) -> tuple[Image, Bits]:
+    """Return an image that a transform takes, and the bit map of overlapping masks."""
     grey = np.random.default_rng(0).normal(90, 20, size)
     mask = _shape(size)
     bits = np.where(mask, LABELS[0], 0)
     bits[size[0] // 2 :][mask[size[0] // 2 :]] = LABELS[1]
     bits[: size[0] // 3, : size[1] // 6] = LABELS[2]
-    return (grey + 80 * mask).clip(0, 255).astype(np.uint8), bits.astype(dtype)
+    return _coloured(component, (grey + 80 * mask).clip(0, 255).astype(np.uint8)), bits.astype(dtype)
+
+
+def _coloured(component: Component, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a grey image as a transform takes it: (H, W), or (H, W, 3) if it needs colour."""
+    return np.stack([grey] * 3, axis=-1) if component.entry.traits["colour"] else grey
 
 
 def _keeps_types_and_labels(report: Report, component: Component, size: tuple[int, int], dtype: type) -> None:
     """The pipeline itself checks the result."""
-    image, bits = _pair(size, dtype)
+    image, bits = _pair(component, size, dtype)
     what = f"applied to an image {size} with {np.dtype(dtype).name} masks"
     try:
         for seed in range(SEEDS):
@@ -68,19 +75,24 @@ def _keeps_types_and_labels(report: Report, component: Component, size: tuple[in
                 report.fault(f"{what} it returns an empty image.")
                 raise ExaminationEndedError
     except UserError as error:
-        cause = error.__cause__
-        while cause is not None and cause.__cause__ is not None:
-            cause = cause.__cause__
-        text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
-        text = re.sub(r" To try it by itself: .*", "", text)
+        text, cause = _told(component, error)
         add = report.note if report.guessed and isinstance(cause, ValueError) else report.fault
-        add(f"{what}: {sentence(text)}", report.source.of_error(cause) if cause else None)
+        add(f"{what}: {text}", report.source.of_error(cause) if cause else None)
         raise ExaminationEndedError from None
+
+
+def _told(component: Component, error: BaseException) -> tuple[str, BaseException | None]:
+    """Return the message of a pipeline's error without the component's name, and the first cause."""
+    cause = error.__cause__
+    while cause is not None and cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
+    return sentence(re.sub(r" To try it by itself: .*", "", text)), cause
 
 
 def _is_reproducible(report: Report, component: Component) -> None:
     """The result depends on the key alone, not on the global generators or on earlier calls."""
-    image, bits = _pair(SIZES[0])
+    image, bits = _pair(component, SIZES[0])
     pipeline = Pipeline([component])
     results = []
     for _ in range(2):
@@ -101,7 +113,7 @@ def _stays_together(report: Report, component: Component) -> None:
     pipeline, poor, moved, emptied = Pipeline([component]), 0, 0, 0
     for seed in range(SEEDS):
         mask = _shape(SQUARE)
-        image = np.where(mask, 200, 50).astype(np.uint8)
+        image = _coloured(component, np.where(mask, 200, 50).astype(np.uint8))
         after, bits = pipeline(image, mask.astype(np.uint8), (seed, 0, 0))
         overlap = _overlap(after, bits > 0)
         emptied += not bits.any() and int(after.max()) - int(after.min()) > CONTRAST
@@ -116,8 +128,25 @@ def _stays_together(report: Report, component: Component) -> None:
         report.fault(text.format(poor, SEEDS, "a bright shape is not where its mask is"))
 
 
+def _takes_other_images(report: Report, component: Component) -> None:
+    """Note whether images of several inputs, and float32 ones, are not taken."""
+    inputs = 3 if component.entry.traits["colour"] else 1
+    for what, kind in (("of several inputs", Kind(3)), ("of float32", Kind(inputs, "float32"))):
+        image = example(kind)
+        bits = _shape(image.shape[:2]).astype(np.uint8)
+        try:
+            found = Pipeline([component])(image, bits)[0]
+        except UserError as error:
+            text, cause = _told(component, error)
+            report.note(f"it does not take images {what}: {text}", report.source.of_error(cause) if cause else None)
+            continue
+        if kind.dtype == "float32" and (found == found.round()).all():
+            report.note("it rounds images of float32, which are from 0 to 1, to whole numbers.")
+
+
 def _overlap(image: Image, mask: Mask) -> float:
     """Return the intersection over union of a mask with the image's bright or dark part, whichever is more."""
+    image = image if image.ndim == 2 else image.mean(axis=2)
     if image.max() == image.min() or mask.all() or not mask.any():
         return 1.0  # nothing to compare
     bright = image > (int(image.max()) + int(image.min())) / 2

@@ -14,6 +14,7 @@ from segkit.components.models import checked
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches
 from segkit.data.cache import DataCache
+from segkit.data.fitting import unfit
 from segkit.data.samples import Samples, to_device_float
 from segkit.data.splits import Split, split_cases
 from segkit.data.store import Data
@@ -67,6 +68,14 @@ class Feed:
                 return
 
 
+def _check_fit(recipe: Recipe, data: Data) -> None:
+    """Raise if a transform cannot take the images that the intensity gives."""
+    flaws = unfit(recipe.transforms.train, data.kind)
+    flaws += unfit(recipe.transforms.eval, data.kind, "transforms.eval")
+    if flaws:
+        raise UserError("\n".join(flaws))
+
+
 def build_model(recipe: Recipe, inputs: int, channels: int) -> nn.Module:
     """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
     model: nn.Module = recipe.model(inputs, channels + (recipe.channels == "exclusive"))
@@ -96,6 +105,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     settings, exclusive = recipe.train, recipe.channels == "exclusive"
     data, whole = read_and_split(recipe, cache)
     split, transforms = _limited(whole, recipe, limit)
+    _check_fit(recipe, data)
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
         use_deterministic_algorithms(device.device)
