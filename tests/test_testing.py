@@ -21,6 +21,8 @@ from torch import Tensor, nn
 import segkit
 from segkit.components import REGISTRIES
 from segkit.components.datasets.case import Case, Dataset
+from segkit.evaluation.evaluator import checked_value
+from segkit.registry.faults import ComponentError
 from segkit.registry.registry import Registry
 from segkit.registry.source import ComponentCode
 from segkit.testing import Finding, assert_contract, check
@@ -376,6 +378,13 @@ def test_a_metric_for_images_alone_is_warned_of_at_its_line() -> None:
     line = inspect.getsourcelines(images_only)[1] + 2
     assert text.startswith("warning: ")
     assert f"{Path(__file__).name}:{line}: it works on images only, so that volumes cannot be evaluated" in text
+
+
+def test_a_metric_for_images_alone_is_named_where_a_volume_is_evaluated() -> None:
+    segkit.metrics.register("mine")(images_only)
+    volume = np.ones((3, 8, 8), bool)
+    with pytest.raises(ComponentError, match=r"metric\.mine.*too many values to unpack"):
+        checked_value(segkit.metrics.component("mine"), volume, volume, (8.0, 1.0, 1.0))
 
 
 def test_a_metric_that_ranks_volumes_in_reverse_is_found() -> None:

@@ -68,6 +68,8 @@ class Record:
     def write_status(self, status: str, error: str | None = None) -> None:
         """Write trial.json."""
         parts, dataset = self.parts, self.parts.dataset
+        trained = set(parts.split.train)
+        tags = {case.name: dict(case.tags) for n, case in enumerate(dataset.cases) if case.tags and n not in trained}
         known = self.trial.outline(status, error).model_dump() | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
@@ -80,6 +82,7 @@ class Record:
                 "cases": len(dataset.cases),
                 "patients": len({case.patient for case in dataset.cases if case.patient}),
                 "fingerprint": parts.fingerprint,
+                **({"tags": tags} if tags else {}),
             },
             "first_batch": parts.state.first_batch,
         }
