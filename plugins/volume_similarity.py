@@ -16,9 +16,9 @@ def volume_similarity(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> flo
     positive on empty truth are 0; both empty is undefined (NaN), which is counted but never averaged.
 
     Args:
-        prediction: (H, W) bool, P.
-        truth: (H, W) bool, T.
-        spacing_mm: not used: the pixel's area cancels.
+        prediction: (H, W) or (D, H, W) bool, P.
+        truth: bool, of the same shape, T.
+        spacing_mm: not used: the size of a pixel cancels.
 
     Source: Taha & Hanbury 2015 (Metrics for evaluating 3D medical image segmentation), volume based metrics.
     """

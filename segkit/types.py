@@ -14,8 +14,8 @@ NonNegative = Annotated[float, Ge(0)]
 """A number of 0 or more."""
 Count = Annotated[int, Ge(1)]
 """A whole number of 1 or more."""
-Spacing = tuple[float, float] | None
-"""The distance between pixel centres along (rows, columns) in mm; None if the data do not state it."""
+Spacing = tuple[float, ...] | None
+"""The distance between pixel centres in mm along (row, column), or (slice, row, column); None if not stated."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

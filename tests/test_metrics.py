@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 import numpy as np
@@ -8,18 +9,21 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from segkit import metrics
-from segkit.components.metrics import direction, hard
+from segkit.components.metrics import direction, hard, unit
 
 OVERLAPS = ("dice", "iou", "precision", "recall")
 DISTANCES = ("hausdorff", "hd95", "assd")
-SHAPE = (20, 24)
+SHAPE, VOLUME = (20, 24), (6, 10, 9)
+VOLUMES = ("volume_ml", "volume_difference_ml")
+
+Masks = NDArray[np.bool_]
 
 
 def value(
     name: str,
     prediction: ArrayLike,
     truth: ArrayLike,
-    spacing: tuple[float, float] | None = None,
+    spacing: tuple[float, ...] | None = None,
     **parameters: Any,
 ) -> float:
     found = metrics.build(name, parameters)(np.asarray(prediction, np.float32), np.asarray(truth, bool), spacing)
@@ -27,40 +31,36 @@ def value(
     return found
 
 
-def box(top: int, left: int, bottom: int, right: int, shape: tuple[int, int] = SHAPE) -> NDArray[np.bool_]:
+def box(top: int, left: int, bottom: int, right: int, shape: tuple[int, int] = SHAPE) -> Masks:
     mask = np.zeros(shape, bool)
     mask[top:bottom, left:right] = True
     return mask
 
 
-def random_masks(seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def random_masks(seed: int, shape: tuple[int, ...] = SHAPE) -> tuple[Masks, Masks]:
     """A blob and a disturbed copy, with holes and islands."""
     rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    truth = (rows - rng.uniform(6, 13)) ** 2 / 20 + (columns - rng.uniform(7, 15)) ** 2 / 35 < 1
-    return rng.random(SHAPE) < np.where(truth, 0.8, 0.05), truth
+    offsets = (grid - rng.uniform(0.3, 0.65) * size for grid, size in zip(np.indices(shape), shape, strict=True))
+    truth = sum((offset / (0.25 * size)) ** 2 for offset, size in zip(offsets, shape, strict=True)) < 1
+    return rng.random(shape) < np.where(truth, 0.8, 0.05), truth
 
 
-def naive_edge(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> list[tuple[float, float]]:
-    """Every mask pixel with a 4-neighbour outside, in mm."""
+def naive_edge(mask: Masks, spacing: tuple[float, ...]) -> list[tuple[float, ...]]:
+    """Every pixel of a mask with a neighbour along an axis outside, in mm."""
     points = []
-    for row, column in np.argwhere(mask):
-        for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0)):
-            near = (row + down, column + right)
-            inside = 0 <= near[0] < mask.shape[0] and 0 <= near[1] < mask.shape[1]
-            if not inside or not mask[near]:
-                points.append((row * spacing[0], column * spacing[1]))
-                break
+    for place in map(tuple, np.argwhere(mask)):
+        near = [np.add(place, step) for unit in np.eye(mask.ndim, dtype=int) for step in (unit, -unit)]
+        inside = [bool((there >= 0).all() and (there < mask.shape).all()) for there in near]
+        if not all(within and mask[tuple(there)] for within, there in zip(inside, near, strict=True)):
+            points.append(tuple(float(at * mm) for at, mm in zip(place, spacing, strict=True)))
     return points
 
 
-def naive_directed(points: list[tuple[float, float]], others: list[tuple[float, float]]) -> list[float]:
+def naive_directed(points: list[tuple[float, ...]], others: list[tuple[float, ...]]) -> list[float]:
     return [min(math.dist(point, other) for other in others) for point in points]
 
 
-def naive_distances(
-    prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: tuple[float, float]
-) -> dict[str, float]:
+def naive_distances(prediction: Masks, truth: Masks, spacing: tuple[float, ...]) -> dict[str, float]:
     found, true = naive_edge(prediction, spacing), naive_edge(truth, spacing)
     there, back = naive_directed(found, true), naive_directed(true, found)
     return {
@@ -155,6 +155,81 @@ def test_distances_match_all_pairs_of_edge_points(seed: int, spacing: tuple[floa
         assert value(name, prediction, truth, spacing) == pytest.approx(expected, abs=1e-9), name
 
 
+@pytest.mark.parametrize("spacing", [None, (8.0, 1.25, 1.25), (0.7, 2.3, 1.1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_distances_of_volumes_match_all_pairs_of_edge_points(seed: int, spacing: tuple[float, ...] | None) -> None:
+    prediction, truth = random_masks(seed, VOLUME)
+    for name, expected in naive_distances(prediction, truth, spacing or (1.0, 1.0, 1.0)).items():
+        assert value(name, prediction, truth, spacing) == pytest.approx(expected, abs=1e-9), name
+
+
+def test_a_distance_map_gives_the_same_distances_as_a_search_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    prediction, truth = random_masks(3, VOLUME)
+    expected = [value(name, prediction, truth, (8.0, 1.25, 1.5)) for name in DISTANCES]
+    monkeypatch.setattr("segkit.components.metrics.MANY", 0)
+    monkeypatch.setattr("scipy.spatial.cKDTree", None)
+    assert [value(name, prediction, truth, (8.0, 1.25, 1.5)) for name in DISTANCES] == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_surface_of_a_volume_includes_its_first_and_last_slice() -> None:
+    truth, prediction = np.zeros(VOLUME, bool), np.zeros(VOLUME, bool)
+    truth[:, 2:8, 2:7], prediction[2:, 2:8, 2:7] = True, True
+    assert value("hausdorff", prediction, truth, (8.0, 1.0, 1.0)) == pytest.approx(16.0)
+    assert value("hausdorff", np.ones(VOLUME), np.ones(VOLUME), (8.0, 1.0, 1.0)) == 0.0
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_overlaps_of_a_volume_are_those_of_its_pixels_side_by_side(name: str) -> None:
+    prediction, truth = random_masks(1, VOLUME)
+    flat = (len(prediction), -1)
+    assert value(name, prediction, truth, (8.0, 1.0, 1.0)) == value(name, prediction.reshape(flat), truth.reshape(flat))
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_a_missed_structure_in_a_volume_is_the_volumes_diagonal_away(name: str) -> None:
+    truth, spacing = random_masks(0, VOLUME)[1], (8.0, 1.25, 1.5)
+    diagonal = math.sqrt((6 * 8.0) ** 2 + (10 * 1.25) ** 2 + (9 * 1.5) ** 2)
+    assert value(name, np.zeros(VOLUME), truth, spacing) == pytest.approx(diagonal)
+    assert value(name, truth, np.zeros(VOLUME), spacing) == pytest.approx(diagonal)
+    assert value(name, np.zeros(VOLUME), truth) == pytest.approx(math.sqrt(6**2 + 10**2 + 9**2))
+    assert math.isnan(value(name, np.zeros(VOLUME), np.zeros(VOLUME), spacing))
+
+
+def test_volumes_are_in_millilitres_and_the_difference_has_a_sign() -> None:
+    truth, small = np.zeros((4, 10, 10), bool), np.zeros((4, 10, 10), bool)
+    truth[1:3, :, :], small[1, :, :5] = True, True  # 200 and 50 voxels of 10 mm3
+    spacing = (10.0, 2.0, 0.5)
+    assert value("volume_ml", small, truth, spacing) == pytest.approx(0.5)
+    assert value("volume_difference_ml", small, truth, spacing) == pytest.approx(-1.5)
+    assert value("volume_difference_ml", truth, small, spacing) == pytest.approx(1.5)
+
+
+def test_empty_masks_have_a_volume_of_zero() -> None:
+    truth, empty = np.ones((2, 10, 10), bool), np.zeros((2, 10, 10), bool)
+    spacing = (5.0, 1.0, 1.0)
+    assert (value("volume_ml", empty, truth, spacing), value("volume_ml", empty, empty, spacing)) == (0.0, 0.0)
+    assert value("volume_difference_ml", empty, truth, spacing) == pytest.approx(-1.0)
+    assert value("volume_difference_ml", empty, empty, spacing) == 0.0
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_volumes_are_undefined_for_images_and_without_spacing(name: str) -> None:
+    assert math.isnan(value(name, box(2, 2, 6, 6), box(2, 2, 6, 6), (1.0, 1.0)))
+    assert math.isnan(value(name, np.ones(VOLUME), np.ones(VOLUME), None))
+
+
+def test_a_full_size_volume_takes_seconds_at_most() -> None:
+    grid = np.ogrid[:48, :128, :128]
+    truth, shifted = (
+        sum(((axis - at - by) / radius) ** 2 for axis, at, radius in zip(grid, (24, 64, 64), (20, 50, 50), strict=True))
+        < 1
+        for by in (0, 2)
+    )
+    started = time.process_time()
+    assert 2 < value("hd95", shifted, truth, (2.0, 1.0, 1.0)) < 6
+    assert time.process_time() - started < 2
+
+
 def test_masks_at_the_images_border_have_their_edge_there() -> None:
     full, inner = np.ones(SHAPE, bool), box(1, 1, 19, 23)
     assert value("hausdorff", full, inner) == pytest.approx(math.sqrt(2))
@@ -172,3 +247,8 @@ def test_direction_of_a_metric_nobody_registered_is_unknown() -> None:
     assert direction("dice") == 1
     assert direction("hd95") == -1
     assert direction("no_such_metric") is None
+
+
+def test_descriptive_metrics_have_no_better_direction() -> None:
+    assert [direction(name) for name in VOLUMES] == [None, None]
+    assert [unit(name) for name in ("volume_ml", "hd95", "dice", "no_such_metric")] == ["ml", "mm", "", ""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import inspect
 import io
 import os
 import sys
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 import segkit
 from segkit.components import REGISTRIES
 from segkit.components.datasets.case import Case, Dataset
+from segkit.evaluation.evaluator import checked_value
+from segkit.registry.faults import ComponentError
 from segkit.registry.registry import Registry
 from segkit.registry.source import ComponentCode
 from segkit.testing import Finding, assert_contract, check
@@ -340,6 +343,69 @@ def test_a_wrong_component_is_found(
     assert wrong, [str(finding) for finding in found]
     assert wrong[0].place is not None
     assert wrong[0].place.startswith(str(Path(__file__)))
+
+
+def images_only(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    """Share of the right pixels; defined for empty masks."""
+    rows, columns = truth.shape
+    return float(((prediction >= 0.5) == truth).sum() / (rows * columns))
+
+
+def reversed_in_volumes(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    """Share of the right pixels; defined for empty masks."""
+    right = float(((prediction >= 0.5) == truth).mean())
+    return right if truth.ndim == 2 else 1 - right
+
+
+def area(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    """Pixels of the prediction; defined for empty masks."""
+    return float((prediction >= 0.5).sum())
+
+
+def undefined_for_images(prediction: Any, truth: Any, spacing_mm: Any) -> float:
+    """Share of the right voxels; defined for empty masks, undefined for images."""
+    return float(((prediction >= 0.5) == truth).mean()) if truth.ndim == 3 else float("nan")
+
+
+def found_of(factory: Callable[..., Any], **traits: Any) -> list[str]:
+    """Return what is found of a metric."""
+    segkit.metrics.register("mine", **traits)(factory)
+    return [f"{finding.kind}: {finding}" for finding in check(segkit.metrics["mine"])]
+
+
+def test_a_metric_for_images_alone_is_warned_of_at_its_line() -> None:
+    (text,) = found_of(images_only)
+    line = inspect.getsourcelines(images_only)[1] + 2
+    assert text.startswith("warning: ")
+    assert f"{Path(__file__).name}:{line}: it works on images only, so that volumes cannot be evaluated" in text
+
+
+def test_a_metric_for_images_alone_is_named_where_a_volume_is_evaluated() -> None:
+    segkit.metrics.register("mine")(images_only)
+    volume = np.ones((3, 8, 8), bool)
+    with pytest.raises(ComponentError, match=r"metric\.mine.*too many values to unpack"):
+        checked_value(segkit.metrics.component("mine"), volume, volume, (8.0, 1.0, 1.0))
+
+
+def test_a_metric_that_ranks_volumes_in_reverse_is_found() -> None:
+    (text,) = found_of(reversed_in_volumes)
+    assert text.startswith("fault: ")
+    assert "a study would rank variants in reverse" in text
+
+
+def test_a_metric_that_is_undefined_for_images_is_tried_on_volumes() -> None:
+    assert found_of(undefined_for_images) == []
+    segkit.metrics.register("reversed", lower_is_better=True)(undefined_for_images)
+    assert any("rank variants in reverse" in str(finding) for finding in check(segkit.metrics["reversed"]))
+
+
+def test_a_metric_that_describes_says_so() -> None:
+    assert found_of(area, descriptive=True) == []
+    segkit.metrics.register("better")(area)
+    assert any("register it with `descriptive=True`" in str(finding) for finding in check(segkit.metrics["better"]))
+    segkit.metrics.register("both", descriptive=True, best=0.0)(area)
+    (contradiction,) = check(segkit.metrics["both"])
+    assert "register it without `lower_is_better` and `best`" in str(contradiction)
 
 
 def test_an_exception_names_the_line_that_raised() -> None:

@@ -19,7 +19,7 @@ from segkit.recipe import toml
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.study.plan import plan_trials
-from segkit.training.warnings import blind_loss, large_batch
+from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
 from segkit.types import Tensor
 from tests import small
 from tests.small import BASE, discs, train
@@ -89,6 +89,36 @@ def test_no_loss_of_segkit_is_warned_of_as_it_is(channels: str) -> None:
             found[entry.name] = blind_loss(recipe)
     assert len(found) > 8
     assert set(found.values()) == {None}
+
+
+def flat_or_not(*, volumes: bool = False) -> Dataset:
+    """The discs, of a dataset that could give volumes."""
+    return discs()
+
+
+def test_volumes_in_ml_of_2d_cases_are_warned_of_once(tmp_path: Path) -> None:
+    asked = ("metrics.volume_ml={}", "metrics.volume_difference_ml={}", "train.epochs=2")
+    (text,) = [text for text in warnings_of(tmp_path, *asked) if "volume" in text]
+    assert text == (
+        "metrics.volume_ml and metrics.volume_difference_ml: undefined for 2-D cases (4 of 4 validation cases). Use a "
+        "dataset of volumes, or drop what is undefined."
+    )
+    segkit.datasets.register("flat_or_not")(flat_or_not)
+    found = undefined_volumes(small.recipe("data=flat_or_not", "metrics.volume_ml={}"), discs().cases)
+    assert found is not None
+    assert "Set data.flat_or_not.volumes = true, or drop" in found
+
+
+def test_volumes_in_ml_without_spacing_are_warned_of() -> None:
+    image, masks = np.zeros((1, 2, 8, 8), np.uint8), np.ones((2, 2, 8, 8), bool)
+    cases = [Case("a", "p", image, masks, (8.0, 1.0, 1.0)), Case("b", "q", image, masks)]
+    asked = small.recipe("metrics.volume_ml={}")
+    assert undefined_volumes(asked, cases[:1]) is None
+    assert undefined_volumes(small.recipe(), cases) is None
+    assert undefined_volumes(asked, cases) == (
+        "metrics.volume_ml: undefined for cases without spacing (1 of 2 validation cases). State their spacing, or "
+        "drop what is undefined."
+    )
 
 
 def test_half_precision_on_a_cpu_is_refused() -> None:

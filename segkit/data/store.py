@@ -294,7 +294,7 @@ class Data:
     def kind(self) -> Kind:
         """What transforms get."""
         low, high = self.slices.bounds
-        return Kind(len(self.inputs), self.slices.dtype, 0 <= low and high <= 1)  # type: ignore[arg-type]
+        return Kind(len(self.inputs), self.slices.dtype, low >= 0 and high <= 1)  # type: ignore[arg-type]
 
     def masks(self, number: int) -> Mask:
         """Return the masks of a case, (C, H, W) or (C, D, H, W)."""

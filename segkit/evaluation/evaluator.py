@@ -29,7 +29,7 @@ from segkit.registry.faults import ComponentError, fault
 from segkit.registry.source import ComponentCode
 
 if TYPE_CHECKING:
-    from segkit.types import Array
+    from segkit.types import Array, Spacing
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def score(
     return rows
 
 
-def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, ...] | None) -> float:
+def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm: Spacing) -> float:
     """Return the value of a plugin's metric for one channel, computed from copies of the arrays.
 
     Raises:
@@ -253,9 +253,7 @@ def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm:
         raise fault(metric, str(error)) from None
 
 
-def _writing_line(
-    metric: Component, predicted: Array, truth: Array, spacing_mm: tuple[float, ...] | None
-) -> str | None:
+def _writing_line(metric: Component, predicted: Array, truth: Array, spacing_mm: Spacing) -> str | None:
     """Return the line of a metric that writes to its arrays, where numpy can tell."""
     copies = predicted.copy(), truth.copy()
     for copy in copies:

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from segkit.components.metrics import best_value, direction, metrics
+from segkit.components.metrics import best_value, direction, metrics, unit
 from segkit.recipe.identity import HARDWARE, TRAINING_NUMBER
 from segkit.study.scores import ALL
 from segkit.study.summary import Summary
 from segkit.study.verdicts import FEW_PATIENTS, Result
 from segkit.training.status import ENDED
-
-IN_MM = {"hausdorff", "hd95", "assd"}
 
 
 def alarms(summary: Summary) -> dict[str, Any]:
@@ -48,7 +46,8 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
         "least_seeds": min(seeds, default=0),
         "few_patients": any(0 < line.result.patients_compared < FEW_PATIENTS for line in summary.headline),
         "smaller_is_better": [name for name in names if direction(name) == -1],
-        "in_mm": bool(IN_MM & names.keys()),
+        "descriptive": [name for name in names if _is_descriptive(name)],
+        "units": {unit(name) for name in names},
         "training_number": TRAINING_NUMBER,
         "limited": any(trial.info.get("limited") for trial in summary.whole),
         "reused": sum("reused_from" in trial.info for trial in summary.whole),
@@ -56,6 +55,10 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
         "unknown_metrics": [name for name in summary.scores.metrics if name not in metrics],
         "partly_compared": _partly_compared(summary),
     }
+
+
+def _is_descriptive(name: str) -> bool:
+    return name in metrics and direction(name) is None
 
 
 def _excluded(summary: Summary) -> dict[str, Any]:
@@ -90,7 +93,10 @@ def _empty_structures(summary: Summary) -> dict[str, Any]:
         "without_best": [
             name
             for name in scores.metrics
-            if name in metrics and best_value(name) is None and scores.undefined[name][:, disputed].any()
+            if name in metrics
+            and best_value(name) is None
+            and not _is_descriptive(name)
+            and scores.undefined[name][:, disputed].any()
         ],
     }
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segkit.components.metrics import unit
 from segkit.report import cases
-from segkit.report.facts import IN_MM
 from segkit.report.style import figure_style, legend_below, new_figure, to_bytes, variant_style, wrapped
 from segkit.report.tables import headline_name
 from segkit.study.statistics import Table
@@ -147,8 +147,8 @@ def effect(summary: Summary) -> Figure | None:
         axis.plot(result.difference, row, "o", color=colour, markerfacecolor=face, markersize=7, markeredgewidth=1.5)
     axis.axvline(0, color="#444444", linewidth=1, zorder=0)
     _rows(axis, [line.result.variant for line in lines])
-    name, unit = _headline(summary)
-    axis.set_xlabel(f"{name}: difference from {wrapped(summary.reference, 60, 1)}{unit}")
+    name, in_unit = _headline(summary)
+    axis.set_xlabel(f"{name}: difference from {wrapped(summary.reference, 60, 1)}{in_unit}")
     grey: dict[str, Any] = {"color": "#666666"}
     keys = [Line2D([], [], linewidth=4, solid_capstyle="butt", label="95 %, patients alone (bootstrap)", **grey)]
     if any(not math.isnan(line.result.t_low) for line in lines):
@@ -162,9 +162,9 @@ def effect(summary: Summary) -> Figure | None:
 
 
 def _headline(summary: Summary) -> tuple[str, str]:
-    """Return the label of the headline's metric on axes, and its unit."""
-    unit = " (mm)" if summary.metric in IN_MM else ""
-    return wrapped(headline_name(summary), 60, 1), unit
+    """Return the label of the headline's metric on axes, and its unit in brackets."""
+    known = unit(summary.metric)
+    return wrapped(headline_name(summary), 60, 1), f" ({known})" if known else ""
 
 
 def _rows(axis: Axes, labels: Sequence[str]) -> None:
@@ -201,8 +201,8 @@ def distribution(summary: Summary) -> Figure | None:
         medianprops={"color": "black", "linewidth": 1.8},
     )
     _rows(axis, list(values))
-    name, unit = _headline(summary)
-    axis.set_xlabel(f"{name} of a case{unit}, mean over channels and trials")
+    name, in_unit = _headline(summary)
+    axis.set_xlabel(f"{name} of a case{in_unit}, mean over channels and trials")
     return figure
 
 

@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from segkit import files
 from segkit.errors import counted, first_few, pad, printable
 from segkit.report import cases, facts, figures, tables
+from segkit.study.clinical import clinical_measures
 from segkit.study.summary import Summary, summarize, to_csv
 
 PICTURE_PIXELS = 640
@@ -63,7 +64,7 @@ def markdown(summary: Summary, svgs: Mapping[str, bytes]) -> str:
 
 
 def _render(template: str, summary: Summary, svgs: Mapping[str, bytes]) -> str:
-    recipe = summary.run / "recipe.toml"
+    recipe, measures = summary.run / "recipe.toml", clinical_measures(summary)
     return _template(template).render(
         facts.gather_facts(summary),
         summary=summary,
@@ -71,6 +72,8 @@ def _render(template: str, summary: Summary, svgs: Mapping[str, bytes]) -> str:
         verdicts=tables.verdicts(summary),
         failures=tables.failures(summary) if summary.lines else None,
         everything=tables.everything(summary) if len(summary.lines) > len(summary.variants) else None,
+        clinical=measures,
+        agreements=tables.clinical(measures) if measures else None,
         first_batch=tables.first_batch(summary),
         what_was_run=tables.what_was_run(summary),
         recipe=recipe.read_text(encoding="utf-8", errors="replace") if recipe.is_file() else "",

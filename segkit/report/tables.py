@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from segkit.errors import counted, pad, printable
+from segkit.study.clinical import Clinical
 from segkit.study.summary import Line, Summary
 
 COMPARED = {
@@ -91,6 +93,22 @@ def failures(summary: Summary) -> Table:
         "undefined": f"{summary.metric} undefined",
     }
     return _table(summary, (line for line in summary.lines if line.result.metric == summary.metric), columns)
+
+
+def clinical(measures: Clinical) -> Table:
+    """Return the agreement of volumes and ejection fraction with truth: one row per variant, channel and measure."""
+    rows = []
+    for found in measures.agreements:
+        limits = f"{_short(found.low)} to {_short(found.high)}" if not math.isnan(found.low) else ""
+        values = map(_short, (found.truth, found.prediction, found.bias))
+        rows.append([found.variant, found.channel, found.measure, str(found.patients), *values, limits])
+    head = ["variant", "channel", "measure", "patients", "truth", "prediction", "bias", "95 % limits of agreement"]
+    return Table(head, rows)
+
+
+def _short(value: float) -> str:
+    """Return a number with two decimals, "" for NaN."""
+    return "" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
 
 
 def first_batch(summary: Summary) -> Table:

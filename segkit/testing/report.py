@@ -44,6 +44,10 @@ class Report:
         """Add a fault, at the component's definition unless a better place is known."""
         self.findings.append(Finding("fault", text, place or self.source.definition))
 
+    def warn(self, text: str, place: str | None = None) -> None:
+        """Add a warning, at the component's definition unless a better place is known."""
+        self.findings.append(Finding("warning", text, place or self.source.definition))
+
     def note(self, text: str, place: str | None = None) -> None:
         """Add a note, at the component's definition unless a better place is known."""
         self.findings.append(Finding("note", text, place or self.source.definition))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from segkit import plugins
+from segkit.data.store import StoredCase
 from segkit.device import hardware_name
 from segkit.errors import UserError
 from segkit.locks import Folder
@@ -67,6 +68,7 @@ class Record:
     def write_status(self, status: str, error: str | None = None) -> None:
         """Write trial.json."""
         parts, data = self.parts, self.parts.data
+        tags = {case.name: dict(case.tags) for case in _evaluated_volumes(parts) if case.tags}
         known = self.trial.outline(status, error).model_dump() | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
@@ -79,6 +81,7 @@ class Record:
                 "cases": len(data.cases),
                 "patients": len({case.patient for case in data.cases if case.patient}),
                 "fingerprint": data.fingerprint,
+                **({"tags": tags} if tags else {}),
             },
             "first_batch": parts.state.first_batch,
         }
@@ -101,6 +104,12 @@ class Record:
     def seconds_so_far(self) -> float:
         """Return how long the trial has been trained, earlier processes included."""
         return self.seconds + time.monotonic() - self._started
+
+
+def _evaluated_volumes(parts: Setup) -> list[StoredCase]:
+    """Return the volumes that are not trained on."""
+    trained = set(parts.split.train)
+    return [case for n, case in enumerate(parts.data.cases) if len(case.shape) == 3 and n not in trained]
 
 
 def save_best(record: Record) -> None:

@@ -28,7 +28,7 @@ from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import State
 from segkit.training.objective import Objective
 from segkit.training.trial import Limit
-from segkit.training.warnings import blind_loss, large_batch
+from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
 
 CHOOSES_EPOCH = "dice"
 
@@ -130,7 +130,8 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
     large = None if limit.batches or limit.overfit else large_batch(recipe, len(samples))
-    doubtful = [text for text in (large, blind_loss(recipe)) if text]
+    validation = [data.cases[number] for number in split.validation]
+    doubtful = [text for text in (large, blind_loss(recipe), undefined_volumes(recipe, validation)) if text]
     return Setup(
         state=state,
         feed=feed,

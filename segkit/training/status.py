@@ -28,12 +28,17 @@ class Part(BaseModel):
 
 
 class Data(Part):
-    """The data that a trial was trained on."""
+    """The data that a trial was trained on.
+
+    Attributes:
+        tags: of the cases that it was not trained on, by the case's name.
+    """
 
     name: str = ""
     cases: int = 0
     patients: int = 0
     fingerprint: str | None = None
+    tags: dict[str, dict[str, str]] = {}
 
 
 class Status(Part):

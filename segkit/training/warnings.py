@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from segkit.components.datasets.case import Case
+from segkit.errors import counted
 from segkit.evaluation.rows import Row
 from segkit.recipe.model import Recipe
 from segkit.training.global_state import generators_preserved
@@ -27,6 +29,21 @@ def large_batch(recipe: Recipe, cases: int) -> str | None:
         f"train.batch_size is {size}, but there are {cases} training cases: an epoch is a single step on all of them. "
         "Use a smaller train.batch_size."
     )
+
+
+def undefined_volumes(recipe: Recipe, cases: Sequence[Case]) -> str | None:
+    """Return a warning if the recipe asks for volumes in ml of cases that are no volumes in mm; None otherwise."""
+    asked = [f"metrics.{metric.name}" for metric in recipe.metrics if metric.entry.traits["unit"] == "ml"]
+    lacking = [case for case in cases if len(case.spacing_mm or ()) != 3]
+    if not asked or not lacking:
+        return None
+    reason, remedy = "cases without spacing", "State their spacing"
+    if any(case.spacing_mm for case in lacking):
+        reason, remedy = "2-D cases", "Use a dataset of volumes"
+        if "volumes" in recipe.data.entry.fields:
+            remedy = f"Set data.{recipe.data.name}.volumes = true"
+    count = f"{len(lacking)} of {counted(len(cases), 'validation case')}"
+    return f"{' and '.join(asked)}: undefined for {reason} ({count}). {remedy}, or drop what is undefined."
 
 
 def blind_loss(recipe: Recipe) -> str | None:
