@@ -6,6 +6,7 @@ import gzip
 import itertools
 import os
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_the_header_is_kept(tmp_path: Path) -> None:
         descrip=b"a scanner", cal_max=900,
     )  # fmt: skip
     geometry = read_geometry(path)
-    truth = labels()
+    truth = labels(most=1).astype(bool)
     write_label_map(tmp_path / "b.nii.gz", geometry.orient(truth), geometry)
     probability = np.random.default_rng(1).random(SHAPE, np.float32)
     write_probabilities(tmp_path / "c.nii", geometry.orient(probability), geometry)
@@ -253,6 +254,9 @@ def test_slices_as_cases(tmp_path: Path) -> None:
     assert apart.conclude is not None
     assert apart.conclude() == ()
     assert np.array_equal(case.read()[0], image)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda one: one.read()[0], apart.cases))
+    assert np.array_equal(np.stack(found).reshape(4, 4, 5, 6), np.concatenate([one.read()[0] for one in whole.cases]))
 
 
 def test_several_inputs_and_a_file_a_structure(tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_inputs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 def test_pictures(tmp_path: Path) -> None:
     image: Any
-    image, masks = read(pictures(tmp_path / "grey")).cases[0].read()
+    case = read(pictures(tmp_path / "grey"), spacing_mm=[1.0, 0.5, 0.25]).cases[0]
+    image, masks = case.read()
+    assert case.spacing_mm == (0.5, 0.25)
     assert masks is not None
     assert (image.shape, masks.shape) == ((8, 9), (1, 8, 9))
     assert np.array_equal(masks[0], image > 99)
@@ -145,6 +147,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("a gap", lambda r: change(r, channel_names={"0": "a", "2": "b"}), "numbered from 0 without a gap, got 0, 2"),
     ("no labels", lambda r: change(r, labels=None), 'damaged: "labels" must give the value'),
     ("a word as label", lambda r: change(r, labels={"background": 0, "a": 1.5}), "the label 'a' must be a whole"),
+    ("background in a region", lambda r: change(r, labels={"a": [0, 1]}), "the label 'a' must be a whole number from"),
+    ("nothing but background", lambda r: change(r, labels={"background": 0}), "name no structure beside"),
     ("one name twice", lambda r: change(r, labels={"0": "background", "1": "a", "2": "a"}), "each value a name of"),
     ("ignored parts", lambda r: change(r, labels={"background": 0, "a": 1, "ignore": 2}),
      'dataset.json: has the label "ignore": parts of the masks are not annotated'),

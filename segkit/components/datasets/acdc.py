@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ class Frames:
         if folder not in self._read:
             self._read[folder] = {}
             path = folder / NAME
-            if path.is_symlink() or path.exists():
+            if os.path.lexists(path):
                 self._read[folder] = _parse(reading.inside(self._root, path))
         return self._read[folder]
 

@@ -51,11 +51,12 @@ def nifti(
     """NIfTI volumes with their masks, found by patterns of their names.
 
     For ACDC: images = "{patient}/{patient}_frame{frame}.nii.gz", masks = "{patient}/{patient}_frame{frame}_gt.nii.gz".
-    `{patient}` is the patient; other fields become tags and, with it, the case's name. A file that matches several
-    patterns belongs to the one that spells most of it out. Files of one case have the same text in all fields. Frames
-    whose folder has an `Info.cfg` with `ED: 1` and `ES: 12` (Bernard et al. 2018) get the tag "phase", its `Group` the
-    tag "group". Volumes are turned so that columns run to the patient's left and rows to posterior (of axial slices)
-    or inferior; values are in the file's own units. Images without masks can be predicted alone.
+    `{patient}` is the patient; other fields become tags and, with it, the case's name. A field is one or more
+    characters of a name, `*` any number. A file that matches several patterns belongs to the one that spells most of
+    it out. Files of one case have the same text in all fields. Frames whose folder has an `Info.cfg` with `ED: 1` and
+    `ES: 12` (Bernard et al. 2018) get the tag "phase", its `Group` the tag "group". Volumes are turned so that columns
+    run to the patient's left and rows to posterior (of axial slices) or inferior; values are in the file's own units.
+    Images without masks can be predicted alone.
 
     Args:
         root: the folder; patterns are relative to it.
@@ -192,7 +193,7 @@ def _lonely(files: Files, keys: set[Fields]) -> Iterator[FileError]:
     """Yield an error for each mask without image."""
     images = " and ".join(repr(pattern.text) for pattern in files.images)
     for found in files.masks.values():
-        for key in found.keys() & keys:
+        for key in sorted(found.keys() & keys):
             yield FileError(
                 found[key], f"a mask without image (which matches {images})", "Add the image, or remove it."
             )

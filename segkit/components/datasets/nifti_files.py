@@ -259,14 +259,14 @@ def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
 
 
 def write_label_map(path: Path, labels: Array, geometry: Geometry) -> None:
-    """Write a label map (D, H, W) of uint8 or uint16 that lies where the voxels of `geometry` do.
+    """Write a label map or mask (D, H, W) of uint8, uint16 or bool that lies where the voxels of `geometry` do.
 
     Affine, orientation, units and whatever else the header says are kept; extensions of the header are not.
 
     Raises:
         UserError: the file cannot be written.
     """
-    _write(path, labels, geometry)
+    _write(path, labels.view("uint8") if labels.dtype == bool else labels, geometry)
 
 
 def write_probabilities(path: Path, probabilities: Array, geometry: Geometry) -> None:

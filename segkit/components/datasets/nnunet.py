@@ -57,7 +57,7 @@ def nnunet(
         slices: across which of the patient's axes slices lie; "auto": the axis with one voxel or with clearly the
             largest spacing (1.2 times the second), else axial.
         volumes: whether a case is a volume; otherwise each slice is one.
-        spacing_mm: (slice, row, column) in place of what the headers say.
+        spacing_mm: (slice, row, column) in place of what the headers say; of pictures, which say none, row and column.
 
     Raises:
         UserError: dataset.json or another file is missing, damaged or contradicts another; it is named.
@@ -73,7 +73,7 @@ def nnunet(
         try:
             whose = _patient(entry, pattern)
             if about.ending in PICTURES:
-                cases.append(_picture(entry, whose, about, structures))
+                cases.append(_picture(entry, whose, about, structures, spacing_mm and spacing_mm[1:]))
             else:
                 found.append(_volume(entry, whose, about, structures, slices))
         except UserError as error:
@@ -142,10 +142,12 @@ def _volume(entry: Entry, patient: str, about: Description, structures: Structur
     return volume
 
 
-def _picture(entry: Entry, patient: str, about: Description, structures: Structures) -> Case:
+def _picture(
+    entry: Entry, patient: str, about: Description, structures: Structures, spacing_mm: tuple[float, float] | None
+) -> Case:
     load = functools.partial(read_picture, entry, len(about.inputs), structures)
     files = (*entry.images, *((entry.label,) if entry.label else ()))
-    return Case(entry.name, patient, load=load, files=files, labelled=entry.label is not None)
+    return Case(entry.name, patient, spacing_mm=spacing_mm, load=load, files=files, labelled=entry.label is not None)
 
 
 def read_picture(entry: Entry, inputs: int, structures: Structures) -> tuple[Array, Array | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ def read_description(root: Path) -> Description:
         UserError: it is missing or damaged, lacks a key, or has labels that cannot be trained on.
     """
     path = root / NAME
-    if not path.exists():
+    if not os.path.exists(path):
         held = first_few(entry.name for entry in reading.entries(root))
         raise UserError(
             f"{path}: no such file. Name the folder of one data set, which holds {NAME} and {IMAGES}; it has: {held}."
@@ -90,7 +91,8 @@ def _structures(path: Path, labels: Any) -> Structures:
     values: dict[str, tuple[int, ...]] = {}
     for name, given in labels.items():
         several = tuple(given) if isinstance(given, list) else (given,)
-        if not several or not all(type(value) is int and 0 <= value <= MOST_LABEL for value in several):
+        lowest = 0 if several == (0,) else 1  # a region cannot hold the background
+        if not several or not all(type(value) is int and lowest <= value <= MOST_LABEL for value in several):
             raise _damaged(
                 path, f"the label {name!r} must be a whole number from 0 to {MOST_LABEL:,}, or a list of them"
             )
@@ -164,7 +166,7 @@ def _listed(
             if name in seen:
                 raise FileError(about.path, "lists a case twice", "Remove one of the two.", name)
             seen.add(name)
-            files = (path,) if path.exists() or name not in inputs else _of_one(name, inputs[name], about)
+            files = (path,) if os.path.exists(path) or name not in inputs else _of_one(name, inputs[name], about)
             yield Entry(name, tuple(reading.inside(root, file) for file in files), reading.inside(root, root / label))
         except UserError as error:
             problems.append(error)

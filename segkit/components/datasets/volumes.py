@@ -102,7 +102,7 @@ class SliceReader:
         kept: volumes in memory.
     """
 
-    def __init__(self, kept: int = 2) -> None:
+    def __init__(self, kept: int = 4) -> None:
         self._read = functools.lru_cache(kept)(Volume.read)
         self._locks: dict[Volume, threading.Lock] = {}
 
