@@ -162,7 +162,7 @@ WRONG: list[tuple[str, Any, str]] = [
      r"labelsTr: no file is called CASE.nii.gz\. The folder is empty"),
     ("other geometry", other_mask, "labelsTr/case0.nii.gz: this mask does not lie where its image does"),
     ("inputs of other shape", lambda r: save(r / "imagesTr/case0_0001.nii.gz", grey(shape=(6, 5, 3))),
-     "case0_0001.nii.gz: this image does not lie where its image does.*6 x 5 x 4 voxels against 6 x 5 x 3"),
+     "case0_0001.nii.gz: this input does not lie where its image does.*6 x 5 x 4 voxels against 6 x 5 x 3"),
     ("unexpected value", lambda r: save(r / "labelsTr/case0.nii.gz", labels(most=5)),
      r"case0.nii.gz: holds unexpected values \(4, 5\)\. Known are 0 \(none\), 1 and 2 and 3 \(whole\).* Correct"),
     ("a time series", lambda r: save(r / "imagesTr/case0_0000.nii.gz", grey(shape=(6, 5, 4, 3))),

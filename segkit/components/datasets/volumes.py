@@ -52,7 +52,7 @@ class Volume:
             FileError: the message names both files and in what they differ.
         """
         for other in self.images[1:]:
-            check_agreement(self.images[0], other, "image")
+            check_agreement(self.images[0], other, "input")
         for mask in self.masks:
             check_agreement(self.images[0], mask, "mask")
 
