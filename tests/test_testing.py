@@ -54,7 +54,7 @@ BUILT_IN = [
     (registry.name, entry.name)
     for registry in REGISTRIES
     for entry in registry
-    if entry.name not in ("image_folder", "rvsc")
+    if "root" not in entry.fields  # readers need a folder
 ]
 BY_SLOT = {registry.name: registry for registry in REGISTRIES}
 

@@ -7,6 +7,8 @@ from segkit.components.datasets.contours import fill, read_contour
 from segkit.components.datasets.dicom import read_dicom
 from segkit.components.datasets.image_folder import image_folder
 from segkit.components.datasets.images import read_image
+from segkit.components.datasets.nifti import nifti
+from segkit.components.datasets.nnunet import nnunet
 from segkit.components.datasets.phantom import phantom
 from segkit.components.datasets.rvsc import rvsc
 from segkit.registry.faults import wrong_type
@@ -18,5 +20,7 @@ datasets = Registry(
     "data", "datasets", home=__name__, check=lambda made: wrong_type(made, Dataset, "segkit.datasets.Dataset")
 )
 datasets.register("image_folder")(image_folder)
+datasets.register("nifti")(nifti)
+datasets.register("nnunet")(nnunet)
 datasets.register("phantom")(phantom)
 datasets.register("rvsc")(rvsc)

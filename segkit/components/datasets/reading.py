@@ -32,6 +32,37 @@ class DatasetError(UserError):
         self.problems = tuple(problems)
 
 
+class FileError(UserError):
+    """One file cannot be used.
+
+    Attributes:
+        place: the file.
+        kind: what is wrong and what to do, in words that other files with the same fault share.
+        detail: what differs between such files, e.g. a number.
+    """
+
+    def __init__(self, place: Path | str, what: str, remedy: str, detail: str = "") -> None:
+        super().__init__(f"{place}: {what}{f' ({detail})' if detail else ''}. {remedy}")
+        self.place, self.kind, self.detail = str(place), (what, remedy), detail
+
+
+def merged(errors: Sequence[UserError]) -> list[str]:
+    """Return the messages of errors, those of one kind as one line with a count and examples."""
+    kinds: dict[object, list[UserError]] = {}
+    for error in errors:
+        kinds.setdefault(error.kind if isinstance(error, FileError) else str(error), []).append(error)
+    return [_counted(alike) for alike in kinds.values()]
+
+
+def _counted(alike: list[UserError], most: int = 4) -> str:
+    first, *others = alike
+    places = [error.place for error in others if isinstance(error, FileError)]
+    if not places:
+        return str(first)
+    more = f", and {len(places) - most:,} more" if len(places) > most else ""
+    return f"{first} The same holds for {', '.join(places[:most])}{more}: {len(alike):,} in all."
+
+
 @contextmanager
 def collected(problems: list[str] | None) -> Iterator[None]:
     """Add a UserError of the block to `problems`; without such a list, raise it."""

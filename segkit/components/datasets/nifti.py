@@ -1,0 +1,216 @@
+"""NIfTI volumes whose patients, frames and other properties stand in the names of files and folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from segkit.components.datasets import reading
+from segkit.components.datasets.acdc import Frames
+from segkit.components.datasets.case import Dataset, flaw_of_channels
+from segkit.components.datasets.geometry import Slices
+from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
+from segkit.components.datasets.patterns import Pattern, matching, parse_pattern
+from segkit.components.datasets.reading import FileError
+from segkit.components.datasets.structures import Label, Structures, structures_of
+from segkit.components.datasets.volumes import Volume, to_dataset
+from segkit.errors import UserError, counted, first_few
+from segkit.types import Positive
+
+Fields = tuple[str, ...]
+PATIENT = "patient"
+
+
+@dataclass
+class Files:
+    """The files of a dataset's folder, by the pattern that they match and the text of its fields.
+
+    Attributes:
+        images: of each input.
+        masks: of the label map alone, or of each structure.
+        unmatched: NIfTI files that match no pattern, relative to the folder.
+    """
+
+    images: dict[Pattern, dict[Fields, Path]]
+    masks: dict[Pattern, dict[Fields, Path]]
+    unmatched: list[str] = field(default_factory=list)
+
+
+def nifti(
+    *,
+    root: Path,
+    images: str | dict[str, str],
+    masks: str | dict[str, str],
+    labels: dict[str, Label | tuple[Label, ...]] | None = None,
+    background: tuple[Label, ...] = (),
+    slices: Slices = "auto",
+    volumes: bool = True,
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None,
+) -> Dataset:
+    """NIfTI volumes with their masks, found by patterns of their names.
+
+    For ACDC: images = "{patient}/{patient}_frame{frame}.nii.gz", masks = "{patient}/{patient}_frame{frame}_gt.nii.gz".
+    `{patient}` is the patient; other fields become tags and, with it, the case's name. A field is one or more
+    characters of a name, `*` any number. A file that matches several patterns belongs to the one that spells most of
+    it out. Files of one case have the same text in all fields. Frames whose folder has an `Info.cfg` with `ED: 1` and
+    `ES: 12` (Bernard et al. 2018) get the tag "phase", its `Group` the tag "group". Volumes are turned so that columns
+    run to the patient's left and rows to posterior (of axial slices) or inferior; values are in the file's own units.
+    Images without masks can be predicted alone.
+
+    Args:
+        root: the folder; patterns are relative to it.
+        images: a pattern, or the pattern of each input, e.g. { t1 = "{patient}_t1.nii", t2 = "{patient}_t2.nii" }.
+        masks: the pattern of label maps, or, one file a structure, of each structure.
+        labels: each structure's value in label maps, or values of a region, e.g. { edema = 2, whole = [1, 2, 4] }.
+            Without it, label maps show one structure, "foreground", as 0 and 1 or 0 and 255.
+        background: further values in label maps that are no structure.
+        slices: across which of the patient's axes slices lie; "auto": the axis with one voxel or with clearly the
+            largest spacing (1.2 times the second), else axial.
+        volumes: whether a case is a volume; otherwise each slice is one.
+        spacing_mm: (slice, row, column) in place of what the headers say.
+
+    Raises:
+        UserError: a file is damaged, lacks its partner, lies elsewhere than its image, or holds other values or NaN.
+    """
+    top = reading.open_root(root)
+    structures = _structures(masks, labels, background)
+    inputs = tuple(images) if isinstance(images, dict) else ("image",)
+    if flaw := flaw_of_channels(inputs, "input"):
+        raise UserError(f"images: {flaw}.")
+    problems: list[UserError] = []
+    files = find(top, _patterns(images, "images"), _patterns(masks, "masks"), problems)
+    found = list(_volumes(top, files, structures, slices, problems))
+    if problems:
+        raise reading.DatasetError(reading.merged(problems))
+    notes = []
+    if files.unmatched:
+        notes.append(
+            f"{counted(len(files.unmatched), 'NIfTI file')} left out, which match no pattern: "
+            f"{first_few(files.unmatched)}."
+        )
+    channels = tuple(masks) if isinstance(masks, dict) else structures_of(labels, background).names
+    return to_dataset("nifti", channels, inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes)
+
+
+def _structures(
+    masks: str | dict[str, str], labels: dict[str, Label | tuple[Label, ...]] | None, background: tuple[Label, ...]
+) -> Structures | None:
+    """Return the structures of label maps; None if each has a file of its own."""
+    if isinstance(masks, str):
+        return structures_of(labels, background)
+    if labels is not None or background:
+        raise UserError("labels and background: belong to label maps, but `masks` names one file for each structure.")
+    if flaw := flaw_of_channels(tuple(masks)):
+        raise UserError(f"masks: {flaw}.")
+    return None
+
+
+def _patterns(given: str | dict[str, str], what: str) -> list[Pattern]:
+    if isinstance(given, str):
+        return [parse_pattern(given, what)]
+    if not given:
+        raise UserError(f"{what}: the table is empty. Give a pattern, or a table of names and patterns.")
+    return [parse_pattern(text, f"{what}.{name}") for name, text in given.items()]
+
+
+def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], problems: list[UserError]) -> Files:
+    """Return the files below `root` that match; what is wrong with single files is added to `problems`.
+
+    Raises:
+        UserError: patterns have other fields than the first, or no file matches one of them.
+    """
+    patterns = [*images, *masks]
+    first = patterns[0]
+    for other in patterns[1:]:
+        if set(other.fields) != set(first.fields):
+            raise UserError(
+                f"{other.what}: {other.text!r} must have the fields of {first.what} = {first.text!r}, by which files "
+                "of one case are found."
+            )
+        if other.text == first.text:
+            raise UserError(f"{other.what}: has the pattern of {first.what}, {first.text!r}. Write another.")
+    files = Files({pattern: {} for pattern in images}, {pattern: {} for pattern in masks})
+    found: dict[Pattern, dict[Fields, Path]] = {**files.images, **files.masks}
+    walked: list[str] = []
+    depth = max(pattern.depth for pattern in patterns)
+    for path in reading.files_below(root, root, depth, walked):
+        relative = path.relative_to(root).as_posix()
+        try:
+            match = matching(relative, patterns, root)
+            if match is None:
+                files.unmatched += [relative] if relative.lower().endswith(ENDINGS) else []
+                continue
+            key = tuple(match[1][name] for name in first.fields)
+            other_file = found[match[0]].setdefault(key, reading.inside(root, path))
+            if other_file is not path:
+                raise FileError(path, f"a second file of one case, beside {other_file}", "Which counts? Remove one.")
+        except UserError as error:
+            problems.append(error)
+    problems += [UserError(problem) for problem in walked]
+    for pattern in patterns:
+        if not found[pattern] and not problems:
+            raise UserError(f"{root}: no file matches {pattern.what} = {pattern.text!r}. {_content(root, depth)}")
+    return files
+
+
+def _content(root: Path, depth: int) -> str:
+    names = [path.relative_to(root).as_posix() for path in reading.files_below(root, root, depth + 1, [])]
+    return f"It holds {first_few(names)}." if names else "It holds no files down to that depth."
+
+
+def _volumes(
+    root: Path, files: Files, structures: Structures | None, slices: Slices, problems: list[UserError]
+) -> Iterator[Volume]:
+    """Yield the cases whose files are complete and agree, in natural order."""
+    fields = next(iter(files.images)).fields
+    frames = Frames(root)
+    keys = {key for found in files.images.values() for key in found}
+    masked = {key for found in files.masks.values() for key in found}
+    problems += _lonely(files, masked - keys)
+    for key in sorted(keys, key=lambda key: [reading.natural(text) for text in key]):
+        try:
+            first = next(found[key] for found in files.images.values() if key in found)
+            images = _complete(files.images, key, first)
+            masks = _complete(files.masks, key, first) if key in masked else []
+            values = dict(zip(fields, key, strict=True))
+            tags = {name: text for name, text in values.items() if name != PATIENT}
+            volume = Volume(
+                case_name(values),
+                values.get(PATIENT),
+                tuple(read_geometry(path, slices) for path in images),
+                tuple(read_geometry(path, slices) for path in masks),
+                structures,
+                {**frames.tags(first, tags), **tags},
+            )
+            volume.check()
+            yield volume
+        except UserError as error:
+            problems.append(error)
+
+
+def _lonely(files: Files, keys: set[Fields]) -> Iterator[FileError]:
+    """Yield an error for each mask without image."""
+    images = " and ".join(repr(pattern.text) for pattern in files.images)
+    for found in files.masks.values():
+        for key in sorted(found.keys() & keys):
+            yield FileError(
+                found[key], f"a mask without image (which matches {images})", "Add the image, or remove it."
+            )
+
+
+def _complete(files: Mapping[Pattern, Mapping[Fields, Path]], key: Fields, first: Path) -> list[Path]:
+    """Return the file of each pattern for a case."""
+    missing = [pattern for pattern, found in files.items() if key not in found]
+    if missing:
+        names = ", ".join(f"{pattern.what} ({pattern.text})" for pattern in missing)
+        raise FileError(
+            first, f"its case has no file for {names}", "Add it; where a structure is absent, an empty mask."
+        )
+    return [found[key] for found in files.values()]
+
+
+def case_name(values: Mapping[str, str]) -> str:
+    """Return the name of the case with these fields: {patient: "p1", frame: "01"} is "p1/frame01"."""
+    rest = [f"{name}{text}" if text[0].isdigit() else text for name, text in values.items() if name != PATIENT]
+    return "/".join([values[PATIENT], *rest] if PATIENT in values else rest)

@@ -1,0 +1,99 @@
+"""Patterns of paths with named fields, such as "{patient}/{patient}_frame{frame}.nii.gz"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.components.datasets.reading import FileError
+from segkit.errors import UserError
+
+PIECE = re.compile(r"\{([^{}]*)\}|(\*)|([^{}*]+)|(.)")
+FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A pattern that was parsed.
+
+    Attributes:
+        text: as in the recipe.
+        what: what its files are, for messages, e.g. "masks".
+        fields: names, in the order in which they first stand.
+        literal: the number of characters that are neither field nor `*`.
+        expression: matches a whole path, with "/".
+    """
+
+    text: str
+    what: str
+    fields: tuple[str, ...]
+    literal: int
+    expression: re.Pattern[str]
+
+    @property
+    def depth(self) -> int:
+        """The number of levels of folders and file."""
+        return self.text.count("/") + 1
+
+    def match(self, path: str) -> dict[str, str] | None:
+        """Return the text of each field; None if a path, relative and with "/", does not match."""
+        found = self.expression.fullmatch(path)
+        return found.groupdict() if found else None
+
+
+def parse_pattern(text: str, what: str) -> Pattern:
+    """Return a pattern of paths below a folder.
+
+    `{name}` stands for one or more characters of a file's or folder's name, the same ones if it stands there again, `*`
+    for any number of characters of a name, all else for itself.
+
+    Raises:
+        UserError: it has no field, a brace is alone, a field's name is no word, or nothing stands between two fields.
+    """
+    fields: list[str] = []
+    literal, expression, is_open = 0, "", False
+    for piece in PIECE.finditer(text):
+        name, star, plain, brace = piece.groups()
+        if brace or (name is not None and not FIELD.fullmatch(name)):
+            raise UserError(f"{what}: {text!r}: {piece[0]!r} is not a field. Write fields like {{patient}}.")
+        literal += len(plain or "")
+        opens = bool(star) or (name is not None and name not in fields)
+        if opens and is_open:
+            raise UserError(f"{what}: {text!r}: no text stands before {piece[0]!r}, to end what precedes it.")
+        is_open = opens
+        if plain:
+            expression += re.escape(plain)
+        elif star:
+            expression += "[^/]*?"
+        elif opens:
+            fields.append(name)
+            expression += f"(?P<{name}>[^/]+?)"
+        else:
+            expression += f"(?P={name})"
+    parts = text.split("/")
+    if not fields or "" in parts or ".." in parts or "." in parts:
+        raise UserError(
+            f"{what}: {text!r} must be a path below `root` with at least one field, e.g. {{patient}}.nii.gz."
+        )
+    return Pattern(text, what, tuple(fields), literal, re.compile(expression))
+
+
+def matching(path: str, patterns: Sequence[Pattern], root: Path) -> tuple[Pattern, dict[str, str]] | None:
+    """Return the pattern that a path matches, and its fields; None if there is none.
+
+    Of several, the one that spells most of the path out counts: "{name}_gt.nii.gz" before "{name}.nii.gz".
+
+    Raises:
+        FileError: several spell out as much.
+    """
+    found = [(pattern, fields) for pattern in patterns if (fields := pattern.match(path)) is not None]
+    if not found:
+        return None
+    most = max(pattern.literal for pattern, _ in found)
+    best = [(pattern, fields) for pattern, fields in found if pattern.literal == most]
+    if len(best) > 1:
+        names = " and ".join(f"{pattern.what} = {pattern.text!r}" for pattern, _ in best)
+        raise FileError(root / path, f"matches both {names}", "Write patterns that tell these files apart.")
+    return best[0]
