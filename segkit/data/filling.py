@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from segkit.components.datasets.case import Case, Dataset, check_arrays
-from segkit.components.datasets.reading import DatasetError, collected
+from segkit.components.datasets.reading import DatasetError, merged
 from segkit.components.intensities import scaled
 from segkit.data.store import Data, StoredCase, Writer, pack_masks
+from segkit.errors import UserError
 from segkit.registry.component import Component
+from segkit.registry.faults import ComponentError
 from segkit.types import Array
 
 AHEAD = 4  # cases that a thread may be ahead of what is stored; bounds the memory
@@ -53,24 +55,25 @@ def fill(
         ComponentError: the intensity failed.
     """
     found = hashlib.sha256(json.dumps(_header(dataset)).encode())
-    problems: list[str] = []
+    problems: list[UserError] = []
     cases: list[StoredCase] = []
     writer = Writer(folder)
     try:
         for number, (case, future) in enumerate(_ahead(dataset, intensity), 1):
-            with collected(problems):
+            try:
                 read = future.result()
                 if not problems:
                     _update(found, case, read)
                     first = writer.add(case.name, read.images, read.bits)
                     cases.append(_stored(case, read, first, writer.labels(first)))
+            except ComponentError:  # a plugin's fault, the same for every case
+                raise
+            except UserError as error:
+                problems.append(error)
             progress(number, len(dataset.cases))
-        notes = dataset.notes
-        if dataset.conclude is not None:
-            with collected(problems):
-                notes = (*notes, *dataset.conclude())
+        notes = (*dataset.notes, *_concluded(dataset, problems))
         if problems:
-            raise DatasetError(problems)
+            raise problems[0] if len(problems) == 1 else DatasetError(merged(problems))
         slices = writer.close()
     finally:
         writer.abandon()
@@ -84,6 +87,15 @@ def fill(
         standardized=bool(intensity.entry.traits["standardized"]),
         slices=slices,
     )
+
+
+def _concluded(dataset: Dataset, problems: list[UserError]) -> Sequence[str]:
+    """Return the notes of a data set that is read; add what is wrong to the problems of its cases."""
+    try:
+        return dataset.conclude() if dataset.conclude is not None else ()
+    except UserError as error:
+        problems.append(error)
+        return ()
 
 
 def _ahead(dataset: Dataset, intensity: Component) -> Iterator[tuple[Case, Future[_Read]]]:

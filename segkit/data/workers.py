@@ -91,7 +91,7 @@ def _begin(plugin_folders: list[str], worker: int) -> None:
         os.setpgrp()  # the main process alone handles a Ctrl-C or SIGTERM of its group
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # By name: with handles, the main process would wait without end for a worker that hangs to hand them over.
-    torch.multiprocessing.set_sharing_strategy("file_system")
+    torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
     cv2.setNumThreads(0)
     if plugin_folders:
         plugins.load(plugin_folders)

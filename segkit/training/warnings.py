@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from segkit.components.datasets.case import Case
+from segkit.data.store import StoredCase
 from segkit.errors import counted
 from segkit.evaluation.rows import Row
 from segkit.recipe.model import Recipe
@@ -31,7 +31,7 @@ def large_batch(recipe: Recipe, cases: int) -> str | None:
     )
 
 
-def undefined_volumes(recipe: Recipe, cases: Sequence[Case]) -> str | None:
+def undefined_volumes(recipe: Recipe, cases: Sequence[StoredCase]) -> str | None:
     """Return a warning if the recipe asks for volumes in ml of cases that are no volumes in mm; None otherwise."""
     asked = [f"metrics.{metric.name}" for metric in recipe.metrics if metric.entry.traits["unit"] == "ml"]
     lacking = [case for case in cases if len(case.spacing_mm or ()) != 3]
