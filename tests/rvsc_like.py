@@ -27,7 +27,13 @@ PLAIN = ("1.2.840.10008.1.2", EXPLICIT, BIG_ENDIAN)
 
 
 def dicom(
-    pixels: Any, *, syntax: str = EXPLICIT, spacing: Any = (1.25, 1.5), frame: bytes | None = None, **elements: Any
+    pixels: Any,
+    *,
+    syntax: str = EXPLICIT,
+    spacing: Any = (1.25, 1.5),
+    frame: bytes | None = None,
+    frames: Sequence[bytes] = (),
+    **elements: Any,
 ) -> bytes:
     """Return a DICOM file of pixels (H, W).
 
@@ -36,6 +42,7 @@ def dicom(
         syntax: the transfer syntax.
         spacing: in mm, or None.
         frame: the pixels, compressed as the transfer syntax says.
+        frames: several.
         elements: replace what is written by default; None leaves an element out.
     """
     meta = FileMetaDataset()
@@ -54,7 +61,7 @@ def dicom(
             setattr(made, name, value)
     order = ">" if syntax == BIG_ENDIAN else "<"
     raw = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    made.PixelData = raw if syntax in PLAIN else pydicom.encaps.encapsulate([frame or raw])
+    made.PixelData = raw if syntax in PLAIN else pydicom.encaps.encapsulate([*frames] or [frame or raw])
     made["PixelData"].VR = "OW" if bits == 16 and syntax in PLAIN else "OB"
     out = io.BytesIO()
     pydicom.dcmwrite(out, made, little_endian=syntax != BIG_ENDIAN, implicit_vr=syntax == "1.2.840.10008.1.2")
@@ -146,15 +153,25 @@ def square(top: float, left: float, bottom: float, right: float, end: str = "\n"
     return end.join(f"{x} {y}" for x, y in ((left, top), (right, top), (right, bottom), (left, bottom))) + end
 
 
-def patient(root: Path, number: int, frames: Sequence[int], shape: tuple[int, int] = (40, 30), **more: Any) -> Path:
-    """Write a patient: labelled frames, one that is not, and the list with Windows separators."""
+def patient(
+    root: Path,
+    number: int,
+    frames: Sequence[int],
+    shape: tuple[int, int] = (40, 30),
+    header: Callable[[int], dict[str, Any]] = lambda frame: {},
+    **more: Any,
+) -> Path:
+    """Write a patient: labelled frames, one that is not, and the list with Windows separators.
+
+    `header` returns the elements of a frame's DICOM file, `more` are those of all.
+    """
     folder, short = root / f"patient{number:02d}", f"P{number:02d}"
     (folder / f"{short}dicom").mkdir(parents=True)
     (folder / f"{short}contours-manual").mkdir()
     random, listed = np.random.default_rng(number), []
     for frame in (*frames, 999):
         pixels = random.integers(0, 900, shape, dtype=np.uint16)
-        (folder / f"{short}dicom" / f"{short}-{frame:04d}.dcm").write_bytes(dicom(pixels, **more))
+        (folder / f"{short}dicom" / f"{short}-{frame:04d}.dcm").write_bytes(dicom(pixels, **(more | header(frame))))
         if frame == 999:
             continue
         for kind, text in (("i", square(12, 10, 20, 18)), ("o", square(9, 7, 23, 21))):
