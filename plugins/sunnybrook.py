@@ -67,7 +67,7 @@ def sunnybrook(
             an inner contour leaves the outer one, its pixels there are cavity and no wall; a note names the frame.
         series: of a patient, e.g. { SCD0000101 = "CINESAX_300" }, where it is not to be found out.
         volumes: one case of each patient and phase, the stack of its labelled slices in order of their positions,
-            instead of one of each slice. A stack that lacks a slice inside is left out, and a note says so.
+            instead of one of each slice. A stack that lacks a slice inside is left out; a note names it.
 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or no series or several fit; it is named.
@@ -109,6 +109,8 @@ def sunnybrook(
         notes.append(
             f"{counted(len(partial), 'frame')} left out, which lack an inner or an outer contour: {first_few(partial)}."
         )
+    if gaps and not cases:
+        raise UserError(f"{root}: no volume. {gaps[0]}")
     if not cases:
         raise UserError(f"{root}: no frame has an image and the contours of {', '.join(structures)}. {' '.join(notes)}")
     return Dataset(

@@ -234,6 +234,21 @@ def test_the_frames_of_an_enhanced_file_are_slices(tmp_path: Path, compressed: b
     assert affine_of(series)[:3, 3] == pytest.approx([-CORNER[0], -CORNER[1], CORNER[2]], abs=1e-5)
 
 
+def test_frames_without_positions_are_a_volume_if_their_distance_is_stated(tmp_path: Path) -> None:
+    path = tmp_path / "x.dcm"
+    elements: dict[str, Any] = {"Rows": SHAPE[1], "NumberOfFrames": 4}
+    path.write_bytes(dicom(VOLUME.reshape(-1, SHAPE[2]), SpacingBetweenSlices=4, **elements))
+    volume, spacing = read_series(only([path]))
+    assert np.array_equal(volume, VOLUME)
+    assert spacing == (4, 1.25, 1.5)
+    assert affine_of(only([path])).tolist() == [[-1.5, 0, 0, 0], [0, -1.25, 0, 0], [0, 0, 4, 0], [0, 0, 0, 1]]
+    path.write_bytes(dicom(VOLUME.reshape(-1, SHAPE[2]), **elements))
+    with pytest.raises(
+        UserError, match=r"x\.dcm: 4 frames without positions, nor a distance between them: a film, not"
+    ):
+        find_series([path])
+
+
 @pytest.mark.parametrize(
     ("elements", "message"),
     [

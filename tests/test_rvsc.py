@@ -282,10 +282,13 @@ def test_a_volume_that_lacks_a_slice_is_left_out_with_a_note(tmp_path: Path) -> 
     data = read(tmp_path, volumes=True)
     assert [case.name for case in data.cases] == ["patient01/ES"]
     (note,) = data.notes
-    assert note.startswith(
-        "1 volume left out because of a slice that is missing inside: patient01/ED: slices at unequal"
-    )
+    assert note.startswith("1 volume left out, whose slices do not lie evenly: patient01/ED: slices at unequal")
     assert "19 mm from P01-0100.dcm to P01-0060.dcm, elsewhere 9.5 mm" in note
+    patient(tmp_path / "other", 2, [20, 40, 60, 100], header=placed)
+    with pytest.raises(
+        UserError, match=r": no volume\. 1 volume left out, whose slices do not lie evenly: patient02/ED"
+    ):
+        read(tmp_path / "other", volumes=True)
 
 
 @pytest.mark.parametrize(

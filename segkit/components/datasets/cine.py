@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segkit.components.datasets.case import Case
-from segkit.components.datasets.dicom_series import GapError, one_kind, stack
+from segkit.components.datasets.dicom_series import UnevenError, one_kind, stack
 from segkit.components.datasets.dicom_slices import Slice, read_slices
 from segkit.components.datasets.reading import collected, natural
 from segkit.errors import UserError, counted, first_few
@@ -44,8 +44,8 @@ def tags_of(phase: str | None) -> dict[str, str]:
 def volumes(frames: Sequence[tuple[Case, Path]], problems: list[str]) -> tuple[list[Case], list[str]]:
     """Return a case for each patient and phase, and notes; what is wrong is added to `problems`.
 
-    A volume is the stack of the labelled slices, in order of their positions along the normal. One that lacks a slice
-    inside is left out, and a note says so.
+    A volume is the stack of the labelled slices, in order of their positions along the normal. One whose slices do not
+    lie at equal distances on a line, such as one that lacks a slice inside, is left out, and a note says so.
 
     Args:
         frames: cases of one slice each, with the DICOM file of their image.
@@ -67,15 +67,13 @@ def volumes(frames: Sequence[tuple[Case, Path]], problems: list[str]) -> tuple[l
         with collected(problems):
             try:
                 series = stack(list(_numbered(group)), name)
-            except GapError as error:
+            except UnevenError as error:
                 gaps.append(str(error))
                 continue
             slices = {path: case for case, path in group}
             found.append(volume_of(name, [slices[item.path] for item in series.slices], series.spacing_mm))
     notes = (
-        [f"{counted(len(gaps), 'volume')} left out because of a slice that is missing inside: {first_few(gaps)}"]
-        if gaps
-        else []
+        [f"{counted(len(gaps), 'volume')} left out, whose slices do not lie evenly: {first_few(gaps)}"] if gaps else []
     )
     return found, notes
 

@@ -32,8 +32,8 @@ OFF_LINE = 0.1  # pixels by which a slice may lie beside the line through the fi
 PARALLEL = 1e-3  # by which direction cosines may differ
 
 
-class GapError(UserError):
-    """Slices lie at unequal distances."""
+class UnevenError(UserError):
+    """Slices lie at unequal distances, or beside the line of the others."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def stack(slices: Sequence[Slice], name: str = "") -> Series:
     """Return slices as a volume, in order of their positions; of their InstanceNumbers if they state none.
 
     Raises:
-        GapError: they lie at unequal distances.
+        UnevenError: they lie at unequal distances, or not on a line.
         UserError: they differ, or lie otherwise than the slices of a volume; the message names the files.
     """
     folders = list(dict.fromkeys(str(item.path.parent) for item in slices))
@@ -94,15 +94,15 @@ def stack(slices: Sequence[Slice], name: str = "") -> Series:
     name = name or (str(files[0]) if len(files) == 1 else first_few(folders))
     _check_alike(slices, name)
     across = slices[0].spacing_mm
-    if any(item.position is None or item.axes is None for item in slices):
-        ordered = _by_number(slices, name)
-        gap, normal = ordered[0].distance_mm, (0.0, 0.0, 1.0)
-        step: Vector = (0.0, 0.0, gap or 1.0)
+    placed = all(item.position and item.axes for item in slices)
+    ordered = sorted(slices, key=lambda item: item.height) if placed else _by_number(slices, name)
+    gap = ordered[0].distance_mm
+    if placed and len(ordered) > 1:
+        gap = _gap(ordered, name)
+        step = _step(ordered, gap, name)
     else:
-        ordered = sorted(slices, key=lambda item: item.height)
-        normal = cross(*(ordered[0].axes or AXES))
-        gap = _gap(ordered, name) if len(ordered) > 1 else ordered[0].distance_mm
-        step = _step(ordered, normal, gap, name)
+        x, y, z = (part * (gap or 1.0) for part in cross(*(ordered[0].axes or AXES)))
+        step = x, y, z
     return Series(name, tuple(ordered), (gap, *across) if gap and across else None, step)
 
 
@@ -187,6 +187,11 @@ def _by_number(slices: Sequence[Slice], name: str) -> list[Slice]:
             f"{name}: neither positions (ImagePositionPatient) nor numbers (InstanceNumber) say in which order its "
             f"{len(slices)} slices lie. Export it again with its headers."
         )
+    if slices[0].path == slices[-1].path and len(slices) > 1 and not slices[0].distance_mm:
+        raise UserError(
+            f"{name}: {len(slices)} frames without positions, nor a distance between them: a film, not a volume. Leave "
+            "it out, or export its frames one by one."
+        )
     return sorted(slices, key=lambda item: (item.number or 0, item.frame))
 
 
@@ -209,26 +214,23 @@ def _gap(ordered: Sequence[Slice], name: str) -> float:
     usual = sorted(gaps)[len(gaps) // 2]
     for gap, (before, after) in zip(gaps, itertools.pairwise(ordered), strict=True):
         if not _near(gap, usual):
-            raise GapError(
+            raise UnevenError(
                 f"{name}: slices at unequal distances: {gap:.4g} mm from {before.path.name} to {after.path.name}, "
                 f"elsewhere {usual:.4g} mm. Is a slice missing?"
             )
     return sum(gaps) / len(gaps)
 
 
-def _step(ordered: Sequence[Slice], normal: Vector, gap: float | None, name: str) -> Vector:
+def _step(ordered: Sequence[Slice], gap: float, name: str) -> Vector:
     """Return the way from one slice to the next; raise unless all lie on the line from the first to the last."""
     count, first = len(ordered) - 1, ordered[0].position or (0.0, 0.0, 0.0)
-    if count == 0:
-        x, y, z = (part * (gap or 1.0) for part in normal)
-        return x, y, z
     x, y, z = ((end - begin) / count for begin, end in zip(first, ordered[-1].position or first, strict=True))
     limit = max(NEAR_MM, OFF_LINE * min(ordered[0].spacing_mm or (1.0,)))
     for index, item in enumerate(ordered):
         there = [begin + index * part for begin, part in zip(first, (x, y, z), strict=True)]
         away = math.dist(there, item.position or first)
-        if away > limit + NEAR_SHARE * (gap or 0.0):
-            raise UserError(
+        if away > limit + NEAR_SHARE * gap:
+            raise UnevenError(
                 f"{item.path}: lies {away:.3g} mm beside the line of the other slices of {name}. Were the slices "
                 "planned one by one? They make no volume."
             )

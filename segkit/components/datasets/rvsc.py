@@ -79,7 +79,7 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity"), 
             Pixels of an inner contour outside the outer one are cavity and not wall; a note names the frame.
         volumes: one case of each patient and phase, the stack of its labelled slices, instead of one of each slice.
             Their order and distance are those of the positions in the headers, else of the frames' numbers and
-            SpacingBetweenSlices or SliceThickness. A stack that lacks a slice inside is left out, and a note says so.
+            SpacingBetweenSlices or SliceThickness. A stack that lacks a slice inside is left out; a note names it.
 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or a path leads out of `root`; it is named.
@@ -107,6 +107,8 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity"), 
             with reading.collected(problems):  # tell all at once
                 case.read()
         raise reading.DatasetError(problems)
+    if gaps and not cases:
+        raise UserError(f"{root}: no volume. {gaps[0]}")
     if not cases:
         listed = ", ".join(structures)
         raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
