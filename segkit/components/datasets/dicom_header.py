@@ -140,12 +140,7 @@ def format_of(header: Header) -> Format:
     photometric = str(_get(header, "PhotometricInterpretation", "MONOCHROME2")).strip()
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise RefusedError(f"not a grey image: {samples} samples per pixel, {photometric[:40]!r}.")
-    allocated = _whole(header, "BitsAllocated", None)
-    if allocated not in (8, 16):
-        raise RefusedError(f"{allocated} bits per pixel; only 8 and 16 are supported.")
-    stored = _whole(header, "BitsStored", allocated, 1, allocated)
-    if _whole(header, "HighBit", stored - 1) != stored - 1:
-        raise RefusedError("its pixels do not start at the lowest bit (HighBit is not BitsStored - 1).")
+    allocated, stored = _bits(header)
     implicit, little = header.original_encoding
     plain = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
     return Format(
@@ -156,6 +151,17 @@ def format_of(header: Header) -> Format:
         rescale=tuple(_rescale(header, frame) for frame in range(frames)),
         spacing_mm=spacing_of(header),
     )  # fmt: skip
+
+
+def _bits(header: Header) -> tuple[int, int]:
+    """Return how many bits a pixel takes, and how many of them count."""
+    allocated = _whole(header, "BitsAllocated", None)
+    if allocated not in (8, 16):
+        raise RefusedError(f"{allocated} bits per pixel; only 8 and 16 are supported.")
+    stored = _whole(header, "BitsStored", allocated, 1, allocated)
+    if _whole(header, "HighBit", stored - 1) != stored - 1:
+        raise RefusedError("its pixels do not start at the lowest bit (HighBit is not BitsStored - 1).")
+    return allocated, stored
 
 
 def _rescale(header: Header, frame: int) -> tuple[float, float]:

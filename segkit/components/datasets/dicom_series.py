@@ -114,12 +114,8 @@ def read_series(series: Series) -> tuple[Array, SpacingMM | None]:
     """
     import numpy as np
 
-    volume, frames, path = [], list[Array](), None
-    for item in series.slices:
-        if item.path != path:  # the frames of a file follow one another
-            frames, path = read_frames(item.path), item.path
-        volume.append(frames[item.frame])
-    return np.stack(one_kind(volume)), series.spacing_mm
+    frames = {path: read_frames(path) for path in series.files}
+    return np.stack(one_kind([frames[item.path][item.frame] for item in series.slices])), series.spacing_mm
 
 
 def one_kind(images: Sequence[Array]) -> list[Array]:
