@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from segkit import UserError, datasets
-from segkit.components.datasets import Case, Dataset, fill, read_contour, read_dicom
+from segkit.components.datasets import Case, Dataset, cine, fill, read_contour, read_dicom
 from segkit.components.datasets.contours import Contour, check_structures, fill_structures, outside_notes
+from segkit.components.datasets.dicom_header import read_format
 from segkit.components.datasets.reading import (
     MOST_TEXT,
     DatasetError,
@@ -25,12 +27,7 @@ from segkit.components.datasets.reading import (
     read_bytes,
 )
 from segkit.errors import counted, first_few
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Image = tuple[NDArray[np.generic], tuple[float, float] | None]
+from segkit.types import Array, Mask
 
 Structure = Literal["wall", "cavity"]
 Contours = dict[int, dict[str, Contour]]  # frame number -> "i" or "o" -> line
@@ -44,14 +41,19 @@ CLEARLY = 1.1  # how much stronger the edges under the contours must be in the b
 
 @datasets.register("sunnybrook")
 def sunnybrook(
-    *, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity"), series: dict[str, str] | None = None
+    *,
+    root: Path,
+    structures: tuple[Structure, ...] = ("wall", "cavity"),
+    series: dict[str, str] | None = None,
+    volumes: bool = False,
 ) -> Dataset:
     """Sunnybrook Cardiac Data (Radau et al. 2009): the left ventricle in short-axis cine MR of 45 patients.
 
     Below `root`, as published: `SCD_IMAGES_*/SCD0000101/CINESAX_*/IM-*-NNNN.dcm`, `SCD_ManualContours/SC-HF-I-01/
     contours-manual/IRCCI-expert/IM-0001-NNNN-icontour-manual.txt` (`ocontour` for the epicardium), and the patient
     table, a CSV file with the columns PatientID and OriginalID, which links SC-HF-I-1 to SCD0000101. NNNN is the
-    frame's number within its series. The contours' origin is taken as the centre of the top left pixel.
+    frame's number within its series, twenty a slice, from the R wave on; it tells the tag `phase`, ED or ES. The
+    contours' origin is taken as the centre of the top left pixel.
 
     Which CINESAX series the contours belong to is nowhere written. It is the one that has an image for every contour's
     number, each large enough for its contour. If several do, it is the one with the strongest edges under the contours
@@ -64,6 +66,8 @@ def sunnybrook(
             exist at end diastole only: ("cavity",) takes end systole along. Frames that lack one are left out. Where
             an inner contour leaves the outer one, its pixels there are cavity and no wall; a note names the frame.
         series: of a patient, e.g. { SCD0000101 = "CINESAX_300" }, where it is not to be found out.
+        volumes: one case of each patient and phase, the stack of its labelled slices in order of their positions,
+            instead of one of each slice. A stack that lacks a slice inside is left out; a note names it.
 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or no series or several fit; it is named.
@@ -74,7 +78,7 @@ def sunnybrook(
     check_structures(structures)
     needed = {"i", "o"} if "wall" in structures else {"i"}
     problems: list[str] = []
-    cases, partial, absent, astray = [], [], [], {}
+    frames, partial, absent, astray = list[tuple[Case, Path]](), [], [], dict[str, int]()
     for patient, images, folder in _linked(top, problems):
         if images is None:
             absent.append(patient)
@@ -82,27 +86,49 @@ def sunnybrook(
         with collected(problems):
             contours = _contours(top, folder)
             chosen = _choose(_candidates(top, images, (series or {}).get(patient)), contours, images)
+            phases = cine.phases_of(contours)
             for number, lines in contours.items():
-                path, (image, spacing) = chosen[number]
                 if not needed <= set(lines):
                     partial.append(f"{patient}/{number:04d}")
                     continue
-                with collected(problems):
-                    masks, beyond = fill_structures(lines, (image.shape[0], image.shape[1]), structures)
-                    cases.append(Case(f"{patient}/{path.stem}", patient, image, masks, spacing))
-                    astray[cases[-1].name] = beyond
+                path, name = chosen[number], f"{patient}/{chosen[number].stem}"
+                load = functools.partial(_read, name, path, lines, structures, astray)
+                files = (path, *(Path(line.name) for line in lines.values()))
+                spacing, tags = read_format(path).spacing_mm, cine.tags_of(phases.get(number))
+                frames.append((Case(name, patient, spacing_mm=spacing, tags=tags, load=load, files=files), path))
+    cases, gaps = cine.volumes(frames, problems) if volumes else ([case for case, _ in frames], [])
     if problems:
+        for case, _ in frames:
+            with collected(problems):  # tell all at once
+                case.read()
         raise DatasetError(problems)
-    notes = []
+    notes = [*gaps]
     if absent:
         notes.append(f"{counted(len(absent), 'patient')} with contours, but without images here: {first_few(absent)}.")
     if partial:
         notes.append(
             f"{counted(len(partial), 'frame')} left out, which lack an inner or an outer contour: {first_few(partial)}."
         )
+    if gaps and not cases:
+        raise UserError(f"{root}: no volume. {gaps[0]}")
     if not cases:
         raise UserError(f"{root}: no frame has an image and the contours of {', '.join(structures)}. {' '.join(notes)}")
-    return Dataset("sunnybrook", tuple(structures), tuple(cases), (*notes, *outside_notes(astray)))
+    return Dataset(
+        "sunnybrook",
+        tuple(structures),
+        tuple(cases),
+        tuple(notes),
+        conclude=lambda: outside_notes({case.name: astray.get(case.name, 0) for case, _ in frames}),
+    )
+
+
+def _read(
+    name: str, path: Path, lines: dict[str, Contour], structures: tuple[Structure, ...], astray: dict[str, int]
+) -> tuple[Array, Mask]:
+    """Return image and masks of a frame; note in `astray` how many pixels lie outside the outer contour."""
+    image, _ = read_dicom(path)
+    masks, astray[name] = fill_structures(lines, (image.shape[0], image.shape[1]), structures)
+    return image, masks
 
 
 def _linked(top: Path, problems: list[str]) -> Iterator[tuple[str, Path | None, Path]]:
@@ -200,16 +226,17 @@ def _candidates(top: Path, patient: Path, named: str | None) -> list[_Series]:
     return found
 
 
-def _choose(candidates: list[_Series], contours: Contours, patient: Path) -> dict[int, tuple[Path, Image]]:
-    """Return the images of the series that the contours belong to, by the rule of `sunnybrook`."""
+def _choose(candidates: list[_Series], contours: Contours, patient: Path) -> dict[int, Path]:
+    """Return the frames' files in the series that the contours belong to, by the rule of `sunnybrook`."""
     fitting, reasons = [], []
     for series in candidates:
         try:
-            images = _fitted(series, contours)
+            files = _fitted(series, contours)
+            strength = _edge_strength(files, contours) if len(candidates) > 1 else 1.0
         except UserError as reason:
             reasons.append(f"  {series.folder.name}: {reason}")
             continue
-        fitting.append((_edge_strength(images, contours) if len(candidates) > 1 else 1.0, series, images))
+        fitting.append((strength, series, files))
     if not fitting:
         raise UserError("\n".join([f"{patient}: its contours fit none of its series.", *reasons]))
     fitting.sort(key=lambda item: -item[0])
@@ -222,8 +249,8 @@ def _choose(candidates: list[_Series], contours: Contours, patient: Path) -> dic
     return fitting[0][2]
 
 
-def _fitted(series: _Series, contours: Contours) -> dict[int, tuple[Path, Image]]:
-    """Return the images of the contours' frames, each with its file; raise unless each is there and large enough."""
+def _fitted(series: _Series, contours: Contours) -> dict[int, Path]:
+    """Return the files of the contours' frames; raise unless each is there and large enough."""
     missing = [f"{number:04d}" for number in contours if number not in series.files]
     double = [f"{number:04d}" for number in contours if number in series.twice]
     if missing or double:
@@ -231,20 +258,20 @@ def _fitted(series: _Series, contours: Contours) -> dict[int, tuple[Path, Image]
             f"{counted(len(missing), 'frame')} not there" if missing else f"{counted(len(double), 'frame')} there twice"
         )
         raise UserError(f"{fault}: {first_few(missing or double)}.")
-    found = {number: (series.files[number], read_dicom(series.files[number])) for number in contours}
     for number, lines in contours.items():
-        image = found[number][1][0]
+        found = read_format(series.files[number])
         for line in lines.values():
-            fill(line, (image.shape[0], image.shape[1]))
-    return found
+            fill(line, (found.rows, found.columns))
+    return {number: series.files[number] for number in contours}
 
 
-def _edge_strength(images: dict[int, tuple[Path, Image]], contours: Contours) -> float:
+def _edge_strength(files: dict[int, Path], contours: Contours) -> float:
     """Return the mean gradient under the contours over that of the whole images."""
     import numpy as np
 
     under, everywhere = [], []
-    for number, (_, (image, _)) in images.items():
+    for number, path in files.items():
+        image, _ = read_dicom(path)
         slope: Any = np.hypot(*np.gradient(image.astype(np.float64)))
         last = np.array(slope.shape[::-1]) - 1
         points = np.concatenate([line.points for line in contours[number].values()])

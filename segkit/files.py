@@ -188,8 +188,8 @@ def from_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
-def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """Return the bytes of a regular file of at most `limit` bytes.
+def read_bytes(path: Path, limit: int = MAX_BYTES, *, first: int | None = None) -> bytes:
+    """Return the bytes of a regular file of at most `limit` bytes, or no more than the `first` ones.
 
     Raises:
         UserError: it is missing, unreadable, larger, or not a regular file (a pipe would never end).
@@ -201,7 +201,8 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         if found.st_size > limit:
             raise UserError(f"{path}: {found.st_size:,} bytes; files of this kind are read up to {limit:,}.")
         with path.open("rb") as file:
-            return file.read(found.st_size)  # not `limit`, which would be allocated at once
+            # Not `limit`, which would be allocated at once.
+            return file.read(found.st_size if first is None else min(first, found.st_size))
     except (OSError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
 

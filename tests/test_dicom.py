@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import tracemalloc
@@ -13,9 +14,12 @@ from PIL import Image
 
 from segkit import UserError
 from segkit.components.datasets.dicom import parse_dicom
-from tests.rvsc_like import BIG_ENDIAN, JPEG, JPEG_2000, RLE, dicom, jpeg, runs
+from tests.rvsc_like import BIG_ENDIAN, JPEG, JPEG_2000, JPEG_LS, LOSSLESS_JPEG, RLE, dicom, jpeg, lossless_jpeg, runs
 
 PIXELS = np.arange(42, dtype=np.uint16).reshape(6, 7) * 90
+LS_FRAME = base64.b64decode(  # PIXELS, by CharLS 2.4
+    "/9j/9wALDAAGAAcBAREA/9oACAEBAAAAAI5nNYq85rEAABsOiyWCuVh0AAAbFUqFMpFEsi6lAnk4mkwsC6EslEkkEcri5kYikQhkIrD/2Q=="
+)
 
 
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", BIG_ENDIAN])
@@ -43,6 +47,41 @@ def test_lossless_compression_gives_the_same_pixels(kind: Any) -> None:
         assert np.array_equal(image, plain)
 
 
+@pytest.mark.parametrize("predictor", range(1, 8))
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_lossless_jpeg_of_every_predictor(predictor: int, kind: Any) -> None:
+    pixels = np.random.default_rng(predictor).integers(0, np.iinfo(kind).max + 1, (13, 9)).astype(kind)
+    pixels[0, :2] = 0, 1 << (8 * pixels.itemsize - 1)  # the largest difference has a code without further bits
+    frame = lossless_jpeg(pixels, predictor)
+    image, _ = parse_dicom(dicom(pixels, syntax="1.2.840.10008.1.2.4.57", frame=frame), "x.dcm")
+    assert image.dtype == kind
+    assert np.array_equal(image, pixels)
+
+
+def test_lossless_jpeg_of_many_bytes_with_restarts_or_a_point_transform() -> None:
+    pixels = np.random.default_rng(1).integers(0, 2**16, (220, 210)).astype(np.uint16)
+    for options in ({}, {"rows": 21}):  # more bytes than are looked up at once
+        data = dicom(pixels, syntax=LOSSLESS_JPEG, frame=lossless_jpeg(pixels, **options))
+        assert np.array_equal(parse_dicom(data, "x.dcm")[0], pixels)
+    data = dicom(PIXELS, syntax=LOSSLESS_JPEG, frame=lossless_jpeg(PIXELS, shift=3))
+    assert np.array_equal(parse_dicom(data, "x.dcm")[0], PIXELS >> 3 << 3)
+
+
+def test_lossless_jpeg_of_signed_values_and_of_unused_bits() -> None:
+    signed = PIXELS.astype(np.int16) - 1000
+    data = dicom(signed, syntax=LOSSLESS_JPEG, frame=lossless_jpeg(signed.view(np.uint16)))
+    assert np.array_equal(parse_dicom(data, "x.dcm")[0], signed)
+    frame = lossless_jpeg(PIXELS | 0xF000)
+    data = dicom(PIXELS, syntax=LOSSLESS_JPEG, frame=frame, BitsStored=12, HighBit=11)
+    assert np.array_equal(parse_dicom(data, "x.dcm")[0], PIXELS)
+
+
+def test_jpeg_ls() -> None:
+    image, _ = parse_dicom(dicom(PIXELS, syntax=JPEG_LS, frame=LS_FRAME), "x.dcm")
+    assert image.dtype == np.uint16
+    assert np.array_equal(image, PIXELS)
+
+
 def test_lossy_compression_gives_what_pillow_decodes() -> None:
     pixels = np.add.outer(np.arange(24), np.arange(17)).astype(np.uint8) * 5
     frame = jpeg(pixels)
@@ -60,9 +99,20 @@ def test_lossy_compression_gives_what_pillow_decodes() -> None:
         (RLE, runs(np.zeros((60, 70), np.uint16)), r"hold 2 segments of up to 4,200 bytes"),
         (RLE, runs(np.zeros((6, 7), np.uint8)), r"hold 1 segments of up to 42 bytes"),
         (RLE, runs(PIXELS)[:100], r"decoded RLE segment data doesn't match"),
+        (LOSSLESS_JPEG, lossless_jpeg(np.zeros((60, 70), np.uint16)), "hold 60 x 70 of 16 bits in 1 component"),
+        (LOSSLESS_JPEG, lossless_jpeg(np.zeros((6, 7), np.uint8)), "hold 6 x 7 of 8 bits in 1 component"),
+        (LOSSLESS_JPEG, lossless_jpeg(PIXELS)[:-20], "cut off"),
+        (LOSSLESS_JPEG, lossless_jpeg(PIXELS).replace(b"\0\x11\0", b"\0\x13\0"), "Huffman table"),
+        (LOSSLESS_JPEG, jpeg(np.zeros((6, 7), np.uint8)), "another process than lossless"),
+        (JPEG_LS, LS_FRAME.replace(b"\6\0\7", b"\x60\0\7"), "hold 96 x 7 of 12 bits in 1 component"),
+        (JPEG_LS, LS_FRAME.replace(b"\x0b\x0c", b"\x0b\x08"), "hold 6 x 7 of 8 bits"),
+        (JPEG_LS, LS_FRAME[:2] + b"\xff\xf8\0\x0b\4\4\0\0\xff\xff\0\0\xff\xff" + LS_FRAME[2:], "more than 16 bits"),
         (RLE, struct.pack("<16I", 2, 64, 64, *[0] * 13) + b"\x81\0" * 2**20, "134,217,728 bytes"),
     ],
-    ids=["size", "colour", "size of JPEG 2000", "size of RLE", "bits", "cut", "bomb"],
+    ids=[
+        "size", "colour", "size of JPEG 2000", "size of RLE", "bits", "cut", "size of lossless", "bits of lossless",
+        "cut lossless", "table", "process", "size of JPEG-LS", "bits of JPEG-LS", "large JPEG-LS", "bomb",
+    ],
 )  # fmt: skip
 def test_compressed_pixels_that_are_not_as_many_as_stated(syntax: str, frame: bytes, message: str) -> None:
     data = dicom(PIXELS, syntax=syntax, frame=frame)
@@ -74,10 +124,11 @@ def test_compressed_pixels_that_are_not_as_many_as_stated(syntax: str, frame: by
 
 
 def test_every_cut_of_a_compressed_file_is_noticed() -> None:
-    data = dicom(PIXELS, syntax=RLE, frame=runs(PIXELS))
-    for length in range(0, len(data) - 8, 7):
-        with pytest.raises(UserError, match=r"x\.dcm: "):
-            parse_dicom(data[:length], "x.dcm")
+    for syntax, frame in ((RLE, runs(PIXELS)), (LOSSLESS_JPEG, lossless_jpeg(PIXELS)), (JPEG_LS, LS_FRAME)):
+        data = dicom(PIXELS, syntax=syntax, frame=frame)
+        for length in range(0, len(data) - 8, 7):
+            with pytest.raises(UserError, match=r"x\.dcm: "):
+                parse_dicom(data[:length], "x.dcm")
 
 
 def test_twelve_bits_in_sixteen() -> None:
@@ -85,13 +136,33 @@ def test_twelve_bits_in_sixteen() -> None:
     assert np.array_equal(image, PIXELS & 0xFFF)
 
 
-def test_negative_and_rescaled_values_become_float() -> None:
-    signed = PIXELS.astype(np.int16) - 100
-    image, _ = parse_dicom(dicom(signed), "x.dcm")
-    assert image.dtype == np.float32
-    assert np.array_equal(image, signed)
-    image, _ = parse_dicom(dicom(PIXELS, RescaleSlope=0.5, RescaleIntercept=-3), "x.dcm")
-    assert np.allclose(image, PIXELS * 0.5 - 3)
+@pytest.mark.parametrize(
+    ("pixels", "slope", "intercept", "kind"),
+    [
+        (PIXELS, 1, 0, np.uint16),
+        (PIXELS.astype(np.int16), 1, 0, np.uint16),
+        (PIXELS.astype(np.int16) - 100, 1, 0, np.int16),
+        (PIXELS, 1, -1024, np.int16),  # Hounsfield units of a CT
+        (PIXELS, -8, 0, np.int16),
+        (PIXELS, -9, 0, np.float32),  # down to -33210
+        (PIXELS, 9, -100, np.float32),
+        (PIXELS, 0.5, -3, np.float32),
+        (PIXELS, 1, 0.5, np.float32),
+    ],
+)
+def test_whole_values_become_int16_if_they_fit_else_float(
+    pixels: Any, slope: float, intercept: float, kind: Any
+) -> None:
+    image, _ = parse_dicom(dicom(pixels, RescaleSlope=slope, RescaleIntercept=intercept), "x.dcm")
+    assert image.dtype == kind
+    assert np.array_equal(image, pixels.astype(float) * slope + intercept)
+
+
+def test_slope_and_intercept_without_bounds() -> None:
+    image, _ = parse_dicom(dicom(PIXELS * 0, RescaleSlope=1e300), "x.dcm")
+    assert not image.any()
+    with pytest.raises(UserError, match=r"x\.dcm: RescaleSlope 1e\+300 and RescaleIntercept 0 overflow"):
+        parse_dicom(dicom(PIXELS, RescaleSlope=1e300), "x.dcm")
 
 
 def test_inverted_images_are_turned() -> None:
@@ -115,7 +186,7 @@ def test_without_spacing() -> None:
         ({"Rows": 5}, "5 x 7 pixels need 70 bytes; PixelData has 84"),
         ({"RescaleSlope": 0}, "RescaleSlope is 0"),
         ({"spacing": (0, 1)}, "PixelSpacing must be two lengths in mm above 0, got"),
-        ({"syntax": "1.2.840.10008.1.2.4.70"}, r"its compression \('JPEG Lossless.*Decompress it"),
+        ({"syntax": "1.2.840.10008.1.2.4.201"}, r"its compression \('High-Throughput JPEG 2000.*Decompress it"),
         ({"syntax": JPEG_2000}, r"damaged: its pixels cannot be decoded \(not a JPEG 2000 file\)"),
     ],
 )

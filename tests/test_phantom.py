@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 from segkit import UserError, datasets
-from segkit.components.datasets.case import Dataset
 from segkit.data.filling import fingerprint
 
 
 @pytest.fixture(scope="module")
-def phantom() -> Dataset:
-    made: Dataset = datasets.build("phantom")
-    return made
+def phantom() -> Any:
+    return datasets.build("phantom")
 
 
-def test_size_and_kind(phantom: Dataset) -> None:
+def test_size_and_kind(phantom: Any) -> None:
     assert phantom.channels == ("wall", "cavity")
     assert len(phantom.cases) == 243
     assert len({case.patient for case in phantom.cases}) == 16
@@ -27,7 +26,7 @@ def test_size_and_kind(phantom: Dataset) -> None:
     assert max(int(case.image.max()) for case in phantom.cases) < 4096
 
 
-def test_the_grey_levels_are_the_same_on_every_machine(phantom: Dataset) -> None:
+def test_the_grey_levels_are_the_same_on_every_machine(phantom: Any) -> None:
     # From one x86-64 machine with numpy 2.4; every other has to give the same.
     assert fingerprint(phantom)[:16] == "2af377196b717ec5"
     assert fingerprint(datasets.build("phantom", {"seed": 2})) != fingerprint(phantom)
@@ -39,20 +38,38 @@ def test_it_is_made_in_under_three_seconds() -> None:
     assert time.process_time() - begun < 3
 
 
-def test_wall_surrounds_cavity_and_differs_between_patients(phantom: Dataset) -> None:
+def test_volumes_are_the_slices_of_a_phase() -> None:
+    flat = datasets.build("phantom", {"patients": 2, "slices": 5, "height": 64, "width": 54})
+    data = datasets.build("phantom", {"patients": 2, "slices": 5, "height": 64, "width": 54, "volumes": True})
+    assert [(case.name, case.tags["phase"]) for case in data.cases] == [
+        ("patient01/ED", "ED"), ("patient01/ES", "ES"), ("patient02/ED", "ED"), ("patient02/ES", "ES"),
+    ]  # fmt: skip
+    slices = iter(flat.cases)
+    for case in data.cases:
+        image, masks = case.read()
+        assert case.spacing_mm == (8.4, *flat.cases[0 if case.patient == "patient01" else -1].spacing_mm)
+        for index in range(image.shape[1]):
+            same = next(slices)
+            assert same.tags == case.tags
+            assert np.array_equal(image[0, index], same.image)
+            assert np.array_equal(masks[:, index], same.masks)
+    assert next(slices, None) is None
+
+
+def test_wall_surrounds_cavity_and_differs_between_patients(phantom: Any) -> None:
     areas: dict[str | None, list[float]] = {}
     for case in phantom.cases:
         wall, cavity = case.masks
         assert not (wall & cavity).any()
         if cavity.any():
             assert wall.any()
-            areas.setdefault(case.patient, []).append(float(cavity.sum()) * case.spacing_mm[0] ** 2)  # type: ignore[index]
+            areas.setdefault(case.patient, []).append(float(cavity.sum()) * case.spacing_mm[0] ** 2)
     means = [np.mean(found) for found in areas.values()]
     assert len(means) == 16
     assert np.std(means) / np.mean(means) > 0.1
 
 
-def test_some_slices_have_no_ventricle_and_the_apex_is_smaller_than_the_base(phantom: Dataset) -> None:
+def test_some_slices_have_no_ventricle_and_the_apex_is_smaller_than_the_base(phantom: Any) -> None:
     empty = sum(not case.masks.any() for case in phantom.cases)
     assert 5 < empty < 60
     bases = [case.masks[1].sum() for case in phantom.cases if case.name.endswith("ed-01")]
@@ -60,14 +77,14 @@ def test_some_slices_have_no_ventricle_and_the_apex_is_smaller_than_the_base(pha
     assert np.mean(list(ends.values())) < 0.2 * np.mean(bases)
 
 
-def test_grey_levels_alone_do_not_tell_the_cavity_apart(phantom: Dataset) -> None:
+def test_grey_levels_alone_do_not_tell_the_cavity_apart(phantom: Any) -> None:
     """A threshold, the best one for each image, is a poor segmentation: the left ventricle is as bright."""
     scores = []
     for case in phantom.cases[::9]:
         truth = case.masks[1]
         if truth.any():
             best = 0.0
-            for level in np.percentile(case.image, [50, 70, 80, 90, 95, 97]):  # type: ignore[type-var]
+            for level in np.percentile(case.image, [50, 70, 80, 90, 95, 97]):
                 found = case.image > level
                 best = max(best, 2 * (found & truth).sum() / (found.sum() + truth.sum()))
             scores.append(best)

@@ -15,9 +15,9 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 import segkit
 from segkit import plugins
 from segkit.checks.data import check_data
-from segkit.components.datasets.case import Dataset
 from segkit.errors import UserError
 from tests.fresh_plugins import EXAMPLES, fresh
+from tests.rvsc_like import arrays
 
 __all__ = ["fresh"]
 
@@ -35,9 +35,9 @@ def load(fresh: Path) -> None:
     assert plugins.load([EXAMPLES / "sunnybrook.py"], entry_points=False) == []
 
 
-def read(root: Path, **parameters: Any) -> Dataset:
-    found: Dataset = segkit.datasets.build("sunnybrook", {"root": str(root), **parameters})
-    return found
+def read(root: Path, **parameters: Any) -> Any:
+    """Return the dataset, its arrays read."""
+    return arrays(segkit.datasets.build("sunnybrook", {"root": str(root), **parameters}))
 
 
 def distance(size: tuple[int, int] = SIZE) -> np.ndarray[Any, Any]:
@@ -46,8 +46,11 @@ def distance(size: tuple[int, int] = SIZE) -> np.ndarray[Any, Any]:
     return found
 
 
-def write_image(path: Path, *, shift: int = 0, size: tuple[int, int] = SIZE) -> None:
-    """Write a bright disc in a darker ring, signed 16 bits as published, moved by `shift` columns."""
+def write_image(path: Path, *, shift: int = 0, size: tuple[int, int] = SIZE, positions: bool = False) -> None:
+    """Write a bright disc in a darker ring, signed 16 bits as published, moved by `shift` columns.
+
+    With `positions`, slices of twenty frames, numbered from 1, lie 10 mm apart, the first one highest.
+    """
     away = np.roll(distance(size), shift, axis=1)
     image = (100 + 400 * (away < INNER) + 100 * (away < OUTER)).astype("<i2")
     meta = FileMetaDataset()
@@ -58,6 +61,9 @@ def write_image(path: Path, *, shift: int = 0, size: tuple[int, int] = SIZE) -> 
     file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 16, 16, 15, 1
     file.SamplesPerPixel, file.PhotometricInterpretation = 1, "MONOCHROME2"
     file.PixelSpacing = ["1.25", "1.5"]
+    if positions:
+        file.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        file.ImagePositionPatient = [0, 0, -10 * ((int(path.stem[-4:]) - 1) // 20)]
     file.PixelData = image.tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     file.save_as(path, enforce_file_format=True)
@@ -120,6 +126,27 @@ def test_the_cavity_alone_takes_end_systole_along(tree: Path) -> None:
     assert [case.name[-4:] for case in data.cases] == ["0048", "0060", "0020"]
     assert data.channels == ("cavity",)
     assert data.notes == ()
+
+
+def test_the_phase_is_told_by_the_frame_of_the_cycle(tree: Path) -> None:
+    data = read(tree, structures=["cavity"])
+    assert [(case.name[-4:], case.tags["phase"]) for case in data.cases] == [
+        ("0048", "ES"), ("0060", "ED"), ("0020", "ED"),
+    ]  # fmt: skip
+
+
+def test_volumes_are_the_labelled_slices_of_a_phase(tree: Path) -> None:
+    folder = tree / "SCD_IMAGES_01/SCD0000101/CINESAX_300"
+    for path in folder.iterdir():
+        path.unlink()
+    series(tree, "SCD0000101", "CINESAX_300", [20, 40, 60, 48, 68], positions=True)
+    contours(tree, "SC-HF-I-01", [20, 40, 60, 48, 68], [20, 40, 60])
+    data = read(tree, structures=["cavity"], volumes=True)
+    assert [(case.name, case.image.shape) for case in data.cases] == [
+        ("SCD0000101/ED", (1, 3, *SIZE)), ("SCD0000101/ES", (1, 2, *SIZE)), ("SCD0000201/ED", (1, 1, *SIZE)),
+    ]  # fmt: skip
+    assert [case.spacing_mm for case in data.cases] == [(10, 1.25, 1.5), (10, 1.25, 1.5), None]
+    assert data.cases[0].files[0].name == "IM-0003-0060.dcm"  # the lowest
 
 
 def test_patients_whose_images_are_not_here_are_left_out_with_a_note(tree: Path) -> None:

@@ -13,13 +13,13 @@ import pytest
 import segkit
 from segkit import UserError
 from segkit.checks.data import check_data
-from segkit.components.datasets import Dataset
-from tests.rvsc_like import patient, square
+from segkit.components.datasets.cine import phases_of
+from tests.rvsc_like import arrays, patient, square
 
 
-def read(root: Path, **more: Any) -> Dataset:
-    found: Dataset = segkit.datasets.build("rvsc", {"root": str(root), **more})
-    return found
+def read(root: Path, **more: Any) -> Any:
+    """Return the dataset, its arrays read."""
+    return arrays(segkit.datasets.build("rvsc", {"root": str(root), **more}))
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
     with pytest.raises(UserError, match=r"P01list\.txt:3: P01-0040-icontour-manual\.txt is not in") as caught:
         read(root)
     lines = str(caught.value).splitlines()
-    assert [len(lines), ":2: 'ten ten' is not a point" in lines[1], "P02-0020.dcm: not a DICOM file" in lines[2]] == [
+    assert [len(lines), "P02-0020.dcm: not a DICOM file" in lines[1], ":2: 'ten ten' is not a point" in lines[2]] == [
         3, True, True,
     ]  # fmt: skip
     assert {str(finding) for finding in check_data(root).findings if finding.kind == "fault"} == set(lines)
@@ -224,6 +224,101 @@ def test_one_patient_twice(root: Path) -> None:
         read(root)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([0, 20, 40, 8, 28], ["ED", "ED", "ED", "ES", "ES"]),  # the challenge's
+        ([59, 79, 48, 68], ["ED", "ED", "ES", "ES"]),  # counted from 1, end diastole as the last of the cycle before
+        ([1, 21, 9, 30], ["ED", "ED", "ES", "ES"]),  # end systole a frame later in one slice
+        ([20], ["ED"]),
+        ([20, 28, 35], []),  # the last at neither
+        ([20, 27, 28], []),  # two frames of one slice
+        (list(range(30)), []),
+    ],
+)
+def test_phases_by_number(numbers: list[int], expected: list[str]) -> None:
+    assert phases_of(numbers) == dict(zip(numbers if expected else [], expected, strict=True))
+
+
+def test_the_phase_is_a_tag_where_numbers_tell_it(tmp_path: Path) -> None:
+    patient(tmp_path, 1, [0, 20, 8, 28])
+    patient(tmp_path, 2, [3, 4])
+    data = read(tmp_path)
+    assert [dict(case.tags) for case in data.cases] == [
+        {"phase": "ED"}, {"phase": "ED"}, {"phase": "ES"}, {"phase": "ES"}, {}, {},
+    ]  # fmt: skip
+
+
+def placed(frame: int, gap: float = 9.5) -> dict[str, Any]:
+    """Return the header of a frame of a stack that begins at the apex, 20 frames a slice."""
+    return {"ImagePositionPatient": [3, 4, -gap * (frame // 20)], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}
+
+
+def test_volumes_are_the_labelled_slices_of_a_phase_by_position(tmp_path: Path) -> None:
+    patient(tmp_path, 1, [20, 40, 60, 28, 48], header=placed, spacing=(0.75, 0.8))
+    slices = {case.name[-4:]: case for case in read(tmp_path).cases}
+    data = read(tmp_path, volumes=True)
+    assert [(case.name, case.patient, case.tags["phase"]) for case in data.cases] == [
+        ("patient01/ED", "patient01", "ED"), ("patient01/ES", "patient01", "ES"),
+    ]  # fmt: skip
+    for case, names in zip(data.cases, (["0060", "0040", "0020"], ["0048", "0028"]), strict=True):
+        assert case.spacing_mm == pytest.approx((9.5, 0.75, 0.8))
+        assert np.array_equal(case.image, [[slices[name].image for name in names]])
+        assert np.array_equal(case.masks, np.stack([slices[name].masks for name in names], axis=1))
+        assert len(case.files) == 3 * len(names)
+
+
+def test_volumes_without_positions_follow_the_numbers(tmp_path: Path) -> None:
+    folder = patient(tmp_path, 1, [100, 20, 60], SliceThickness=7)
+    (folder / "P01list.txt").unlink()
+    slices = {case.name[-4:]: case for case in read(tmp_path).cases}
+    (case,) = read(tmp_path, volumes=True).cases
+    assert case.spacing_mm == (7, 1.25, 1.5)
+    assert np.array_equal(case.image, [[slices[name].image for name in ("0020", "0060", "0100")]])
+
+
+def test_a_volume_that_lacks_a_slice_is_left_out_with_a_note(tmp_path: Path) -> None:
+    patient(tmp_path, 1, [20, 40, 60, 100, 28, 48], header=placed)
+    data = read(tmp_path, volumes=True)
+    assert [case.name for case in data.cases] == ["patient01/ES"]
+    (note,) = data.notes
+    assert note.startswith("1 volume left out, whose slices do not lie evenly: patient01/ED: slices at unequal")
+    assert "19 mm from P01-0100.dcm to P01-0060.dcm, elsewhere 9.5 mm" in note
+    patient(tmp_path / "other", 2, [20, 40, 60, 100], header=placed)
+    with pytest.raises(
+        UserError, match=r": no volume\. 1 volume left out, whose slices do not lie evenly: patient02/ED"
+    ):
+        read(tmp_path / "other", volumes=True)
+
+
+@pytest.mark.parametrize(
+    ("frames", "header", "message"),
+    [
+        ([3, 4], placed, r"^patient01: its frames' numbers do not say which are at end diastole .*patient01/P01-0003"),
+        ([20, 40], lambda frame: placed(20), r"^patient01/ED: 2 frames at each of 1 position: a time series"),
+        (
+            [20, 40],
+            lambda frame: placed(frame) | {"spacing": (frame / 20, 1)},
+            r"its pixel spacing is \([12]\.0, 1\.0\), that of .*Keep the files of one volume together",
+        ),
+    ],
+)
+def test_frames_that_make_no_volume(tmp_path: Path, frames: list[int], header: Any, message: str) -> None:
+    patient(tmp_path, 1, frames, header=header)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, volumes=True)
+
+
+def test_slices_are_listed_without_their_pixels(root: Path) -> None:
+    image = root / "patient01/P01dicom/P01-0020.dcm"
+    image.write_bytes(image.read_bytes()[:-10])
+    data = segkit.datasets.build("rvsc", {"root": str(root)})
+    assert [case.has_masks for case in data.cases] == [True] * 3
+    assert data.cases[0].spacing_mm == (0.75, 0.8)
+    with pytest.raises(UserError, match=r"P01-0020.dcm: cut off"):
+        data.cases[0].read()
+
+
 def test_real_images() -> None:
     root = Path(os.environ.get("SEGKIT_TEST_DATA", Path(__file__).parents[2] / "shared/data")) / "sunnybrook"
     if not root.is_dir():
@@ -238,3 +333,9 @@ def test_real_images() -> None:
         assert 1 < area < 60  # cm2 of a left ventricle
         inside, ring = case.image[cavity].mean(), case.image[wall].mean()
         assert inside > ring  # blood is brighter than muscle: masks lie where the heart is
+        assert case.tags == {"phase": "ED"}
+    volumes = read(root, volumes=True)
+    assert [(case.name, case.image.shape) for case in volumes.cases] == [
+        ("patient01/ED", (1, 9, 256, 256)), ("patient02/ED", (1, 9, 256, 256)), ("patient03/ED", (1, 10, 256, 256)),
+    ]  # fmt: skip
+    assert [round(case.spacing_mm[0], 3) for case in volumes.cases if case.spacing_mm] == [10, 10, 8]

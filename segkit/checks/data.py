@@ -156,11 +156,15 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
     except UserError as error:
         report.add(error.problems if isinstance(error, DatasetError) else [str(error)])
         return
+    problems: list[str] = []
     for case in data.cases:
-        seen.add(case.name, case.patient, case.image, case.spacing_mm)
-        seen.empty += not case.masks.any()
+        with collected(problems):
+            image, masks = case.read()
+            seen.add(case.name, case.patient, image, case.spacing_mm)
+            seen.empty += masks is not None and not masks.any()
+    report.add(problems)
     report.facts = seen.facts() | {"channels": ", ".join(data.channels)}
-    report.findings += [Finding("note", note) for note in data.notes]
+    report.findings += [Finding("note", note) for note in (*data.notes, *(data.conclude() if data.conclude else ()))]
     report.findings += seen.findings()
 
 
@@ -180,8 +184,9 @@ def _rvsc(root: Path, report: DataReport) -> None:
                 report.findings.append(Finding("note", text, f"{patient.folder}: frame {frame}"))
             with collected(problems):
                 case, beyond = read_case(patient, frame, structures)
-                seen.add(case.name, case.patient, case.image, case.spacing_mm)
-                seen.empty += not case.masks.any()
+                image, masks = case.read()
+                seen.add(case.name, case.patient, image, case.spacing_mm)
+                seen.empty += masks is not None and not masks.any()
                 if beyond:
                     text = "its inner contour leaves the outer one: one of them is misplaced, or of another frame."
                     report.findings.append(Finding("warning", text, case.name, counted(beyond, "pixel")))

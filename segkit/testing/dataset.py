@@ -39,11 +39,12 @@ def examine_data(report: Report, component: Component) -> None:
     if again:
         example = f"{again[0]} ({counts[0][again[0]]} times)"
         report.fault(f"{counted(len(again), 'file')} read more than once, e.g. {example}. Read each file once.")
-    _check_cases(report, made[0])
-    _check_repeats(report, *made)
+    _check_names(report, made[0])
+    with report.trying("reading the cases twice", needed=True):
+        _check_cases(report, *made)
 
 
-def _check_cases(report: Report, dataset: Dataset) -> None:
+def _check_names(report: Report, dataset: Dataset) -> None:
     for case in dataset.cases:
         if not case.name or case.patient == "":
             report.fault(f"{case.name!r}: its {'patient' if case.name else 'name'} must not be empty.")
@@ -52,28 +53,32 @@ def _check_cases(report: Report, dataset: Dataset) -> None:
         report.note(text)
     if any(case.spacing_mm is None for case in dataset.cases):
         report.note("cases without `spacing_mm`: their distances are measured in pixels.")
-    read = [case.read() for case in dataset.cases]
-    for case, (image, masks) in zip(dataset.cases, read, strict=True):
-        check_arrays(case, image, masks, channels=len(dataset.channels), inputs=len(dataset.inputs))
-    for number, channel in enumerate(dataset.channels):
-        if not any(bool(masks[number].any()) for _, masks in read if masks is not None):
-            report.note(f"the channel '{channel}' is empty in every case.")
-    images = zip(dataset.cases, read, strict=True)
-    flat = [case.name for case, (image, _) in images if image.size > 1 and image.min() == image.max()]
-    if flat:
-        report.note(f"{counted(len(flat), 'image')} with a single grey level, e.g. {flat[0]}.")
 
 
-def _check_repeats(report: Report, first: Dataset, second: Dataset) -> None:
+def _check_cases(report: Report, first: Dataset, second: Dataset) -> None:
+    """Read all cases, those of the second dataset too, which must be the same."""
     if [case.name for case in first.cases] != [case.name for case in second.cases]:
         report.fault("loaded twice, the order or names of its cases differ: sort the files, draw from a seed.")
         return
+    empty, flat = set(first.channels), []
     for one, other in zip(first.cases, second.cases, strict=True):
-        (image, masks), (again, others) = one.read(), other.read()
-        equal = np.array_equal(image, again) and np.array_equal(np.asarray(masks), np.asarray(others))
+        (image, masks), again = one.read(), other.read()
+        check_arrays(one, image, masks, channels=len(first.channels), inputs=len(first.inputs))
+        pairs: list[tuple[Any, Any]] = list(zip((image, masks), again, strict=True))  # masks may be None
+        equal = all(np.array_equal(*pair) for pair in pairs)
         if not equal or (one.patient, one.spacing_mm) != (other.patient, other.spacing_mm):
             report.fault(f"loaded twice, {one.name} differs: draw from a seed.")
             return
+        if masks is not None:
+            empty -= {channel for channel, mask in zip(first.channels, masks, strict=True) if mask.any()}
+        if image.size > 1 and image.min() == image.max():
+            flat.append(one.name)
+    for channel in (channel for channel in first.channels if channel in empty):
+        report.note(f"the channel '{channel}' is empty in every case.")
+    if flat:
+        report.note(f"{counted(len(flat), 'image')} with a single grey level, e.g. {flat[0]}.")
+    if first.conclude:
+        first.conclude()
 
 
 @contextmanager

@@ -1,61 +1,44 @@
-"""DICOM files: one grey frame and its spacing, or one message.
+"""DICOM files: grey frames and their spacing, or one message.
 
-Supported: one frame, one sample per pixel, 8 or 16 bits, up to 8192 x 8192; uncompressed, or compressed as RLE, 8-bit
-JPEG or JPEG 2000. Bits above BitsStored are dropped, MONOCHROME1 is inverted within the stored range, and rescale slope
-and intercept are applied. Windows and look-up tables, which are for display, are ignored. Everything else is refused
-before memory is allocated for pixels.
+Read: one sample per pixel, 8 or 16 bits, up to 8192 x 8192; uncompressed, or compressed as RLE, 8-bit JPEG, lossless
+JPEG, JPEG-LS or JPEG 2000. Bits above BitsStored are dropped, MONOCHROME1 is inverted within the stored range, and
+rescale slope and intercept are applied. Windows and look-up tables, which are for display, are ignored.
+
+Refused before memory is allocated for pixels: colour, palettes, 32 bits and more, deflated files, JPEG of 12 bits,
+High-Throughput JPEG 2000, video. Their decoders are not to be had under a permissive licence, or not worth their size.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT, check_frame, joined_frame
-from segkit.components.datasets.decoding import RefusedError, kind_of
-from segkit.components.datasets.reading import SIDE, read_bytes
+from segkit.components.datasets.compressed import (
+    BIG_ENDIAN,
+    DECODERS,
+    EXPLICIT,
+    LOSSLESS_JPEG,
+    check_frame,
+    joined_frames,
+)
+from segkit.components.datasets.decoding import RefusedError
+from segkit.components.datasets.dicom_header import MOST_HEADER, PIXEL_DATA, Format, format_of, parse_header
+from segkit.components.datasets.lossless_jpeg import decode_lossless_jpeg
+from segkit.components.datasets.quiet import WITHOUT_WARNINGS
+from segkit.components.datasets.reading import read_bytes
 from segkit.errors import UserError
 from segkit.types import Array
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from pydicom import Dataset as Header
-
-MOST_HEADER = 4 << 20  # bytes before the pixels
-PIXEL_DATA = b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10"  # the element's tag, little and big endian
-DEFLATED = b"1.2.840.10008.1.2.1.99"
-COMPRESSED = "its compression ({!r}) is not supported. Decompress it first, e.g. with `gdcmconv --raw` or `dcmdjpeg`."
-KEYWORDS = (
-    "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
-    "Modality", "NumberOfFrames", "PhotometricInterpretation", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Format:
-    """How the pixels of a file are stored."""
-
-    rows: int
-    columns: int
-    allocated: int
-    stored: int
-    signed: bool
-    inverted: bool
-    syntax: str
-    slope: float
-    intercept: float
-    spacing_mm: tuple[float, float] | None
 
 
 def read_dicom(path: Path) -> tuple[Array, tuple[float, float] | None]:
     """Return a file's image (H, W), and the distance between its rows and columns in mm, or None.
 
-    The image is uint8 or uint16 as stored, float32 where values are negative or rescaled.
+    The image is uint8 or uint16 as stored. Where values are negative or rescaled, it is int16 if all of them are whole
+    and fit (CT in Hounsfield units), else float32.
 
     Raises:
         UserError: the file is damaged or of a kind that is not read; the message names it and the reason.
@@ -66,124 +49,32 @@ def read_dicom(path: Path) -> tuple[Array, tuple[float, float] | None]:
 def parse_dicom(data: bytes, name: str) -> tuple[Array, tuple[float, float] | None]:
     """Return what `read_dicom` does, from the bytes of a file."""
     try:
-        header, at = _header(data)
-        found = _format(header)
-        return _image(_stored(data, at, found), found), found.spacing_mm
+        header, at = parse_header(data)
+        found = format_of(header)
+        if found.frames != 1:
+            raise RefusedError(f"{found.frames} frames in one file; only files of one frame are read. Split it first.")
+        return _image(_stored(data, at, found)[0], found, 0), found.spacing_mm
     except RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
 
 
-def _header(data: bytes) -> tuple[Header, int]:
-    """Return the elements before the pixels, and where the pixels' element begins."""
-    from pydicom import config, dcmread
+def read_frames(path: Path) -> list[Array]:
+    """Return the frames of a file, (H, W) each, as `read_dicom` does.
 
-    marked = data[128:132] == b"DICM"
-    if not marked and data[:2] not in (b"\x02\x00", b"\x08\x00"):  # the first groups of files that predate the mark
-        raise RefusedError(f"not a DICOM file (it lacks the mark DICM): {kind_of(data)}.")
-    if DEFLATED in data[:MOST_HEADER]:  # pydicom would inflate it without a bound
-        raise RefusedError(COMPRESSED.format("Deflated Explicit VR Little Endian"))
-    file = io.BytesIO(data[:MOST_HEADER])
+    Raises:
+        UserError: the file is damaged or of a kind that is not read; the message names it and the reason.
+    """
+    data = read_bytes(path)
     try:
-        with warnings.catch_warnings(), config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            header = dcmread(file, stop_before_pixels=True, force=not marked, specific_tags=list(KEYWORDS))
-    except Exception as error:  # pydicom may raise anything on damaged bytes
-        raise RefusedError(f"damaged: its header cannot be parsed ({type(error).__name__}: {error}).") from None
-    syntax = header.file_meta.get("TransferSyntaxUID")
-    if syntax is not None and str(syntax) not in DECODERS:
-        raise RefusedError(COMPRESSED.format(str(getattr(syntax, "name", syntax))[:80]))
-    return header, file.tell()
+        header, at = parse_header(data)
+        found = format_of(header)
+        return [_image(frame, found, number) for number, frame in enumerate(_stored(data, at, found))]
+    except RefusedError as reason:
+        raise UserError(f"{path}: {reason}") from None
 
 
-def _format(header: Header) -> Format:
-    modality = str(_get(header, "Modality", "")).strip()[:16]
-    if "Rows" not in header and modality.isalpha():
-        raise RefusedError(f"contains no image: Rows is missing, Modality is {modality}.")
-    rows, columns = _whole(header, "Rows", None, 1, 65535), _whole(header, "Columns", None, 1, 65535)
-    if max(rows, columns) > SIDE:
-        raise RefusedError(f"{rows} x {columns} pixels; images are read up to {SIDE} x {SIDE}.")
-    frames, samples = _whole(header, "NumberOfFrames", 1), _whole(header, "SamplesPerPixel", 1)
-    if frames != 1:
-        raise RefusedError(f"{frames} frames in one file; only files of one frame are read. Split it first.")
-    photometric = str(_get(header, "PhotometricInterpretation", "MONOCHROME2")).strip()
-    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise RefusedError(f"not a grey image: {samples} samples per pixel, {photometric[:40]!r}.")
-    allocated = _whole(header, "BitsAllocated", None)
-    if allocated not in (8, 16):
-        raise RefusedError(f"{allocated} bits per pixel; only 8 and 16 are supported.")
-    stored = _whole(header, "BitsStored", allocated, 1, allocated)
-    if _whole(header, "HighBit", stored - 1) != stored - 1:
-        raise RefusedError("its pixels do not start at the lowest bit (HighBit is not BitsStored - 1).")
-    implicit, little = header.original_encoding
-    plain = IMPLICIT if implicit else EXPLICIT if little else BIG_ENDIAN
-    slope, intercept = _number(header, "RescaleSlope", 1.0), _number(header, "RescaleIntercept", 0.0)
-    if slope == 0:
-        raise RefusedError("RescaleSlope is 0: every pixel would be the same.")
-    return Format(
-        rows, columns, allocated, stored,
-        signed=_whole(header, "PixelRepresentation", 0, 0, 1) == 1,
-        inverted=photometric == "MONOCHROME1",
-        syntax=str(header.file_meta.get("TransferSyntaxUID") or plain),
-        slope=slope,
-        intercept=intercept,
-        spacing_mm=_spacing(header),
-    )  # fmt: skip
-
-
-def _get(header: Header, keyword: str, default: Any) -> Any:
-    """Return an element's value, which pydicom converts only now and may raise anything."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = header.get(keyword)
-    except Exception as error:
-        raise RefusedError(f"damaged: {keyword} cannot be parsed ({type(error).__name__}: {error}).") from None
-    value = default if value in (None, "") else value
-    if value is None:
-        raise RefusedError(f"{keyword} is missing.")
-    return value
-
-
-def _number(header: Header, keyword: str, default: float | None) -> float:
-    value = _get(header, keyword, default)
-    try:
-        found = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise RefusedError(f"{keyword} must be a number, got {str(value)[:40]!r}.") from None
-    if not math.isfinite(found):
-        raise RefusedError(f"{keyword} is {found}.")
-    return found
-
-
-def _whole(header: Header, keyword: str, default: int | None, low: int = 0, high: int = 2**31) -> int:
-    found = _number(header, keyword, default)
-    if found != int(found) or not low <= found <= high:
-        raise RefusedError(f"{keyword} must be a whole number from {low} to {high}, got {found:g}.")
-    return int(found)
-
-
-def _spacing(header: Header) -> tuple[float, float] | None:
-    """Return the distance between rows and between columns, in mm."""
-    value = _get(header, "PixelSpacing", ())
-    if isinstance(value, str) or not hasattr(value, "__len__"):
-        value = (value,)
-    if len(value) == 0:
-        return None
-    try:
-        row, column = (float(part) for part in value)
-    except (TypeError, ValueError, OverflowError):
-        row = column = math.nan
-    if not (0 < row < math.inf and 0 < column < math.inf):
-        raise RefusedError(f"PixelSpacing must be two lengths in mm above 0, got {str(value)[:60]}.")
-    return row, column
-
-
-def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
-    """Return the stored values (H, W) of the PixelData element at `at`."""
-    from pydicom.encaps import encapsulate
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID
-
+def _stored(data: bytes, at: int, found: Format) -> list[NDArray[np.integer]]:
+    """Return the stored values (H, W) of each frame of the PixelData element at `at`."""
     element = data[at : at + 12]
     order: Literal["big", "little"] = "big" if found.syntax == BIG_ENDIAN else "little"
     if element[:4] not in PIXEL_DATA or len(element) < 12:
@@ -191,44 +82,65 @@ def _stored(data: bytes, at: int, found: Format) -> NDArray[np.integer]:
     explicit = element[4:6] in (b"OB", b"OW", b"UN")
     size = int.from_bytes(element[8:12] if explicit else element[4:8], order)
     start = at + (12 if explicit else 8)
-    needed = found.rows * found.columns * found.allocated // 8
-    plugin = DECODERS[found.syntax]
-    frame: Any = memoryview(data)[start : start + size]
-    if plugin:
-        frame = joined_frame(data, start, found.syntax)
-    elif size not in (needed, needed + needed % 2):  # an odd length is padded by one byte
-        raise RefusedError(f"{found.rows} x {found.columns} pixels need {needed:,} bytes; PixelData has {size:,}.")
-    elif len(data) < start + needed:
+    each = found.rows * found.columns * found.allocated // 8
+    needed = each * found.frames
+    if DECODERS[found.syntax]:
+        frames = joined_frames(data, start, found.syntax, found.frames)
+        return [_decoded(frame, found, element[4:6]) for frame in frames]
+    if size not in (needed, needed + needed % 2):  # an odd length is padded by one byte
+        what = f"{found.rows} x {found.columns} pixels" + (f" in {found.frames} frames" if found.frames > 1 else "")
+        raise RefusedError(f"{what} need {needed:,} bytes; PixelData has {size:,}.")
+    if len(data) < start + needed:
         raise RefusedError(f"cut off: holds {len(data) - start:,} of {needed:,} bytes of pixels.")
+    places = range(start, start + needed, each)
+    pad = size - needed if found.frames == 1 else 0  # pydicom looks at it to tell a plain frame from a padded one
+    return [_decoded(memoryview(data)[place : place + each + pad], found, element[4:6]) for place in places]
+
+
+def _decoded(frame: Any, found: Format, vr: bytes) -> NDArray[np.integer]:
+    """Return the stored values (H, W) of a frame."""
+    from pydicom.encaps import encapsulate
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import UID
+
+    syntax, plugin = found.syntax, DECODERS[found.syntax]
     options: Any = {
         "rows": found.rows, "columns": found.columns, "number_of_frames": 1, "samples_per_pixel": 1,
         "bits_allocated": found.allocated, "bits_stored": found.stored, "pixel_representation": int(found.signed),
         "photometric_interpretation": "MONOCHROME2", "pixel_keyword": "PixelData", "view_only": True,
-        "pixel_vr": "OW" if element[4:6] == b"OW" else "OB",
+        "pixel_vr": "OW" if vr == b"OW" else "OB",
     }  # fmt: skip
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if plugin:
-                check_frame(frame, found.syntax, found.rows, found.columns, found.allocated)
+        with WITHOUT_WARNINGS:
+            if syntax in LOSSLESS_JPEG:
+                pixels = decode_lossless_jpeg(frame, found.rows, found.columns, found.allocated)
+                frame, syntax, plugin = pixels.astype(f"<u{found.allocated // 8}").tobytes(), EXPLICIT, ""
+            elif plugin:
+                check_frame(frame, syntax, found.rows, found.columns, found.allocated)
                 frame = encapsulate([frame])
-            decoder = get_decoder(UID(found.syntax))
+            decoder = get_decoder(UID(syntax))
             return decoder.as_array(frame, raw=True, index=0, decoding_plugin=plugin, **options)[0]
     except Exception as error:  # a decoder may raise anything on damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise RefusedError(f"damaged: its pixels cannot be decoded ({reason[:200]}).") from None
 
 
-def _image(stored: NDArray[np.integer], found: Format) -> Array:
-    """Return the image: uint8 or uint16 as stored, float32 where values are negative or rescaled."""
+def _image(stored: NDArray[np.integer], found: Format, frame: int) -> Array:
+    """Return the image: as stored, int16 or float32; see `read_dicom`."""
     import numpy as np
 
     values = stored.astype(np.int32)
     if found.inverted:  # the lowest stored value becomes the highest
         values = (-1 if found.signed else (1 << found.stored) - 1) - values
-    if (found.slope, found.intercept) == (1.0, 0.0) and values.min() >= 0:
+    slope, intercept = found.rescale[frame]
+    low, high = int(values.min()), int(values.max())
+    if (slope, intercept) == (1.0, 0.0) and low >= 0:
         return values.astype(np.uint8 if found.allocated == 8 else np.uint16)
-    rescaled = values.astype(np.float64) * found.slope + found.intercept
+    ends = sorted((low * slope + intercept, high * slope + intercept))
+    whole = abs(slope) < 2**16 and slope.is_integer() and intercept.is_integer()
+    if whole and ends[0] >= -(2**15) and ends[1] < 2**15:
+        return (values.astype(np.int64) * int(slope) + int(intercept)).astype(np.int16)
+    rescaled = values.astype(np.float64) * slope + intercept
     if not np.isfinite(rescaled).all() or np.abs(rescaled).max() > np.finfo(np.float32).max:
-        raise RefusedError(f"RescaleSlope {found.slope:g} and RescaleIntercept {found.intercept:g} overflow.")
+        raise RefusedError(f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} overflow.")
     return rescaled.astype(np.float32)

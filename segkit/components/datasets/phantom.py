@@ -7,11 +7,13 @@ from typing import Annotated
 from annotated_types import Ge, Le, Lt
 
 from segkit.components.datasets.case import Case, Dataset
+from segkit.components.datasets.cine import tags_of, volume_of
 from segkit.errors import UserError
 from segkit.types import Count
 
 CHANNELS = ("wall", "cavity")
 MOST_PIXELS = 2**30
+SLICE_MM = 8.4  # between slices, as in RVSC: 7 mm and a gap of a fifth
 HEIGHT = 256  # rows at which the spacing of 0.57 to 0.97 mm holds; the field of view stays with other sizes
 
 
@@ -22,6 +24,7 @@ def phantom(
     height: Annotated[int, Ge(16), Le(1024)] = 256,
     width: Annotated[int, Ge(16), Le(1024)] = 216,
     seed: Annotated[int, Ge(0), Lt(2**32)] = 1,
+    volumes: bool = False,
 ) -> Dataset:
     """Digital short-axis cardiac phantom: cine MR of 16 patients, right ventricle's wall and cavity as truth.
 
@@ -29,13 +32,14 @@ def phantom(
     systole, base to apex; pose, size, contrast, spacing and number of slices differ between patients. Images are
     uint16, below 4096, blurred to the resolution of a scan, with a coil's bias field and Rician noise, and the same to
     the grey level on every machine. Near the apex the ventricle is tiny or absent: some truths are empty. Patients
-    resemble those of RVSC (Petitjean et al. 2015) in number, size and spacing.
+    resemble those of RVSC (Petitjean et al. 2015) in number, size and spacing. The tag `phase` is ED or ES.
 
     Args:
         patients: their number.
         slices: their total number; at least one per patient.
         height, width: rows and columns.
         seed: of the patients.
+        volumes: one case of each patient and phase, its slices 8.4 mm apart, instead of one of each slice.
 
     Raises:
         UserError: fewer slices than patients, or more than 2^30 pixels in all.
@@ -46,14 +50,18 @@ def phantom(
         raise UserError(f"phantom: {slices} slices of {height} x {width} are more than {MOST_PIXELS:,} pixels.")
     from segkit.components.datasets.phantom_anatomy import Patient, draw
 
-    cases = []
+    cases: list[Case] = []
     for number, count in enumerate(_counts(patients, slices), 1):
         patient = Patient.of(seed, number, HEIGHT / height)
-        for systole, phase, total in ((False, "ed", count - count // 2), (True, "es", count // 2)):
+        name, spacing = f"patient{number:02d}", patient.spacing
+        for systole, phase, total in ((False, "ED", count - count // 2), (True, "ES", count // 2)):
+            stack: list[Case] = []
             for index in range(total):
                 image, masks = draw(patient, index, total, systole, height, width)
-                name = f"patient{number:02d}/{phase}-{index + 1:02d}"
-                cases.append(Case(name, f"patient{number:02d}", image, masks, (patient.spacing, patient.spacing)))
+                case = f"{name}/{phase.lower()}-{index + 1:02d}"
+                stack.append(Case(case, name, image, masks, (spacing, spacing), tags=tags_of(phase)))
+            whole = volumes and stack
+            cases += [volume_of(f"{name}/{phase}", stack, (SLICE_MM, spacing, spacing))] if whole else stack
     return Dataset("phantom", CHANNELS, tuple(cases))
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from segkit.components.datasets import contours, reading
+from segkit.components.datasets import cine, contours, reading
 from segkit.components.datasets.case import Case, Dataset
 from segkit.components.datasets.dicom import read_dicom
+from segkit.components.datasets.dicom_header import read_format
 from segkit.errors import UserError, counted, first_few
+from segkit.types import Array, Mask
 
 Structure = Literal["wall", "cavity", "endocardium", "epicardium"]
 
 CONTOUR = re.compile(r"(?P<frame>.+)-(?P<kind>[a-z][0-9]?)contour(?:-manual)?\.txt", re.IGNORECASE)
+NUMBER = re.compile(r".*?([0-9]{1,9})")
 LIST = re.compile(r".*list\.txt", re.IGNORECASE)
 PARTS = re.compile(r".*(dicom|contours).*", re.IGNORECASE)
 DEPTH = 3  # folders between the root and a patient's
@@ -49,8 +53,14 @@ class Patient:
             raise UserError(f"{found[0]} and {found[1]} have the same name. Which one counts? Remove the other.")
         return reading.inside(self.root, found[0]) if found else None
 
+    def phases(self) -> dict[str, str]:
+        """Return "ED" or "ES" of each labelled frame, where their numbers say so; see `cine.phases_of`."""
+        numbers = {frame: int(match[1]) for frame in self.frames if (match := NUMBER.fullmatch(frame))}
+        found = cine.phases_of(numbers.values())
+        return {frame: found[number] for frame, number in numbers.items() if number in found}
 
-def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) -> Dataset:
+
+def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity"), volumes: bool = False) -> Dataset:
     """Right Ventricle Segmentation Challenge (Petitjean et al. 2015), or any data laid out like it.
 
     A patient is a folder, in `root` or up to three folders below, with `PXXlist.txt`, `PXXdicom/PXX-NNNN.dcm` and
@@ -58,11 +68,18 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     without a list every contour file counts. Frames without contours are not read. Images keep their size, orientation
     and spacing in mm. How contours become masks: `segkit.components.datasets.contours`.
 
+    The tag `phase` is ED or ES. Frames are numbered through all slices, twenty a slice, from the R wave on: P01-0000,
+    P01-0020, ... are at end diastole, and P01-0008, P01-0028, ..., or others about a third of the cycle later, at end
+    systole. Where numbers do not fit that, there is no tag.
+
     Args:
         root: the folder.
         structures: the channels: "endocardium" and "epicardium" are the filled contours, "cavity" is the endocardium,
             "wall" the epicardium without it. A frame that lacks a contour they need is left out, and a note says so.
             Pixels of an inner contour outside the outer one are cavity and not wall; a note names the frame.
+        volumes: one case of each patient and phase, the stack of its labelled slices, instead of one of each slice.
+            Their order and distance are those of the positions in the headers, else of the frames' numbers and
+            SpacingBetweenSlices or SliceThickness. A stack that lacks a slice inside is left out; a note names it.
 
     Raises:
         UserError: a file is missing, damaged or contradicts another, or a path leads out of `root`; it is named.
@@ -74,23 +91,33 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity")) 
     if not patients and not problems:
         raise UserError(f"{root}: contains no patient's folder (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
     needed = {kind for structure in structures for kind in contours.NEEDED[structure]}
-    cases, partial, astray = [], [], {}
+    frames, partial, astray = list[tuple[Case, Path]](), [], dict[str, int]()
     for patient in patients:
+        phases = patient.phases()
         for frame, found in patient.frames.items():
             if not needed <= set(found):
                 partial.append(f"{patient.folder.name}/{frame}")
                 continue
             with reading.collected(problems):
-                case, beyond = read_case(patient, frame, structures)
-                cases.append(case)
-                astray[case.name] = beyond
+                case, path = _frame(patient, frame, structures, astray)
+                frames.append((replace(case, tags=cine.tags_of(phases.get(frame))), path))
+    cases, gaps = cine.volumes(frames, problems) if volumes else ([case for case, _ in frames], [])
     if problems:
+        for case, _ in frames:
+            with reading.collected(problems):  # tell all at once
+                case.read()
         raise reading.DatasetError(problems)
+    if gaps and not cases:
+        raise UserError(f"{root}: no volume. {gaps[0]}")
     if not cases:
         listed = ", ".join(structures)
         raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
     return Dataset(
-        "rvsc", tuple(structures), tuple(cases), (*_notes(patients, partial), *contours.outside_notes(astray))
+        "rvsc",
+        tuple(structures),
+        tuple(cases),
+        (*_notes(patients, partial), *gaps),
+        conclude=lambda: contours.outside_notes({case.name: astray.get(case.name, 0) for case, _ in frames}),
     )
 
 
@@ -158,15 +185,33 @@ def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
 
 def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> tuple[Case, int]:
     """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
+    astray: dict[str, int] = {}
+    case, _ = _frame(patient, frame, structures, astray)
+    image, masks = case.read()
+    return replace(case, image=image, masks=masks, load=None), astray[case.name]
+
+
+def _frame(
+    patient: Patient, frame: str, structures: tuple[Structure, ...], astray: dict[str, int]
+) -> tuple[Case, Path]:
+    """Return a labelled frame, not yet read, and its image; reading it adds the pixels outside to `astray`."""
     files = patient.frames[frame]
     path = patient.file(f"{frame}.dcm") or patient.file(frame)
     if path is None:
         raise UserError(f"{next(iter(files.values()))}: its image {frame}.dcm is not in {patient.folder}.")
-    image, spacing = read_dicom(path)
+    name = f"{patient.folder.name}/{path.name[: len(frame)]}"
+    load = functools.partial(_read, name, path, files, structures, astray)
+    spacing = read_format(path).spacing_mm
+    return Case(name, patient.folder.name, spacing_mm=spacing, load=load, files=(path, *files.values())), path
+
+
+def _read(
+    name: str, path: Path, files: Mapping[str, Path], structures: tuple[Structure, ...], astray: dict[str, int]
+) -> tuple[Array, Mask]:
+    image, _ = read_dicom(path)
     lines = {kind: contours.read_contour(file) for kind, file in files.items()}
-    masks, beyond = contours.fill_structures(lines, (image.shape[0], image.shape[1]), structures)
-    name = patient.folder.name
-    return Case(f"{name}/{path.name[: len(frame)]}", name, image, masks, spacing), beyond
+    masks, astray[name] = contours.fill_structures(lines, (image.shape[0], image.shape[1]), structures)
+    return image, masks
 
 
 def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:
