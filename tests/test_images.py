@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(root: Path, **more: Any) -> Dataset:
+def read(root: Path, **more: Any) -> Any:
     return read_all(segkit.datasets.build("image_folder", {"root": str(root), **more}))
 
 

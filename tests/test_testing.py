@@ -51,7 +51,7 @@ BUILT_IN = [
     (registry.name, entry.name)
     for registry in REGISTRIES
     for entry in registry
-    if entry.name not in ("image_folder", "rvsc")
+    if entry.name not in ("image_folder", "rvsc", "table")
 ]
 BY_SLOT = {registry.name: registry for registry in REGISTRIES}
 

@@ -9,6 +9,7 @@ from segkit.components.datasets.image_folder import image_folder
 from segkit.components.datasets.images import read_image
 from segkit.components.datasets.phantom import phantom
 from segkit.components.datasets.rvsc import rvsc
+from segkit.components.datasets.table import table
 from segkit.registry.faults import wrong_type
 from segkit.registry.registry import Registry
 
@@ -20,3 +21,4 @@ datasets = Registry(
 datasets.register("image_folder")(image_folder)
 datasets.register("phantom")(phantom)
 datasets.register("rvsc")(rvsc)
+datasets.register("table")(table)

@@ -63,15 +63,15 @@ class Decoded:
     palette: tuple[Colour, ...] = ()
 
 
-def decode_image(data: bytes, name: str) -> Decoded:
-    """Return the pixels of a PNG, TIFF, JPEG or BMP file.
+def decode_image(data: bytes, name: str, *, stacks: bool = False) -> Decoded:
+    """Return the pixels of a PNG, TIFF, JPEG or BMP file, with `stacks` also of a TIFF of several pages.
 
     Raises:
-        UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, an animation, CMYK, or not upright.
+        UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, several images, CMYK, or not upright.
     """
     try:
         with WITHOUT_WARNINGS:
-            return _decoded(data)
+            return _decoded(data, stacks)
     except RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
     except Exception as error:  # a decoder may raise anything on damaged bytes
@@ -80,11 +80,11 @@ def decode_image(data: bytes, name: str) -> Decoded:
         raise UserError(f"{name}: a damaged image: {sentence(text)}") from None
 
 
-def _decoded(data: bytes) -> Decoded:
+def _decoded(data: bytes, stacks: bool) -> Decoded:
     import numpy as np
 
     if data[:4] in tiff.MARKS:
-        return Decoded(tiff.decode_tiff(data))
+        return Decoded(tiff.decode_tiff(data, stacks))
     image, is_png = _open(data), data[:4] == PNG
     if image.mode == "CMYK":
         raise RefusedError(tiff.CMYK)

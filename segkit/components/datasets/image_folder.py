@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Dataset, flaw_of_channels
+from segkit.components.datasets.case import Dataset
 from segkit.components.datasets.decoding import VOLUMES, volume
 from segkit.components.datasets.images import KINDS, describe_other_content
-from segkit.components.datasets.loading import ONE_INPUT, RGB, Loader
+from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
 from segkit.components.datasets.masks import Label, WrittenColour, parse_labels
 from segkit.errors import UserError, counted, first_few, sentence
-from segkit.types import Positive
 
 DOT = re.compile(r"(?<!^)\.")
 DEPTH = 4  # folders below `images` and `masks`
@@ -44,7 +43,7 @@ def image_folder(
     background: WrittenColour | None = None,
     grey: bool | None = None,
     patient: str | None = None,
-    spacing_mm: tuple[Positive, Positive] | tuple[Positive, Positive, Positive] | None = None,
+    spacing_mm: Lengths | None = None,
 ) -> Dataset:
     """Images and masks of the same name in two folders, patients in sub-folders or in the names.
 
@@ -74,7 +73,7 @@ def image_folder(
         UserError: an image without a mask or the reverse, other sizes, unexpected levels, damage; the file is named.
     """
     top = reading.open_root(root)
-    inputs = input_names(images, grey)
+    inputs = input_names(images, grey, "images")
     loader = Loader(parse_labels(labels, background), grey, spacing_mm=spacing_mm)
     pattern = _pattern(patient)
     problems: list[str] = []
@@ -130,22 +129,6 @@ def find_pairs(
             mask = reading.inside(root, truths[name]) if name in truths else None
             found.append(Pair(name, tuple(paths), mask))
     return found
-
-
-def input_names(images: str | Mapping[str, str], grey: bool | None) -> tuple[str, ...]:
-    """Return the names of the inputs of a recipe's `images`.
-
-    Raises:
-        UserError: there are none, or a name cannot be used.
-    """
-    if isinstance(images, str):
-        return RGB if grey is False else ONE_INPUT
-    flaw = "name at least one input" if not images else flaw_of_channels(tuple(images), "input")
-    if flaw:
-        raise UserError(f"images: {flaw}.")
-    if grey is False and len(images) > 1:
-        raise UserError("grey: images of several inputs are grey each; grey = false counts for a single folder only.")
-    return RGB if grey is False else tuple(images)
 
 
 def _pattern(patient: str | None) -> re.Pattern[str] | None:

@@ -68,9 +68,7 @@ def read_picture(path: Path, *, grey: bool = True, stacks: bool = False) -> Pict
     if is_dicom(path, data):
         image, spacing = parse_dicom(data, str(path))
         return Picture(image if grey else _thrice(image), spacing)
-    pixels = decode_image(data, str(path)).pixels
-    if len(pixels) > 1 and not stacks:
-        raise UserError(f"{path}: several images in one file; only files of one image are read. Split it first.")
+    pixels = decode_image(data, str(path), stacks=stacks).pixels
     single = equal_channels(pixels)
     if single is not None and alpha_differs(pixels) and single.min() == single.max():
         raise UserError(f"{path}: its picture is in the alpha channel, which is not read. Save it as a grey image.")

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from segkit.components.datasets.case import Case
+from annotated_types import MaxLen, MinLen
+
+from segkit.components.datasets.case import Case, flaw_of_channels
 from segkit.components.datasets.dicom import read_spacing
 from segkit.components.datasets.images import DICOM_SUFFIXES, Picture, may_be_coloured, read_picture
 from segkit.components.datasets.masks import Colours, Labels, agree, read_masks
 from segkit.components.datasets.reading import DatasetError
 from segkit.errors import UserError, counted, first_few
-from segkit.types import Array, Mask
+from segkit.types import Array, Mask, Positive
 
+Lengths = Annotated[tuple[Positive, ...], MinLen(2), MaxLen(3)]
+"""Spacing in mm along (row, column), or (slice, row, column)."""
 RGB = ("red", "green", "blue")
 ONE_INPUT = ("image",)
 PROBES = 8  # images that are decoded to see whether they show colours
 COLOURED = "turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read"
 CONTRADICTS = (
-    "a coloured image among grey ones. Say whether colours count: grey = false reads red, green and blue of every "
-    "image, grey = true makes every image grey."
+    "a coloured image among grey ones. Say whether colours count: grey = true makes every image grey; grey = false "
+    "reads red, green and blue of every image, where an image has one file."
 )
 
 
@@ -54,6 +59,22 @@ def shows_colours(images: Sequence[Path]) -> bool:
             if read_any(maybe[int(number * step)], grey=False).coloured:
                 return True
     return False
+
+
+def input_names(images: str | Mapping[str, str], grey: bool | None, parameter: str) -> tuple[str, ...]:
+    """Return the names of the inputs that a parameter of a recipe names, such as `images`.
+
+    Raises:
+        UserError: there are none, or a name cannot be used.
+    """
+    if isinstance(images, str):
+        return RGB if grey is False else ONE_INPUT
+    flaw = "name at least one input" if not images else flaw_of_channels(tuple(images), "input")
+    if flaw:
+        raise UserError(f"{parameter}: {flaw}.")
+    if grey is False and len(images) > 1:
+        raise UserError("grey: images of several inputs are grey each; leave it out.")
+    return RGB if grey is False else tuple(images)
 
 
 @dataclass(eq=False)
@@ -164,7 +185,8 @@ class Loader:
 
         found: list[Mask] = []
         for path in paths:
-            read = read_masks(path, Labels() if self.separate else self.labels, self._palettes)
+            labels, palettes = (Labels(), {}) if self.separate else (self.labels, self._palettes)
+            read = read_masks(path, labels, palettes)
             if found and read.shape != found[0].shape:
                 sizes = size_text(read.shape[1:]), size_text(found[0].shape[1:])
                 raise UserError(f"{path}: the mask has {sizes[0]} pixels, {paths[0]} has {sizes[1]}.")

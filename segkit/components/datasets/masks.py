@@ -145,7 +145,7 @@ def _decoded(path: Path) -> Decoded:
     data = read_bytes(path)
     if is_dicom(path, data):
         return Decoded(parse_dicom(data, str(path))[0][None, ..., None])
-    found = decode_image(data, str(path))
+    found = decode_image(data, str(path), stacks=True)
     if _indices(found, str(path)) is None and alpha_differs(found.pixels):
         raise UserError(f"{path}: a partly transparent mask. Save it without alpha, with one grey level per structure.")
     return found
