@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +74,7 @@ class LineFaults:
 
 
 def read_sheet(path: Path, faults: LineFaults) -> Sheet:
-    """Return a table; comma, semicolon or tab divide its columns, whichever gives its first line the most.
+    """Return a table; comma, semicolon or tab divide its columns, whichever its first line has the most of.
 
     Empty lines, and columns without a name, are left out.
 
@@ -88,9 +90,9 @@ def read_sheet(path: Path, faults: LineFaults) -> Sheet:
         text = decode(data, str(path))
     except UserError as error:
         raise UserError(f"{error} Save the table as CSV in UTF-8.") from None
-    first = text.lstrip("\r\n").split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=lambda mark: len(next(csv.reader([first], delimiter=mark), [])))
-    lines = list(_lines(path, text, delimiter))
+    first = re.sub('"[^"]*"', "", next(filter(str.strip, io.StringIO(text, newline="")), ""))
+    delimiter = max(DELIMITERS, key=first.count)
+    lines = _lines(path, text, delimiter)
     if not lines:
         raise UserError(f"{path}: is empty; its first line should name the columns.")
     columns = [name for name in lines[0][1] if name]
@@ -111,7 +113,7 @@ def read_sheet(path: Path, faults: LineFaults) -> Sheet:
 
 def _lines(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     """Return the cells of each line that is not blank, and its number."""
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     found, line = [], 1
     try:
         for cells in reader:
