@@ -106,6 +106,21 @@ def test_one_coloured_image_that_the_headers_show_is_found_among_many(tmp_path: 
     assert build(tmp_path).inputs == ("red", "green", "blue")
 
 
+@pytest.mark.parametrize(
+    ("name", "pixels", "expected"),
+    [
+        ("x.png", GREY, False), ("x.png", equal_luma(), True), ("x.jpg", GREY, False), ("x.jpg", equal_luma(), True),
+        ("x.tif", GREY, False), ("x.tif", equal_luma(), True), ("x.dcm", GREY.astype(np.uint16), False),
+        ("x.bmp", equal_luma(), True),
+    ],
+)  # fmt: skip
+def test_headers_that_allow_colours(tmp_path: Path, name: str, pixels: Any, expected: bool) -> None:
+    path = save(tmp_path / name, pixels)
+    assert may_be_coloured(path) == expected
+    path.write_bytes(path.read_bytes()[:20])
+    assert may_be_coloured(path) == (name != "x.dcm")  # it does not tell
+
+
 def test_a_coloured_image_that_contradicts_those_looked_at_is_named(tmp_path: Path) -> None:
     fill(tmp_path, np.dstack([GREY] * 3), count=20)
     save(tmp_path / "images/p1/x.png", equal_luma())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 DENSEST = 1100  # more than deflate's largest ratio of decoded to compressed bytes (1032)
-PNG, EXIF = b"\x89PNG", b"Exif\0\0"
+PNG, JPEG, EXIF = b"\x89PNG", b"\xff\xd8", b"Exif\0\0"
 VOLUME_SUFFIXES = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".mgz": "MGH",
     ".mgh": "MGH", ".mnc": "MINC",
@@ -134,7 +134,7 @@ def _open(data: bytes) -> ImageFile:
         if len(data) < 26:
             raise EOFError
         return PngImagePlugin.PngImageFile(file)
-    if data[:2] == b"\xff\xd8":
+    if data[:2] == JPEG:
         if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise EOFError
         return JpegImagePlugin.JpegImageFile(io.BytesIO(without_exif(data)))

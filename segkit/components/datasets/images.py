@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets import tiff
-from segkit.components.datasets.decoding import PNG, VOLUMES, decode_image, volume
+from segkit.components.datasets.decoding import JPEG, PNG, VOLUMES, decode_image, volume, without_exif
 from segkit.components.datasets.dicom import parse_dicom
 from segkit.components.datasets.reading import entries, is_folder, read_bytes
 from segkit.errors import UserError, counted, first_few
@@ -82,17 +82,23 @@ def read_picture(path: Path, *, grey: bool = True, stacks: bool = False) -> Pict
 
 def may_be_coloured(path: Path) -> bool:
     """Return whether an image's first bytes allow that it shows colours; True if they do not tell."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
+        if volume(path.name) or is_dicom(path, head):
+            return False
         if head[:4] == PNG:
             return head[25] not in (0, 4)  # grey, grey with alpha
         if head[:4] in tiff.MARKS:
             page = next(tiff.directories(head))
             return page.get(tiff.PHOTOMETRIC) == tiff.PALETTE or page.get(tiff.SAMPLES, 1) > 2
-    except (OSError, ValueError, IndexError, StopIteration, struct.error):
+        if head[:2] == JPEG:
+            return JpegImageFile(io.BytesIO(without_exif(head))).mode != "L"
+    except Exception:  # what is damaged, or not among the first bytes, is seen when the image is decoded
         return True
-    return not is_dicom(path, head)
+    return True
 
 
 def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:

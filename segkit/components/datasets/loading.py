@@ -147,7 +147,7 @@ class Loader:
     ) -> tuple[Array, Mask | None]:
         image = self._image(name, images)
         truth = self._masks(masks) if masks else None
-        pixels = image.shape[1:] if image.ndim > 2 else image.shape
+        pixels = _pixels(image)
         if truth is not None and truth.shape[1:] != pixels:
             raise UserError(
                 f"{masks[0]}: the mask has {size_text(truth.shape[1:])} pixels, its image has {size_text(pixels)}."
@@ -170,10 +170,7 @@ class Loader:
             if picture.coloured and self.grey:
                 self._coloured.add(name)
             if found and picture.pixels.shape != found[0].shape:
-                sizes = (
-                    size_text(picture.pixels.shape[-3:]),
-                    size_text(found[0].shape[-3:]),
-                )  # grey: (H, W), (1, D, H, W)
+                sizes = size_text(_pixels(picture.pixels)), size_text(_pixels(found[0]))
                 raise UserError(f"{path}: the image has {sizes[0]} pixels, {images[0]} has {sizes[1]}.")
             found.append(picture.pixels)
         if len(found) == 1:
@@ -192,6 +189,11 @@ class Loader:
                 raise UserError(f"{path}: the mask has {sizes[0]} pixels, {paths[0]} has {sizes[1]}.")
             found.append(read)
         return np.concatenate(found)
+
+
+def _pixels(image: Array) -> tuple[int, ...]:
+    """Return an image's shape without the axis of its inputs."""
+    return image.shape[1:] if image.ndim > 2 else image.shape
 
 
 def size_text(shape: tuple[int, ...]) -> str:
