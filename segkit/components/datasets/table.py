@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
+from segkit.components.datasets.case import Dataset, flaw_of_channels
 from segkit.components.datasets.decoding import VOLUME_SUFFIXES
 from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
 from segkit.components.datasets.masks import Label, Labels, WrittenColour, parse_labels
@@ -29,6 +29,18 @@ class Columns:
     name: str | None
     spacing: tuple[str, ...]
     tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a line says of a case; its files are there."""
+
+    name: str
+    patient: str | None
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    spacing_mm: tuple[float, ...] | None
+    tags: dict[str, str]
 
 
 def table(
@@ -76,10 +88,14 @@ def table(
     truth = _labels(mask, labels, background)
     fixed = None if spacing_mm is None or columns.spacing else tuple(float(mm) for mm in spacing_mm)
     loader = Loader(truth, grey, separate=not isinstance(mask, str), spacing_mm=fixed)
-    cases = _cases(sheet, columns, reading.open_root(root or file.parent), loader, faults)
+    listed = _listed(sheet, columns, reading.open_root(root or file.parent), faults)
     problems = faults.messages()
     if problems:
         raise reading.DatasetError(problems)
+    cases = [
+        loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
+        for one in listed
+    ]
     if inputs == ONE_INPUT and loader.find_colours(cases):
         inputs = RGB
     return Dataset("table", truth.channels, tuple(cases), (), inputs, loader.conclude)
@@ -124,31 +140,33 @@ def _columns(
     return Columns(images, masks, whose, name, spacings, rest if tags is None else tuple(tags))
 
 
-def _cases(sheet: Sheet, columns: Columns, root: Path, loader: Loader, faults: LineFaults) -> list[Case]:
-    cases, lines = [], dict[str, int]()
+def _listed(sheet: Sheet, columns: Columns, root: Path, faults: LineFaults) -> list[Listed]:
+    found, lines = [], dict[str, int]()
     for row in sheet.rows:
         images = [_file(row, column, sheet.path, root, faults) for column in columns.images]
         for column in columns.images:
             if not row.cells[column]:
                 faults.add(row.line, f"the column {column!r} names no image")
-        given = [column for column in columns.masks if row.cells[column]]
-        masks = [_file(row, column, sheet.path, root, faults) for column in given]
-        if 0 < len(given) < len(columns.masks):
-            missing = next(column for column in columns.masks if column not in given)
-            advice = "Where a structure is absent, name an empty mask; a case without any mask is unlabelled."
-            faults.add(row.line, f"has a mask in {given[0]!r} but none in {missing!r}", "", advice)
         name = row.cells[columns.name] if columns.name else _name(images[0], root)
-        spacing = _spacing(row, columns.spacing, faults)
-        if not name and columns.name:
+        if columns.name and not name:
             faults.add(row.line, f"the column {columns.name!r} gives no name")
         elif name and lines.setdefault(name, row.line) != row.line:
             faults.add(row.line, "the same case again", f"{name}, as in line {lines[name]}", "Names must be unique.")
-        found, truth = tuple(filter(None, images)), tuple(filter(None, masks))
-        if len(found) == len(images) and len(truth) == len(masks):
-            patient = row.cells[columns.patient] or None if columns.patient else None
-            tags = {column: row.cells[column] for column in columns.tags if row.cells[column]}
-            cases.append(loader.case(name, patient, found, truth, spacing_mm=spacing, tags=tags))
-    return cases
+        patient = row.cells[columns.patient] or None if columns.patient else None
+        masks = _masks(row, columns.masks, sheet.path, root, faults)
+        spacing = _spacing(row, columns.spacing, faults)
+        tags = {column: row.cells[column] for column in columns.tags if row.cells[column]}
+        found.append(Listed(name, patient, tuple(filter(None, images)), masks, spacing, tags))
+    return found
+
+
+def _masks(row: Row, columns: tuple[str, ...], table: Path, root: Path, faults: LineFaults) -> tuple[Path, ...]:
+    given = [column for column in columns if row.cells[column]]
+    if 0 < len(given) < len(columns):
+        missing = next(column for column in columns if column not in given)
+        advice = "Where a structure is absent, name an empty mask; a case without any mask is unlabelled."
+        faults.add(row.line, f"has a mask in {given[0]!r} but none in {missing!r}", "", advice)
+    return tuple(filter(None, (_file(row, column, table, root, faults) for column in given)))
 
 
 def _file(row: Row, column: str, table: Path, root: Path, faults: LineFaults) -> Path | None:
