@@ -374,6 +374,8 @@ def test_parameters_that_make_no_sense(tmp_path: Path, more: dict[str, Any], mes
 
 
 def test_masks_of_a_stack_have_levels_by_page(tmp_path: Path) -> None:
-    levels, colours = read_levels(save(tmp_path / "x.tif", STACK_MASK * 3))
+    levels, colours = read_levels(save(tmp_path / "x.tif", STACK_MASK * 3), stacks=True)
     assert colours == {}
     assert np.array_equal(levels, STACK_MASK * 3)
+    with pytest.raises(UserError, match=r"x\.tif: several images in one file; only files of one image are read"):
+        read_levels(tmp_path / "x.tif")

@@ -41,7 +41,7 @@ class MaskStatistics:
         import numpy as np
 
         try:
-            levels, self._palettes[path] = read_levels(path)
+            levels, self._palettes[path] = read_levels(path, stacks=True)
         except ColouredMaskError as error:
             self._add_colours(path, error)
             return None

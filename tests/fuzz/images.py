@@ -49,7 +49,7 @@ def one(data: bytes) -> bool:
         assert FILE.name in str(error)
         refused += 1
     try:
-        assert read_levels(FILE)[0].ndim in (2, 3)
+        assert read_levels(FILE, stacks=True)[0].ndim in (2, 3)
     except UserError as error:
         assert FILE.name in str(error)
         refused += 1

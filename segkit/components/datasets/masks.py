@@ -110,14 +110,16 @@ def read_masks(path: Path, labels: Labels, palettes: dict[Path, Colours]) -> Mas
     """
     if labels.colours:
         return _by_colour(str(path), _read_colours(path), labels)
-    levels, colours = read_levels(path)
+    levels, colours = read_levels(path, stacks=True)
     if colours:
         palettes[path] = colours
     return _by_level(str(path), levels, labels)
 
 
-def read_levels(path: Path) -> tuple[Array, Colours]:
-    """Return a mask's levels (H, W), of a stack (D, H, W), and their colours if they are indices of a PNG's palette.
+def read_levels(path: Path, *, stacks: bool = False) -> tuple[Array, Colours]:
+    """Return a mask's levels (H, W), and their colours if they are the indices of a PNG's palette.
+
+    With `stacks`, a TIFF of several pages is read too: (D, H, W).
 
     Colours with equal channels and opaque alpha count as grey. A palette of colours that begins with a single black is
     one of labels, as other tools write them: its indices are the levels. A palette of grey levels makes a grey image.
@@ -126,7 +128,7 @@ def read_levels(path: Path) -> tuple[Array, Colours]:
         ColouredMaskError: the mask holds colours.
         UserError: as for `read_image`; or it holds transparency, in which a mask may hide.
     """
-    found = _decoded(path)
+    found = _decoded(path, stacks)
     labels = _indices(found, str(path))
     if labels is not None:
         return labels
@@ -141,11 +143,11 @@ def read_levels(path: Path) -> tuple[Array, Colours]:
     return _one_or_stack(plain(grey, str(path))), {}
 
 
-def _decoded(path: Path) -> Decoded:
+def _decoded(path: Path, stacks: bool = True) -> Decoded:
     data = read_bytes(path)
     if is_dicom(path, data):
         return Decoded(parse_dicom(data, str(path))[0][None, ..., None])
-    found = decode_image(data, str(path), stacks=True)
+    found = decode_image(data, str(path), stacks=stacks)
     if _indices(found, str(path)) is None and alpha_differs(found.pixels):
         raise UserError(f"{path}: a partly transparent mask. Save it without alpha, with one grey level per structure.")
     return found
