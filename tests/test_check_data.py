@@ -253,6 +253,8 @@ def test_coloured_images_and_masks_are_read_by_the_lines_of_recipe(tmp_path: Pat
     data = read(report)
     assert data.inputs == ("red", "green", "blue")
     assert [int(mask.sum()) for mask in data.cases[1].masks] == [24, 36]
+    write(tmp_path / "masks/p/1.png", np.eye(25, 30, dtype=np.uint8)[..., None] * np.array([0, 0, 255], np.uint8))
+    assert "masks/p/1.png: the mask has 25 x 30 pixels, its image has 20 x 30." in texts(check_data(tmp_path))
     write(tmp_path / "masks/p/1.png", np.eye(20, 30, dtype=np.uint8))
     assert "masks/q/2.png: a mask in colours, where others have grey levels." in texts(check_data(tmp_path))
 

@@ -32,8 +32,8 @@ class MaskStatistics:
         self._flaws: list[str] = []
         self._one_structure = True
 
-    def add(self, path: Path) -> tuple[int, ...] | None:
-        """Read a mask; return its shape, None of one in colours.
+    def add(self, path: Path) -> tuple[int, ...]:
+        """Read a mask; return its shape.
 
         Raises:
             UserError: it cannot be read.
@@ -43,8 +43,7 @@ class MaskStatistics:
         try:
             levels, self._palettes[path] = read_levels(path, stacks=True)
         except ColouredMaskError as error:
-            self._add_colours(path, error)
-            return None
+            return self._add_colours(path, error)
         found = set(np.unique(levels).tolist())
         flaw = _flaw_of_levels(found, path)
         self._flaws += [f"{path}: {flaw}"] if flaw else []
@@ -53,13 +52,14 @@ class MaskStatistics:
         self.empty += found == {0}
         return levels.shape
 
-    def _add_colours(self, path: Path, error: UserError) -> None:
-        found = read_colours(path)
+    def _add_colours(self, path: Path, error: UserError) -> tuple[int, ...]:
+        shape, found = read_colours(path)
         if len(found) > MOST_LEVELS:
             raise error
         self._coloured.append(path)
         self.colours.update(colour for colour, _ in found)
         self._pixels.update(dict(found))
+        return shape
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the masks, each with its file, once all were added."""

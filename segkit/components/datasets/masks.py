@@ -211,15 +211,16 @@ def _listed(levels: set[float]) -> str:
     return first_few((f"{level:g}" for level in sorted(levels)), 8)
 
 
-def read_colours(path: Path) -> list[tuple[Colour, int]]:
-    """Return the colours of a mask, the most frequent first, and how many pixels have each.
+def read_colours(path: Path) -> tuple[tuple[int, ...], list[tuple[Colour, int]]]:
+    """Return the shape of a mask, (H, W) or (D, H, W), and its colours with the number of pixels that have each.
 
     Raises:
         UserError: as for `read_levels`.
     """
-    colours, counts = _unique_colours(_read_colours(path))
-    order = sorted(range(len(counts)), key=lambda i: -int(counts[i]))
-    return [(_split(int(colours[i])), int(counts[i])) for i in order]
+    pixels = _read_colours(path)
+    colours, counts = _unique_colours(pixels)
+    found = [(_split(int(code)), int(count)) for code, count in zip(colours, counts, strict=True)]
+    return pixels.shape[1 if len(pixels) == 1 else 0 : 3], found
 
 
 def _read_colours(path: Path) -> NDArray[Any]:
