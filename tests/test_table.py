@@ -77,6 +77,14 @@ def test_columns_of_any_name_several_inputs_and_a_mask_a_structure(folder: Path)
     assert read(folder, image=["T1 file", "T2 file"], mask="w").inputs == ("T1 file", "T2 file")
 
 
+def test_names_and_cells_that_hold_delimiters_and_lines(folder: Path) -> None:
+    save(folder, 'image;"size, h, w, d";mask;', 't1/a.png;"one', 'two";wall/a.png;', ";;;", "t1/x.png;;;")
+    with pytest.raises(UserError, match=r"csv:2: a cell contains a control character(.|\n)*csv:5: .* not there: t1/x"):
+        build(folder)
+    save(folder, 'image;"size, h, w, d";mask;', 't1/a.png;"1; 2";wall/a.png;', ";;;")
+    assert read(folder).cases[0].tags == {"size, h, w, d": "1; 2"}
+
+
 def test_labels_and_colours_are_those_of_an_image_folder(folder: Path) -> None:
     colour = np.zeros((12, 10, 3), np.uint8)
     colour[MASK == 1] = (0, 0, 255)  # red, in OpenCV's order
