@@ -15,8 +15,8 @@ import pytest
 import segkit
 from segkit import UserError
 from segkit.checks.data import DataReport, check_data
-from segkit.components.datasets import Dataset
 from segkit.testing.findings import Finding, count_kinds, grouped
+from tests.all_cases import read_all
 from tests.rvsc_like import patient, square
 
 
@@ -34,11 +34,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(report: DataReport) -> Dataset:
+def read(report: DataReport) -> Any:
     """Build the dataset from the lines of recipe."""
     ((name, parameters),) = tomllib.loads(report.recipe)["data"].items()
-    found: Dataset = segkit.datasets.build(name, parameters)
-    return found
+    return read_all(segkit.datasets.build(name, parameters))
 
 
 def texts(report: DataReport) -> str:
@@ -117,12 +116,12 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     assert report.findings == []  # RGB with equal channels is grey
     assert len(read(report).cases) == 60
     for name in names:
-        mask = np.eye(20, 30, dtype=np.uint8)
+        mask = np.eye(20, 30, dtype=np.uint8) * np.arange(20, dtype=np.uint8)[:, None]
         write(tmp_path / "masks" / name, np.dstack([mask, mask * 2, mask * 0]))
     report = check_data(tmp_path)
     assert len(report.findings) == 60
     (line,) = grouped(report.findings)
-    assert line.startswith("fault, 60 times: a mask of 2 colours. Save it with one grey level per structure")
+    assert line.startswith("fault, 60 times: a mask of 20 colours. Save it with one grey level per structure")
     assert line.endswith("masks/p00/004.png and 55 more.")
     assert count_kinds(report.findings) == "60 faults, 0 notes"
 
@@ -239,12 +238,47 @@ def test_masks_that_show_nothing_or_no_whole_levels(tmp_path: Path) -> None:
     assert "holds levels that are not whole numbers from 0 to 65535" in texts(check_data(tmp_path))
 
 
+def test_coloured_images_and_masks_are_read_by_the_lines_of_recipe(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pictures(tmp_path, "p/1.png", "q/2.png")
+    wall, cavity = (0, 0, 255), (0, 255, 0)  # in OpenCV's order
+    for name in ("p/1.png", "q/2.png"):
+        write(tmp_path / "images" / name, random.integers(0, 255, (20, 30, 3), dtype=np.uint8))
+        mask = np.full((20, 30, 3), 255, np.uint8)
+        mask[3:9, 3:9], mask[11:15, 3:9] = wall, cavity
+        write(tmp_path / "masks" / name, mask)
+    report = check_data(tmp_path)
+    assert count_kinds(report.findings) == "0 faults, 2 notes"
+    assert report.facts["mask colours"] == "#00ff00 (in 2), #ff0000 (in 2), #ffffff (in 2)"
+    data = read(report)
+    assert data.inputs == ("red", "green", "blue")
+    assert [int(mask.sum()) for mask in data.cases[1].masks] == [24, 36]
+    write(tmp_path / "masks/p/1.png", np.eye(25, 30, dtype=np.uint8)[..., None] * np.array([0, 0, 255], np.uint8))
+    assert "masks/p/1.png: the mask has 25 x 30 pixels, its image has 20 x 30." in texts(check_data(tmp_path))
+    write(tmp_path / "masks/p/1.png", np.eye(20, 30, dtype=np.uint8))
+    assert "masks/q/2.png: a mask in colours, where others have grey levels." in texts(check_data(tmp_path))
+
+
+def test_stacks_are_read_by_the_lines_of_recipe(tmp_path: Path) -> None:
+    for name in ("p/1.tif", "q/2.tif"):
+        for folder in ("images", "masks"):
+            (tmp_path / folder / name).parent.mkdir(parents=True)
+            pages = list(np.random.default_rng(ord(name[0])).integers(0, 2, (4, 20, 30), dtype=np.uint8))
+            assert cv2.imwritemulti(str(tmp_path / folder / name), pages)
+    report = check_data(tmp_path)
+    assert report.findings == []
+    assert report.facts["sizes"] == "4 x 20 x 30 (2)"
+    assert read(report).cases[0].image.shape == (1, 4, 20, 30)
+    assert cv2.imwritemulti(str(tmp_path / "masks/q/2.tif"), pages[:3])
+    assert "2.tif: the mask has 3 x 20 x 30 pixels, its image has 4 x 20 x 30." in texts(check_data(tmp_path))
+
+
 def test_coloured_images_are_noted_and_several_pairs_are_a_warning(tmp_path: Path) -> None:
     for number in (1, 2):
         pictures(tmp_path, f"{number}.png", f"{number}b.png", images=f"p{number}/images", masks=f"p{number}/masks")
     write(tmp_path / "p1/images/1.png", np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8))
     found = {finding.kind: finding for finding in check_data(tmp_path).findings}
-    assert found["note"].text.startswith("a coloured image turned into grey")
+    assert found["note"].text.startswith("a coloured image: red, green and blue become three")
     assert "1 more pair of folders, which the lines below leave out: p2/images with p2/masks" in found["warning"].text
 
 

@@ -21,6 +21,7 @@ from segkit import UserError
 from segkit.components.datasets import Case, Dataset, read_image
 from segkit.components.datasets.images import find_images
 from segkit.errors import ContractError
+from tests.all_cases import read_all
 from tests.rvsc_like import dicom
 
 GREY = np.arange(12 * 10, dtype=np.uint8).reshape(12, 10) * 2
@@ -48,9 +49,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def read(root: Path, **more: Any) -> Dataset:
-    found: Dataset = segkit.datasets.build("image_folder", {"root": str(root), **more})
-    return found
+def read(root: Path, **more: Any) -> Any:
+    return read_all(segkit.datasets.build("image_folder", {"root": str(root), **more}))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,13 @@ def test_the_problems_of_all_files_are_raised_together(root: Path) -> None:
     with pytest.raises(UserError, match=r"images/bob/d\.png: has no mask of the same name in masks/\.") as caught:
         read(root)
     places = [Path(line.partition(": ")[0]).relative_to(root) for line in str(caught.value).splitlines()]
-    assert [str(place) for place in places] == ["images/bob/d.png", "masks/ann/a.png", "masks/ann/b.png"]
+    assert [str(place) for place in places] == ["images/bob/d.png"]  # what the names show, before any file is read
+    (root / "images/bob/d.png").unlink()
+    write(root / "images/bob/c.png", GREY).write_bytes(b"")
+    with pytest.raises(UserError, match="12 x 10 pixels") as caught:
+        read(root)
+    places = [Path(line.partition(": ")[0]).relative_to(root) for line in str(caught.value).splitlines()]
+    assert [str(place) for place in places] == ["masks/ann/a.png", "masks/ann/b.png", "images/bob/c.png"]
 
 
 def test_values_that_are_not_finite(tmp_path: Path) -> None:
@@ -329,9 +335,12 @@ def test_palettes_of_grey_levels_are_grey_pictures(root: Path) -> None:
 
 
 def test_coloured_images_are_turned_into_grey_with_a_note(root: Path) -> None:
-    assert read(root).notes == ()
+    assert read(root, grey=True).notes == ()
     write(root / "images/ann/a.png", np.dstack([GREY, GREY, GREY // 2]))
-    assert read(root).notes == (
+    data = read(root, grey=True)
+    assert data.inputs == ("image",)
+    assert np.array_equal(data.cases[0].image, (299 * (GREY // 2).astype(int) + 701 * GREY.astype(int) + 500) // 1000)
+    assert data.notes == (
         "1 coloured image turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read: ann/a.",
     )
 

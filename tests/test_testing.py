@@ -54,7 +54,7 @@ BUILT_IN = [
     (registry.name, entry.name)
     for registry in REGISTRIES
     for entry in registry
-    if "root" not in entry.fields  # readers need a folder
+    if not {"root", "file"} & set(entry.fields)  # readers need a folder or a file
 ]
 BY_SLOT = {registry.name: registry for registry in REGISTRIES}
 

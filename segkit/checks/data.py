@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from segkit.checks import layouts
+from segkit.checks.masks import MaskStatistics
 from segkit.components.datasets import datasets
-from segkit.components.datasets.image_folder import COLOURED, read_pairs
+from segkit.components.datasets.image_folder import find_pairs
+from segkit.components.datasets.loading import read_any, size_text
 from segkit.components.datasets.reading import DatasetError, collected, files_below, open_root
 from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
 from segkit.data.splits import patient_warnings
@@ -21,7 +23,6 @@ from segkit.errors import UserError, counted, first_few
 from segkit.recipe import toml
 from segkit.testing.findings import Finding
 
-MOST_LEVELS = 12  # of a label map
 SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # patients in the names of images
 
@@ -59,15 +60,17 @@ class _ImageStatistics:
         self.patients = Counter[str | None]()
         self.contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = {}
         self.constant: list[str] = []
-        self.one_structure, self.count, self.empty = True, 0, 0
+        self.count, self.empty = 0, 0
         self.low, self.high = math.inf, -math.inf
 
-    def add(self, name: str, patient: str | None, pixels: Any, spacing: tuple[float, float] | None) -> None:
-        """Add an image."""
+    def add(
+        self, name: str, patient: str | None, pixels: Any, spacing: tuple[float, ...] | None, inputs: int = 0
+    ) -> None:
+        """Add an image, or a volume; the first axis is one of `inputs` unless there are 0."""
         self.count += 1
-        self.sizes[f"{pixels.shape[0]} x {pixels.shape[1]}"] += 1
+        self.sizes[size_text(pixels.shape[1:] if inputs else pixels.shape)] += 1
         self.kinds[pixels.dtype.name] += 1
-        self.spacings[f"{spacing[0]:g} x {spacing[1]:g} mm" if spacing else "not stated"] += 1
+        self.spacings[f"{' x '.join(f'{mm:g}' for mm in spacing)} mm" if spacing else "not stated"] += 1
         self.low, self.high = min(self.low, float(pixels.min())), max(self.high, float(pixels.max()))
         self.patients[patient or None] += 1
         if pixels.min() == pixels.max():
@@ -201,51 +204,46 @@ def _rvsc(root: Path, report: DataReport) -> None:
 
 
 def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> None:
-    import numpy as np
-
-    seen, problems, names, levels = _ImageStatistics(), list[str](), list[str](), Counter[float]()
+    seen, masks = _ImageStatistics(), MaskStatistics()
+    problems, names, coloured = list[str](), list[str](), list[Path]()
     with collected(problems):
-        for pair in read_pairs(root, pairs[0].images, pairs[0].masks, problems, []):
+        for pair in find_pairs(root, pairs[0].images, pairs[0].masks, problems, []):
             names.append(pair.name)
-            if pair.picture:
+            size: tuple[int, ...] = ()
+            with collected(problems):
+                picture = read_any(pair.images[0], grey=False)
+                pixels = picture.pixels if picture.coloured else picture.pixels[0]
                 patient = pair.name.rpartition("/")[0].split("/")[0]
-                seen.add(pair.name, patient, pair.picture.pixels, pair.picture.spacing_mm)
-                if pair.picture.coloured:
-                    report.findings.append(Finding("note", f"a coloured image {COLOURED}.", str(pair.image)))
-            if pair.levels is not None and pair.mask:
-                found = set(np.unique(pair.levels).tolist())
-                flaw = _flaw_of_levels(found, pair.mask)
-                problems += [f"{pair.mask}: {flaw}"] if flaw else []
-                levels.update(() if flaw else found)
-                seen.one_structure &= bool(flaw) or found <= {0, 1} or found <= {0, 255}
-                seen.empty += found == {0}
-    report.add(problems)
+                seen.add(pair.name, patient, pixels, picture.spacing_mm, 3 * picture.coloured)
+                size = picture.pixels.shape[1:]
+                coloured += [pair.images[0]] if picture.coloured else []
+            with collected(problems):
+                shape = masks.add(pair.mask) if pair.mask else ()
+                if shape and size and shape != size:
+                    problems.append(
+                        f"{pair.mask}: the mask has {size_text(shape)} pixels, its image has {size_text(size)}."
+                    )
+    report.add([*problems, *masks.problems()])
+    seen.empty = masks.empty
+    text = "a coloured image: red, green and blue become three inputs; grey = true makes one."
+    report.findings += [Finding("note", text, str(path)) for path in coloured]
     report.layout = "image_folder"
-    shown = ", ".join(f"{level:g} (in {levels[level]})" for level in sorted(levels)[:MOST_LEVELS])
-    report.facts = seen.facts() | {"mask levels": shown or "none"}
+    report.facts = seen.facts() | masks.facts()
     report.findings += seen.findings()
     if len(pairs) > 1:
         report.findings.append(Finding("warning", layouts.more_pairs_note(pairs)))
-    if seen.count and 0 < len(levels) <= MOST_LEVELS:
-        report.recipe = _recipe_lines(root, pairs[0], seen, sorted(levels), names)
+    if seen.count and masks.are_label_maps():
+        report.recipe = _recipe_lines(root, pairs[0], seen, masks, names, bool(coloured))
 
 
-def _flaw_of_levels(found: set[float], mask: Path) -> str:
-    """Return why a mask is not a label map, or ""."""
-    if len(found) > (2 if mask.suffix.lower() in (".jpg", ".jpeg") else MOST_LEVELS):
-        return f"holds {len(found)} levels: not a label map. Was it scaled, or saved as JPEG?"
-    if any(level < 0 or level > 65535 or level != int(level) for level in found):
-        return "holds levels that are not whole numbers from 0 to 65535."
-    return ""
-
-
-def _recipe_lines(root: Path, pair: layouts.Pair, seen: _ImageStatistics, levels: list[float], names: list[str]) -> str:
+def _recipe_lines(
+    root: Path, pair: layouts.Pair, seen: _ImageStatistics, masks: MaskStatistics, names: list[str], coloured: bool
+) -> str:
     lines = ["[data.image_folder]", f"root = {toml.format_value(str(root))}"]
     lines += [f"images = {toml.format_value(pair.images)}"] if pair.images != "images" else []
     lines += [f"masks = {toml.format_value(pair.masks)}"] if pair.masks != "masks" else []
-    if not seen.one_structure:
-        labels = ", ".join(f"structure_{int(level)} = {int(level)}" for level in levels if level)
-        lines.append(f"labels = {{ {labels} }}")
+    lines += masks.label_lines()
+    lines += ["grey = false"] if coloured else []
     if seen.patients[None]:
         lines += _pattern(sorted(name.rpartition("/")[2] for name in names))
     return "\n".join(lines) + "\n"

@@ -115,8 +115,8 @@ def predict(
 ) -> int:
     """Write masks and overlays of images; no ground truth is needed."""
     from segkit import api, files
-    from segkit.components.datasets.image_folder import COLOURED
     from segkit.components.datasets.images import find_images, read_picture
+    from segkit.components.datasets.loading import COLOURED
     from segkit.errors import UserError
 
     found, notes = find_images(images)

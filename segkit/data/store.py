@@ -94,7 +94,7 @@ class Slices:
         self.check(number)
         height, width, at, _ = self._places[number]
         flat = self._images[at : at + height * width * self.inputs]
-        return flat.reshape((height, width) if self.inputs == 1 else (height, width, self.inputs))  # type: ignore
+        return flat.reshape((height, width) if self.inputs == 1 else (height, width, self.inputs))
 
     def bits(self, number: int) -> Bits:
         """Return a bit map (H, W), read-only: bit c of a pixel for channel c."""

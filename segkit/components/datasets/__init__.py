@@ -11,6 +11,7 @@ from segkit.components.datasets.nifti import nifti
 from segkit.components.datasets.nnunet import nnunet
 from segkit.components.datasets.phantom import phantom
 from segkit.components.datasets.rvsc import rvsc
+from segkit.components.datasets.table import table
 from segkit.registry.faults import wrong_type
 from segkit.registry.registry import Registry
 
@@ -24,3 +25,4 @@ datasets.register("nifti")(nifti)
 datasets.register("nnunet")(nnunet)
 datasets.register("phantom")(phantom)
 datasets.register("rvsc")(rvsc)
+datasets.register("table")(table)

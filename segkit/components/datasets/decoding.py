@@ -2,9 +2,8 @@
 
 Limits are checked in the header, before decoding.
 
-Pillow decodes the formats that it returns unchanged. OpenCV decodes TIFF, since Pillow supports neither 16-bit colour
-nor 64-bit float and copies the values of all tags, gigabytes if a small file claims so; PNG in 16-bit colour, which
-Pillow reduces to 8 bits; and BMP of 16 and 32 bits, which Pillow scales, or whose alpha it drops.
+Pillow decodes the formats that it returns unchanged. OpenCV decodes TIFF; PNG in 16-bit colour, which Pillow reduces to
+8 bits; and BMP of 16 and 32 bits, which Pillow scales, or whose alpha it drops.
 """
 
 from __future__ import annotations
@@ -12,26 +11,22 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
-import warnings
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from segkit.components.datasets.reading import SIDE
+from segkit.components.datasets import tiff
+from segkit.components.datasets.quiet import WITHOUT_WARNINGS
+from segkit.components.datasets.reading import RefusedError as RefusedError
+from segkit.components.datasets.reading import check_size
 from segkit.errors import UserError, sentence
 from segkit.types import Array
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-MOST_DECODED = 256 << 20  # bytes of decoded pixels; 8192 x 8192 of three bytes have 192 MiB
 DENSEST = 1100  # more than deflate's largest ratio of decoded to compressed bytes (1032)
-PNG, TIFF, EXIF = b"\x89PNG", (b"II*\0", b"MM\0*"), b"Exif\0\0"
-WIDTH, HEIGHT, BITS, PHOTOMETRIC, ORIENTATION, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 262, 274, 277, 322, 323
-NEXT_IMAGE = -1
-TIFF_NUMBERS = {1: "B", 3: "H", 4: "I"}
-CMYK = "in CMYK colours, for print; save it as a grey image."
+PNG, JPEG, EXIF = b"\x89PNG", b"\xff\xd8", b"Exif\0\0"
 VOLUME_SUFFIXES = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".mgz": "MGH",
     ".mgh": "MGH", ".mnc": "MINC",
@@ -42,7 +37,7 @@ MARKS = (
     (0, b"MM\0*", "a TIFF picture"),
     (0, b"GIF8", "a GIF picture"), (8, b"WEBP", "a WebP picture"), (4, b"jP  ", "a JPEG 2000 picture"),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"), (4, b"ftyp", "a HEIF picture or a film"),
-    (0, b"II+\0", "a BigTIFF picture"), (0, b"MM\0+", "a BigTIFF picture"), (0, b"8BPS", "a Photoshop document"),
+    (0, b"II+\0", "a TIFF picture"), (0, b"MM\0+", "a TIFF picture"), (0, b"8BPS", "a Photoshop document"),
     (0, b"%PDF", "a PDF document"), (0, b"\x93NUMPY", "a NumPy array"), (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (0, b"MATLAB ", "a MATLAB file"), (0, b"PK\3\4", "a ZIP archive"), (0, b"\x1f\x8b", "a gzip archive"),
     (0, b"7z\xbc\xaf", "a 7z archive"), (0, b"Rar!", "a RAR archive"), (257, b"ustar", "a TAR archive"),
@@ -53,17 +48,13 @@ MARKS = (
 Colour = tuple[int, int, int]
 
 
-class RefusedError(Exception):
-    """Why an image is refused though it may be intact; the caller adds its name."""
-
-
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """The pixels of a file.
 
     Attributes:
-        pixels: (H, W), or (H, W, C) of grey and alpha (C = 2), red, green and blue (3), and alpha (4).
-        indices: (H, W) of a PNG with a palette.
+        pixels: (D, H, W, S) of D pages; S is 1 (grey), 2 (and alpha), 3 (red, green, blue) or 4 (and alpha).
+        indices: (D, H, W) of a PNG with a palette.
         palette: its colours.
     """
 
@@ -72,16 +63,15 @@ class Decoded:
     palette: tuple[Colour, ...] = ()
 
 
-def decode_image(data: bytes, name: str) -> Decoded:
-    """Return the pixels of a PNG, TIFF, JPEG or BMP file.
+def decode_image(data: bytes, name: str, *, stacks: bool = False) -> Decoded:
+    """Return the pixels of a PNG, TIFF, JPEG or BMP file, with `stacks` also of a TIFF of several pages.
 
     Raises:
         UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, several images, CMYK, or not upright.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _decoded(data)
+        with WITHOUT_WARNINGS:
+            return _decoded(data, stacks)
     except RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
     except Exception as error:  # a decoder may raise anything on damaged bytes
@@ -90,18 +80,18 @@ def decode_image(data: bytes, name: str) -> Decoded:
         raise UserError(f"{name}: a damaged image: {sentence(text)}") from None
 
 
-def _decoded(data: bytes) -> Decoded:
+def _decoded(data: bytes, stacks: bool) -> Decoded:
     import numpy as np
 
-    if data[:4] in TIFF:
-        return _by_opencv(data, _tiff_size(data))
+    if data[:4] in tiff.MARKS:
+        return Decoded(tiff.decode_tiff(data, stacks))
     image, is_png = _open(data), data[:4] == PNG
     if image.mode == "CMYK":
-        raise RefusedError(CMYK)
+        raise RefusedError(tiff.CMYK)
     columns, rows = image.size
     wide = is_png and data[24] == 16
     bands = 4 if image.mode in ("P", "LA") else len(image.getbands())
-    _check_size(rows, columns, bands * (2 if wide else 1))
+    check_size(rows, columns, bands * (2 if wide else 1))
     if is_png:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
@@ -112,14 +102,27 @@ def _decoded(data: bytes) -> Decoded:
     if (wide and image.mode != "I;16") or (data[:2] == b"BM" and data[28] in (16, 32)):
         return _by_opencv(data, (rows, columns))
     image.load()
-    _check_upright((image.info.get("exif", b"") if is_png else data).partition(EXIF)[2])
+    tiff.check_upright((image.info.get("exif", b"") if is_png else data).partition(EXIF)[2])
     if image.mode != "P":
-        return Decoded(np.asarray(image.convert("L") if image.mode == "1" else image))
+        return _one_page(np.asarray(image.convert("L") if image.mode == "1" else image))
     colours = np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB"))
     if not is_png or image.palette is None:
-        return Decoded(colours)
+        return _one_page(colours)
     palette = bytes(image.palette.palette)
-    return Decoded(colours, np.asarray(image), tuple(zip(palette[::3], palette[1::3], palette[2::3], strict=False)))
+    triples = tuple(zip(palette[::3], palette[1::3], palette[2::3], strict=False))
+    return Decoded(colours[None], np.asarray(image)[None], triples)
+
+
+def _one_page(pixels: Array) -> Decoded:
+    """Return what was decoded as (H, W) or (H, W, S)."""
+    return Decoded((pixels[..., None] if pixels.ndim == 2 else pixels)[None])
+
+
+def _by_opencv(data: bytes, size: tuple[int, int]) -> Decoded:
+    (page,) = tiff.decode_pages(data)
+    if page.shape[:2] != size:
+        raise ValueError("it cannot be decoded")
+    return Decoded(page[None])
 
 
 def _open(data: bytes) -> ImageFile:
@@ -131,7 +134,7 @@ def _open(data: bytes) -> ImageFile:
         if len(data) < 26:
             raise EOFError
         return PngImagePlugin.PngImageFile(file)
-    if data[:2] == b"\xff\xd8":
+    if data[:2] == JPEG:
         if not data.rstrip(b"\0").endswith(b"\xff\xd9"):
             raise EOFError
         return JpegImagePlugin.JpegImageFile(io.BytesIO(without_exif(data)))
@@ -144,86 +147,9 @@ def _open(data: bytes) -> ImageFile:
     raise RefusedError(f"{kind}; {advice}.")
 
 
-def _check_size(rows: int, columns: int, depth: int) -> None:
-    """Raise unless an image of `depth` bytes per pixel, once decoded, is within the limits."""
-    if not (1 <= rows <= SIDE and 1 <= columns <= SIDE):
-        raise RefusedError(f"{rows} x {columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
-    size = rows * columns * depth
-    if size > MOST_DECODED:
-        raise RefusedError(f"{size >> 20} MiB of pixels; images are read up to {MOST_DECODED >> 20} MiB.")
-
-
-def _by_opencv(data: bytes, size: tuple[int, int]) -> Decoded:
-    import cv2
-    import numpy as np
-
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the message says what it would print
-    try:
-        found: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if found is None or found.shape[:2] != size:
-        raise ValueError("it cannot be decoded")
-    if found.ndim == 3 and found.shape[2] >= 3:
-        found = np.concatenate([found[..., 2::-1], found[..., 3:]], axis=2)  # from blue, green, red
-    return Decoded(found)
-
-
 def without_exif(data: bytes) -> bytes:
     """Return a JPEG with EXIF data hidden from Pillow, which would copy the values of all tags, even overlapping."""
     return data.replace(EXIF, bytes(len(EXIF)))
-
-
-def _check_upright(exif: bytes) -> None:
-    """Raise if EXIF data ask for the image to be rotated or mirrored."""
-    try:
-        turned = {number for tag, number in _tags(exif) if tag == ORIENTATION} - {0, 1}
-    except (struct.error, IndexError):
-        return  # no program can read it either
-    if turned:
-        raise RefusedError(
-            f"to be shown rotated or mirrored (EXIF orientation {min(turned)}), which not every program does, so that "
-            "image and mask may not match. Save it upright, without EXIF data."
-        )
-
-
-def _tags(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the tags of a TIFF's first directory, each with its first number; last NEXT_IMAGE with its offset."""
-    order = "<" if data[:1] == b"I" else ">"
-    (at,) = struct.unpack(order + "I", data[4:8])
-    (count,) = struct.unpack(order + "H", data[at : at + 2])
-    for entry in range(at + 2, at + 2 + 12 * count, 12):
-        tag, kind, length = struct.unpack(order + "HHI", data[entry : entry + 8])
-        if kind in TIFF_NUMBERS:
-            number = order + TIFF_NUMBERS[kind]
-            place = entry + 8
-            if length * struct.calcsize(number) > 4:  # the values lie elsewhere
-                (place,) = struct.unpack(order + "I", data[place : place + 4])
-            yield tag, struct.unpack(number, data[place : place + struct.calcsize(number)])[0]
-    yield NEXT_IMAGE, struct.unpack(order + "I", data[at + 2 + 12 * count : at + 6 + 12 * count])[0]
-
-
-def _tiff_size(data: bytes) -> tuple[int, int]:
-    """Return rows and columns of a TIFF's only image."""
-    found: dict[int, int] = {}
-    for tag, number in _tags(data):
-        found.setdefault(tag, number)
-    if found[NEXT_IMAGE]:
-        raise RefusedError("several images in one file; only files of one image are read. Split it first.")
-    if not {HEIGHT, WIDTH} <= set(found):
-        raise ValueError("its size is missing")
-    if found.get(PHOTOMETRIC) == 5:
-        raise RefusedError(CMYK)
-    if found.get(ORIENTATION, 1) not in (0, 1):
-        _check_upright(data)
-    samples = 3 if found.get(PHOTOMETRIC) == 3 else found.get(SAMPLES, 1)
-    depth = max(1, found.get(BITS, 8) // 8) * (4 if samples > 3 else samples)
-    largest_tile = max(found.get(TILE_HEIGHT, 0), found.get(TILE_WIDTH, 0))  # it can be larger than the image
-    if largest_tile > SIDE:
-        _check_size(largest_tile, largest_tile, depth)
-    _check_size(found[HEIGHT], found[WIDTH], depth)
-    return found[HEIGHT], found[WIDTH]
 
 
 def kind_of(data: bytes) -> str:

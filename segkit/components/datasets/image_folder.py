@@ -3,109 +3,106 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from annotated_types import Ge, Le
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
-from segkit.components.datasets.decoding import VOLUMES, Colour, volume
-from segkit.components.datasets.images import KINDS, Picture, agree, describe_other_content, read_levels, read_picture
+from segkit.components.datasets.case import Dataset
+from segkit.components.datasets.decoding import VOLUMES, volume
+from segkit.components.datasets.images import KINDS, describe_other_content
+from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
+from segkit.components.datasets.masks import Label, WrittenColour, parse_labels
 from segkit.errors import UserError, counted, first_few, sentence
-from segkit.types import Array, Positive
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-Label = Annotated[int, Ge(1), Le(65535)]
 DOT = re.compile(r"(?<!^)\.")
-ONE_STRUCTURE = "foreground"
 DEPTH = 4  # folders below `images` and `masks`
-COLOURED = "turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Pair:
-    """An image and its mask.
+    """The image of a case, or one an input, and its mask.
 
     Attributes:
-        name: their path below both folders, without suffix.
-        image: the image's file.
+        name: their path below their folders, without suffix.
+        images: the image's files, one an input.
         mask: the mask's file; None if there is none.
-        picture: the image; None if it cannot be read.
-        levels: the mask (H, W) as stored; None if it is missing or cannot be read.
     """
 
     name: str
-    image: Path
+    images: tuple[Path, ...]
     mask: Path | None
-    picture: Picture | None
-    levels: Array | None
 
 
 def image_folder(
     *,
     root: Path,
-    images: str = "images",
+    images: str | dict[str, str] = "images",
     masks: str = "masks",
     labels: dict[str, Label] | None = None,
+    background: WrittenColour | None = None,
+    grey: bool | None = None,
     patient: str | None = None,
-    spacing_mm: tuple[Positive, Positive] | None = None,
+    spacing_mm: Lengths | None = None,
 ) -> Dataset:
     """Images and masks of the same name in two folders, patients in sub-folders or in the names.
 
     `root/images/patient01/a.png` has the mask `root/masks/patient01/a.png`; the kinds of file may differ. Images are
-    PNG, TIFF, JPEG, BMP or DICOM of 8 to 16 bits or float; colour becomes grey, alpha is dropped. Masks hold one grey
-    level per structure, 0 for none; saved as RGB, their three channels are equal. If a PNG has a palette of colours
-    that begins with black, as in Pascal VOC, its indices are the levels.
+    PNG, TIFF, JPEG, BMP or DICOM of 8 to 16 bits or float; images in colour have three inputs, alpha is dropped. A TIFF
+    of several pages is a volume. Masks hold one grey level or colour per structure, 0 or black for none; saved as RGB
+    with equal channels they are grey. If a PNG has a palette of colours that begins with black, as in Pascal VOC, its
+    indices are the levels.
 
     Args:
         root: the folder that holds both.
-        images: the folder of the images, below `root`.
+        images: the folder of the images, below `root`; or one an input, with the same names in each, e.g.
+            { t1 = "t1", t2 = "t2" }.
         masks: the folder of the masks, below `root`.
-        labels: each structure's grey level in the masks, e.g. { wall = 1, cavity = 2 }. Without it, masks show one
-            structure, "foreground", as 0 and 1 or 0 and 255.
+        labels: each structure's grey level in the masks, e.g. { wall = 1, cavity = 2 }, or its colour, as in
+            { wall = "#ff0000", cavity = [0, 255, 0] }. Without it, masks show one structure, "foreground", as 0 and 1
+            or 0 and 255.
+        background: the colour of no structure, where labels are colours; black if it is not given.
+        grey: true turns colour into grey, false reads red, green and blue of every image. Without it, images are read
+            as red, green and blue if a few of them show colours.
         patient: regular expression that finds the patient in an image's name without its suffix; its first group if it
             has one. Without it the patient is the first folder below `images`; images beside such folders have none.
-        spacing_mm: (row, column) distance between pixel centres; DICOM images may state their own.
+        spacing_mm: (row, column) distance between pixel centres, of volumes (slice, row, column); DICOM images may
+            state their own.
 
     Raises:
         UserError: an image without a mask or the reverse, other sizes, unexpected levels, damage; the file is named.
     """
     top = reading.open_root(root)
-    names = _channels(labels)
+    inputs = input_names(images, grey, "images")
+    loader = Loader(parse_labels(labels, background), grey, spacing_mm=spacing_mm)
     pattern = _pattern(patient)
     problems: list[str] = []
     skipped: list[Path] = []
-    cases, coloured = [], []
-    for pair in read_pairs(top, images, masks, problems, skipped):
+    cases = []
+    for pair in find_pairs(top, images, masks, problems, skipped):
         with reading.collected(problems):
-            whose = _patient(pair.name, pattern, pair.image)
-            if pair.picture and pair.levels is not None:
-                truth = _masks(str(pair.mask), pair.levels, labels)
-                cases.append(Case(pair.name, whose, pair.picture.pixels, truth, spacing_mm or pair.picture.spacing_mm))
-                coloured += [pair.name] if pair.picture.coloured else []
+            whose = _patient(pair.name, pattern, pair.images[0])
+            if pair.mask:
+                cases.append(loader.case(pair.name, whose, pair.images, (pair.mask,)))
     if problems:
         raise reading.DatasetError(problems)
     notes = []
     if skipped:
         listed = first_few(path.relative_to(top).as_posix() for path in skipped)
         notes.append(f"{counted(len(skipped), 'non-image file')} left out: {listed}.")
-    if coloured:
-        notes.append(f"{counted(len(coloured), 'coloured image')} {COLOURED}: {first_few(coloured)}.")
-    return Dataset("image_folder", names, tuple(cases), tuple(notes))
+    if inputs == ONE_INPUT and loader.find_colours(cases):
+        inputs = RGB
+    return Dataset("image_folder", loader.labels.channels, tuple(cases), tuple(notes), inputs, loader.conclude)
 
 
-def read_pairs(root: Path, images: str, masks: str, problems: list[str], skipped: list[Path]) -> Iterator[Pair]:
-    """Yield the images of a folder, each with the mask of the same name in another.
+def find_pairs(
+    root: Path, images: str | Mapping[str, str], masks: str, problems: list[str], skipped: list[Path]
+) -> list[Pair]:
+    """Return the images of a folder, or of one an input, each with the mask of the same name; no file is opened.
 
     Args:
-        root: the folder that holds both, links resolved.
-        images: the folder of the images, below `root`.
+        root: the folder that holds all, links resolved.
+        images: the folders of the images, below `root`.
         masks: the folder of the masks, below `root`.
         problems: receives the problems of single files.
         skipped: receives the files that are not images.
@@ -113,38 +110,25 @@ def read_pairs(root: Path, images: str, masks: str, problems: list[str], skipped
     Raises:
         UserError: one of the folders is missing, or contains no images.
     """
-    pictures, truths = (_by_stem(root, below, problems, skipped) for below in (images, masks))
-    for below, files in ((images, pictures), (masks, truths)):
+    folders = [images] if isinstance(images, str) else list(images.values())
+    *pictures, truths = (_by_stem(root, below, problems, skipped) for below in (*folders, masks))
+    for below, files in zip((*folders, masks), (*pictures, truths), strict=True):
         if not files and not problems:
             names = [path.name for path in reading.files_below(root, root / below, DEPTH)]
             raise UserError(f"{root / below}: contains no images. {describe_other_content(root / below, names)}")
-    problems += _unpaired(root, pictures, truths, masks, "mask", skipped)
-    problems += _unpaired(root, truths, pictures, images, "image", skipped)
-    known: dict[int, tuple[Colour, Path]] = {}
-    for name, path in pictures.items():
-        picture = levels = None
+    first, *others = pictures
+    problems += _unpaired(root, first, truths, masks, "mask", skipped)
+    problems += _unpaired(root, truths, first, folders[0], "image", skipped)
+    for below, files in zip(folders[1:], others, strict=True):
+        problems += _unpaired(root, first, files, below, "image", skipped)
+        problems += _unpaired(root, files, first, folders[0], "image", skipped)
+    found = []
+    for name in first:
         with reading.collected(problems):
-            picture = read_picture(reading.inside(root, path))
-        mask = truths.get(name)
-        if mask:
-            with reading.collected(problems):
-                levels, colours = read_levels(reading.inside(root, mask))
-                if picture and levels.shape != picture.pixels.shape:
-                    sizes = [f"{rows} x {columns}" for rows, columns in (levels.shape, picture.pixels.shape)]
-                    problems.append(f"{mask}: the mask has {sizes[0]} pixels, its image has {sizes[1]}.")
-                agree(known, colours, mask)
-        yield Pair(name, path, mask, picture, levels)
-
-
-def _channels(labels: dict[str, int] | None) -> tuple[str, ...]:
-    if labels is None:
-        return (ONE_STRUCTURE,)
-    if not labels or len(set(labels.values())) < len(labels):
-        raise UserError(f"labels: {labels} must give at least one structure, and each a grey level of its own.")
-    flaw = flaw_of_channels(tuple(labels))
-    if flaw:
-        raise UserError(f"labels: {flaw}.")
-    return tuple(labels)
+            paths = [reading.inside(root, files[name]) for files in pictures if name in files]
+            mask = reading.inside(root, truths[name]) if name in truths else None
+            found.append(Pair(name, tuple(paths), mask))
+    return found
 
 
 def _pattern(patient: str | None) -> re.Pattern[str] | None:
@@ -199,26 +183,3 @@ def _unpaired(
             kind = volume(others[wanted].name)
             hint = f" {others[wanted]} is {f'a {kind} volume; {VOLUMES}' if kind else 'of a kind that is not read'}."
         yield f"{these[name]}: has no {word} of the same name in {below}/.{hint}"
-
-
-def _masks(path: str, levels: Array, labels: dict[str, int] | None) -> NDArray[np.bool_]:
-    """Return the masks (C, H, W) of a mask's levels; without labels, of one structure of level 1 or 255."""
-    import numpy as np
-
-    found = set(np.unique(levels).tolist())
-    if labels is None:
-        if not (found <= {0, 1} or found <= {0, 255}):
-            raise UserError(
-                f"{path}: contains the levels {_listed(found)}; a mask of one structure holds 0 and 1, or 0 and 255. "
-                "For several, name their levels: labels = { wall = 1, cavity = 2 }."
-            )
-        return np.stack([levels != 0])
-    unexpected = found - {0, *labels.values()}
-    if unexpected:
-        known = ", ".join(f"{level} ({name})" for name, level in labels.items())
-        raise UserError(f"{path}: contains unexpected levels: {_listed(unexpected)}; known are 0 (none), {known}.")
-    return np.stack([levels == level for level in labels.values()])
-
-
-def _listed(levels: set[float]) -> str:
-    return first_few((f"{level:g}" for level in sorted(levels)), 8)

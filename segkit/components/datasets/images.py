@@ -1,14 +1,16 @@
-"""Image files of every kind that segkit reads: images as one grey channel, masks as levels."""
+"""Images of every kind of file that segkit reads, as one grey channel or as red, green and blue."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets.decoding import VOLUMES, Colour, Decoded, decode_image, volume
+from segkit.components.datasets import tiff
+from segkit.components.datasets.decoding import JPEG, PNG, VOLUMES, decode_image, volume, without_exif
 from segkit.components.datasets.dicom import parse_dicom
 from segkit.components.datasets.reading import entries, is_folder, read_bytes
 from segkit.errors import UserError, counted, first_few
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
 DICOM_SUFFIXES = (".dcm", ".dicom")
 KINDS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", *DICOM_SUFFIXES)
 LUMA = (299, 587, 114)  # thousandths of red, green and blue (ITU-R BT.601)
-BLACK = (0, 0, 0)
-Colours = dict[int, Colour]  # red, green, blue by level
+HEAD = 4096  # bytes that are read of a file to see whether it may show colours
 ROWS = 512  # converted at a time, which bounds the memory
 
 
@@ -30,9 +31,10 @@ class Picture:
     """An image that was read.
 
     Attributes:
-        pixels: (H, W) uint8, uint16 or float32.
+        pixels: (H, W), or red, green and blue (3, H, W); of a stack (1, D, H, W) or (3, D, H, W). uint8, uint16 or
+            float32.
         spacing_mm: (row, column), if a DICOM file states it.
-        coloured: whether the file holds colours; `pixels` are then their brightness.
+        coloured: whether the file shows colours; grey `pixels` are then their brightness.
     """
 
     pixels: Array
@@ -51,74 +53,52 @@ def read_image(path: Path) -> Array:
     return read_picture(path).pixels
 
 
-def read_picture(path: Path) -> Picture:
-    """Return an image as `read_image` does, with its spacing and whether it was coloured."""
+def read_picture(path: Path, *, grey: bool = True, stacks: bool = False) -> Picture:
+    """Return an image with its spacing and whether it was coloured.
+
+    Args:
+        path: a DICOM, PNG, TIFF, JPEG or BMP file.
+        grey: one channel, as `read_image` gives; otherwise three, red, green and blue, equal in a grey file.
+        stacks: also read TIFF files of several pages, as volumes.
+
+    Raises:
+        UserError: as for `read_image`.
+    """
     data = read_bytes(path)
-    if _is_dicom(path, data):
-        return Picture(*parse_dicom(data, str(path)))
-    pixels = decode_image(data, str(path)).pixels
-    grey = _equal(pixels)
-    if grey is not None and _alpha_differs(pixels) and grey.min() == grey.max():
+    if is_dicom(path, data):
+        image, spacing = parse_dicom(data, str(path))
+        return Picture(image if grey else _thrice(image), spacing)
+    pixels = decode_image(data, str(path), stacks=stacks).pixels
+    single = equal_channels(pixels)
+    if single is not None and alpha_differs(pixels) and single.min() == single.max():
         raise UserError(f"{path}: its picture is in the alpha channel, which is not read. Save it as a grey image.")
-    return Picture(_plain(_luma(pixels) if grey is None else grey, str(path)), coloured=grey is None)
+    coloured = single is None
+    if grey:
+        found = plain(_luma(pixels) if single is None else single, str(path))
+        return Picture(found[0] if len(found) == 1 else found[None], coloured=coloured)
+    found = _thrice(plain(single, str(path))) if single is not None else plain(_first_three(pixels), str(path))
+    return Picture(found[:, 0] if found.shape[1] == 1 else found, coloured=coloured)
 
 
-def read_levels(path: Path) -> tuple[Array, Colours]:
-    """Return a mask's levels (H, W), and their colours if they are the indices of a PNG's palette.
+def may_be_coloured(path: Path) -> bool:
+    """Return whether an image's first bytes allow that it shows colours; True if they do not tell."""
+    from PIL.JpegImagePlugin import JpegImageFile
 
-    Colours with equal channels and opaque alpha count as grey. A palette of colours that begins with a single black is
-    one of labels, as other tools write them: its indices are the levels. A palette of grey levels makes a grey image.
-
-    Raises:
-        UserError: as for `read_image`; or the mask holds colours, or transparency, in which a mask may hide.
-    """
-    import numpy as np
-
-    data = read_bytes(path)
-    if _is_dicom(path, data):
-        return parse_dicom(data, str(path))[0], {}
-    found = decode_image(data, str(path))
-    labels = _labels(found, str(path))
-    if labels is not None:
-        return labels
-    if _alpha_differs(found.pixels):
-        raise UserError(f"{path}: a partly transparent mask. Save it without alpha, with one grey level per structure.")
-    grey = _equal(found.pixels)
-    if grey is None:
-        pixels: Any = found.pixels
-        colours = len(np.unique(pixels[..., :3].reshape(-1, 3), axis=0))
-        palette = " in a palette that is not one of labels (black, then other colours)" if found.palette else ""
-        raise UserError(f"{path}: a mask of {colours} colours{palette}. Save it with one grey level per structure.")
-    return _plain(grey, str(path)), {}
-
-
-def _labels(found: Decoded, name: str) -> tuple[Array, Colours] | None:
-    """Return the indices (H, W) of a palette of labels, and the colours of 0 and those that occur; None for others."""
-    import numpy as np
-
-    palette = found.palette
-    grey = all(red == green == blue for red, green, blue in palette)
-    if found.indices is None or grey or palette[0] != BLACK or palette[1:2] == (BLACK,):
-        return None
-    levels = np.unique(found.indices).tolist()
-    if levels[-1] >= len(palette):
-        raise UserError(f"{name}: a damaged image: index {levels[-1]} of a palette of {len(palette)} colours.")
-    return found.indices, {level: palette[level] for level in (0, *levels)}
-
-
-def agree(known: dict[int, tuple[Colour, Path]], colours: Colours, path: Path) -> None:
-    """Add the colours of a mask's levels to the `known` ones of earlier masks.
-
-    Raises:
-        UserError: a level has another colour there, and so may be another structure; the message names both files.
-    """
-    for level, colour in colours.items():
-        before, other = known.setdefault(level, (colour, path))
-        if before != colour:
-            raise UserError(
-                f"{path}: its palette gives index {level} another colour than that of {other}: is it the same "
-                "structure? Save all masks with one palette, or with one grey level per structure."
-            )
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        if volume(path.name) or is_dicom(path, head):
+            return False
+        if head[:4] == PNG:
+            return head[25] not in (0, 4)  # grey, grey with alpha
+        if head[:4] in tiff.MARKS:
+            page = next(tiff.directories(head))
+            return page.get(tiff.PHOTOMETRIC) == tiff.PALETTE or page.get(tiff.SAMPLES, 1) > 2
+        if head[:2] == JPEG:
+            return JpegImageFile(io.BytesIO(without_exif(head))).mode != "L"
+    except Exception:  # what is damaged, or not among the first bytes, is seen when the image is decoded
+        return True
+    return True
 
 
 def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
@@ -178,42 +158,63 @@ def _is_bare_dicom(path: Path) -> bool:
         return False
 
 
-def _is_dicom(path: Path, data: bytes) -> bool:
+def is_dicom(path: Path, data: bytes) -> bool:
+    """Return whether a file is DICOM by its name or its first bytes.
+
+    Raises:
+        UserError: it is a volume of another format by its name.
+    """
     if kind := volume(path.name):
         raise UserError(f"{path}: a {kind} volume; {VOLUMES}.")
     return path.suffix.lower() in DICOM_SUFFIXES or data[128:132] == b"DICM"
 
 
-def _alpha_differs(pixels: NDArray[Any]) -> bool:
-    """Return whether some pixels are more transparent than others."""
-    has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
-    return has_alpha and bool(pixels[..., -1].min() != pixels[..., -1].max())
+def alpha_differs(pixels: NDArray[Any]) -> bool:
+    """Return whether some pixels (D, H, W, S) are more transparent than others."""
+    return pixels.shape[-1] in (2, 4) and bool(pixels[..., -1].min() != pixels[..., -1].max())
 
 
-def _equal(pixels: NDArray[Any]) -> Array | None:
-    """Return the grey levels (H, W) of pixels whose colour channels are equal, None for others; alpha is ignored."""
-    if pixels.ndim == 2:
-        return pixels
+def equal_channels(pixels: NDArray[Any]) -> Array | None:
+    """Return the grey levels (D, H, W) of pixels whose colour channels are equal, None for others; alpha is ignored."""
     first: Array = pixels[..., 0]
-    others = range(1, 1 if pixels.shape[2] == 2 else min(3, pixels.shape[2]))  # the last of 2 or 4 is alpha
+    others = range(1, 1 if pixels.shape[-1] == 2 else min(3, pixels.shape[-1]))  # the last of 2 or 4 is alpha
     return first if all((pixels[..., other] == first).all() for other in others) else None
 
 
 def _luma(colours: NDArray[Any]) -> Array:
-    """Return the brightness (H, W) of colours (H, W, 3 or 4); integers stay integers."""
+    """Return the brightness (D, H, W) of colours (D, H, W, 3 or 4); integers stay integers."""
     import numpy as np
 
     whole = colours.dtype in (np.uint8, np.uint16)
-    found = np.empty(colours.shape[:2], colours.dtype if whole else np.float64)
-    for top in range(0, len(found), ROWS):
+    found: NDArray[Any] = np.empty(colours.shape[:3], colours.dtype if whole else np.float64)
+    rows, colours = found.reshape(-1, colours.shape[2]), colours.reshape(-1, *colours.shape[2:])
+    for top in range(0, len(rows), ROWS):
         part = colours[top : top + ROWS].astype(np.uint32 if whole else np.float64)
         weighed: Any = sum(part[..., i] * weight for i, weight in enumerate(LUMA))
-        found[top : top + ROWS] = (weighed + 500) // 1000 if whole else weighed / 1000
+        rows[top : top + ROWS] = (weighed + 500) // 1000 if whole else weighed / 1000
     return found
 
 
-def _plain(pixels: NDArray[Any], name: str) -> Array:
-    """Return pixels as uint8, uint16 or finite float32."""
+def _first_three(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return red, green and blue (3, D, H, W)."""
+    import numpy as np
+
+    return np.moveaxis(pixels[..., :3], -1, 0)
+
+
+def _thrice(grey: Array) -> Array:
+    """Return a grey image as red, green and blue."""
+    import numpy as np
+
+    return np.stack([grey] * 3)
+
+
+def plain(pixels: NDArray[Any], name: str) -> Array:
+    """Return pixels as uint8, uint16 or finite float32.
+
+    Raises:
+        UserError: some are not finite.
+    """
     import numpy as np
 
     if pixels.dtype not in (np.uint8, np.uint16):

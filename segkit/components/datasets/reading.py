@@ -14,10 +14,16 @@ from segkit.files import read_bytes as read_bytes
 from segkit.files import unreadable
 
 SIDE = 8192  # pixels; the most rows, and the most columns, of an image
+MOST_DECODED = 256 << 20  # bytes of the pixels of an image; 8192 x 8192 of three bytes have 192 MiB
+MOST_STACK = 1 << 30  # bytes of the pixels of all slices of a file
 MOST_TEXT = 1 << 20  # bytes of a list or a contour; genuine ones have a few thousand
 MOST_FILES = 1_000_000  # in one walk; more is a disk, not a data set
 JUNK = ("thumbs.db", "desktop.ini", "icon\r")
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they make a name look like another
+
+
+class RefusedError(Exception):
+    """Why a file is refused though it may be intact; the caller adds its name."""
 
 
 class DatasetError(UserError):
@@ -88,6 +94,15 @@ def decode(data: bytes, name: str) -> str:
     if "\0" in text:
         raise UserError(f"{name}: not a text file: it contains a zero byte.")
     return text
+
+
+def check_size(rows: int, columns: int, depth: int) -> None:
+    """Raise a RefusedError unless an image of `depth` bytes per pixel, once decoded, is within the limits."""
+    if not (1 <= rows <= SIDE and 1 <= columns <= SIDE):
+        raise RefusedError(f"{rows} x {columns} pixels; images are read from 1 x 1 to {SIDE} x {SIDE}.")
+    size = rows * columns * depth
+    if size > MOST_DECODED:
+        raise RefusedError(f"{size >> 20} MiB of pixels; images are read up to {MOST_DECODED >> 20} MiB.")
 
 
 def open_root(root: Path) -> Path:

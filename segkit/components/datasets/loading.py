@@ -1,0 +1,201 @@
+"""Cases of image files: what can be said without their pixels, and how the pixels are read later."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import MaxLen, MinLen
+
+from segkit.components.datasets.case import Case, flaw_of_channels
+from segkit.components.datasets.dicom import read_spacing
+from segkit.components.datasets.images import DICOM_SUFFIXES, Picture, may_be_coloured, read_picture
+from segkit.components.datasets.masks import Colours, Labels, agree, read_masks
+from segkit.components.datasets.reading import DatasetError
+from segkit.errors import UserError, counted, first_few
+from segkit.types import Array, Mask, Positive
+
+Lengths = Annotated[tuple[Positive, ...], MinLen(2), MaxLen(3)]
+"""Spacing in mm along (row, column), or (slice, row, column)."""
+RGB = ("red", "green", "blue")
+ONE_INPUT = ("image",)
+PROBES = 8  # images that are decoded to see whether they show colours
+COLOURED = "turned into grey (0.299 red + 0.587 green + 0.114 blue): one channel is read"
+CONTRADICTS = (
+    "a coloured image among grey ones. Say whether colours count: grey = true makes every image grey; grey = false "
+    "reads red, green and blue of every image, where an image has one file."
+)
+
+
+def read_any(path: Path, *, grey: bool = True) -> Picture:
+    """Return an image of any kind of file that is read: (H, W) or (I, H, W), a volume (I, D, H, W).
+
+    Raises:
+        UserError: it cannot be read; the message names the file.
+    """
+    return read_picture(path, grey=grey, stacks=True)
+
+
+def stated_spacing(path: Path) -> tuple[float, ...] | None:
+    """Return the spacing in mm that a file's header states; None if it states none, or cannot be read."""
+    named = path.suffix.lower() in DICOM_SUFFIXES or path.suffix[1:].isdigit() or not path.suffix
+    if named and os.path.isfile(path):  # a pipe would never end
+        with suppress(UserError):  # reading the pixels reports it
+            return read_spacing(path)
+    return None
+
+
+def shows_colours(images: Sequence[Path]) -> bool:
+    """Return whether images show colours: by their headers, then by the pixels of a few, spread over the list."""
+    maybe = [path for path in images if os.path.isfile(path) and may_be_coloured(path)]
+    step = max(1, len(maybe) / PROBES)
+    for number in range(min(PROBES, len(maybe))):
+        with suppress(UserError):  # reading the case reports it
+            if read_any(maybe[int(number * step)], grey=False).coloured:
+                return True
+    return False
+
+
+def input_names(images: str | Mapping[str, str], grey: bool | None, parameter: str) -> tuple[str, ...]:
+    """Return the names of the inputs that a parameter of a recipe names, such as `images`.
+
+    Raises:
+        UserError: there are none, or a name cannot be used.
+    """
+    if isinstance(images, str):
+        return RGB if grey is False else ONE_INPUT
+    flaw = "name at least one input" if not images else flaw_of_channels(tuple(images), "input")
+    if flaw:
+        raise UserError(f"{parameter}: {flaw}.")
+    if grey is False and len(images) > 1:
+        raise UserError("grey: images of several inputs are grey each; leave it out.")
+    return RGB if grey is False else tuple(images)
+
+
+@dataclass(eq=False)
+class Loader:
+    """Makes the cases of a data set of image files, and reads them; one for all its cases.
+
+    Attributes:
+        labels: what masks stand for.
+        grey: whether colour becomes grey; false reads red, green and blue; None refuses coloured images.
+        separate: whether each structure has a mask file of its own.
+        spacing_mm: of every case, whatever its files state.
+    """
+
+    labels: Labels
+    grey: bool | None
+    separate: bool = False
+    spacing_mm: tuple[float, ...] | None = None
+    _palettes: dict[Path, Colours] = field(default_factory=dict)
+    _coloured: set[str] = field(default_factory=set)
+
+    def case(
+        self,
+        name: str,
+        patient: str | None,
+        images: tuple[Path, ...],
+        masks: tuple[Path, ...],
+        *,
+        spacing_mm: tuple[float, ...] | None = None,
+        tags: dict[str, str] | None = None,
+    ) -> Case:
+        """Return a case.
+
+        Args:
+            name: its name.
+            patient: whose it is.
+            images: the file of each input, or the one that holds all.
+            masks: the file of all structures, or one each; none if there are no masks.
+            spacing_mm: its own spacing.
+            tags: its groups.
+        """
+        spacing = spacing_mm or self.spacing_mm or next(filter(None, map(stated_spacing, images)), None)
+        axes = len(spacing) if spacing else 0
+        load = functools.partial(self._load, name, images, masks, axes)
+        return Case(
+            name, patient, None, None, spacing,
+            load=load, files=(*images, *masks), labelled=bool(masks), tags=tags or {},
+        )  # fmt: skip
+
+    def find_colours(self, cases: Sequence[Case]) -> bool:
+        """Return whether images have three inputs: as the recipe says, or as some of the cases of one input show."""
+        if self.grey is None and shows_colours([case.files[0] for case in cases]):
+            self.grey = False
+        return self.grey is False
+
+    def conclude(self) -> list[str]:
+        """Return notes on what was read, once all cases were.
+
+        Raises:
+            DatasetError: palettes that disagree.
+        """
+        try:
+            agree(sorted(self._palettes.items()))
+        except UserError as error:
+            raise DatasetError([str(error)]) from None
+        names = sorted(self._coloured)
+        return [f"{counted(len(names), 'coloured image')} {COLOURED}: {first_few(names)}."] if names else []
+
+    def _load(
+        self, name: str, images: tuple[Path, ...], masks: tuple[Path, ...], axes: int
+    ) -> tuple[Array, Mask | None]:
+        image = self._image(name, images)
+        truth = self._masks(masks) if masks else None
+        pixels = _pixels(image)
+        if truth is not None and truth.shape[1:] != pixels:
+            raise UserError(
+                f"{masks[0]}: the mask has {size_text(truth.shape[1:])} pixels, its image has {size_text(pixels)}."
+            )
+        if axes == 3 and len(pixels) == 2:  # a stack of one slice
+            image = image.reshape(-1, 1, *pixels)
+            truth = truth[:, None] if truth is not None else None
+        if axes == 2 and len(pixels) == 3:
+            raise UserError(f"{images[0]}: a stack of {pixels[0]} slices: spacing_mm needs (slice, row, column).")
+        return image, truth
+
+    def _image(self, name: str, images: tuple[Path, ...]) -> Array:
+        import numpy as np
+
+        found: list[Array] = []
+        for path in images:
+            picture = read_any(path, grey=self.grey is not False)
+            if picture.coloured and self.grey is None:
+                raise UserError(f"{path}: {CONTRADICTS}")
+            if picture.coloured and self.grey:
+                self._coloured.add(name)
+            if found and picture.pixels.shape != found[0].shape:
+                sizes = size_text(_pixels(picture.pixels)), size_text(_pixels(found[0]))
+                raise UserError(f"{path}: the image has {sizes[0]} pixels, {images[0]} has {sizes[1]}.")
+            found.append(picture.pixels)
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate(found) if found[0].ndim == 4 else np.stack(found)
+
+    def _masks(self, paths: tuple[Path, ...]) -> Mask:
+        import numpy as np
+
+        found: list[Mask] = []
+        for path in paths:
+            labels, palettes = (Labels(), {}) if self.separate else (self.labels, self._palettes)
+            read = read_masks(path, labels, palettes)
+            if found and read.shape != found[0].shape:
+                sizes = size_text(read.shape[1:]), size_text(found[0].shape[1:])
+                raise UserError(f"{path}: the mask has {sizes[0]} pixels, {paths[0]} has {sizes[1]}.")
+            found.append(read)
+        return np.concatenate(found)
+
+
+def _pixels(image: Array) -> tuple[int, ...]:
+    """Return an image's shape without the axis of its inputs."""
+    return image.shape[1:] if image.ndim > 2 else image.shape
+
+
+def size_text(shape: tuple[int, ...]) -> str:
+    """Return "20 x 30" for an image's size, "4 x 20 x 30" for a volume's."""
+    return " x ".join(map(str, shape))

@@ -1,0 +1,211 @@
+"""Cases that a table lists, for data that fit no layout: a CSV with columns of images, masks, patients and tags."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from segkit.components.datasets import reading
+from segkit.components.datasets.case import Dataset, flaw_of_channels
+from segkit.components.datasets.decoding import VOLUME_SUFFIXES
+from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
+from segkit.components.datasets.masks import Label, Labels, WrittenColour, parse_labels
+from segkit.components.datasets.sheet import LineFaults, Row, Sheet, read_sheet
+from segkit.errors import UserError
+
+PATIENT = "patient"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table by what they hold: images, masks (one, or one a structure), and what is said of a case."""
+
+    images: tuple[str, ...]
+    masks: tuple[str, ...]
+    patient: str | None
+    name: str | None
+    spacing: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What a line says of a case; its files are there."""
+
+    name: str
+    patient: str | None
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    spacing_mm: tuple[float, ...] | None
+    tags: dict[str, str]
+
+
+def table(
+    *,
+    file: Path,
+    root: Path | None = None,
+    image: str | tuple[str, ...] | dict[str, str] = "image",
+    mask: str | dict[str, str] = "mask",
+    labels: dict[str, Label] | None = None,
+    background: WrittenColour | None = None,
+    grey: bool | None = None,
+    patient: str = PATIENT,
+    name: str | None = None,
+    tags: tuple[str, ...] | None = None,
+    spacing_mm: Lengths | tuple[str, ...] | None = None,
+) -> Dataset:
+    """Cases that a CSV lists, one a line: image, mask, patient, and tags such as phase or scanner.
+
+    The first line names the columns, which comma, semicolon or tab divide. Paths are relative to the table's folder.
+    Files are read as by image_folder; a case whose mask is empty is unlabelled. A column `set` is a tag too.
+
+    Args:
+        file: the table, in UTF-8.
+        root: the folder that no path leads out of; the table's if it is not given.
+        image: the column of the images; or one an input, as in ["t1", "t2"] or { t1 = "T1 file", t2 = "T2 file" }.
+        mask: the column of masks that hold all structures; or one a structure, as in { wall = "wall file" }, each with
+            masks of 0 and 1, or 0 and 255.
+        labels: each structure's grey level, or its colour, in masks that hold all; see image_folder.
+        background: the colour of no structure, where labels are colours; black if it is not given.
+        grey: whether colour becomes grey; see image_folder.
+        patient: the column of the patients; without a column of that name, cases have none.
+        name: the column of the cases' names; without it, they are the paths of the (first) images without suffix.
+        tags: the columns that become tags; all that hold nothing else if it is not given.
+        spacing_mm: (row, column) distance between pixel centres, of volumes (slice, row, column), as numbers, or as the
+            columns that hold them; DICOM images may state their own.
+
+    Raises:
+        UserError: the table cannot be read, lacks a column, or a file or line is wrong; all lines are named.
+    """
+    faults = LineFaults(file)
+    sheet = read_sheet(file, faults)
+    of_inputs = image if isinstance(image, str | dict) else dict(zip(image, image, strict=True))
+    inputs = input_names(of_inputs, grey, "image")
+    columns = _columns(sheet, of_inputs, mask, patient, name, tags, spacing_mm)
+    truth = _labels(mask, labels, background)
+    fixed = None if spacing_mm is None or columns.spacing else tuple(float(mm) for mm in spacing_mm)
+    loader = Loader(truth, grey, separate=not isinstance(mask, str), spacing_mm=fixed)
+    listed = _listed(sheet, columns, reading.open_root(root or file.parent), faults)
+    problems = faults.messages()
+    if problems:
+        raise reading.DatasetError(problems)
+    cases = [
+        loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
+        for one in listed
+    ]
+    if inputs == ONE_INPUT and loader.find_colours(cases):
+        inputs = RGB
+    return Dataset("table", truth.channels, tuple(cases), (), inputs, loader.conclude)
+
+
+def _labels(
+    mask: str | Mapping[str, str], labels: Mapping[str, Label] | None, background: WrittenColour | None
+) -> Labels:
+    if isinstance(mask, str):
+        return parse_labels(labels, background)
+    if labels is not None or background is not None:
+        raise UserError("labels: counts only if one mask holds all structures; here `mask` names a column for each.")
+    flaw = "name at least one structure" if not mask else flaw_of_channels(tuple(mask))
+    if flaw:
+        raise UserError(f"mask: {flaw}.")
+    return Labels(tuple(mask))
+
+
+def _columns(
+    sheet: Sheet,
+    image: str | Mapping[str, str],
+    mask: str | Mapping[str, str],
+    patient: str,
+    name: str | None,
+    tags: Iterable[str] | None,
+    spacing: Iterable[float | str] | None,
+) -> Columns:
+    """Return the columns that hold what a case consists of; all others are tags unless the recipe names these."""
+    images = (image,) if isinstance(image, str) else tuple(image.values())
+    masks = (mask,) if isinstance(mask, str) else tuple(mask.values())
+    spacings = tuple(column for column in spacing or () if isinstance(column, str))
+    named = {"image": images, "mask": masks, "name": (name,) if name else (), "spacing_mm": spacings}
+    named |= {"patient": (patient,) if patient != PATIENT or PATIENT in sheet.columns else ()}
+    for parameter, columns in (*named.items(), ("tags", tuple(tags or ()))):
+        for column in columns:
+            sheet.require(column, parameter)
+    if spacings and len(spacings) not in (2, 3):
+        raise UserError(f"spacing_mm: {len(spacings)} columns; name (row, column), of volumes (slice, row, column).")
+    taken = {column for columns in named.values() for column in columns}
+    rest = tuple(column for column in sheet.columns if column not in taken)
+    whose = next(iter(named["patient"]), None)
+    return Columns(images, masks, whose, name, spacings, rest if tags is None else tuple(tags))
+
+
+def _listed(sheet: Sheet, columns: Columns, root: Path, faults: LineFaults) -> list[Listed]:
+    found, lines = [], dict[str, int]()
+    for row in sheet.rows:
+        images = [_file(row, column, sheet.path, root, faults) for column in columns.images]
+        for column in columns.images:
+            if not row.cells[column]:
+                faults.add(row.line, f"the column {column!r} names no image")
+        name = row.cells[columns.name] if columns.name else _name(images[0], root)
+        if columns.name and not name:
+            faults.add(row.line, f"the column {columns.name!r} gives no name")
+        elif name and lines.setdefault(name, row.line) != row.line:
+            faults.add(row.line, "the same case again", f"{name}, as in line {lines[name]}", "Names must be unique.")
+        patient = row.cells[columns.patient] or None if columns.patient else None
+        masks = _masks(row, columns.masks, sheet.path, root, faults)
+        spacing = _spacing(row, columns.spacing, faults)
+        tags = {column: row.cells[column] for column in columns.tags if row.cells[column]}
+        found.append(Listed(name, patient, tuple(filter(None, images)), masks, spacing, tags))
+    return found
+
+
+def _masks(row: Row, columns: tuple[str, ...], table: Path, root: Path, faults: LineFaults) -> tuple[Path, ...]:
+    given = [column for column in columns if row.cells[column]]
+    if 0 < len(given) < len(columns):
+        missing = next(column for column in columns if column not in given)
+        advice = "Where a structure is absent, name an empty mask; a case without any mask is unlabelled."
+        faults.add(row.line, f"has a mask in {given[0]!r} but none in {missing!r}", "", advice)
+    return tuple(filter(None, (_file(row, column, table, root, faults) for column in given)))
+
+
+def _file(row: Row, column: str, table: Path, root: Path, faults: LineFaults) -> Path | None:
+    """Return the file that a cell names; None if it is empty, missing or outside of the root."""
+    cell = row.cells[column]
+    if not cell:
+        return None
+    path = Path(os.path.normpath(table.resolve().parent / cell))
+    if not os.path.exists(path):
+        advice = f"Paths are relative to {table.parent}."
+        faults.add(row.line, f"the column {column!r} names a file that is not there", cell, advice)
+    elif not path.resolve().is_relative_to(root):
+        advice = "Nothing outside is read: copy the data there, or name a folder above both as `root`."
+        faults.add(row.line, f"the column {column!r} leads out of {root}", cell, advice)
+    elif not os.path.isfile(path):
+        faults.add(row.line, f"the column {column!r} names no file, but a folder or a device", cell)
+    else:
+        return path
+    return None
+
+
+def _name(image: Path | None, root: Path) -> str:
+    """Return a case's name from the path of its image: below the root, without suffix."""
+    if image is None:
+        return ""
+    shown = (image if image.is_relative_to(root) else image.resolve()).relative_to(root)
+    suffix = next((end for end in VOLUME_SUFFIXES if shown.name.lower().endswith(end)), shown.suffix)
+    return shown.as_posix().removesuffix(shown.as_posix()[len(shown.as_posix()) - len(suffix) :])
+
+
+def _spacing(row: Row, columns: tuple[str, ...], faults: LineFaults) -> tuple[float, ...] | None:
+    cells = [row.cells[column] for column in columns]
+    if not any(cells):
+        return None
+    try:
+        found = tuple(float(cell.replace(",", ".")) for cell in cells)
+    except ValueError:
+        found = (math.nan,)
+    if not all(0 < mm < math.inf for mm in found):
+        faults.add(row.line, "its spacing must be lengths in mm above 0", ", ".join(cells))
+        return None
+    return found
