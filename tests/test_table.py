@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import nibabel
 import numpy as np
 import pytest
 
@@ -225,3 +226,49 @@ def test_a_table_reads_volumes_of_tiff_and_names_those_it_cannot_read(folder: Pa
     save(folder, "image,mask", "x.mha,y.tif")
     with pytest.raises(UserError, match=r"x\.mha: a MetaImage volume; this version reads 2-D images"):
         read(folder)
+
+
+def nifti(path: Path, voxels: Any, spacing: float = 2.0) -> None:
+    nibabel.Nifti1Image(voxels, np.diag([1.0, 1.5, spacing, 1.0])).to_filename(path)  # type: ignore[no-untyped-call]
+
+
+def test_nifti_volumes_and_their_slices(folder: Path) -> None:
+    voxels = np.arange(4 * 5 * 3, dtype=np.int16).reshape(4, 5, 3) - 20
+    for name in "ab":
+        nifti(folder / f"{name}.nii.gz", voxels)
+        nifti(folder / f"{name}_gt.nii.gz", (voxels > 0).astype(np.uint8) + (voxels > 20))
+    save(folder, "image,mask,patient,phase", "a.nii.gz,a_gt.nii.gz,ann,ED", "b.nii.gz,,bob,")
+    data = build(folder, labels={"wall": 1, "cavity": 2})
+    (first, second) = data.cases
+    assert (first.name, first.patient, first.tags) == ("a", "ann", {"phase": "ED"})
+    assert first.spacing_mm == (2.0, 1.5, 1.0)
+    image, masks = first.read()
+    assert (image.shape, image.dtype, masks.shape) == ((1, 3, 5, 4), np.int16, (2, 3, 5, 4))
+    assert int(masks[1].sum()) == int((voxels > 20).sum())
+    assert not second.has_masks
+    slices = build(folder, labels={"wall": 1, "cavity": 2}, volumes=False)
+    assert [case.name for case in slices.cases[:2]] == ["a/slice-001", "a/slice-002"]
+    assert build(folder, labels={"wall": 1, "cavity": 2}, spacing_mm=[9.0, 1.0, 1.0]).cases[0].spacing_mm[0] == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "message"),
+    [
+        (lambda folder: nifti(folder / "b_gt.nii", np.zeros((4, 5, 3), np.uint8), 3.0), {}, "this mask does not lie"),
+        (lambda folder: (folder / "b.nii").write_bytes(b"no"), {}, r"b\.nii: "),
+        (lambda folder: save(folder, "image,mask", "a.nii,a_gt.nii", "t1/a.png,wall/a.png"), {}, "files and others"),
+        (lambda folder: None, {"labels": {"wall": "#ff0000"}}, "labels: NIfTI label maps hold whole numbers, not"),
+        (lambda folder: None, {"spacing_mm": [1.0, 1.0]}, "spacing_mm: of NIfTI volumes, three lengths"),
+        (lambda folder: None, {"grey": False}, "grey: "),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_listed_volumes(
+    folder: Path, change: Callable[[Path], Any], more: dict[str, Any], message: str
+) -> None:
+    for name in "ab":
+        nifti(folder / f"{name}.nii", np.zeros((4, 5, 3), np.int16))
+        nifti(folder / f"{name}_gt.nii", np.zeros((4, 5, 3), np.uint8))
+    save(folder, "image,mask", "a.nii,a_gt.nii", "b.nii,b_gt.nii")
+    change(folder)
+    with pytest.raises(UserError, match=message):
+        build(folder, **more)

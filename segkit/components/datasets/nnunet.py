@@ -12,7 +12,8 @@ from segkit.components.datasets import reading
 from segkit.components.datasets.case import Case, Dataset
 from segkit.components.datasets.decoding import decode_image
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.images import read_image, read_levels
+from segkit.components.datasets.images import read_image
+from segkit.components.datasets.masks import read_levels
 from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.nnunet_listing import (
     LABELS,
@@ -182,8 +183,8 @@ def _whole(levels: NDArray[Any], entry: Entry) -> NDArray[Any]:
 
 def _colours(path: Path) -> list[Array]:
     """Return red, green and blue of a picture."""
-    pixels: NDArray[Any] = decode_image(reading.read_bytes(path), str(path)).pixels
-    if pixels.ndim != 3 or pixels.shape[2] < 3:
+    pixels: NDArray[Any] = decode_image(reading.read_bytes(path), str(path)).pixels[0]
+    if pixels.shape[2] < 3:
         raise FileError(path, "is grey, though it is the only file of three inputs", "Save it in colours.")
     return [pixels[..., channel] for channel in range(3)]
 

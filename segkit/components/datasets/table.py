@@ -10,13 +10,18 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset, flaw_of_channels
-from segkit.components.datasets.decoding import VOLUME_SUFFIXES
+from segkit.components.datasets.decoding import VOLUME_SUFFIXES, volume
+from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
 from segkit.components.datasets.masks import Label, Labels, WrittenColour, parse_labels
+from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.sheet import LineFaults, Row, Sheet, read_sheet
+from segkit.components.datasets.structures import Structures
+from segkit.components.datasets.volumes import Volume, to_dataset
 from segkit.errors import UserError
 
 PATIENT = "patient"
+NIFTI = "NIfTI"
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,14 @@ def table(
     name: str | None = None,
     tags: tuple[str, ...] | None = None,
     spacing_mm: Lengths | tuple[str, ...] | None = None,
+    slices: Slices = "auto",
+    volumes: bool = True,
 ) -> Dataset:
     """Cases that a CSV lists, one a line: image, mask, patient, and tags such as phase or scanner.
 
     The first line names the columns, which comma, semicolon or tab divide. Paths are relative to the table's folder.
-    Files are read as by image_folder; a case whose mask is empty is unlabelled. A column `set` is a tag too.
+    Files are read as by image_folder, or all of them are NIfTI, read as by the dataset nifti. A case whose mask is
+    empty is unlabelled. A column `set` is a tag too.
 
     Args:
         file: the table, in UTF-8.
@@ -75,7 +83,9 @@ def table(
         name: the column of the cases' names; without it, they are the paths of the (first) images without suffix.
         tags: the columns that become tags; all that hold nothing else if it is not given.
         spacing_mm: (row, column) distance between pixel centres, of volumes (slice, row, column), as numbers, or as the
-            columns that hold them; DICOM images may state their own.
+            columns that hold them; DICOM images may state their own, and NIfTI files always do.
+        slices: across which of the patient's axes the slices of NIfTI volumes lie; see nifti.
+        volumes: whether a NIfTI volume is one case; otherwise each slice is one.
 
     Raises:
         UserError: the table cannot be read, lacks a column, or a file or line is wrong; all lines are named.
@@ -92,6 +102,17 @@ def table(
     problems = faults.messages()
     if problems:
         raise reading.DatasetError(problems)
+    kinds = {volume(path.name) for one in listed for path in (*one.images, *one.masks)}
+    if NIFTI in kinds:
+        if len(kinds) > 1:
+            raise UserError(f"{file}: names NIfTI files and others. Write a table for each.")
+        if grey is False:
+            raise UserError("grey: NIfTI volumes are grey; leave it out.")
+        three = fixed if fixed is not None and len(fixed) == 3 else None
+        if three is None and spacing_mm is not None:
+            raise UserError("spacing_mm: of NIfTI volumes, three lengths (slice, row, column), or none.")
+        found = _nifti(listed, None if loader.separate else _structures(truth), slices)
+        return to_dataset("table", truth.channels, inputs, found, whole=volumes, spacing_mm=three)
     cases = [
         loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
         for one in listed
@@ -99,6 +120,29 @@ def table(
     if inputs == ONE_INPUT and loader.find_colours(cases):
         inputs = RGB
     return Dataset("table", truth.channels, tuple(cases), (), inputs, loader.conclude)
+
+
+def _structures(labels: Labels) -> Structures:
+    if labels.colours:
+        raise UserError("labels: NIfTI label maps hold whole numbers, not colours, e.g. labels = { wall = 1 }.")
+    values = {name: (level,) for name, level in zip(labels.channels, labels.levels or (1,), strict=True)}
+    return Structures(values, stated=bool(labels.levels))
+
+
+def _nifti(listed: list[Listed], structures: Structures | None, slices: Slices) -> list[Volume]:
+    """Return the volumes of lines that name NIfTI files."""
+    found: list[Volume] = []
+    problems: list[UserError] = []
+    for one in listed:
+        try:
+            images, masks = (tuple(read_geometry(path, slices) for path in paths) for paths in (one.images, one.masks))
+            found.append(Volume(one.name, one.patient, images, masks, structures, one.tags))
+            found[-1].check()
+        except UserError as error:
+            problems.append(error)
+    if problems:
+        raise reading.DatasetError(reading.merged(problems))
+    return found
 
 
 def _labels(
