@@ -12,9 +12,9 @@ import numpy as np
 import segkit
 from segkit import UserError
 from segkit.components.datasets.case import Case, Dataset
+from segkit.data.cases import Data
 from segkit.data.filling import fill
 from segkit.data.samples import Samples
-from segkit.data.store import Data
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 from segkit.study.hardware import resolve_auto

@@ -21,8 +21,9 @@ from typing import Any
 
 from segkit import plugins
 from segkit.components.datasets.case import Case, Dataset
+from segkit.data.cases import Data, StoredCase
 from segkit.data.filling import fill
-from segkit.data.store import FORMAT, Data, Slices, StoredCase
+from segkit.data.store import FORMAT, Slices
 from segkit.errors import UserError
 from segkit.files import explain_os_errors, make_folder, write_text
 from segkit.locks import waiting_for

@@ -16,7 +16,8 @@ import numpy as np
 from segkit.components.datasets.case import Case, Dataset, check_arrays
 from segkit.components.datasets.reading import DatasetError, merged
 from segkit.components.intensities import scaled
-from segkit.data.store import Data, StoredCase, Writer, pack_masks
+from segkit.data.cases import Data, StoredCase
+from segkit.data.store import Writer, pack_masks
 from segkit.errors import UserError
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
+from segkit.data.cases import Data
 from segkit.data.pipeline import Pair, Pipeline, TransformError
-from segkit.data.store import Data, Slices, Writer
+from segkit.data.store import Slices, Writer
 from segkit.files import explain_os_errors
 from segkit.locks import waiting_for
 from segkit.registry.component import Component

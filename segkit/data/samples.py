@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.components.intensities import Percentile
+from segkit.data.cases import Data
 from segkit.data.pipeline import Pair, Pipeline
 from segkit.data.preparing import prepare
-from segkit.data.store import Data, Slices
+from segkit.data.store import Slices
 from segkit.errors import UserError
 from segkit.registry.component import Component
 

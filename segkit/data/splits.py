@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from segkit.data.store import Data
+from segkit.data.cases import Data
 from segkit.errors import UserError, counted
 
 

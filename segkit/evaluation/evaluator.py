@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from segkit.components.metrics import as_number, hard
 from segkit.components.models import checked
+from segkit.data.cases import Data, StoredCase
 from segkit.data.pipeline import Pair, Pipeline
 from segkit.data.preparing import prepare
 from segkit.data.samples import to_device_float
-from segkit.data.store import Data, StoredCase
 from segkit.device import Device
 from segkit.evaluation.rows import Row
 from segkit.recipe.model import Recipe

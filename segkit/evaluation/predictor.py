@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from segkit.components.datasets.case import AXES, KINDS, Case, Dataset
+from segkit.data.cases import Data
 from segkit.data.filling import fill
-from segkit.data.store import Data
 from segkit.device import Device, cpu_threads
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segkit import plugins
-from segkit.data.store import StoredCase
+from segkit.data.cases import StoredCase
 from segkit.device import hardware_name
 from segkit.errors import UserError
 from segkit.locks import Folder

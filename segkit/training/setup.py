@@ -14,10 +14,10 @@ from segkit.components.models import checked
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches
 from segkit.data.cache import DataCache
+from segkit.data.cases import Data
 from segkit.data.fitting import unfit
 from segkit.data.samples import Samples, to_device_float
 from segkit.data.splits import Split, split_cases
-from segkit.data.store import Data
 from segkit.device import Device, choose, use_deterministic_algorithms
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from segkit.data.store import StoredCase
+from segkit.data.cases import StoredCase
 from segkit.errors import counted
 from segkit.evaluation.rows import Row
 from segkit.recipe.model import Recipe

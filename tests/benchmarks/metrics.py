@@ -2,9 +2,9 @@
 
 Two ellipsoids with holes and islands, isotropic and anisotropic, touching the volume's border or not. For each metric
 whose definition the other shares it prints the largest difference, as a share of values above 1 because MONAI computes
-in float32; it must be below `BOUND`. Then the seconds that each takes for one pair of masks (100, 256, 256). Not compared, because medpy defines them otherwise: its hd95 is the
-percentile of both directions pooled, its assd the mean of the two directed means. Needs: pip install monai medpy; what
-is not installed is left out.
+in float32; it must be below `BOUND`. Then the seconds that each takes for one pair of masks (100, 256, 256). Not
+compared, because medpy defines them otherwise: its hd95 is the percentile of both directions pooled, its assd the mean
+of the two directed means. Needs: pip install monai medpy; what is not installed is left out.
 """
 
 from __future__ import annotations

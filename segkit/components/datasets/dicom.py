@@ -27,7 +27,6 @@ from segkit.components.datasets.lossless_jpeg import decode_lossless_jpeg
 from segkit.components.datasets.quiet import WITHOUT_WARNINGS
 from segkit.components.datasets.reading import read_bytes
 from segkit.errors import UserError
-from segkit.files import unreadable
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -45,21 +44,6 @@ def read_dicom(path: Path) -> tuple[Array, tuple[float, float] | None]:
         UserError: the file is damaged or of a kind that is not read; the message names it and the reason.
     """
     return parse_dicom(read_bytes(path), str(path))
-
-
-def read_spacing(path: Path) -> tuple[float, float] | None:
-    """Return the distance between rows and columns in mm that a file's header states, or None; no pixels are read.
-
-    Raises:
-        UserError: as for `read_dicom`, as far as the header shows.
-    """
-    try:
-        with path.open("rb") as file:
-            return _format(_header(file.read(MOST_HEADER))[0]).spacing_mm
-    except OSError as error:
-        raise UserError(unreadable(path, error)) from None
-    except RefusedError as reason:
-        raise UserError(f"{path}: {reason}") from None
 
 
 def parse_dicom(data: bytes, name: str) -> tuple[Array, tuple[float, float] | None]:

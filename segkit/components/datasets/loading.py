@@ -13,7 +13,7 @@ from typing import Annotated
 from annotated_types import MaxLen, MinLen
 
 from segkit.components.datasets.case import Case, flaw_of_channels
-from segkit.components.datasets.dicom import read_spacing
+from segkit.components.datasets.dicom_header import read_format
 from segkit.components.datasets.images import DICOM_SUFFIXES, Picture, may_be_coloured, read_picture
 from segkit.components.datasets.masks import Colours, Labels, agree, read_masks
 from segkit.components.datasets.reading import DatasetError
@@ -46,7 +46,7 @@ def stated_spacing(path: Path) -> tuple[float, ...] | None:
     named = path.suffix.lower() in DICOM_SUFFIXES or path.suffix[1:].isdigit() or not path.suffix
     if named and os.path.isfile(path):  # a pipe would never end
         with suppress(UserError):  # reading the pixels reports it
-            return read_spacing(path)
+            return read_format(path).spacing_mm
     return None
 
 
