@@ -184,17 +184,12 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
         ),
         (
             ["1.nii", "2.nii.gz"],
-            "2 NIfTI volumes; this version reads 2-D images (PNG, TIFF, JPEG, BMP, DICOM): convert",
+            "2 NIfTI volumes, but none that the name of its file or folder shows to be the mask of another. Name masks",
         ),
-        (["scan/1.mha"], "1 MetaImage volume; this version"),
-        (
-            ["dataset.json", "imagesTr/la_003.nii.gz", "labelsTr/la_003.nii.gz"],
-            "the layout of nnU-Net and the Medical Segmentation Decathlon (imagesTr, labelsTr): 2 NIfTI volumes; this",
-        ),
-        (["imagesTr/c_0000.png", "labelsTr/c.png"], "its images' names should be those of their masks: take _0000 off"),
+        (["scan/1.mha"], "1 MetaImage volume; convert it to NIfTI, e.g. SimpleITK.WriteImage("),
         (
             ["training/patient001/Info.cfg", "training/patient001/patient001_frame01.nii.gz"],
-            "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volume; this version reads 2-D images",
+            "the layout of ACDC (patient001/patient001_frame01.nii.gz): 1 NIfTI volume, but none that",
         ),
         (["1.png", "1_mask.png"], "images and masks are in one folder (1_mask is a mask): put the masks into another."),
         (["a/1.png", "b/1.png"], "a and b hold files of the same names. Which are masks? Call that folder masks."),

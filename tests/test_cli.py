@@ -300,7 +300,7 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     Path("scan.nii.gz").write_bytes(b"\x1f\x8b")
     status, _, err = run("predict", CHECKPOINT, "scan.nii.gz")
     assert status == 2
-    assert err.startswith("error: scan.nii.gz: a NIfTI volume; this version reads 2-D images (PNG, TIFF, JPEG, BMP, DI")
+    assert err.startswith("error: scan.nii.gz: a NIfTI volume; the datasets nifti and nnunet read NIfTI")
 
 
 def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_no_effect(run: Run) -> None:

@@ -220,9 +220,9 @@ NIFTI = struct.pack("<i", 348) + bytes(340) + b"n+1\0" + bytes(100)
         (pillow("TIFF")[:60], "a damaged image"),
         (pillow("JPEG")[:-9], "a damaged image: cut off"),
         (b"", "a damaged image: it is empty, 0 bytes"),
-        (NIFTI, r"a NIfTI volume; this version reads 2-D images \(PNG, .*: convert the slices"),
-        (gzip.compress(NIFTI, mtime=0), "a NIfTI volume; this version reads 2-D images"),
-        (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume; this version"),
+        (NIFTI, r"a NIfTI volume; the datasets nifti and nnunet read NIfTI"),
+        (gzip.compress(NIFTI, mtime=0), "a NIfTI volume; the datasets nifti"),
+        (b"ObjectType = Image\nNDims = 3\n", "a MetaImage volume; convert it to NIfTI"),
         (b"\x93NUMPY\1\0", "a NumPy array; images are PNG"),
         (b"PK\3\4" + bytes(30), "a ZIP archive; images are PNG"),
         (b"\x89HDF\r\n\x1a\n" + bytes(30), "an HDF5 file; images are PNG"),
@@ -358,7 +358,7 @@ def sparse(path: Path) -> None:
         (lambda path: path.symlink_to("nowhere"), r"a\.png: a link that leads nowhere"),
         (lambda path: path.symlink_to(path.name), r"a\.png: a link that leads to itself"),
         (lambda path: path.mkdir(), r"has no image .* \S+images/ann/a\.png is a folder"),
-        (lambda path: path.with_suffix(".nii.gz").touch(), r"ann/a\.nii\.gz is a NIfTI volume; this version reads 2-D"),
+        (lambda path: path.with_suffix(".nii.gz").touch(), r"ann/a\.nii\.gz is a NIfTI volume; the datasets nifti"),
         (lambda path: path.with_suffix(".gif").touch(), r"has no image .*ann/a\.gif is of a kind that is not read"),
         (sparse, r"a\.png: 1,099,511,627,776 bytes; .* up to"),
     ],
@@ -397,9 +397,7 @@ def test_a_folder_without_images(root: Path) -> None:
     with pytest.raises(UserError, match=r"empty: contains no images\. It is empty"):
         read(root, images="empty")
     (root / "empty/a.nii.gz").touch()
-    with pytest.raises(
-        UserError, match=r"empty: contains no images\. It contains NIfTI volumes; this version reads 2-D"
-    ):
+    with pytest.raises(UserError, match=r"empty: contains no images\. It contains NIfTI volumes; the datasets nifti"):
         read(root, images="empty")
 
 

@@ -224,7 +224,7 @@ def test_a_table_reads_volumes_of_tiff_and_names_those_it_cannot_read(folder: Pa
     assert read(folder).cases[0].image.shape == (1, 2, 12, 10)
     (folder / "x.tif").rename(folder / "x.mha")
     save(folder, "image,mask", "x.mha,y.tif")
-    with pytest.raises(UserError, match=r"x\.mha: a MetaImage volume; this version reads 2-D images"):
+    with pytest.raises(UserError, match=r"x\.mha: a MetaImage volume; convert it to NIfTI"):
         read(folder)
 
 

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from segkit.checks import layouts
+from segkit.checks.guess import Guess
 from segkit.checks.masks import MaskStatistics
+from segkit.checks.scans import describe_scans
+from segkit.checks.statistics import ImageStatistics, exclusive
+from segkit.checks.tables import guess_table
+from segkit.checks.volumes import guess_nnunet, guess_volumes
 from segkit.components.datasets import datasets
+from segkit.components.datasets.case import Dataset, check_arrays
 from segkit.components.datasets.image_folder import find_pairs
-from segkit.components.datasets.loading import read_any, size_text
+from segkit.components.datasets.loading import ONE_INPUT, RGB, read_any, size_text
 from segkit.components.datasets.reading import DatasetError, collected, files_below, open_root
 from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
-from segkit.data.splits import patient_warnings
-from segkit.errors import UserError, counted, first_few
+from segkit.errors import UserError, counted
 from segkit.recipe import toml
 from segkit.testing.findings import Finding
 
-SETS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # patients in the names of images
+STACKS = "# volumes = true  # each patient and phase is one case, a volume"
 
 
 @dataclass
@@ -32,7 +34,7 @@ class DataReport:
     """The content of a dataset folder.
 
     Attributes:
-        layout: "rvsc", "image_folder", "sunnybrook", or "unknown".
+        layout: the dataset that reads it, e.g. "rvsc", or "unknown".
         facts: descriptions by name.
         recipe: the lines of TOML that read the folder; "" if it cannot be read.
     """
@@ -52,73 +54,6 @@ class DataReport:
                 self.findings.append(Finding("fault", text, place) if located else Finding("fault", problem))
 
 
-class _ImageStatistics:
-    """Statistics of the readable images."""
-
-    def __init__(self) -> None:
-        self.sizes, self.kinds, self.spacings = Counter[str](), Counter[str](), Counter[str]()
-        self.patients = Counter[str | None]()
-        self.contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = {}
-        self.constant: list[str] = []
-        self.count, self.empty = 0, 0
-        self.low, self.high = math.inf, -math.inf
-
-    def add(
-        self, name: str, patient: str | None, pixels: Any, spacing: tuple[float, ...] | None, inputs: int = 0
-    ) -> None:
-        """Add an image, or a volume; the first axis is one of `inputs` unless there are 0."""
-        self.count += 1
-        self.sizes[size_text(pixels.shape[1:] if inputs else pixels.shape)] += 1
-        self.kinds[pixels.dtype.name] += 1
-        self.spacings[f"{' x '.join(f'{mm:g}' for mm in spacing)} mm" if spacing else "not stated"] += 1
-        self.low, self.high = min(self.low, float(pixels.min())), max(self.high, float(pixels.max()))
-        self.patients[patient or None] += 1
-        if pixels.min() == pixels.max():
-            self.constant.append(name)
-            return
-        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
-        self.contents.setdefault((pixels.shape, pixels.dtype.name, digest), []).append(name)
-
-    def facts(self) -> dict[str, str]:
-        """Return a description of each statistic by name; nothing if no image could be read."""
-        if not self.count:
-            return {}
-        named = len(self.patients.keys() - {None})
-        return {
-            "images": str(self.count),
-            "patients": str(named) if named else "not named: cases are split one by one",
-            "sizes": _frequencies(self.sizes),
-            "kinds": f"{_frequencies(self.kinds)}; grey levels {self.low:g} to {self.high:g}",
-            "spacing": _frequencies(self.spacings),
-            "empty masks": str(self.empty),
-        }
-
-    def findings(self) -> Iterator[Finding]:
-        """Yield constant and duplicate images, and suspicious patients."""
-        for name in self.constant:
-            yield Finding("warning", "an empty image: a single grey level. Is it damaged?", name)
-        for names in self.contents.values():
-            if len(names) > 1:
-                yield Finding("fault", f"the same image {len(names)} times. Keep one.", first_few(names))
-        yield from (Finding("warning", line) for line in patient_warnings(self.patients[None], self.count))
-        named = {name for name in self.patients if name}
-        sets = sorted(name for name in named if name.lower() in SETS)
-        if sets:
-            yield Finding(
-                "warning",
-                f"the folders {', '.join(sets)} are read as patients. Put the folders of patients, of all sets, "
-                "directly below the images' and the masks' folder: segkit divides them itself.",
-            )
-        elif len(named) == 1 and not self.patients[None]:
-            yield Finding("warning", f"all images are of one patient, {named.pop()}: they cannot be split by patient.")
-        if self.count and self.empty == self.count:
-            yield Finding("warning", "every mask is empty.")
-
-
-def _frequencies(counter: Counter[str]) -> str:
-    return ", ".join(f"{name} ({count})" for name, count in counter.most_common(6))
-
-
 def check_data(folder: Path) -> DataReport:
     """Read all files of a folder and report on them; every file that cannot be read is a finding.
 
@@ -128,52 +63,75 @@ def check_data(folder: Path) -> DataReport:
     root, report, problems = open_root(Path(folder)), DataReport(), list[str]()
     files = [path.relative_to(root).as_posix() for path in files_below(root, root, layouts.SCAN_DEPTH, problems)]
     report.add(problems)
-    pairs = layouts.pairs(files)
     contours = [match["kind"].lower() for file in files if (match := CONTOUR.fullmatch(file.rpartition("/")[2]))]
     if any(layouts.SUNNYBROOK.search(file) for file in files):
         _sunnybrook(root, report)
     elif any(kind in LINE_KINDS for kind in contours):
         _rvsc(root, report)
-    elif pairs:
+    elif guess := guess_nnunet(root, files) or guess_table(root, files) or guess_volumes(root, files):
+        _by_reader(guess, report)
+    elif pairs := layouts.pairs(files):
         _image_folder(root, pairs, report)
     elif files or not problems:
         report.facts = {"files": layouts.count_endings(files)} if files else {}
-        report.findings.append(Finding("fault", layouts.explain_unknown(root, files), str(folder)))
+        report.facts |= (scans := describe_scans(root, files))
+        bare = scans and not any(map(layouts.stem, files))  # names without suffix, as scanners give
+        text = f"DICOM series, but no masks. {layouts.WITHOUT_MASKS}" if bare else layouts.explain_unknown(root, files)
+        report.findings.append(Finding("fault", text, str(folder)))
     return report
+
+
+def _by_reader(guess: Guess, report: DataReport) -> None:
+    """Read the folder with the guessed reader, and report on its cases."""
+    seen, masks, problems = ImageStatistics(), MaskStatistics(), list[str]()
+    for path in guess.masks:
+        with collected([]):  # the reader reports it
+            masks.add(path)
+    parameters = guess.parameters | masks.labels()
+    report.layout = guess.reader
+    report.findings += [Finding("warning", note) for note in guess.notes]
+    report.add(masks.problems())
+    try:
+        data = datasets.build(guess.reader, parameters)
+    except UserError as error:
+        report.add(error.problems if isinstance(error, DatasetError) else [str(error)])
+    else:
+        _read(data, seen, problems)
+        report.findings += [Finding("note", note) for note in data.notes]
+        with collected(problems):
+            report.findings += [Finding("note", note) for note in (data.conclude() if data.conclude else ())]
+    report.add(problems)
+    report.facts = seen.facts() | (masks.facts() if guess.masks else {})
+    report.findings += seen.findings()
+    table = Guess(guess.reader, parameters).lines()
+    report.recipe = "\n".join([*seen.exclusive_lines(), *table, *seen.suggested_lines()]) + "\n"
+
+
+def _read(data: Dataset, seen: ImageStatistics, problems: list[str]) -> None:
+    for case in data.cases:
+        with collected(problems):
+            image, masks = case.read()
+            check_arrays(case, image, masks, channels=len(data.channels), inputs=len(data.inputs))
+            seen.add_case(case, image, masks, data)
 
 
 def _sunnybrook(root: Path, report: DataReport) -> None:
     """Read the Sunnybrook Cardiac Data with its plugin, or report how to load it."""
-    report.layout = "sunnybrook"
-    report.recipe = f"[data.sunnybrook]\nroot = {toml.format_value(str(root))}\n"
-    if "sunnybrook" not in datasets:
-        text = (
-            "the Sunnybrook Cardiac Data as published, which the plugin sunnybrook.py reads: it is not loaded. Put it "
-            "(plugins/sunnybrook.py of segkit's repository) into ./plugins, or name its folder by --plugins DIR."
-        )
-        report.findings.append(Finding("warning", text, str(root)))
+    guess = Guess("sunnybrook", {"root": str(root)})
+    if guess.reader in datasets:
+        _by_reader(guess, report)
         return
-    seen = _ImageStatistics()
-    try:
-        data = datasets.build("sunnybrook", {"root": str(root)})
-    except UserError as error:
-        report.add(error.problems if isinstance(error, DatasetError) else [str(error)])
-        return
-    problems: list[str] = []
-    for case in data.cases:
-        with collected(problems):
-            image, masks = case.read()
-            seen.add(case.name, case.patient, image, case.spacing_mm)
-            seen.empty += masks is not None and not masks.any()
-    report.add(problems)
-    report.facts = seen.facts() | {"channels": ", ".join(data.channels)}
-    report.findings += [Finding("note", note) for note in (*data.notes, *(data.conclude() if data.conclude else ()))]
-    report.findings += seen.findings()
+    report.layout, report.recipe = guess.reader, "\n".join(guess.lines()) + "\n"
+    text = (
+        "the Sunnybrook Cardiac Data as published, which the plugin sunnybrook.py reads: it is not loaded. Put it "
+        "(plugins/sunnybrook.py of segkit's repository) into ./plugins, or name its folder by --plugins DIR."
+    )
+    report.findings.append(Finding("warning", text, str(root)))
 
 
 def _rvsc(root: Path, report: DataReport) -> None:
     """Read the patients of the RVSC layout, frame by frame, each with the structures that it has."""
-    seen, contours, problems = _ImageStatistics(), Counter[str](), list[str]()
+    seen, contours, problems = ImageStatistics(), Counter[str](), list[str]()
     for patient in read_patients(root, problems):
         if not patient.frames:
             report.findings.append(Finding("note", "a patient without contours, left out.", str(patient.folder)))
@@ -198,13 +156,13 @@ def _rvsc(root: Path, report: DataReport) -> None:
     report.layout = "rvsc"
     report.facts = seen.facts() | {"contours": listed or "none"}
     report.findings += seen.findings()
-    report.recipe = f"[data.rvsc]\nroot = {toml.format_value(str(root))}\n" if seen.count else ""
+    report.recipe = "\n".join([*Guess("rvsc", {"root": str(root)}).lines(), STACKS]) + "\n" if seen.count else ""
     if not seen.count and not any(finding.kind == "fault" for finding in report.findings):
         report.findings.append(Finding("fault", "contours, but no readable frame.", str(root)))
 
 
 def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> None:
-    seen, masks = _ImageStatistics(), MaskStatistics()
+    seen, masks = ImageStatistics(), MaskStatistics()
     problems, names, coloured = list[str](), list[str](), list[Path]()
     with collected(problems):
         for pair in find_pairs(root, pairs[0].images, pairs[0].masks, problems, []):
@@ -214,7 +172,8 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
                 picture = read_any(pair.images[0], grey=False)
                 pixels = picture.pixels if picture.coloured else picture.pixels[0]
                 patient = pair.name.rpartition("/")[0].split("/")[0]
-                seen.add(pair.name, patient, pixels, picture.spacing_mm, 3 * picture.coloured)
+                inputs = RGB if picture.coloured else ONE_INPUT
+                seen.add(pair.name, patient, pixels if picture.coloured else pixels[None], picture.spacing_mm, inputs)
                 size = picture.pixels.shape[1:]
                 coloured += [pair.images[0]] if picture.coloured else []
             with collected(problems):
@@ -237,16 +196,15 @@ def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> 
 
 
 def _recipe_lines(
-    root: Path, pair: layouts.Pair, seen: _ImageStatistics, masks: MaskStatistics, names: list[str], coloured: bool
+    root: Path, pair: layouts.Pair, seen: ImageStatistics, masks: MaskStatistics, names: list[str], coloured: bool
 ) -> str:
-    lines = ["[data.image_folder]", f"root = {toml.format_value(str(root))}"]
-    lines += [f"images = {toml.format_value(pair.images)}"] if pair.images != "images" else []
-    lines += [f"masks = {toml.format_value(pair.masks)}"] if pair.masks != "masks" else []
-    lines += masks.label_lines()
+    folders = {name: folder for name, folder in (("images", pair.images), ("masks", pair.masks)) if folder != name}
+    labels = masks.labels()
+    lines = Guess("image_folder", {"root": str(root), **folders, **labels}).lines()
     lines += ["grey = false"] if coloured else []
     if seen.patients[None]:
         lines += _pattern(sorted(name.rpartition("/")[2] for name in names))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*exclusive(len(labels.get("labels", ()))), *lines, *seen.suggested_lines()]) + "\n"
 
 
 def _pattern(names: list[str]) -> list[str]:

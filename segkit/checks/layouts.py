@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from segkit.components.datasets.decoding import VOLUMES, volume
+from segkit.components.datasets.decoding import advice_on, volume
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
@@ -22,6 +22,15 @@ NNUNET = re.compile(r"(^|/)(imagesTr|labelsTr)/")
 ENDING = re.compile(r"\.(nii\.gz|tar\.gz|[^./]*)$")
 PAIR_DEPTH = 2  # levels below the root at which folders of images and masks are searched
 SCAN_DEPTH = 7
+UNNAMED = (
+    "none that the name of its file or folder shows to be the mask of another. Name masks case1_seg.nii.gz beside "
+    "case1.nii.gz, or labels/case1.nii.gz beside images/case1.nii.gz; or state the patterns: [data.nifti] images = "
+    '"{patient}.nii.gz", masks = "{patient}_seg.nii.gz".'
+)
+WITHOUT_MASKS = (
+    "Convert each series and its masks to NIfTI (dcm2niix), for the dataset nifti; or list images and masks in a CSV, "
+    "for the dataset table."
+)
 MOST_FOLDERS = 60  # of one parent that are compared
 
 
@@ -53,14 +62,15 @@ def pairs(files: Iterable[str]) -> list[Pair]:
         beside[folder.rpartition("/")[0]].append(folder)
     found = []
     for folders in beside.values():
-        masks = [folder for folder in folders if _is_mask(folder)][:MOST_FOLDERS]
-        images = [folder for folder in folders if not _is_mask(folder)][:MOST_FOLDERS]
+        masks = [folder for folder in folders if is_mask(folder)][:MOST_FOLDERS]
+        images = [folder for folder in folders if not is_mask(folder)][:MOST_FOLDERS]
         shared = [Pair(one, other, len(stems[one] & stems[other])) for one, other in product(images, masks)]
         found += [max(shared, key=lambda pair: pair.common)] if shared else []
     return sorted((pair for pair in found if pair.common), key=lambda pair: (-pair.common, pair.images.count("/")))
 
 
-def _is_mask(folder: str) -> bool:
+def is_mask(folder: str) -> bool:
+    """Return whether a folder's name says that it holds masks."""
     return any(word in folder.rpartition("/")[2].lower() for word in MASK_WORDS)
 
 
@@ -88,33 +98,26 @@ def explain_unknown(root: Path, files: list[str]) -> str:
     advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "
     advice += "reader: segkit new data NAME."
     if volumes:
-        kind = f"{volumes.most_common(1)[0][0]} volume"
-        return f"{_published(files)}{counted(sum(volumes.values()), kind)}; {VOLUMES}."
+        kind = volumes.most_common(1)[0][0]
+        acdc = "the layout of ACDC (patient001/patient001_frame01.nii.gz): "
+        acdc = acdc if any(ACDC.search(file) for file in files) else ""
+        what = f"{acdc}{counted(sum(volumes.values()), f'{kind} volume')}"
+        return f"{what}, but {UNNAMED}" if kind == "NIfTI" else f"{what}; {advice_on(kind)}."
     if not images:
         return f"no known layout: no images (PNG, TIFF, JPEG, BMP, DICOM), but {count_endings(files)}."
-    if any(NNUNET.search(file) for file in files):
-        return f"{_published(files)}its images' names should be those of their masks: take _0000 off. {advice}"
     known = set(images)
     mask = next((name for name in images if (match := MASK_SUFFIX.fullmatch(name)) and match[1] in known), None)
     if mask:
         return f"images and masks are in one folder ({mask} is a mask): put the masks into another. {advice}"
     if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
-        return f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual). {advice}"
+        held = f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual)."
+        return f"{held} {WITHOUT_MASKS} {advice}"
     alike = _alike(files)
     if alike:
         listed = " and ".join(alike)
         return f"{listed} hold files of the same names. Which are masks? Call that folder masks. {advice}"
     many = counted(len(images), "image")
     return f"no known layout: {many} ({count_endings(files)}), but no masks of the same names. {advice}"
-
-
-def _published(files: list[str]) -> str:
-    """Return the name of the published layout of the files, as the beginning of a sentence, or ""."""
-    if any(ACDC.search(file) for file in files):
-        return "the layout of ACDC (patient001/patient001_frame01.nii.gz): "
-    if any(NNUNET.search(file) for file in files):
-        return "the layout of nnU-Net and the Medical Segmentation Decathlon (imagesTr, labelsTr): "
-    return ""
 
 
 def _alike(files: list[str]) -> list[str]:

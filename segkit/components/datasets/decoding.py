@@ -31,7 +31,8 @@ VOLUME_SUFFIXES = {
     ".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".mgz": "MGH",
     ".mgh": "MGH", ".mnc": "MINC",
 }  # fmt: skip
-VOLUMES = "this version reads 2-D images (PNG, TIFF, JPEG, BMP, DICOM): convert the slices to one of them"
+READS_NIFTI = "the datasets nifti and nnunet read NIfTI (`segkit check FOLDER` prints the lines)"
+CONVERT = """convert it to NIfTI, e.g. SimpleITK.WriteImage(SimpleITK.ReadImage("a.mha"), "a.nii.gz")"""
 MARKS = (
     (0, b"\x89PNG", "a PNG picture"), (0, b"\xff\xd8\xff", "a JPEG picture"), (0, b"II*\0", "a TIFF picture"),
     (0, b"MM\0*", "a TIFF picture"),
@@ -143,7 +144,7 @@ def _open(data: bytes) -> ImageFile:
     if not data:
         raise ValueError("it is empty, 0 bytes")
     kind = kind_of(data)
-    advice = VOLUMES if kind.endswith("volume") else "images are PNG, TIFF, JPEG, BMP or DICOM files"
+    advice = advice_on(kind) if kind.endswith("volume") else "images are PNG, TIFF, JPEG, BMP or DICOM files"
     raise RefusedError(f"{kind}; {advice}.")
 
 
@@ -170,6 +171,11 @@ def kind_of(data: bytes) -> str:
     if any((byte < 32 and byte not in b"\t\r\n\f") or byte == 127 for byte in start):
         return "of an unknown kind"
     return "a text file" if data else "an empty file"
+
+
+def advice_on(kind: str) -> str:
+    """Return what to do with a volume of a kind, such as "NIfTI", where images are expected."""
+    return READS_NIFTI if "NIfTI" in kind else CONVERT
 
 
 def volume(name: str) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset
-from segkit.components.datasets.decoding import VOLUMES, volume
+from segkit.components.datasets.decoding import advice_on, volume
 from segkit.components.datasets.images import KINDS, describe_other_content
 from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
 from segkit.components.datasets.masks import Label, WrittenColour, parse_labels
@@ -181,5 +181,6 @@ def _unpaired(
         hint = f" {folder} is a folder." if folder else ""
         if wanted in others:
             kind = volume(others[wanted].name)
-            hint = f" {others[wanted]} is {f'a {kind} volume; {VOLUMES}' if kind else 'of a kind that is not read'}."
+            what = f"a {kind} volume; {advice_on(kind)}" if kind else "of a kind that is not read"
+            hint = f" {others[wanted]} is {what}."
         yield f"{these[name]}: has no {word} of the same name in {below}/.{hint}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets import tiff
-from segkit.components.datasets.decoding import JPEG, PNG, VOLUMES, decode_image, volume, without_exif
+from segkit.components.datasets.decoding import JPEG, PNG, advice_on, decode_image, volume, without_exif
 from segkit.components.datasets.dicom import parse_dicom
 from segkit.components.datasets.reading import entries, is_folder, read_bytes
 from segkit.errors import UserError, counted, first_few
@@ -140,7 +140,7 @@ def describe_other_content(folder: Path, files: Sequence[str]) -> str:
     """Return what a folder without images holds, from the names of its files, and what to do."""
     kind = next((kind for name in files if (kind := volume(name))), None)
     if kind:
-        return f"It contains {kind} volumes; {VOLUMES}."
+        return f"It contains {kind} volumes; {advice_on(kind)}."
     if files:
         return f"It contains {first_few(files)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
     folders = [entry.name for entry in entries(folder) if is_folder(entry)]
@@ -165,7 +165,7 @@ def is_dicom(path: Path, data: bytes) -> bool:
         UserError: it is a volume of another format by its name.
     """
     if kind := volume(path.name):
-        raise UserError(f"{path}: a {kind} volume; {VOLUMES}.")
+        raise UserError(f"{path}: a {kind} volume; {advice_on(kind)}.")
     return path.suffix.lower() in DICOM_SUFFIXES or data[128:132] == b"DICM"
 
 
