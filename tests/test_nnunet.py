@@ -159,7 +159,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("one more input", lambda r: save(r / "imagesTr/case0_0002.nii.gz", grey()), "files _0000, _0001, _0002"),
     ("no image", lambda r: save(r / "labelsTr/case9.nii.gz", labels()), "case9.nii.gz: a label map without image in"),
     ("no masks", lambda r: [path.unlink() for path in (r / "labelsTr").iterdir()],
-     r"labelsTr: no file is called CASE.nii.gz\. The folder is empty"),
+     r"labelsTr: no file is called CASE.nii.gz, and training needs label maps\. The folder is empty"),
     ("other geometry", other_mask, "labelsTr/case0.nii.gz: this mask does not lie where its image does"),
     ("inputs of other shape", lambda r: save(r / "imagesTr/case0_0001.nii.gz", grey(shape=(6, 5, 3))),
      "case0_0001.nii.gz: this input does not lie where its image does.*6 x 5 x 4 voxels against 6 x 5 x 3"),
@@ -170,7 +170,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("damage", lambda r: (r / "imagesTr/case0_0000.nii.gz").write_bytes(b"\x1f\x8b123"), "case0_0000.nii.gz: .*dama"),
     ("no list", lambda r: change(r, training={}), 'dataset.json: damaged: "training" must list'),
     ("a listed file is missing", lambda r: change(r, training=[{"image": "a.nii.gz", "label": "b.nii.gz"}]),
-     "a.nii.gz: no such file"),
+     "a.nii.gz: is not there, though dataset.json lists it"),
     ("a listed file is outside", lambda r: change(r, training=[{"image": "/etc/passwd", "label": "b.nii.gz"}]),
      "/etc/passwd: a link out of"),
 ]  # fmt: skip

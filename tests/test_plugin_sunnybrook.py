@@ -228,10 +228,10 @@ def test_an_inner_contour_that_leaves_the_outer_one_is_noted(tree: Path) -> None
 def test_check_knows_the_published_layout_and_reads_it_by_the_plugin(tree: Path) -> None:
     report = check_data(tree)
     facts = report.facts
-    assert (report.layout, facts["images"], facts["patients"], facts["channels"]) == (
-        "sunnybrook", "2", "2", "wall, cavity",
+    assert (report.layout, facts["images"], facts["patients"], facts["structures"]) == (
+        "sunnybrook", "2", "2", "wall (in 2), cavity (in 2)",
     )  # fmt: skip
-    assert report.recipe == f'[data.sunnybrook]\nroot = "{tree}"\n'
+    assert report.recipe.partition("\n")[2] == f'[data.sunnybrook]\nroot = "{tree}"\n'
     assert [str(finding) for finding in report.findings if finding.kind == "note"] == [
         "1 frame left out, which lack an inner or an outer contour: SCD0000101/0060."
     ]

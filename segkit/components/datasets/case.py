@@ -119,6 +119,9 @@ class Dataset:
 
 def flaw_of_channels(names: Sequence[str], what: str = "channel") -> str:
     """Return what is wrong with the names of channels, which tables and file names use; "" if nothing is."""
+    if len(names) > MOST_CHANNELS:
+        rest = ". Leave some out; in label maps, count their values as `background`" if what == "channel" else ""
+        return f"names {len(names)} {what}s; at most {MOST_CHANNELS} are read{rest}"
     for name in names:
         control = first_unprintable(name)
         if not name.strip():

@@ -204,9 +204,9 @@ def _complete(files: Mapping[Pattern, Mapping[Fields, Path]], key: Fields, first
     missing = [pattern for pattern, found in files.items() if key not in found]
     if missing:
         names = ", ".join(f"{pattern.what} ({pattern.text})" for pattern in missing)
-        raise FileError(
-            first, f"its case has no file for {names}", "Add it; where a structure is absent, an empty mask."
-        )
+        masks = missing[0].what.startswith("masks")
+        remedy = "Add it; where a structure is absent, an empty mask." if masks else "Add it, or remove the case."
+        raise FileError(first, f"its case has no file for {names}", remedy)
     return [found[key] for found in files.values()]
 
 

@@ -94,7 +94,7 @@ def _structures(path: Path, labels: Any) -> Structures:
         lowest = 0 if several == (0,) else 1  # a region cannot hold the background
         if not several or not all(type(value) is int and lowest <= value <= MOST_LABEL for value in several):
             raise _damaged(
-                path, f"the label {name!r} must be a whole number from 0 to {MOST_LABEL:,}, or a list of them"
+                path, f"the label {name!r} must be a whole number from 0 to {MOST_LABEL:,}, or a list of them without 0"
             )
         values[name] = several
     if IGNORED in values:
@@ -138,7 +138,10 @@ def entries_of(root: Path, about: Description, problems: list[UserError]) -> Ite
     if not inputs and not problems:
         raise UserError(f"{root / IMAGES}: no file is called CASE_0000{about.ending}. {_content(root / IMAGES)}")
     if not labels and not problems:
-        raise UserError(f"{root / LABELS}: no file is called CASE{about.ending}. {_content(root / LABELS)}")
+        raise UserError(
+            f"{root / LABELS}: no file is called CASE{about.ending}, and training needs label maps. "
+            f"{_content(root / LABELS)}"
+        )
     for name in sorted(labels.keys() - inputs.keys(), key=reading.natural):
         problems.append(
             FileError(labels[name], f"a label map without image in {IMAGES}", "Add the image, or remove it.")
@@ -166,6 +169,8 @@ def _listed(
             if name in seen:
                 raise FileError(about.path, "lists a case twice", "Remove one of the two.", name)
             seen.add(name)
+            if not os.path.exists(path) and name not in inputs:
+                raise FileError(path, f"is not there, though {NAME} lists it", f"Add it, or take it out of {NAME}.")
             files = (path,) if os.path.exists(path) or name not in inputs else _of_one(name, inputs[name], about)
             yield Entry(name, tuple(reading.inside(root, file) for file in files), reading.inside(root, root / label))
         except UserError as error:

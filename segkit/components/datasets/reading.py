@@ -18,6 +18,8 @@ MOST_DECODED = 256 << 20  # bytes of the pixels of an image; 8192 x 8192 of thre
 MOST_STACK = 1 << 30  # bytes of the pixels of all slices of a file
 MOST_TEXT = 1 << 20  # bytes of a list or a contour; genuine ones have a few thousand
 MOST_FILES = 1_000_000  # in one walk; more is a disk, not a data set
+SHOWN = 4  # further places of a problem
+DIFFERING = re.compile(r"""'[^']*'|"[^"]*"|#[0-9a-f]{6}|(?<!\S)/\S+|\b[0-9][0-9.,]*""")  # in messages that are alike
 JUNK = ("thumbs.db", "desktop.ini", "icon\r")
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they make a name look like another
 
@@ -27,14 +29,14 @@ class RefusedError(Exception):
 
 
 class DatasetError(UserError):
-    """Files of a dataset cannot be read; the message lists the first problems, one per line.
+    """Files of a dataset cannot be read; the message lists the first kinds of problems, one per line.
 
     Attributes:
         problems: all of them; each message begins with the file.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__(str(join_mistakes(problems)))
+        super().__init__(str(join_mistakes(_by_kind(problems))))
         self.problems = tuple(problems)
 
 
@@ -57,16 +59,34 @@ def merged(errors: Sequence[UserError]) -> list[str]:
     kinds: dict[object, list[UserError]] = {}
     for error in errors:
         kinds.setdefault(error.kind if isinstance(error, FileError) else str(error), []).append(error)
-    return [_counted(alike) for alike in kinds.values()]
+    return [
+        _counted(str(first), [error.place for error in others if isinstance(error, FileError)], "The same holds for")
+        for first, *others in kinds.values()
+    ]
 
 
-def _counted(alike: list[UserError], most: int = 4) -> str:
-    first, *others = alike
-    places = [error.place for error in others if isinstance(error, FileError)]
-    if not places:
-        return str(first)
-    more = f", and {len(places) - most:,} more" if len(places) > most else ""
-    return f"{first} The same holds for {', '.join(places[:most])}{more}: {len(alike):,} in all."
+def _counted(first: str, others: Sequence[str], word: str) -> str:
+    """Return a message with the places where the same is wrong, and their number."""
+    if not others:
+        return first
+    more = f", and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
+    return f"{first} {word} {', '.join(others[:SHOWN])}{more}: {len(others) + 1:,} in all."
+
+
+def _by_kind(problems: Sequence[str]) -> list[str]:
+    """Return one line a kind of problem; files, quoted names, numbers and colours make no other kind."""
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for problem in dict.fromkeys(problems):
+        place, colon, text = problem.partition(": ")
+        if not colon or "/" not in place or "\n" in problem:
+            place, text = "", problem
+        kinds.setdefault(DIFFERING.sub("#", text) if place else text, []).append((place, text))
+    lines = []
+    for (place, text), *others in kinds.values():
+        same = all(other == text for _, other in others)
+        first = f"{place}: {text}" if place else text
+        lines.append(_counted(first, [other for other, _ in others], "The same holds for" if same else "Likewise"))
+    return lines
 
 
 @contextmanager
