@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit import plugins
 from segkit.data.cache import DataCache
-from segkit.errors import UserError, counted
+from segkit.errors import UserError, counted, suggest
 from segkit.plugins.sources import how_to_get
 from segkit.recipe import merge
 from segkit.recipe.model import Recipe, validate
@@ -178,42 +178,80 @@ def _check_sizes(recipe: Recipe, channels: tuple[str, ...], weights: dict[str, A
 def evaluate(
     path: str | Path,
     *,
+    on: str | None = None,
     sets: Iterable[str] = (),
     trust_plugins: bool = False,
     device: str | None = None,
     data: DataCache | None = None,
 ) -> list[Row]:
-    """Return the per-case rows of a checkpoint: its validation cases, or every case of other data.
+    """Return the per-case rows of a checkpoint on one of its sets, or on every case of other data.
+
+    Each row says of which set its case is; "train" too where other data have a patient that it was trained on.
 
     Args:
         path: a checkpoint.
-        sets: settings merged over its recipe; one of `data` evaluates all cases of that data.
+        on: "train", "validation", "test" or "all" (every case with masks). By default the test set, or where there is
+            none the validation set; on other data all.
+        sets: settings merged over its recipe; one of `data` evaluates other data.
         trust_plugins: as in `load`.
         device: as in `load`.
         data: a cache, for further checkpoints with the same data.
 
     Raises:
-        UserError: as in `load`; the data lacks cases of the validation set or channels of the model.
+        UserError: as in `load`; there is no such set; the data lack cases of the set or channels of the model.
     """
+    from segkit.evaluation.rows import in_set
+
     sets = list(sets)
     changed = {merge.parse_setting(assignment)[1][0] for assignment in sets}
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:
             raise UserError(predictor.missing[part])
+    split = predictor.meta["split"]
+    if on is None:
+        on = ALL if "data" in changed else "test" if split["test"] else "validation"
+    if on != ALL and not split.get(on):
+        have = suggest(on, [ALL, *(name for name, names in split.items() if names)])
+        raise UserError(f"{path}: it has no {on} set. {have}")
     dataset, _ = (data or DataCache()).read(predictor.recipe.data)
     if dataset.channels != predictor.channels:
         raise UserError(
             f"{path}: predicts {', '.join(predictor.channels)}, but the data has {', '.join(dataset.channels)}."
         )
-    cases: Sequence[Case] = dataset.cases
-    if "data" not in changed:
-        by_name = {case.name: case for case in dataset.cases}
-        wanted = predictor.meta["split"]["validation"]
-        missing = [name for name in wanted if name not in by_name]
-        if missing:
-            count = f"{len(missing)} of its {counted(len(wanted), 'validation case')}"
-            raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
-        cases = [by_name[name] for name in wanted]
+    chosen = _by_set(dataset.cases, predictor.meta) if on == ALL else {on: _named(dataset.cases, split[on], on, path)}
     with predictor.threads():
-        return predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)[0]
+        return [
+            row
+            for name, cases in chosen.items()
+            for row in in_set(predictor.evaluator(cases).run(predictor.model, predictor.recipe.metrics)[0], name)
+        ]
+
+
+ALL = "all"
+NEW = "new"  # cases that are in no set of the checkpoint
+
+
+def _named(cases: Iterable[Case], names: Sequence[str], on: str, path: str | Path) -> list[Case]:
+    """Return the cases of a set, in its order."""
+    by_name = {case.name: case for case in cases}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        count = f"{len(missing)} of its {counted(len(names), f'{on} case')}"
+        raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
+    return [by_name[name] for name in names]
+
+
+def _by_set(cases: Sequence[Case], meta: Mapping[str, Any]) -> dict[str, list[Case]]:
+    """Return all cases with masks by the set of the checkpoint that they are in; those of trained patients in "train".
+
+    Checkpoints of older versions name no patients: those of the cases that they name are taken.
+    """
+    sets = {case: name for name, names in meta["split"].items() for case in names}
+    trained = {case.patient for case in cases if sets.get(case.name) == "train"} | {*meta["trained_patients"]}
+    found: dict[str, list[Case]] = {name: [] for name in (*meta["split"], NEW)}
+    for case in cases:
+        if case.has_masks:
+            of_trained = case.patient is not None and case.patient in trained
+            found["train" if of_trained else sets.get(case.name, NEW)].append(case)
+    return {name: part for name, part in found.items() if part}

@@ -7,6 +7,7 @@ evaluated again but not trained.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,10 @@ EVALUATION_NUMBER = 2
 # what weights and chosen epoch do not depend on
 NOT_TRAINING = (
     ("title",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"),
+)  # fmt: skip
+# keys added since training number 2: at their defaults a trial is the one that it was without them
+ADDED = (
+    ("intensity",), ("split", "test"), ("split", "train"), ("train", "select"), ("train", "select_by"),
 )  # fmt: skip
 # what may change when a trial is resumed
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
@@ -50,8 +55,8 @@ def plugin_hashes(recipe: Recipe) -> dict[str, list[str]]:
     def of(components: Iterable[Component]) -> list[str]:
         return sorted(plugin.sha256 for plugin in plugins.used_by(components))
 
-    metrics = set(map(id, recipe.metrics))
-    training = [component for component in recipe.components() if id(component) not in metrics]
+    only_reported = {id(metric) for metric in recipe.metrics if not _chooses(recipe.train.select_by, metric.name)}
+    training = [component for component in recipe.components() if id(component) not in only_reported]
     return {"training": of(training), "evaluation": of(recipe.metrics)}
 
 
@@ -66,6 +71,8 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
         for part in path[:-1]:
             node = node.get(part, {})
         node.pop(path[-1], None)
+    for path in ADDED:
+        _drop_default(tree, _defaults(), path)
     return _digest(TRAINING_NUMBER, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
 
 
@@ -79,10 +86,37 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def _chooses(select_by: str, metric: str) -> bool:
+    """Return whether a metric other than Dice, which has no parameters, chooses the epoch."""
+    return metric == select_by != "dice"
+
+
+def _drop_default(tree: dict[str, Any], defaults: Mapping[str, Any], path: tuple[str, ...]) -> None:
+    """Remove the value at a path of a tree if it is that of the defaults."""
+    name, *rest = path
+    if name in tree and name in defaults:
+        if rest:
+            _drop_default(tree[name], defaults[name], tuple(rest))
+        elif tree[name] == defaults[name]:
+            del tree[name]
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return Recipe.from_dict({}).dump()
+
+
 def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a filled recipe without the number of its device: cuda:0 and cuda:1 compute alike."""
+    """Return a filled recipe without the number of its device, and with the metric that chooses the epoch.
+
+    cuda:0 and cuda:1 compute alike; the parameters of this metric belong to the training.
+    """
     train = tree.get("train", {})
-    return tree | {"train": train | {"device": str(train.get("device", "auto")).partition(":")[0]}}
+    made: dict[str, Any] = {"device": str(train.get("device", "auto")).partition(":")[0]}
+    name, metrics = train.get("select_by", "dice"), tree.get("metrics")
+    if isinstance(metrics, dict) and isinstance(name, str) and name in metrics and _chooses(name, name):
+        made["select_by"] = {name: metrics[name]}
+    return tree | {"train": train | made}
 
 
 def with_current_defaults(tree: Mapping[str, Any], name: str) -> dict[str, Any]:

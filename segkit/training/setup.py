@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -30,17 +32,23 @@ from segkit.training.objective import Objective
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch
 
-CHOOSES_EPOCH = "dice"
+ALWAYS = "dice"  # computed each epoch, whatever the recipe's metrics
 
 
 @dataclass
 class Setup:
-    """The parts of one training, ready to run."""
+    """The parts of one training, ready to run.
+
+    Attributes:
+        evaluator: of the validation cases.
+        tested: of the test cases, None without a test set.
+    """
 
     state: State
     feed: Feed
     device: Device
     evaluator: Evaluator
+    tested: Evaluator | None
     epoch_metrics: Sequence[Component]
     forward: Callable[[Tensor], Tensor]
     dataset: Dataset
@@ -86,7 +94,37 @@ def read_and_split(recipe: Recipe, data: DataCache) -> tuple[Dataset, str, Split
         if case.masks.shape[0] > 1 and int(case.masks.sum(axis=0).max()) > 1:
             text = 'its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
             raise UserError(f"{case.name}: {text}")
-    return dataset, fingerprint, split_cases(dataset, **recipe.split.model_dump())
+    return dataset, fingerprint, split_cases(_known(dataset), **recipe.split.model_dump(exclude={"file"}))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A case as a split sees it."""
+
+    name: str
+    patient: str | None
+    labelled: bool
+    present: Sequence[int]
+    digest: str
+
+
+@dataclass(frozen=True)
+class _KnownData:
+    name: str
+    channels: Sequence[str]
+    cases: Sequence[_Known]
+
+
+def _known(dataset: Dataset) -> _KnownData:
+    """Return what a split looks at."""
+    cases = []
+    for case in dataset.cases:
+        image, masks = case.read()
+        present = [] if masks is None else [number for number, mask in enumerate(masks) if mask.any()]
+        content = repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()
+        digest = "" if image.min() == image.max() else hashlib.blake2b(content, digest_size=16).hexdigest()
+        cases.append(_Known(case.name, case.patient, masks is not None, present, digest))
+    return _KnownData(dataset.name, dataset.channels, cases)
 
 
 def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
@@ -119,7 +157,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
     normalization = Normalization(*samples.mean_std())
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
-    validation = [dataset.cases[n] for n in split.validation]
+    validation, test = ([dataset.cases[n] for n in numbers] for numbers in (split.validation, split.test))
     large = None if limit.batches or limit.overfit else large_batch(recipe, len(split.train))
     doubtful = [text for text in (large, blind_loss(recipe)) if text]
     return Setup(
@@ -127,6 +165,7 @@ def set_up(recipe: Recipe, limit: Limit, data: DataCache) -> Setup:
         feed=feed,
         device=device,
         evaluator=Evaluator(validation, dataset.channels, recipe, normalization, device),
+        tested=Evaluator(test, dataset.channels, recipe, normalization, device) if test else None,
         epoch_metrics=_every_epoch(recipe.metrics),
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         dataset=dataset,
@@ -159,18 +198,19 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
 
 
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
-    """Return the metrics to compute each epoch; always Dice, which chooses the best epoch."""
+    """Return the metrics to compute each epoch, which choose the best epoch; always Dice."""
     quick = [metric for metric in chosen if not metric.entry.traits["final_only"]]
-    return quick if CHOOSES_EPOCH in {metric.name for metric in quick} else [*quick, metrics.component(CHOOSES_EPOCH)]
+    return quick if ALWAYS in {metric.name for metric in quick} else [*quick, metrics.component(ALWAYS)]
 
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
     """Return the split and training transforms of a training cut short."""
     if limit.overfit:
         few = split.train[: limit.overfit]
-        return replace(split, train=few, full_train=few, validation=few), recipe.transforms.eval
+        return replace(split, train=few, full_train=few, validation=few, test=()), recipe.transforms.eval
     if limit.batches:
-        split = replace(split, validation=split.validation[: limit.batches * recipe.train.batch_size])
+        most = limit.batches * recipe.train.batch_size
+        split = replace(split, validation=split.validation[:most], test=split.test[:most])
     return split, recipe.transforms.train
 
 
@@ -178,8 +218,9 @@ def _counts(dataset: Dataset, split: Split) -> str:
     def patients(numbers: Sequence[int]) -> str:
         return counted(len({dataset.cases[n].patient or dataset.cases[n].name for n in numbers}), "patient")
 
+    test = f", {len(split.test)} of {patients(split.test)} for the test" if split.test else ""
     return (
         f"data {dataset.name}: {counted(len(split.train), 'case')} of {patients(split.train)} for training, "
-        f"{len(split.validation)} of {patients(split.validation)} for validation; "
+        f"{len(split.validation)} of {patients(split.validation)} for validation{test}; "
         f"channels {', '.join(dataset.channels)}"
     )
