@@ -13,6 +13,7 @@ import pytest
 from segkit.report import render, tables
 from segkit.report.render import write_report
 from segkit.study.summary import Summary, summarize, to_csv
+from segkit.study.verdicts import APART, Measure, judge
 from tests.fake_runs import make_run, write_recipe, write_trial
 
 EFFECT = {"none": 0.0, "better": 0.15}
@@ -65,10 +66,28 @@ def test_on_the_test_set_folds_are_trainings_and_no_more_patients(tmp_path: Path
     for line in summary.headline:
         assert (line.result.seeds, line.result.patients, line.counts["trials"]) == (4, 8, 4)
         assert line.counts["structures"] == 4 * 8 * 6 * 2
-    assert "each of the 2 folds of a seed counts as a training of its own" in text(summary)
+    assert "each of the 2 folds of a seed is a training of its own. Those of one fold share" in text(summary)
+    assert "Two folds show little of the training noise" in text(summary)
     assert "(seed 1, fold 2)" in render.html(summary, {})
     spread = summary.measures[0].tables["none"].mean(axis=1)
     assert summary.headline[0].result.sd_seeds == pytest.approx(np.std(spread, ddof=1))
+
+
+def test_trainings_of_one_fold_are_not_independent() -> None:
+    """The reference is lucky with one training set: ten trainings on two of them do not show a difference."""
+    rng = np.random.default_rng(0)
+    folds = [fold for fold in (1, 2) for _ in range(5)]
+    base, luck = 0.8 + 0.02 * rng.standard_normal(20), np.where(np.array(folds) == 1, 0.05, 0.01)[:, None]
+    noise = [0.002 * rng.standard_normal((10, 20)) for _ in range(2)]
+    tables = {"none": base + noise[0], "lucky": base + luck + noise[1]}
+    apart, together = (
+        judge([Measure("dice", "all", 1, tables, by_variant)], list(tables), "none")[1]
+        for by_variant in ({}, dict.fromkeys(tables, folds))
+    )
+    assert apart.verdict == "better"
+    assert together.verdict == APART
+    assert together.seeds == 10
+    assert together.difference == pytest.approx(apart.difference)
 
 
 def test_one_seed_and_several_folds_show_training_noise(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def alarms(summary: Summary) -> dict[str, Any]:
 def gather_facts(summary: Summary) -> dict[str, Any]:
     """Return the variables of the templates for the report's sentences."""
     names = dict.fromkeys(line.result.metric for line in summary.lines)
-    seeds = [line.result.seeds for line in summary.headline if line.result.seeds]
+    trainings = [len(summary.measures[0].independent(variant)) for variant in summary.variants]
     warnings: dict[str, list[str]] = {}
     for trial in summary.trials:
         for text in trial.info.get("warnings", []):
@@ -48,7 +48,7 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
         "warnings": warnings,
         "chose_epoch": any(trial.info.get("select", "best") == "best" for trial in summary.whole),
         "tested": sum(judged_set([trial]) == "test" for trial in summary.whole),
-        "least_seeds": min(seeds, default=0),
+        "least_seeds": min(filter(None, trainings), default=0),
         "few_patients": any(0 < line.result.patients_compared < FEW_PATIENTS for line in summary.headline),
         "smaller_is_better": [name for name in names if direction(name) == -1],
         "in_mm": bool(IN_MM & names.keys()),

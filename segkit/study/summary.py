@@ -154,11 +154,14 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
     names = sorted(scores.metrics, key=lambda name: name != HEADLINE)
     if not names:
         return [Measure(HEADLINE, ALL, direction(HEADLINE), {v: np.zeros((0, 0)) for v in variants})]
+    folds = {v: [scores.trainings[row][2] for row in scores.rows(v)] for v in variants}
     measures = []
     for name in names:
         for channel in (ALL, *scores.channels) if len(scores.channels) > 1 else (ALL,):
             table = scores.by_patient(name, channel)
-            measures.append(Measure(name, channel, direction(name), {v: table[scores.rows(v)] for v in variants}))
+            measures.append(
+                Measure(name, channel, direction(name), {v: table[scores.rows(v)] for v in variants}, folds)
+            )
     return measures
 
 
