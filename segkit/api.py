@@ -243,15 +243,16 @@ def _named(cases: Iterable[Case], names: Sequence[str], on: str, path: str | Pat
 
 
 def _by_set(cases: Sequence[Case], meta: Mapping[str, Any]) -> dict[str, list[Case]]:
-    """Return all cases with masks by the set of the checkpoint that they are in; those of trained patients in "train".
+    """Return all cases with masks by the set of the checkpoint that their patients, or else they themselves, are in.
 
-    Checkpoints of older versions name no patients: those of the cases that they name are taken.
+    Checkpoints name the cases of each set and the patients of the training set; those of older versions only the cases.
     """
-    sets = {case: name for name, names in meta["split"].items() for case in names}
-    trained = {case.patient for case in cases if sets.get(case.name) == "train"} | {*meta["trained_patients"]}
+    sets = {case: name for name, names in reversed(meta["split"].items()) for case in names}
+    patients = {case.patient: sets[case.name] for case in cases if case.patient is not None and case.name in sets}
+    patients |= dict.fromkeys(meta["trained_patients"], "train")
     found: dict[str, list[Case]] = {name: [] for name in (*meta["split"], NEW)}
     for case in cases:
         if case.has_masks:
-            of_trained = case.patient is not None and case.patient in trained
-            found["train" if of_trained else sets.get(case.name, NEW)].append(case)
+            own = patients.get(case.patient) if case.patient is not None else None
+            found[own or sets.get(case.name, NEW)].append(case)
     return {name: part for name, part in found.items() if part}

@@ -18,11 +18,13 @@ from segkit.checks.run import check_run
 from segkit.cli import main
 from segkit.evaluation.overlay import picture_name
 from segkit.evaluation.rows import Row
+from segkit.plugins import isolated
 from segkit.recipe import identity
 from segkit.recipe.sections import Train
 from segkit.training import checkpoint
 from segkit.training.results import OLD_HEADER, cases_text
 from segkit.training.selection import keeps, score_of
+from segkit.types import Mask, Spacing
 from tests import small
 from tests.small import kinds, train
 from tests.test_trial import FOLDER, rows_of, same
@@ -228,3 +230,21 @@ def test_recipes_of_before_are_the_trainings_that_they_were(golden: str) -> None
 def test_what_chooses_the_epoch_belongs_to_a_training(one: list[str], other: list[str], same_training: bool) -> None:
     first, second = (identity.training_identity(small.recipe(*sets)) for sets in (one, other))
     assert (first == second) is same_training
+
+
+def test_the_parameters_of_the_metric_that_chooses_belong_to_a_training() -> None:
+    with isolated():
+
+        @segkit.metrics.register("tolerant")
+        def tolerant(prediction: Mask, truth: Mask, spacing_mm: Spacing, *, pixels: float = 1.0) -> float:
+            """A metric with a parameter."""
+            return pixels
+
+        def made(pixels: float, by: str) -> segkit.Recipe:
+            return small.recipe(f"metrics={{ tolerant = {{ pixels = {pixels} }} }}", f"train.select_by={by}")
+
+        one, two = (identity.training_identity(made(pixels, "tolerant")) for pixels in (1.0, 2.0))
+        assert one != two
+        assert len({identity.training_identity(made(pixels, "dice")) for pixels in (1.0, 2.0)}) == 1
+        changed = identity.differences(made(1.0, "tolerant").dump(), made(2.0, "tolerant").dump())
+        assert list(identity.not_resumable(changed)) == ["train.select_by.tolerant.pixels"]

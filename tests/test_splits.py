@@ -159,7 +159,7 @@ def test_sets_may_be_named(options: dict[str, Any], train: set[str], validation:
         train, validation, test,
     ]  # fmt: skip
     left = 6 - len(train | validation | test)
-    assert [note for note in found.notes if "in no set: left out" in note] == (
+    assert [note for note in found.notes if "in no set of the split: left out" in note] == (
         [note for note in found.notes if note.startswith(f"{left} patient")] if left else []
     )
 
@@ -182,7 +182,7 @@ def test_cases_without_masks_are_in_no_set_and_counted() -> None:
     half = MadeData(tuple(replace(case, labelled=not case.name.endswith("/1")) for case in data.cases))
     found = split(half, test=0.25)
     assert all(half.cases[number].labelled for number in (*found.train, *found.validation, *found.test))
-    assert "8 cases without masks: in no set." in found.notes
+    assert "8 cases without masks: left out of every set." in found.notes
     assert patients_of(half, found.validation) == patients_of(data, split(data, test=0.25).validation)
 
 
@@ -195,7 +195,7 @@ def test_channels_that_a_set_does_not_show_are_noted() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test": ["p11"]}, r"split: made has no patient or case called p11 \(nearest: p1/1\)\."),
+        ({"test": ["p11"]}, r"split: made has no patient or case called p11 \(nearest: p1\)\."),
         ({"validation": ["x", "y", "z", "q", "w"]}, r"called x, y, z and 2 more\."),
         ({"validation": ["p1"], "test": ["p1"]}, "split: p1: in test and in validation. A patient is in one set"),
         ({"validation": ["p1/0"], "test": ["p1/1"]}, "split: p1: in test and in validation"),

@@ -177,11 +177,11 @@ def _validated(
 
 def _named(data: KnownData, lists: Mapping[str, Sequence[str]], order: Sequence[str]) -> dict[str, list[str]]:
     """Return the patients that lists of patients or cases name, in `order`."""
-    owners = {case.name: _group(case) for case in data.cases}
-    owners |= {case.patient: _group(case) for case in data.cases if case.patient is not None}
+    patients = {case.patient: _group(case) for case in data.cases if case.patient is not None}
+    owners = {case.name: _group(case) for case in data.cases} | patients
     unknown = [name for names in lists.values() for name in names if name not in owners]
     if unknown:
-        raise UserError(f"split: {data.name} has no patient or case called {_nearest(unknown, owners)}.")
+        raise UserError(f"split: {data.name} has no patient or case called {_nearest(unknown, patients or owners)}.")
     found = {kind: {owners[name] for name in names} for kind, names in lists.items()}
     for (kind, names), (other, others) in itertools.combinations(found.items(), 2):
         if names & others:
@@ -209,10 +209,11 @@ def _notes(data: KnownData, split: Split, unused: Sequence[str]) -> Iterator[str
     """Yield what is left out, and what a set does not show."""
     unlabelled = sum(not case.labelled for case in data.cases)
     if unlabelled:
-        yield f"{counted(unlabelled, 'case')} without masks: in no set."
+        yield f"{counted(unlabelled, 'case')} without masks: left out of every set."
     if unused:
         names = first_few(group.partition(" ")[2] for group in unused)
-        yield f"{counted(len(unused), 'patient')} that split names in no set: left out ({names})."
+        is_named = "is" if len(unused) == 1 else "are"
+        yield f"{counted(len(unused), 'patient')} {is_named} in no set of the split: left out ({names})."
     for side, numbers in (("training", split.train), ("validation", split.validation), ("test", split.test)):
         for channel, name in enumerate(data.channels) if numbers else ():
             if not any(channel in data.cases[number].present for number in numbers):

@@ -7,14 +7,14 @@ evaluated again but not trained.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from segkit import plugins
-from segkit.errors import UserError
+from segkit.components import SINGLE
+from segkit.errors import UserError, truncate
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 
@@ -72,7 +72,7 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
             node = node.get(part, {})
         node.pop(path[-1], None)
     for path in ADDED:
-        _drop_default(tree, _defaults(), path)
+        _drop_default(tree, path)
     return _digest(TRAINING_NUMBER, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
 
 
@@ -91,19 +91,16 @@ def _chooses(select_by: str, metric: str) -> bool:
     return metric == select_by != "dice"
 
 
-def _drop_default(tree: dict[str, Any], defaults: Mapping[str, Any], path: tuple[str, ...]) -> None:
-    """Remove the value at a path of a tree if it is that of the defaults."""
-    name, *rest = path
-    if name in tree and name in defaults:
-        if rest:
-            _drop_default(tree[name], defaults[name], tuple(rest))
-        elif tree[name] == defaults[name]:
-            del tree[name]
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    return Recipe.from_dict({}).dump()
+def _drop_default(tree: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Remove the value of a slot, or of a key of a table, from a filled recipe if it is the default."""
+    *tables, name = path
+    node = tree.get(tables[0], {}) if tables else tree
+    field = Recipe.model_fields.get(path[0])
+    if name not in node or field is None:
+        return
+    default = getattr(field.default, name) if tables else SINGLE[name].component(field.default).dump()
+    if node[name] == default:
+        del node[name]
 
 
 def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
@@ -134,10 +131,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
     """Return the keys in which two filled recipes differ, with both values."""
     before, now = _flat(_comparable(dict(old))), _flat(_comparable(dict(new)))
     return {
-        key: f"was {before.get(key, 'not set')}, is now {now.get(key, 'not set')}"
+        key: f"was {_shown(before, key)}, is now {_shown(now, key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     }
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return truncate(str(values.get(key, "not set")), 200)  # a list of patients may be long
 
 
 def not_resumable(changed: Mapping[str, str]) -> dict[str, str]:

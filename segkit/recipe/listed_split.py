@@ -59,8 +59,10 @@ def with_listed_split(document: Document) -> Document:
 
 def _is_later(document: Document, path: tuple[str, ...], source: Source) -> bool:
     """Return whether a value comes from the same layer as `split.file` or from a later one."""
+    own = document.origin(path)
     order = list(document.origins)
-    return document.origins[path].name == source.name or order.index(path) > order.index(FILE)
+    places = [place for place, other in enumerate(order) if other[: len(path)] == path]
+    return (own is not None and own.name == source.name) or max(places, default=-1) > order.index(FILE)
 
 
 def read_lists(path: Path) -> Lists:
@@ -73,7 +75,7 @@ def read_lists(path: Path) -> Lists:
         UserError: it cannot be read, or contradicts itself; a mistake a line, each with its place.
     """
     name = display_path(path)
-    lines = decode(read_bytes(path, MOST_BYTES), name).splitlines()
+    lines = decode(read_bytes(Path(name), MOST_BYTES), name).splitlines()
     head = lines[0] if lines else ""
     delimiter = max(",;\t", key=head.count)
     try:
