@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -175,6 +176,19 @@ def test_shares_are_drawn_from_what_is_not_named() -> None:
     assert not patients_of(data, found.test) & set(names)
     folds = [split(data, train=names, folds=5, fold=fold).validation for fold in range(1, 6)]
     assert patients_of(data, tuple(number for fold in folds for number in fold)) == set(names)
+
+
+def test_a_test_set_may_take_all_that_no_list_names() -> None:
+    data = dataset(4, each=1)
+    assert patients_of(data, split(data, train=["p0", "p1"], test=0.5).test) == {"p2", "p3"}
+
+
+def test_twenty_thousand_patients_are_split_at_once() -> None:
+    data = dataset(20_000, each=1)
+    names = [f"p{number}" for number in range(10_000)]
+    started = time.process_time()
+    assert len(split(data, train=names, validation=0.2, test=0.25).test) == 5000
+    assert time.process_time() - started < 2
 
 
 def test_cases_without_masks_are_in_no_set_and_counted() -> None:

@@ -115,9 +115,10 @@ def split_cases(
     order = sorted(groups, key=lambda group: (hashlib.sha256(f"{seed}:{group}".encode()).digest(), group))
     lists = {"test": test, "validation": validation, "train": train}
     named = _named(data, {name: given for name, given in lists.items() if isinstance(given, Sequence)}, order)
-    free = [group for group in order if not any(group in names for names in named.values())]
-    tested = _tested(test, free, len(order)) if isinstance(test, float) else named.get("test", [])
-    pool = named.get("train", [group for group in free if group not in set(tested)])
+    free = _without(order, *named.values())
+    least = 0 if "train" in named else 1
+    tested = _tested(test, free, len(order), least) if isinstance(test, float) else named.get("test", [])
+    pool = named.get("train", _without(free, tested))
     if "validation" in named and not pool:
         raise UserError(f"split: no patient of {data.name} is left for training: name fewer in the other sets.")
     if isinstance(validation, float):
@@ -125,12 +126,12 @@ def split_cases(
         validated = _validated(data.name, pool, validation, drawn, folds, fold)
     else:
         validated = named["validation"]
-    rest = [group for group in pool if group not in set(validated)]
+    rest = _without(pool, validated)
     chosen = rest[: _share(train_fraction, len(rest))], validated, rest, tested
     numbers = [tuple(sorted(number for group in part for number in groups[group])) for part in chosen]
     found = Split(train=numbers[0], validation=numbers[1], full_train=numbers[2], test=numbers[3])
     check_separate(data, {"train": found.full_train, "validation": found.validation, "test": found.test})
-    unused = [group for group in order if group not in {*rest, *validated, *tested}]
+    unused = _without(order, rest, validated, tested)
     warnings = patient_warnings(sum(case.patient is None for case in data.cases), len(data.cases))
     return replace(found, notes=tuple(_notes(data, found, unused)), warnings=warnings)
 
@@ -154,13 +155,20 @@ def _share(fraction: float, count: int) -> int:
     return max(1, math.floor(fraction * count + 0.5))
 
 
-def _tested(share: float, free: Sequence[str], count: int) -> list[str]:
-    """Return the last share of `count` patients, taken from those that no list names."""
+def _without(order: Sequence[str], *others: Sequence[str]) -> list[str]:
+    """Return the patients that are in none of the others, in their order."""
+    gone: set[str] = set().union(*others)
+    return [group for group in order if group not in gone]
+
+
+def _tested(share: float, free: Sequence[str], count: int, least: int) -> list[str]:
+    """Return the last share of `count` patients, taken from those that no list names; at least so many stay."""
     wanted = _share(share, count)
-    if wanted >= len(free):
+    if wanted > len(free) - least:
+        stay = ", and one must stay to train on" if least else ""
         raise UserError(
             f"split.test: a share of {share:g} is {wanted} of {counted(count, 'patient')}, but only {len(free)} are in "
-            "no list, and not all of these can be for the test: give a smaller share, or name the patients."
+            f"no list{stay}: give a smaller share, or name the patients."
         )
     return list(free[-wanted:])
 
