@@ -24,7 +24,9 @@ from segkit.data.cases import Data
 from segkit.data.filling import fill
 from segkit.data.preparing import prepare
 from segkit.plugins import isolated
+from segkit.training.run import run_trial
 from segkit.types import Array
+from tests.small import recipe, trial
 
 READS = "reads.txt"  # in the folder of the data: a line for each case read
 
@@ -209,7 +211,7 @@ def test_a_cache_that_cannot_be_written_says_where(root: Path, tmp_path: Path) -
 
 
 def test_one_data_set_has_one_depth() -> None:
-    images = np.zeros((4, 4), np.uint8), np.ones((4, 4), np.float32)
+    images: list[Array] = [np.zeros((4, 4), np.uint8), np.ones((4, 4), np.float32)]
     cases = tuple(Case(f"c{n}", None, image, np.zeros((1, 4, 4), bool)) for n, image in enumerate(images))
     with pytest.raises(UserError, match=r"c1: its image is float32, those before it are uint8: .* one depth"):
         fill(Dataset("mixed", ("a",), cases), segkit.intensities.component("none"))
