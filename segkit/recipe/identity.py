@@ -33,6 +33,8 @@ NOT_TRAINING = (
 ADDED = (
     ("intensity",), ("split", "test"), ("split", "train"), ("train", "select"), ("train", "select_by"),
 )  # fmt: skip
+# the same of parameters of data
+ADDED_TO_DATA = {"volumes": False}
 # what may change when a trial is resumed
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
 # settings of train that determine on what hardware, and how, a trial computes
@@ -73,6 +75,9 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
         node.pop(path[-1], None)
     for path in ADDED:
         _drop_default(tree, path)
+    for name, values in tree.get("data", {}).items():
+        kept = {key: value for key, value in values.items() if key not in ADDED_TO_DATA or value != ADDED_TO_DATA[key]}
+        tree["data"] = {name: kept}
     return _digest(TRAINING_NUMBER, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
 
 
