@@ -39,6 +39,7 @@ THREE = {"labels": {"a": 1, "b": 2, "c": 3}}
 RESAMPLE = r"Resample the mask onto the image, or, if only the header is wrong, copy the image's"
 ALL = r"The same holds for \S+p2\.nii\.gz, \S+p3\.nii\.gz: 3 in all\."
 CSV: dict[str, Any] = {"table": {"file": "data/list.csv", "root": "data"}}
+SETS = b"patient,set\np1,train\np2,validation\np3,test\n"
 COLOURED = np.eye(20, 30, dtype=np.uint8)[..., None] * np.array([0, 0, 255], np.uint8)
 CONTOUR = "patient01/P01contours-manual/P01-0000-icontour-manual.txt"
 
@@ -191,6 +192,15 @@ TRAINED: list[tuple[str, Make, dict[str, Any], str]] = [
      changed(pairs, lambda root: (save(root / "images/p1.nii.gz", grey(0, (8, 8, 4))),
                                   save(root / "labels/p1.nii.gz", labels(0, (8, 8, 4))))), {},
      r"slice \d: . x . pixels after the transforms, .*add RandomCrop, PadIfNeeded or Resize to transforms\.train"),
+    ("a patient in two sets", changed(pairs, lambda root: written(root / "sets.csv", SETS + b"p1,test\n")),
+     {"split": {"file": "data/sets.csv"}},
+     r"split\.file: data/sets\.csv:5: patient p1 is in the test set, but in the train set on line 2\."),
+    ("a set of nobody", changed(pairs, lambda root: written(root / "sets.csv", SETS.replace(b"p3", b"p9"))),
+     {"split": {"file": "data/sets.csv"}}, r"split: nifti has no patient or case called p9 \(nearest: p3\)\."),
+    ("an empty test set", pairs, {"split": {"validation": 0.34, "test": []}},
+     r"split\.test: must be a number, or a list of at least 1 value, got an empty list"),
+    ("too few patients for a test set", pairs, {"split": {"validation": 0.5, "test": 0.5}},
+     r"nifti: 1 patient cannot be split into 2 groups: training and validation need a patient each\."),
     ("a network for volumes", pairs, {"model": {"unet3d": {}}}, r"model\.unet3d: no such model\. Did you mean 'unet'"),
     ("regions as classes", nnunet, {"data": {"nnunet": {"root": "data"}}, "channels": "exclusive"},
      r'case0: its channels overlap, but the recipe says channels = "exclusive"\. Use "independent"\.'),
