@@ -26,7 +26,6 @@ from segkit.recipe import toml
 from segkit.testing.findings import Finding
 
 PATTERNS = ("^([^_]+)_", "^([^-]+)-", "^(.+)_[^_]+$", "^(.+)-[^-]+$")  # patients in the names of images
-STACKS = "# volumes = true  # each patient and phase is one case, a volume"
 
 
 @dataclass
@@ -156,9 +155,19 @@ def _rvsc(root: Path, report: DataReport) -> None:
     report.layout = "rvsc"
     report.facts = seen.facts() | {"contours": listed or "none"}
     report.findings += seen.findings()
-    report.recipe = "\n".join([*Guess("rvsc", {"root": str(root)}).lines(), STACKS]) + "\n" if seen.count else ""
+    lines = [*Guess("rvsc", {"root": str(root)}).lines(), *_stacks(root)]
+    report.recipe = "\n".join(lines) + "\n" if seen.count else ""
     if not seen.count and not any(finding.kind == "fault" for finding in report.findings):
         report.findings.append(Finding("fault", "contours, but no readable frame.", str(root)))
+
+
+def _stacks(root: Path) -> list[str]:
+    """Return a commented line that makes volumes of the frames, if they make some."""
+    try:
+        found = len(datasets.build("rvsc", {"root": str(root), "volumes": True}).cases)
+    except UserError:
+        return []
+    return [f"# volumes = true  # {counted(found, 'volume')}, of each patient and phase, in place of slices"]
 
 
 def _image_folder(root: Path, pairs: list[layouts.Pair], report: DataReport) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,16 @@ def guess_volumes(root: Path, files: Iterable[str]) -> Guess | None:
     """Return how the dataset `nifti` reads the folder; None if no mask is found by its name or its folder's."""
     names: dict[Folders, list[str]] = defaultdict(list)
     for file in files:
-        *folders, name = file.split("/")
+        *above, name = file.split("/")
         if NIFTI.fullmatch(name):
-            names[tuple(folders)].append(name)
+            names[tuple(above)].append(name)
     for found in names.values():
         found.sort()
-    masks = [mask for folders in names for mask in _masks(names, folders)]
+    beside: dict[tuple[Folders, int], set[str]] = defaultdict(set)  # by the folders above, and the depth of files
+    for folders in names:
+        for at, folder in enumerate(folders):
+            beside[folders[:at], len(folders)].add(folder)
+    masks = [mask for folders in names for mask in _masks(names, folders, *_folder_of_masks(folders, beside))]
     kinds = Counter(mask.kind for mask in masks if mask.slots)
     if not kinds:
         return None
@@ -84,9 +88,17 @@ def guess_volumes(root: Path, files: Iterable[str]) -> Guess | None:
     return Guess("nifti", parameters, tuple(root / mask.path for mask in members))
 
 
-def _masks(names: dict[Folders, list[str]], folders: Folders) -> Iterator[_Mask]:
-    """Yield the masks of a folder, each with the images of its case."""
-    at, beside = _folder_of_masks(names, folders)
+def _masks(
+    names: Mapping[Folders, list[str]], folders: Folders, at: int | None, beside: Sequence[str]
+) -> Iterator[_Mask]:
+    """Yield the masks of a folder, each with the images of its case.
+
+    Args:
+        names: of all files.
+        folders: the path of the folder.
+        at: which of its parts holds masks alone; None if none does.
+        beside: the folders of images beside that part.
+    """
     for name in names[folders]:
         found = NIFTI.fullmatch(name)
         stem = found["stem"] if found else ""
@@ -106,12 +118,11 @@ def _masks(names: dict[Folders, list[str]], folders: Folders) -> Iterator[_Mask]
                 break
 
 
-def _folder_of_masks(names: dict[Folders, list[str]], folders: Folders) -> tuple[int | None, list[str]]:
+def _folder_of_masks(folders: Folders, beside: Mapping[tuple[Folders, int], set[str]]) -> tuple[int | None, list[str]]:
     """Return which of the folders holds masks alone, if it stands beside others; and these."""
     for at in reversed(range(len(folders))):
         if is_mask(folders[at]):
-            siblings = {path[at] for path in names if len(path) == len(folders) and path[:at] == folders[:at]}
-            others = sorted(name for name in siblings if not is_mask(name))[:MOST_FOLDERS]
+            others = sorted(name for name in beside[folders[:at], len(folders)] if not is_mask(name))[:MOST_FOLDERS]
             if others:
                 return at, others
     return None, []
