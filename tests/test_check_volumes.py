@@ -97,6 +97,7 @@ def test_acdc_says_which_frames_are_of_which_phase(tmp_path: Path) -> None:
     assert parameters(report)["images"] == "training/{patient}/{patient}_frame{frame}.nii.gz"
     assert report.facts["tag phase"] == "ED (3), ES (3)"
     assert report.facts["spacing"] == "8 x 1.5 x 1.5 mm (6)"
+    assert report.facts["in the cache"] == "about 0.0 MB with 8 bits a value"
     assert report.facts["mask levels"] == "0 (in 6), 1 (in 6), 2 (in 6), 3 (in 6)"
     assert texts(report) == [
         "note: 3 NIfTI files left out, which match no pattern: training/patient001/patient001_4d.nii.gz, "

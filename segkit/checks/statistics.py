@@ -34,7 +34,7 @@ class ImageStatistics:
         self._ranges: dict[str, tuple[float, float]] = {}
         self._tags: dict[str, Counter[str]] = {}
         self._structures = Counter[str]()
-        self._unlabelled, self._overlapping = 0, False
+        self._unlabelled, self._overlapping, self._cached = 0, False, 0
         self._contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = {}
         self._constant: list[str] = []
 
@@ -49,6 +49,7 @@ class ImageStatistics:
         """Add an image (H, W), or of inputs (I, H, W) or (I, D, H, W)."""
         parts = pixels if pixels.ndim > 2 else pixels[None]
         self.count += 1
+        self._cached += (len(parts) + 1) * parts[0].size
         self._sizes[size_text(parts.shape[1:])] += 1
         self._kinds[pixels.dtype.name] += 1
         self._spacings[f"{' x '.join(f'{mm:g}' for mm in spacing)} mm" if spacing else "not stated"] += 1
@@ -94,6 +95,7 @@ class ImageStatistics:
             "structures": _listed(self._structures),
             **{f"tag {tag}": _frequencies(values) for tag, values in self._tags.items()},
             "empty masks": str(self.empty),
+            "in the cache": f"about {self._cached / 1e6:,.1f} MB with 8 bits a value",
             "without masks": str(self._unlabelled) if self._unlabelled else "",
         }
         return {name: text for name, text in found.items() if text}
