@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from segkit.checks.volumes import guess_volumes
 from segkit.testing.findings import grouped
 from tests.all_cases import read_all
 from tests.rvsc_like import dicom
-from tests.volumes import acdc, decathlon, grey, labels, nnunet, save
+from tests.volumes import AFFINE, acdc, decathlon, grey, labels, nnunet, save
 
 NAMES = ("a", "b", "c")
 
@@ -90,6 +92,36 @@ def test_patterns_are_found_and_read(tmp_path: Path, files: tuple[str, ...], ima
     cases = read(report).cases
     assert len(cases) == int(report.facts["images"])
     assert all(case.labelled and case.patient for case in cases)
+
+
+def test_one_wrong_case_hides_neither_the_others_nor_their_faults(tmp_path: Path) -> None:
+    for number, name in enumerate("abcdef"):
+        save(tmp_path / f"{name}.nii", grey(number))
+        save(tmp_path / f"{name}_seg.nii", labels(number))
+    (tmp_path / "a.nii").unlink()
+    save(tmp_path / "b_seg.nii", labels(0), AFFINE * 2)
+    for name in "cd":
+        save(tmp_path / f"{name}.nii", np.full((6, 5, 4), np.nan, np.float32))
+    report = check_data(tmp_path)
+    assert report.facts["images"] == "2"
+    assert parameters(report)["images"] == "{patient}.nii"
+    assert [re.sub(r"[^\s(]*/", "", text).partition(" (")[0] for text in texts(report)] == [
+        "fault: a_seg.nii: a mask without image",
+        "fault: b_seg.nii: this mask does not lie where its image does",
+        "fault, 2 times: holds voxels that are not finite",
+    ]
+
+
+def test_a_picture_that_is_no_mask_is_one_fault_of_a_table(tmp_path: Path) -> None:
+    random, rows = np.random.default_rng(0), ["image,mask"]
+    for number in range(3):
+        for name, most in (("x", 200), ("m", 2 if number else 90)):
+            assert cv2.imwrite(str(tmp_path / f"{name}{number}.png"), random.integers(0, most, (9, 9), dtype=np.uint8))
+        rows.append(f"x{number}.png,m{number}.png")
+    (tmp_path / "list.csv").write_text("\n".join(rows), encoding="utf-8")
+    (fault, warning) = texts(check_data(tmp_path))
+    assert re.fullmatch(r"fault: \S+m0\.png: holds \d+ levels: not a label map\. Was it scaled, .*", fault)
+    assert "2 of 2 cases have no patient" in warning
 
 
 def test_acdc_says_which_frames_are_of_which_phase(tmp_path: Path) -> None:

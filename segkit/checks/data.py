@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,32 +86,41 @@ def _by_reader(guess: Guess, report: DataReport) -> None:
     for path in guess.masks:
         with collected([]):  # the reader reports it
             masks.add(path)
-    parameters = guess.parameters | masks.labels()
+    labels = masks.labels()
+    if guess.reader == "table" and isinstance(labels.get("background"), list):
+        del labels["background"]  # a colour there
+    parameters = guess.parameters | labels
     report.layout = guess.reader
     report.findings += [Finding("warning", note) for note in guess.notes]
     report.add(masks.problems())
     try:
-        data = datasets.build(guess.reader, parameters)
+        found: object = datasets.build(guess.reader, parameters)
+    except DatasetError as error:
+        found = error.others
+        report.add(error.problems)
     except UserError as error:
-        report.add(error.problems if isinstance(error, DatasetError) else [str(error)])
-    else:
-        _read(data, seen, problems)
-        report.findings += [Finding("note", note) for note in data.notes]
-        with collected(problems):
-            report.findings += [Finding("note", note) for note in (data.conclude() if data.conclude else ())]
-    report.add(problems)
+        found = None
+        report.add([str(error)])
+    if isinstance(found, Dataset):
+        report.findings += [Finding("note", note) for note in _read(found, seen, problems)]
+    named = {finding.place for finding in report.findings}
+    report.add(problem for problem in problems if problem.partition(": ")[0] not in named)
     report.facts = seen.facts() | (masks.facts() if guess.masks else {})
     report.findings += seen.findings()
     table = Guess(guess.reader, parameters).lines()
     report.recipe = "\n".join([*seen.exclusive_lines(), *table, *seen.suggested_lines()]) + "\n"
 
 
-def _read(data: Dataset, seen: ImageStatistics, problems: list[str]) -> None:
+def _read(data: Dataset, seen: ImageStatistics, problems: list[str]) -> Sequence[str]:
+    """Read all cases; return the notes of their dataset."""
     for case in data.cases:
         with collected(problems):
             image, masks = case.read()
             check_arrays(case, image, masks, channels=len(data.channels), inputs=len(data.inputs))
             seen.add_case(case, image, masks, data)
+    with collected(problems):
+        return (*data.notes, *(data.conclude() if data.conclude else ()))
+    return data.notes
 
 
 def _sunnybrook(root: Path, report: DataReport) -> None:

@@ -81,8 +81,6 @@ def nifti(
     problems: list[UserError] = []
     files = find(top, _patterns(images, "images"), _patterns(masks, "masks"), problems)
     found = list(_volumes(top, files, structures, slices, problems))
-    if problems:
-        raise reading.DatasetError(reading.merged(problems))
     notes = []
     if files.unmatched:
         notes.append(
@@ -90,7 +88,9 @@ def nifti(
             f"{first_few(files.unmatched)}."
         )
     channels = tuple(masks) if isinstance(masks, dict) else structures_of(labels, background).names
-    return to_dataset("nifti", channels, inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes)
+    return to_dataset(
+        "nifti", channels, inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes, problems=problems
+    )
 
 
 def _structures(

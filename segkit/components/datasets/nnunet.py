@@ -79,14 +79,15 @@ def nnunet(
                 found.append(_volume(entry, whose, about, structures, slices))
         except UserError as error:
             problems.append(error)
-    if problems:
+    if problems and cases:
         raise reading.DatasetError(reading.merged(problems))
     notes = _notes(top, cases)
     if cases:
         return Dataset("nnunet", structures.names, tuple(cases), tuple(notes), about.inputs)
     return to_dataset(
-        "nnunet", structures.names, about.inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes
-    )
+        "nnunet", structures.names, about.inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes,
+        problems=problems,
+    )  # fmt: skip
 
 
 def _chosen(about: Description, labels: dict[str, Label | tuple[Label, ...]] | None) -> Structures:

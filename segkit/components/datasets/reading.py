@@ -33,11 +33,12 @@ class DatasetError(UserError):
 
     Attributes:
         problems: all of them; each message begins with the file.
+        others: a `Dataset` of the cases without problems, for a check that goes on; None if there is none.
     """
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], others: object = None) -> None:
         super().__init__(str(join_mistakes(_by_kind(problems))))
-        self.problems = tuple(problems)
+        self.problems, self.others = tuple(problems), others
 
 
 class FileError(UserError):

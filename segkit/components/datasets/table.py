@@ -111,8 +111,8 @@ def table(
         three = fixed if fixed is not None and len(fixed) == 3 else None
         if three is None and spacing_mm is not None:
             raise UserError("spacing_mm: of NIfTI volumes, three lengths (slice, row, column), or none.")
-        found = _nifti(listed, None if loader.separate else _structures(truth), slices)
-        return to_dataset("table", truth.channels, inputs, found, whole=volumes, spacing_mm=three)
+        found, wrong = _nifti(listed, None if loader.separate else _structures(truth), slices)
+        return to_dataset("table", truth.channels, inputs, found, whole=volumes, spacing_mm=three, problems=wrong)
     cases = [
         loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
         for one in listed
@@ -129,20 +129,19 @@ def _structures(labels: Labels) -> Structures:
     return Structures(values, stated=bool(labels.levels))
 
 
-def _nifti(listed: list[Listed], structures: Structures | None, slices: Slices) -> list[Volume]:
-    """Return the volumes of lines that name NIfTI files."""
+def _nifti(listed: list[Listed], structures: Structures | None, slices: Slices) -> tuple[list[Volume], list[UserError]]:
+    """Return the volumes of lines that name NIfTI files, and what is wrong with others."""
     found: list[Volume] = []
     problems: list[UserError] = []
     for one in listed:
         try:
             images, masks = (tuple(read_geometry(path, slices) for path in paths) for paths in (one.images, one.masks))
-            found.append(Volume(one.name, one.patient, images, masks, structures, one.tags))
-            found[-1].check()
+            volume = Volume(one.name, one.patient, images, masks, structures, one.tags)
+            volume.check()
+            found.append(volume)
         except UserError as error:
             problems.append(error)
-    if problems:
-        raise reading.DatasetError(reading.merged(problems))
-    return found
+    return found, problems
 
 
 def _labels(

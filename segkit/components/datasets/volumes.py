@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from segkit.components.datasets import nifti_files
 from segkit.components.datasets.case import KINDS, Case, Dataset
 from segkit.components.datasets.geometry import Geometry, check_agreement
+from segkit.components.datasets.reading import DatasetError, merged
 from segkit.components.datasets.structures import Structures, one_mask
-from segkit.errors import counted, first_few
+from segkit.errors import UserError, counted, first_few
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -129,16 +130,23 @@ def to_dataset(
     whole: bool,
     spacing_mm: SpacingMM = None,
     notes: Iterable[str] = (),
+    problems: Sequence[UserError] = (),
 ) -> Dataset:
     """Return a dataset whose cases are the volumes, or their slices, named NAME/slice-001 and so on.
 
     Args:
         name, channels, inputs: of the dataset.
-        volumes: at least one.
+        volumes: at least one, if there are no problems.
         whole: whether a case is a volume.
         spacing_mm: (slice, row, column) in place of what the headers say.
         notes: of the dataset, before those on the volumes.
+        problems: of further volumes.
+
+    Raises:
+        DatasetError: there are problems.
     """
+    if problems and not volumes:
+        raise DatasetError(merged(problems))
     reader = SliceReader()
     cases: list[Case] = []
     for volume in volumes:
@@ -151,9 +159,11 @@ def to_dataset(
             load = functools.partial(reader.read, volume, index)
             label = f"{volume.name}/slice-{index + 1:03d}"
             cases.append(Case(label, volume.patient, spacing_mm=spacing[1:], load=load, **shared))
-    return Dataset(
-        name, tuple(channels), tuple(cases), (*notes, *_notes(volumes)), tuple(inputs), None if whole else reader.forget
-    )
+    told = (*notes, *_notes(volumes))
+    found = Dataset(name, tuple(channels), tuple(cases), told, tuple(inputs), None if whole else reader.forget)
+    if problems:
+        raise DatasetError(merged(problems), found)
+    return found
 
 
 def _notes(volumes: Sequence[Volume]) -> Iterator[str]:
