@@ -124,6 +124,18 @@ def test_a_picture_that_is_no_mask_is_one_fault_of_a_table(tmp_path: Path) -> No
     assert "2 of 2 cases have no patient" in warning
 
 
+def test_nothing_outside_of_the_folder_is_read(tmp_path: Path) -> None:
+    for number, name in enumerate(NAMES):
+        save(tmp_path / f"data/{name}.nii", grey(number))
+        save(tmp_path / f"data/{name}_seg.nii", labels(number, most=1))
+    save(tmp_path / "secret.nii", labels(0, most=7))
+    (tmp_path / "data/a_seg.nii").unlink()
+    (tmp_path / "data/a_seg.nii").symlink_to(tmp_path / "secret.nii")
+    report = check_data(tmp_path / "data")
+    assert report.facts["mask levels"] == "0 (in 2), 1 (in 2)"
+    assert any("a_seg.nii: a link out of" in text for text in texts(report))
+
+
 def test_acdc_says_which_frames_are_of_which_phase(tmp_path: Path) -> None:
     report = check_data(acdc(tmp_path / "ACDC/training", 3).parent)
     assert parameters(report)["images"] == "training/{patient}/{patient}_frame{frame}.nii.gz"

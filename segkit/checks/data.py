@@ -19,7 +19,7 @@ from segkit.components.datasets import datasets
 from segkit.components.datasets.case import Dataset, check_arrays
 from segkit.components.datasets.image_folder import find_pairs
 from segkit.components.datasets.loading import ONE_INPUT, RGB, read_any, size_text
-from segkit.components.datasets.reading import DatasetError, collected, files_below, open_root
+from segkit.components.datasets.reading import DatasetError, collected, files_below, inside, open_root
 from segkit.components.datasets.rvsc import CONTOUR, LINE_KINDS, Structure, read_case, read_patients
 from segkit.errors import UserError, counted
 from segkit.recipe import toml
@@ -68,7 +68,7 @@ def check_data(folder: Path) -> DataReport:
     elif any(kind in LINE_KINDS for kind in contours):
         _rvsc(root, report)
     elif guess := guess_nnunet(root, files) or guess_table(root, files) or guess_volumes(root, files):
-        _by_reader(guess, report)
+        _by_reader(root, guess, report)
     elif pairs := layouts.pairs(files):
         _image_folder(root, pairs, report)
     elif files or not problems:
@@ -80,12 +80,12 @@ def check_data(folder: Path) -> DataReport:
     return report
 
 
-def _by_reader(guess: Guess, report: DataReport) -> None:
+def _by_reader(root: Path, guess: Guess, report: DataReport) -> None:
     """Read the folder with the guessed reader, and report on its cases."""
     seen, masks, problems = ImageStatistics(), MaskStatistics(), list[str]()
     for path in guess.masks:
         with collected([]):  # the reader reports it
-            masks.add(path)
+            masks.add(inside(root, path))
     labels = masks.labels()
     if guess.reader == "table" and isinstance(labels.get("background"), list):
         del labels["background"]  # a colour there
@@ -127,7 +127,7 @@ def _sunnybrook(root: Path, report: DataReport) -> None:
     """Read the Sunnybrook Cardiac Data with its plugin, or report how to load it."""
     guess = Guess("sunnybrook", {"root": str(root)})
     if guess.reader in datasets:
-        _by_reader(guess, report)
+        _by_reader(root, guess, report)
         return
     report.layout, report.recipe = guess.reader, "\n".join(guess.lines()) + "\n"
     text = (
