@@ -254,6 +254,16 @@ def test_coloured_images_and_masks_are_read_by_the_lines_of_recipe(tmp_path: Pat
     assert "masks/q/2.png: a mask in colours, where others have grey levels." in texts(check_data(tmp_path))
 
 
+def test_folders_of_further_inputs_are_suggested(tmp_path: Path) -> None:
+    for images in ("T1", "T2"):
+        pictures(tmp_path, "p/1.png", "q/2.png", images=images)
+    report = check_data(tmp_path)
+    line = '# images = { t1 = "T1", t2 = "T2" }  # 2 inputs of the same names? Then use this line.'
+    assert line in report.recipe.splitlines()
+    report.recipe = report.recipe.replace('images = "T1"\n', "").replace("# images", "images")
+    assert read(report).inputs == ("t1", "t2")
+
+
 def test_stacks_are_read_by_the_lines_of_recipe(tmp_path: Path) -> None:
     for name in ("p/1.tif", "q/2.tif"):
         for folder in ("images", "masks"):

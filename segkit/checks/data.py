@@ -220,6 +220,11 @@ def _recipe_lines(
     labels = masks.labels()
     lines = Guess("image_folder", {"root": str(root), **folders, **labels}).lines()
     lines += ["grey = false"] if coloured else []
+    if pair.alike:
+        inputs = {folder.rpartition("/")[2].lower(): folder for folder in (pair.images, *pair.alike)}
+        lines.append(
+            f"# images = {toml.format_value(inputs)}  # {len(inputs)} inputs of the same names? Then use this line."
+        )
     if seen.patients[None]:
         lines += _pattern(sorted(name.rpartition("/")[2] for name in names))
     return "\n".join([*exclusive(len(labels.get("labels", ()))), *lines, *seen.suggested_lines()]) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -36,11 +36,15 @@ MOST_FOLDERS = 60  # of one parent that are compared
 
 @dataclass(frozen=True)
 class Pair:
-    """A folder of images and one of masks, relative to the root, and the number of names that they share."""
+    """A folder of images and one of masks, relative to the root, and the number of names that they share.
+
+    `alike` are further folders of images that share as many with the masks, which may be further inputs.
+    """
 
     images: str
     masks: str
     common: int
+    alike: tuple[str, ...] = ()
 
 
 def stem(file: str) -> str | None:
@@ -65,7 +69,10 @@ def pairs(files: Iterable[str]) -> list[Pair]:
         masks = [folder for folder in folders if is_mask(folder)][:MOST_FOLDERS]
         images = [folder for folder in folders if not is_mask(folder)][:MOST_FOLDERS]
         shared = [Pair(one, other, len(stems[one] & stems[other])) for one, other in product(images, masks)]
-        found += [max(shared, key=lambda pair: pair.common)] if shared else []
+        best = max(shared, key=lambda pair: pair.common, default=None)
+        if best:
+            same = [pair.images for pair in shared if (pair.masks, pair.common) == (best.masks, best.common)]
+            found.append(replace(best, alike=tuple(folder for folder in same if folder != best.images)))
     return sorted((pair for pair in found if pair.common), key=lambda pair: (-pair.common, pair.images.count("/")))
 
 
