@@ -227,7 +227,8 @@ def evaluate(
     data = (cache or DataCache(cache_of(Path(path)))).read(predictor.recipe.data, predictor.recipe.intensity)
     for verb, own, other in (("predicts", predictor.channels, data.channels), ("takes", predictor.inputs, data.inputs)):
         if own != other:
-            raise UserError(f"{path}: {verb} {', '.join(own)}, but the data has {', '.join(other)}.")
+            text = f"{verb} {', '.join(own)}, but the data has {', '.join(other)}"
+            raise UserError(f"{path}: {text}. Both must have the same names, in the same order.")
     chosen = _by_set(data.cases, predictor.meta) if on == ALL else {on: _named(data.cases, split[on], on, path)}
     with predictor.threads():
         return [

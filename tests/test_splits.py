@@ -216,9 +216,15 @@ def test_channels_that_a_set_does_not_show_are_noted() -> None:
         ({"validation": ["p0", "p1"], "test": ["p2", "p3"]}, "split: no patient of made is left for training"),
         ({"test": 0.9}, "split.test: a share of 0.9 is 4 of 4 patients, but only 4 are in no list"),
         ({"test": 0.5, "train": ["p0", "p1", "p2"]}, "split.test: a share of 0.5 is 2 of 4 patients, but only 1"),
-        ({"test": 0.75}, "made: 1 patient cannot be split into 2 groups: training and validation need a patient each"),
+        (
+            {"test": 0.75},
+            "made: 1 patient outside of the test set cannot be split into 2 groups: training and validation",
+        ),
         ({"train": ["p0"]}, "made: 1 patient cannot be split into 2 groups"),
-        ({"test": 0.25, "folds": 4, "fold": 1}, "made: 3 patients cannot be split into 4 groups: use fewer folds"),
+        (
+            {"test": 0.25, "folds": 4, "fold": 1},
+            "made: 3 patients outside of the test set cannot be split into 4 groups: use fewer folds",
+        ),
         ({"folds": [["p0"], ["p1"]], "fold": 3}, "split.fold: must be from 1 to 2, got 3"),
         ({"test": ["bare"]}, "split.test: names no case with masks, and these alone can be in a set"),
     ],

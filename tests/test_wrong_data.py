@@ -200,7 +200,7 @@ TRAINED: list[tuple[str, Make, dict[str, Any], str]] = [
     ("an empty test set", pairs, {"split": {"validation": 0.34, "test": []}},
      r"split\.test: must be a number, or a list of at least 1 value, got an empty list"),
     ("too few patients for a test set", pairs, {"split": {"validation": 0.5, "test": 0.5}},
-     r"nifti: 1 patient cannot be split into 2 groups: training and validation need a patient each\."),
+     r"nifti: 1 patient outside of the test set cannot be split into 2 groups: training and validation"),
     ("a network for volumes", pairs, {"model": {"unet3d": {}}}, r"model\.unet3d: no such model\. Did you mean 'unet'"),
     ("regions as classes", nnunet, {"data": {"nnunet": {"root": "data"}}, "channels": "exclusive"},
      r'case0: its channels overlap, but the recipe says channels = "exclusive"\. Use "independent"\.'),
@@ -286,9 +286,9 @@ TWO = {"t1": "images/{patient}_t1.nii.gz", "t2": "images/{patient}_t2.nii.gz"}
     ("command", "message"),
     [
         (f"eval {CHECKPOINT} --set data.nifti.root=two --set data.nifti.images={toml.format_value(TWO)}",
-         r"best\.safetensors: takes image, but the data has t1, t2"),
+         r"best\.safetensors: takes image, but the data has t1, t2\. Both must have"),
         (f"eval {CHECKPOINT} --set data.nifti.labels.d=4",
-         r"best\.safetensors: predicts a, b, c, but the data has a, b, c, d"),
+         r"best\.safetensors: predicts a, b, c, but the data has a, b, c, d\. Both must"),
         (f"eval {CHECKPOINT} --set data.nifti.root=gone", "gone: no such folder"),
     ],
 )  # fmt: skip

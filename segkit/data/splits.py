@@ -179,7 +179,10 @@ def _validated(
     """Return the patients of a fold, or the first share of `count` patients, which leaves one to train on."""
     needed, advice = folds or 2, "use fewer folds" if folds else "training and validation need a patient each"
     if len(pool) < needed:
-        raise UserError(f"{name}: {counted(len(pool), 'patient')} cannot be split into {needed} groups: {advice}.")
+        rest = " outside of the test set" if len(pool) < count else ""
+        raise UserError(
+            f"{name}: {counted(len(pool), 'patient')}{rest} cannot be split into {needed} groups: {advice}."
+        )
     return pool[fold - 1 :: folds] if folds and fold else pool[: min(_share(share, count), len(pool) - 1)]
 
 
