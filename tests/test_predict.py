@@ -262,6 +262,8 @@ def test_inputs_come_together_by_patterns_numbers_folders_or_in_one_file(tmp_pat
     ):  # fmt: skip
         model = predictor(sets, inputs=inputs)
         sizes = {case: found.sizes for case, found in written(model, tmp_path / name, tmp_path / f"{name}-out").items()}
+        if name == "whole":
+            assert load(tmp_path / "whole-out/ann-wall.nii.gz").shape == one.shape
         part = slice(1) if name == "folders" else slice(None)
         expected = {"wall": (one[..., part] == WALL).sum(), "cavity": (two[..., part] == CAVITY).sum()}
         assert sizes == {"ann": expected, "bob": expected}, name
@@ -291,6 +293,56 @@ def test_an_image_of_other_inputs_says_what_the_model_takes(tmp_path: Path) -> N
     (scan,) = found_by(model, tmp_path / "series").scans
     with pytest.raises(UserError, match=r"series: is an image of 1 input; the model takes 2 inputs"):
         scan.read()
+
+
+def test_files_that_make_no_image_say_why(tmp_path: Path) -> None:
+    (tmp_path / "brain.mha").touch()
+    (scan,) = found_by(predictor(), tmp_path / "brain.mha").scans
+    with pytest.raises(UserError, match=r"brain\.mha: a MetaImage volume, which is not read\. Convert it to NIfTI"):
+        scan.read()
+    pixels = levels(1, (9, 8)).astype(np.uint8)
+    cv2.imwrite(str(tmp_path / "a_0000.png"), pixels)
+    model = predictor(SEVERAL, inputs=("t1", "t2"))
+    save(tmp_path / "a_0001.nii.gz", levels(1, (9, 8, 1)))
+    (scan,) = found_by(model, tmp_path / "a_0000.png", tmp_path / "a_0001.nii.gz").scans
+    with pytest.raises(UserError, match=r"a_0001\.nii\.gz: NIfTI, though other inputs of its image are not"):
+        scan.read()
+    cv2.imwrite(str(tmp_path / "a_0001.png"), pixels[1:])
+    (scan,) = found_by(model, tmp_path / "a_0000.png", tmp_path / "a_0001.png").scans
+    with pytest.raises(UserError, match=r"a_0001\.png: has another size than .*a_0000\.png \(8 x 8 against 9 x 8\)"):
+        scan.read()
+    (problem,) = found_by(model, tmp_path / "a_0000.png", tmp_path / "a_0001.png", tmp_path / "a_0001.nii.gz").problems
+    assert "a_0001.nii.gz: a second file of one image, beside" in str(problem)
+    film = tmp_path / "film.dcm"
+    film.write_bytes(dicom(pixels, frames=[pixels.tobytes()] * 3, NumberOfFrames=3))
+    found = found_by(predictor(), film)
+    assert not found.scans
+    assert [str(problem) for problem in found.problems] == [
+        f"{film}: 3 frames without positions, nor a distance between them: a film, not a volume. Leave it out, or "
+        "export its frames one by one."
+    ]
+
+
+def test_an_enhanced_dicom_file_is_a_volume(tmp_path: Path) -> None:
+    pixels = levels(4, (3, 6, 5)).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/ct.dcm").write_bytes(
+        dicom(pixels[0], PixelData=pixels.tobytes(), NumberOfFrames=3, SpacingBetweenSlices=4)
+    )
+    written(predictor(), tmp_path / "in", tmp_path / "out")
+    image = load(tmp_path / "out/ct.nii.gz")
+    assert image.header.get_zooms() == (1.5, 1.25, 4)
+    assert np.array_equal(np.asarray(image.dataobj).T == 300, pixels == CAVITY)
+
+
+def test_a_flat_nifti_file_stays_flat(tmp_path: Path) -> None:
+    pixels = levels(4, (9, 8))
+    path = save(tmp_path / "flat.nii.gz", pixels)
+    written(predictor(), path, tmp_path / "out")
+    image = load(tmp_path / "out/flat.nii.gz")
+    assert image.shape == (9, 8)
+    assert np.array_equal(image.affine, load(path).affine)
+    assert np.array_equal(np.asarray(image.dataobj) == 3, pixels == WALL)
 
 
 def test_a_model_of_colours_takes_pictures_in_colours_and_grey_ones(tmp_path: Path) -> None:
@@ -455,6 +507,26 @@ def disc(number: int, shape: tuple[int, ...]) -> tuple[Any, Any]:
 
 def dice(one: Any, other: Any) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def test_bad_files_are_reported_at_the_end_in_one_line_a_kind(run: Run, tmp_path: Path) -> None:
+    for number in range(6):
+        voxels = np.zeros((8, 8, 2), np.float32)
+        voxels[0, 0, 0] = np.nan if number else 1
+        save(tmp_path / f"in/{number}.nii.gz", voxels)
+    train(tmp_path / "run", "train.epochs=1")
+    checkpoint = "run/only/seed-1/best.safetensors"
+    status, out, err = run("predict", checkpoint, "in", "--out", "found")
+    assert (status, len(out.splitlines())) == (2, 1)
+    assert out.startswith("in/0.nii.gz: wall ")
+    first, second = err.splitlines()
+    assert first == "error: 5 of 6 images could not be read; the others are done:"
+    assert second.startswith("  in/1.nii.gz: holds voxels that are not finite")
+    assert second.endswith("The same holds for in/2.nii.gz, in/3.nii.gz, in/4.nii.gz, in/5.nii.gz: 5 in all.")
+    for out_folder in ("in", "./in/../in"):
+        status, _, err = run("predict", checkpoint, "in", "--out", out_folder)
+        assert (status, err.startswith("error: --out in")) == (2, True)
+    assert len(list((tmp_path / "in").iterdir())) == 6
 
 
 VALUES = {"wall": 4, "cavity": 9}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.case import KINDS
+from segkit.components.datasets.decoding import volume
 from segkit.components.datasets.dicom_series import Series, affine_of, read_series
 from segkit.components.datasets.geometry import Geometry, Slices
 from segkit.components.datasets.images import read_picture
@@ -87,11 +88,11 @@ def read_volume(paths: Sequence[Path], inputs: Sequence[str], slices: Slices) ->
     """
     found = tuple(read_geometry(path, slices, several=len(paths) < len(inputs)) for path in paths)
     _check_inputs(paths[0], sum(geometry.inputs for geometry in found), inputs)
-    volume = Volume(paths[0].name, None, found, (), None)
-    volume.check()
+    whole = Volume(paths[0].name, None, found, (), None)
+    whole.check()
     first = found[0]
     ending = ".nii.gz" if first.path.name.lower().endswith(".gz") else ".nii"
-    return Opened(volume.read()[0], Form(ending, ending, 1, functools.partial(_write_volume, first)))
+    return Opened(whole.read()[0], Form(ending, ending, 1, functools.partial(_write_volume, first)))
 
 
 def _write_volume(geometry: Geometry, path: Path, volume: Array) -> None:
@@ -120,6 +121,11 @@ def read_pictures(paths: Sequence[Path], inputs: Sequence[str]) -> Opened:
     """
     import numpy as np
 
+    for path in paths:
+        if is_nifti(path):
+            raise FileError(path, "NIfTI, though other inputs of its image are not", "Give all inputs in one format.")
+        if kind := volume(path.name):
+            raise FileError(path, f"a {kind} volume, which is not read", "Convert it to NIfTI (.nii.gz).")
     colours = len(paths) == 1 and len(inputs) == len(RGB)
     pictures = [read_picture(path, grey=not colours, stacks=True) for path in paths]
     arrays: list[Any] = [picture.pixels for picture in pictures]
