@@ -326,9 +326,7 @@ def test_files_that_make_no_image_say_why(tmp_path: Path) -> None:
 def test_an_enhanced_dicom_file_is_a_volume(tmp_path: Path) -> None:
     pixels = levels(4, (3, 6, 5)).astype(np.uint16)
     (tmp_path / "in").mkdir()
-    (tmp_path / "in/ct.dcm").write_bytes(
-        dicom(pixels[0], PixelData=pixels.tobytes(), NumberOfFrames=3, SpacingBetweenSlices=4)
-    )
+    (tmp_path / "in/ct.dcm").write_bytes(dicom(pixels.reshape(-1, 5), Rows=6, NumberOfFrames=3, SpacingBetweenSlices=4))
     written(predictor(), tmp_path / "in", tmp_path / "out")
     image = load(tmp_path / "out/ct.nii.gz")
     assert image.header.get_zooms() == (1.5, 1.25, 4)
