@@ -512,19 +512,23 @@ def test_bad_files_are_reported_at_the_end_in_one_line_a_kind(run: Run, tmp_path
         voxels = np.zeros((8, 8, 2), np.float32)
         voxels[0, 0, 0] = np.nan if number else 1
         save(tmp_path / f"in/{number}.nii.gz", voxels)
+    for name in ("a", "b"):
+        (tmp_path / f"in/{name}.png").write_bytes(b"\x89PNG")
     train(tmp_path / "run", "train.epochs=1")
     checkpoint = "run/only/seed-1/best.safetensors"
     status, out, err = run("predict", checkpoint, "in", "--out", "found")
     assert (status, len(out.splitlines())) == (2, 1)
     assert out.startswith("in/0.nii.gz: wall ")
-    first, second = err.splitlines()
-    assert first == "error: 5 of 6 images could not be read; the others are done:"
-    assert second.startswith("  in/1.nii.gz: holds voxels that are not finite")
-    assert second.endswith("The same holds for in/2.nii.gz, in/3.nii.gz, in/4.nii.gz, in/5.nii.gz: 5 in all.")
+    first, pictures, of_nan, *rest = err.splitlines()
+    assert not rest
+    assert first == "error: 7 of 8 images could not be read; the others are done:"
+    assert pictures == "  in/a.png: a damaged image: cut off. The same holds for in/b.png: 2 in all."
+    assert of_nan.startswith("  in/1.nii.gz: holds voxels that are not finite")
+    assert of_nan.endswith("The same holds for in/2.nii.gz, in/3.nii.gz, in/4.nii.gz, in/5.nii.gz: 5 in all.")
     for out_folder in ("in", "./in/../in"):
         status, _, err = run("predict", checkpoint, "in", "--out", out_folder)
         assert (status, err.startswith("error: --out in")) == (2, True)
-    assert len(list((tmp_path / "in").iterdir())) == 6
+    assert len(list((tmp_path / "in").iterdir())) == 8
 
 
 VALUES = {"wall": 4, "cavity": 9}
@@ -564,7 +568,7 @@ def volumes(root: Path) -> dict[str, Any]:
     return truths
 
 
-def test_dice_of_predicted_volumes_is_that_of_the_evaluation(run: Run, tmp_path: Path) -> None:
+def test_dice_of_predicted_of_nanis_that_of_the_evaluation(run: Run, tmp_path: Path) -> None:
     truths = volumes(tmp_path / "data")
     rows, masks, files = predicted(
         run, tmp_path, f'{{nifti={{root="{tmp_path}/data", {PATTERNS}, {LABELS}}}}}', ".nii.gz"
@@ -577,7 +581,7 @@ def test_dice_of_predicted_volumes_is_that_of_the_evaluation(run: Run, tmp_path:
         assert np.array_equal(oriented_mask, masks[row.case][list(VALUES).index(row.channel)])
 
 
-def test_predicted_volumes_hold_the_slices_of_the_evaluation(run: Run, tmp_path: Path) -> None:
+def test_predicted_of_nanhold_the_slices_of_the_evaluation(run: Run, tmp_path: Path) -> None:
     volumes(tmp_path / "data")
     data = f'{{nifti={{root="{tmp_path}/data", {PATTERNS}, {LABELS}, volumes=false}}}}'
     rows, masks, files = predicted(run, tmp_path, data, ".nii.gz")

@@ -86,7 +86,7 @@ def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> l
             except ComponentError:  # a fault of the model or of a plugin, the same for every image
                 raise
             except UserError as error:
-                unread.append(error)
+                unread.append(_by_kind(error, str(scan.files[0])))
                 show(None)
                 continue
             written = outputs.write(scan.name, opened, found)
@@ -99,6 +99,17 @@ def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> l
         some = f"{counted(len(overlapping), 'image')} whose structures overlap"
         echo(f"note: {some} got one mask a structure in place of a label map: {first_few(overlapping)}.", err=True)
     return unread
+
+
+def _by_kind(error: UserError, place: str) -> UserError:
+    """Return an error that begins with its file so that those of other files with the same text can be counted."""
+    from segkit.components.datasets.reading import FileError
+
+    text = str(error)
+    if isinstance(error, FileError) or not text.startswith(f"{place}: "):
+        return error
+    what, _, remedy = text.removeprefix(f"{place}: ").removesuffix(".").partition(". ")
+    return FileError(place, what, f"{remedy}." if remedy else "")
 
 
 def _described(written: Written) -> str:
