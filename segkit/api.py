@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit import plugins
 from segkit.data.cache import DataCache
-from segkit.errors import UserError, counted
+from segkit.errors import UserError, counted, suggest
 from segkit.plugins.sources import how_to_get
 from segkit.recipe import merge
 from segkit.recipe.model import Recipe, validate
 from segkit.registry.faults import ComponentError, plugin_parts
 
 if TYPE_CHECKING:
+    from segkit.data.cases import StoredCase
     from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
     from segkit.study.runs import Outcome, StudyRun
@@ -187,41 +188,80 @@ def cache_of(checkpoint: Path) -> Path | None:
 def evaluate(
     path: str | Path,
     *,
+    on: str | None = None,
     sets: Iterable[str] = (),
     trust_plugins: bool = False,
     device: str | None = None,
     cache: DataCache | None = None,
 ) -> list[Row]:
-    """Return the per-case rows of a checkpoint: its validation cases, or every case of other data.
+    """Return the per-case rows of a checkpoint on one of its sets, or on every case of other data.
+
+    Each row says of which set its case is; "train" too where other data have a patient that it was trained on.
 
     Args:
         path: a checkpoint.
-        sets: settings merged over its recipe; one of `data` evaluates all cases of that data.
+        on: "train", "validation", "test" or "all" (every case with masks). By default the test set, or where there is
+            none the validation set; on other data all.
+        sets: settings merged over its recipe; one of `data` evaluates other data.
         trust_plugins: as in `load`.
         device: as in `load`.
         cache: of data, for further checkpoints with the same; by default that beside the checkpoint's run, if any.
 
     Raises:
-        UserError: as in `load`; the data lacks cases of the validation set or channels of the model.
+        UserError: as in `load`; there is no such set; the data lack cases of the set or channels of the model.
     """
+    from segkit.evaluation.rows import in_set
+
     sets = list(sets)
     changed = {merge.parse_setting(assignment)[1][0] for assignment in sets}
     predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:
             raise UserError(predictor.missing[part])
+    split = predictor.meta["split"]
+    if on is None:
+        on = ALL if "data" in changed else "test" if split["test"] else "validation"
+    if on != ALL and not split.get(on):
+        have = suggest(on, [ALL, *(name for name, names in split.items() if names)])
+        raise UserError(f"{path}: it has no {on} set. {have}")
     data = (cache or DataCache(cache_of(Path(path)))).read(predictor.recipe.data, predictor.recipe.intensity)
     for verb, own, other in (("predicts", predictor.channels, data.channels), ("takes", predictor.inputs, data.inputs)):
         if own != other:
             raise UserError(f"{path}: {verb} {', '.join(own)}, but the data has {', '.join(other)}.")
-    cases: Sequence[int] = range(len(data.cases))
-    if "data" not in changed:
-        by_name = {case.name: number for number, case in enumerate(data.cases)}
-        wanted = predictor.meta["split"]["validation"]
-        missing = [name for name in wanted if name not in by_name]
-        if missing:
-            count = f"{len(missing)} of its {counted(len(wanted), 'validation case')}"
-            raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
-        cases = [by_name[name] for name in wanted]
+    chosen = _by_set(data.cases, predictor.meta) if on == ALL else {on: _named(data.cases, split[on], on, path)}
     with predictor.threads():
-        return predictor.evaluator(data, cases).run(predictor.model, predictor.recipe.metrics)[0]
+        return [
+            row
+            for name, cases in chosen.items()
+            for row in in_set(predictor.evaluator(data, cases).run(predictor.model, predictor.recipe.metrics)[0], name)
+        ]
+
+
+ALL = "all"
+NEW = "new"  # cases that are in no set of the checkpoint
+
+
+def _named(cases: Sequence[StoredCase], names: Sequence[str], on: str, path: str | Path) -> list[int]:
+    """Return the numbers of the cases of a set, in its order."""
+    by_name = {case.name: number for number, case in enumerate(cases)}
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        count = f"{len(missing)} of its {counted(len(names), f'{on} case')}"
+        raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
+    return [by_name[name] for name in names]
+
+
+def _by_set(cases: Sequence[StoredCase], meta: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return all cases with masks by the set of the checkpoint that their patients, or else they themselves, are in.
+
+    Checkpoints name the cases of each set and the patients of the training set; those of older versions only the cases.
+    """
+    sets = {case: name for name, names in reversed(meta["split"].items()) for case in names}
+    patients = {case.patient: sets[case.name] for case in cases if case.patient is not None and case.name in sets}
+    patients |= dict.fromkeys(meta["trained_patients"], "train")
+    found: dict[str, list[int]] = {name: [] for name in (*meta["split"], NEW)}
+    for number, case in enumerate(cases):
+        if case.labelled:
+            own = patients.get(case.patient) if case.patient is not None else None
+            found[own or sets.get(case.name, NEW)].append(number)
+    return {name: part for name, part in found.items() if part}

@@ -83,7 +83,7 @@ def case_rows(
                     value = values[metric]
                     shown = "" if math.isnan(value) else repr(float(value))
                     name = f"patient{patient:02}/P{patient:02}-{number:04}"
-                    yield [name, f"patient{patient:02}", channel, metric, shown, truth, predicted]
+                    yield [name, f"patient{patient:02}", channel, metric, "validation", shown, truth, predicted]
 
 
 def write_trial(
@@ -102,8 +102,12 @@ def write_trial(
     metrics: Sequence[str] = METRICS,
     rows: Sequence[Sequence[Any]] | None = None,
     info: Mapping[str, Any] | None = None,
+    tested: int = 0,
 ) -> Path:
-    """Write a trial; `rows` are its cases.csv in place of drawn ones, `info` what its trial.json says besides."""
+    """Write a trial; `rows` are its cases.csv in place of drawn ones, `info` what its trial.json says besides.
+
+    `tested` patients of a test set, "test00" and so on, are a little worse than those of the validation set.
+    """
     rng = np.random.default_rng([seed, len(variant), int(1e4 * (delta + 1))])
     folder = run / slug(variant) / (f"fold-{fold}-seed-{seed}" if fold else f"seed-{seed}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +122,13 @@ def write_trial(
     rows = list(case_rows(rng, delta, luck, patients, cases, metrics)) if rows is None else rows
     if fold:
         rows = [row for row in rows if int(row[1][-2:]) % 2 == fold - 1]
+    own = np.random.default_rng([seed, fold or 0, len(variant)])
+    shift = delta - 0.1 + 0.01 * own.standard_normal()
+    test = case_rows(own, shift, luck, tested, cases, metrics)
+    rows = [*rows, *([x.replace("patient", "test") for x in row[:2]] + row[2:4] + ["test", *row[5:]] for row in test)]
     if whole:
         files.write_text(folder / "cases.csv", files.to_csv(HEADER, rows))
-    names = list(dict.fromkeys(row[0] for row in rows))
+    names = list(dict.fromkeys(row[0] for row in rows if row[4] == ("test" if tested else "validation")))
     content = {
         "status": status, "identity": f"{seed:064x}", "variant": variant, "seed": seed, "fold": fold, "limited": False,
         "epochs": epochs, "epochs_done": done, "best_epoch": done - 1, "seconds": 75.5, "device": "cpu",
@@ -129,7 +137,8 @@ def write_trial(
         "hardware": "Intel Xeon, 2 cores", "precision": "float32", "threads": 1,
         "versions": {"segkit": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
         "data": {"name": "phantom", "cases": 243, "patients": 16, "fingerprint": "ab" * 32},
-        "split": {"train": ["a", "b"], "validation": names}, "channels": list(CHANNELS),
+        "split": {"train": ["a", "b"], "validation": names, "test": names if tested else []},
+        "channels": list(CHANNELS),
         "first_batch": [
             {"term": "loss.dice_mix", "value": 0.9312, "gradient_share": 0.8},
             {"term": "regularizer.l1", "value": 121.5, "gradient_share": 0.2},

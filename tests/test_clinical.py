@@ -6,7 +6,6 @@ import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit.components.datasets.case import Dataset
+from segkit.components.datasets.case import Case, Dataset
 from segkit.plugins import isolated
 from segkit.report import figures, render, tables
 from segkit.study.clinical import Agreement, Clinical, clinical_measures
@@ -65,7 +64,7 @@ def study(
                 found = (predicted or {}).get(key, true + error(case, channel, variant, seed))
                 numbers = {"dice": 0.9, "volume_ml": found, "volume_difference_ml": found - true}
                 rows += [
-                    [case, patient, channel, metric, "" if math.isnan(value) else repr(value), 500, 480]
+                    [case, patient, channel, metric, "validation", "" if math.isnan(value) else repr(value), 500, 480]
                     for metric, value in numbers.items()
                 ]
             data = {"name": "made up", "cases": 12, "patients": 6} | ({"tags": tags} if tags else {})
@@ -208,7 +207,8 @@ def test_an_undefined_volume_of_an_empty_structure_needs_no_best_value(tmp_path:
     write_recipe(tmp_path, ["none", "marks"], [1, 2])
     for variant, pixels, dice in (("none", 0, ""), ("marks", 9, "0.0")):
         for seed in (1, 2):
-            rows = [["p0/a", "p0", "lv", "dice", dice, 0, pixels], ["p0/a", "p0", "lv", "volume_ml", "", 0, pixels]]
+            made = {"dice": dice, "volume_ml": ""}
+            rows = [["p0/a", "p0", "lv", name, "validation", value, 0, pixels] for name, value in made.items()]
             write_trial(tmp_path, variant, seed, epochs=3, pictures=False, rows=rows)
     said = render.markdown(summarize(tmp_path), {})
     assert "(dice 1)" in said
@@ -236,12 +236,19 @@ def test_exact_predictions_have_no_bias(tmp_path: Path) -> None:
     assert {(row[6], row[7]) for row in rows} == {("0.00", "0.00 to 0.00")}
 
 
+def volume_of(case: Case, phase: str) -> Case:
+    """Return an image as a volume of one slice."""
+    image, masks = case.read()
+    assert masks is not None
+    return Case(case.name, case.patient, image[None, None], masks[:, None], (8.0, 1.0, 1.0), tags={"phase": phase})
+
+
 @pytest.fixture
 def _tagged() -> Iterator[None]:
     def tagged() -> Dataset:
         """The discs, of two phases."""
         found = small.discs()
-        cases = [replace(case, tags={"phase": "ED" if n % 2 else "ES"}) for n, case in enumerate(found.cases)]
+        cases = [volume_of(case, "ED" if n % 2 else "ES") for n, case in enumerate(found.cases)]
         return Dataset("tagged", found.channels, tuple(cases))
 
     with isolated():

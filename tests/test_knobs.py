@@ -21,7 +21,9 @@ NO_RESULT = {
     "compile",
     "deterministic",
     "threads",
-}  # change how, not what is trained
+    "select",
+    "select_by",
+}  # change how, not what is trained, or which epoch is kept
 # The baseline's keys and more of segkit's own, each with a value that trains in a moment and another one.
 CLAHE = {"clip_limit": (2.0, 4.0), "tile_grid_size": ([2, 2], [4, 4]), "p": (1, 0)}
 KNOBS: dict[str, Any] = {

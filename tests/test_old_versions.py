@@ -65,7 +65,7 @@ def test_former_names_can_be_imported(module: str) -> None:
 @pytest.mark.parametrize("file", sorted(FIXTURES.rglob("*.safetensors")), ids=lambda path: str(path.parent.name))
 def test_checkpoints_of_then_are_read(fresh: Path, file: Path) -> None:
     meta = checkpoint.read_meta(file)
-    assert (meta["format"], meta["training_number"], meta["threads"], meta["compile"]) == (2, 1, 1, False)
+    assert (meta["format"], meta["training_number"], meta["threads"], meta["compile"]) == (3, 1, 1, False)
     assert checkpoint.load(file, with_state=True).weights
     assert segkit.load(file).predict(np.zeros((9, 7), np.uint8)).shape == (2, 9, 7)
 

@@ -568,7 +568,7 @@ def volumes(root: Path) -> dict[str, Any]:
     return truths
 
 
-def test_dice_of_predicted_of_nanis_that_of_the_evaluation(run: Run, tmp_path: Path) -> None:
+def test_dice_of_predicted_volumes_is_that_of_the_evaluation(run: Run, tmp_path: Path) -> None:
     truths = volumes(tmp_path / "data")
     rows, masks, files = predicted(
         run, tmp_path, f'{{nifti={{root="{tmp_path}/data", {PATTERNS}, {LABELS}}}}}', ".nii.gz"
@@ -581,7 +581,7 @@ def test_dice_of_predicted_of_nanis_that_of_the_evaluation(run: Run, tmp_path: P
         assert np.array_equal(oriented_mask, masks[row.case][list(VALUES).index(row.channel)])
 
 
-def test_predicted_of_nanhold_the_slices_of_the_evaluation(run: Run, tmp_path: Path) -> None:
+def test_predicted_volumes_hold_the_slices_of_the_evaluation(run: Run, tmp_path: Path) -> None:
     volumes(tmp_path / "data")
     data = f'{{nifti={{root="{tmp_path}/data", {PATTERNS}, {LABELS}, volumes=false}}}}'
     rows, masks, files = predicted(run, tmp_path, data, ".nii.gz")

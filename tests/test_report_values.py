@@ -27,7 +27,7 @@ from segkit.report import render
 from segkit.report.render import write_report
 from segkit.study.reading import read_plan, read_trial
 from segkit.study.summary import Summary, summarize, to_csv
-from segkit.training.results import HEADER, read_cases
+from segkit.training.results import HEADER, OLD_HEADER, Keys, read_cases
 from tests.fake_runs import make_run, write_recipe, write_trial
 
 Rows = list[list[Any]]
@@ -68,7 +68,8 @@ def rows_of(
                 value = repr(abs(worst - good) if worst == 0 else 5.0) if ill else repr(worst)
                 predicted = 400 if ill else 7 * (patient in marks)
                 shown = value if ill or predicted else ""
-                rows.append([f"case{patient}", f"patient{patient:02}", channel, metric, shown, 420 * ill, predicted])
+                names = [f"case{patient}", f"patient{patient:02}", channel, metric, "validation"]
+                rows.append([*names, shown, 420 * ill, predicted])
     return rows
 
 
@@ -122,7 +123,7 @@ def test_one_mark_in_one_trial_counts_for_all_others(tmp_path: Path) -> None:
 def test_the_rule_is_one_for_each_channel_and_metric(tmp_path: Path) -> None:
     words: dict[str, Any] = {"metrics": {"dice": 0.0, "hd95": 300.0}, "channels": ("cavity", "wall")}
     run = healthy_study(tmp_path / "study", **words)
-    rows = [row if row[2] == "cavity" or row[5] else [*row[:4], "", 0, 0] for row in rows_of(1, range(5, 10), **words)]
+    rows = [row if row[2] == "cavity" or row[6] else [*row[:5], "", 0, 0] for row in rows_of(1, range(5, 10), **words)]
     for seed in SEEDS:
         write_trial(run, "careless", seed, rows=rows, pictures=False, epochs=3)
     summary = summarize(run)
@@ -310,7 +311,7 @@ NAMES = [
 
 
 def test_names_that_a_spreadsheet_would_run_are_quoted_and_read_back(tmp_path: Path) -> None:
-    rows = [[f"{name}/1", name, name, "dice", repr(-0.5), 3, 4] for name in NAMES]
+    rows = [[f"{name}/1", name, name, "dice", "test", repr(-0.5), 3, 4] for name in NAMES]
     files.write_text(tmp_path / "cases.csv", files.to_csv(HEADER, rows))
     content = (tmp_path / "cases.csv").read_text(encoding="utf-8")
     cells = [cell for row in csv.reader(content.splitlines()) for cell in row]
@@ -335,8 +336,8 @@ def test_summary_keeps_names_and_numbers(tmp_path: Path) -> None:
 def test_both_ways_of_reading_cases_agree(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows: Rows = [
-        [f"c{i // 4}", f"p{i // 8}" if i % 3 else "", f"ch{i % 2}", "dice", "" if i % 5 == 0 else repr(rng.normal()),
-         i % 7, i % 3] for i in range(400)
+        [f"c{i // 4}", f"p{i // 8}" if i % 3 else "", f"ch{i % 2}", "dice", "validation" if i < 200 else "test",
+         "" if i % 5 == 0 else repr(rng.normal()), i % 7, i % 3] for i in range(400)
     ]  # fmt: skip
     files.write_text(tmp_path / "plain.csv", files.to_csv(HEADER, rows))
     (tmp_path / "windows.csv").write_bytes((tmp_path / "plain.csv").read_bytes().replace(b"\n", b"\r\n"))
@@ -355,23 +356,41 @@ def test_both_ways_of_reading_cases_agree(tmp_path: Path) -> None:
             np.testing.assert_array_equal(one, two)
     assert [first.keys.names[0][n] for n in first.keys.codes[0]] == [row[0] for row in rows]
     assert [first.keys.names[1][n] for n in first.keys.codes[1]] == [row[1] for row in rows]
+    assert list(first.keys.of_set("test")) == [False] * 200 + [True] * 200
+    assert not first.keys.of_set("train").any()
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_rows_without_a_set_are_of_the_validation_set(tmp_path: Path, quoting: Any) -> None:
+    rows = [["c", "p", "ch", "dice", "0.5", "1", "1"], ["d", "p", "ch", "dice", "", "0", "0"]]
+    for name, header, content in (
+        ("old", OLD_HEADER, rows), ("new", HEADER, [[*row[:4], "validation", *row[4:]] for row in rows]),
+    ):  # fmt: skip
+        with (tmp_path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, quoting=quoting, lineterminator="\n").writerows([header, *content])
+    known: dict[bytes, Keys] = {}
+    old, new = (read_cases(tmp_path / f"{name}.csv", known) for name in ("old", "new"))
+    assert old.keys.names == new.keys.names
+    assert old.keys.of_set("validation").all()
+    np.testing.assert_array_equal(old.keys.codes, new.keys.codes)
+    np.testing.assert_array_equal(old.values, new.values)
 
 
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ("a,p,ch,dice,much,1,1", "line 3 has 'much' instead of a number"),
-        ("a,p,ch,dice,0.5,,1", "line 3 has a pixel count that is not a finite number"),
-        ("a,p,ch,dice,0.5,1,inf", "line 3 has a pixel count that is not a finite number"),
-        ("a,p,ch,dice,0.5,1", "line 3 has 6 of 7 values"),
-        ("a,p,ch,dice,0.5,1,1,1\na,p,ch,dice,0.5,1", "line 3 has 8 of 7 values"),
-        ("", "line 3 has 0 of 7 values"),
-        ("a,p,ch,dice,0x5,1,1", "line 3 has '0x5' instead of a number"),
+        ("a,p,ch,dice,test,much,1,1", "line 3 has 'much' instead of a number"),
+        ("a,p,ch,dice,test,0.5,,1", "line 3 has a pixel count that is not a finite number"),
+        ("a,p,ch,dice,test,0.5,1,inf", "line 3 has a pixel count that is not a finite number"),
+        ("a,p,ch,dice,0.5,1,1", "line 3 has 7 of 8 values"),
+        ("a,p,ch,dice,test,0.5,1,1,1\na,p,ch,dice,test,0.5,1", "line 3 has 9 of 8 values"),
+        ("", "line 3 has 0 of 8 values"),
+        ("a,p,ch,dice,test,0x5,1,1", "line 3 has '0x5' instead of a number"),
     ],
 )
 def test_damaged_rows_are_named_by_their_line(tmp_path: Path, row: str, sentence: str) -> None:
     path = tmp_path / "cases.csv"
-    path.write_text(f"{','.join(HEADER)}\nb,p,ch,dice,0.5,1,1\n{row}\nc,p,ch,dice,0.5,1,1\n")
+    path.write_text(f"{','.join(HEADER)}\nb,p,ch,dice,test,0.5,1,1\n{row}\nc,p,ch,dice,test,0.5,1,1\n")
     with pytest.raises(ValueError, match=re.escape(f"cases.csv is damaged: {sentence}")):
         read_cases(path, {})
 

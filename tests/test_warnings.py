@@ -100,23 +100,24 @@ def test_volumes_in_ml_of_2d_cases_are_warned_of_once(tmp_path: Path) -> None:
     asked = ("metrics.volume_ml={}", "metrics.volume_difference_ml={}", "train.epochs=2")
     (text,) = [text for text in warnings_of(tmp_path, *asked) if "volume" in text]
     assert text == (
-        "metrics.volume_ml and metrics.volume_difference_ml: undefined for 2-D cases (4 of 4 validation cases). Use a "
+        "metrics.volume_ml and metrics.volume_difference_ml: undefined for 2-D cases (4 of 4 evaluated cases). Use a "
         "dataset of volumes, or drop what is undefined."
     )
     segkit.datasets.register("flat_or_not")(flat_or_not)
-    found = undefined_volumes(small.recipe("data=flat_or_not", "metrics.volume_ml={}"), discs().cases)
+    cases = small.data_of(discs().cases).cases
+    found = undefined_volumes(small.recipe("data=flat_or_not", "metrics.volume_ml={}"), cases)
     assert found is not None
     assert "Set data.flat_or_not.volumes = true, or drop" in found
 
 
 def test_volumes_in_ml_without_spacing_are_warned_of() -> None:
     image, masks = np.zeros((1, 2, 8, 8), np.uint8), np.ones((2, 2, 8, 8), bool)
-    cases = [Case("a", "p", image, masks, (8.0, 1.0, 1.0)), Case("b", "q", image, masks)]
+    cases = small.data_of([Case("a", "p", image, masks, (8.0, 1.0, 1.0)), Case("b", "q", image, masks)]).cases
     asked = small.recipe("metrics.volume_ml={}")
     assert undefined_volumes(asked, cases[:1]) is None
     assert undefined_volumes(small.recipe(), cases) is None
     assert undefined_volumes(asked, cases) == (
-        "metrics.volume_ml: undefined for cases without spacing (1 of 2 validation cases). State their spacing, or "
+        "metrics.volume_ml: undefined for cases without spacing (1 of 2 evaluated cases). State their spacing, or "
         "drop what is undefined."
     )
 

@@ -53,6 +53,9 @@ FILES = {
     "exclusive.toml": "[loss.cross_entropy]\n",
     "zerobyte.toml": 'extends = "a\\u0000b"\n',
     "text.txt": "hello\n",
+    "listed.toml": "[split]\nfile = 'listed.csv'\n",
+    "listed.csv": "patient,set\np1,train\np2,tset\n",
+    "unlisted.toml": "[split]\nfile = 'unlisted.csv'\n",
 }
 
 
@@ -85,6 +88,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 WRONG = [
+    ("run listed.toml", "listed.toml:2: split.file: listed.csv:3: the set is train, validation or test, got 'tset'"),
+    ("run unlisted.toml", "unlisted.toml:2: split.file: unlisted.csv: no such file"),
+    ('run one.toml --set split.test=["p9"]', "split: discs has no patient or case called p9 (nearest: p5"),
+    ('run one.toml --set split.test=["p1"] --set split.validation=["p1"]', '"p1" is in test and in validation'),
+    ("run one.toml --set split.test=0.99", "split.test: a share of 0.99 is 6 of 6 patients"),
+    ("run one.toml --set train.select_by=dise", "train.select_by: 'dise' is no metric of this recipe. Did you mean"),
+    (f"eval {BEST} --on tset", "it has no tset set. Known: all, train, validation"),
     ("run", "Missing argument 'RECIPE...'. See `segkit run --help`"),
     ("run gone.toml", "gone.toml: no such recipe"),
     ("run empty.toml", "empty.toml: is empty. A recipe has tables"),
@@ -150,7 +160,7 @@ WRONG = [
     ("run one.toml --set model=[]", "model: must be one model"),
     ("run one.toml --set loss=3", "loss: must be a table of losses by name, got 3"),
     ("run one.toml --set channels=both", 'channels: must be "independent" or "exclusive", got "both"'),
-    ("run one.toml --set split.validation=1", "split.validation: must be below 1, got 1"),
+    ("run one.toml --set split.validation=1", "split.validation: must be below 1, or a list, got 1"),
     ("run one.toml --set split.train_fraction=0", "split.train_fraction: must be above 0, got 0"),
     ("run one.toml --set data.discs.patients=1", "cannot be split"),
     ("run one.toml --set data.rvsc.root=gone", "gone: no such folder"),

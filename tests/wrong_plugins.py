@@ -741,8 +741,8 @@ return Odd(p=1)
 
 === transform of a library
 transform
-check: of one size
-run: of one size
+check: must leave the number of inputs as it is
+run: must leave the number of inputs as it is
 return albumentations.ToRGB(p=1)
 
 === transform size

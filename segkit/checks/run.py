@@ -24,7 +24,7 @@ from segkit.recipe.identity import (
 )
 from segkit.recipe.model import Recipe
 from segkit.testing.findings import Finding
-from segkit.training.results import History, cases_text
+from segkit.training.results import HEADER, OLD_HEADER, TEST, VALIDATION, History, cases_text
 from segkit.training.status import ENDED, Status
 
 NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.safetensors")
@@ -118,11 +118,15 @@ def _reevaluate(folder: Path, recipe: Recipe, status: Status, cache: DataCache) 
     if cache.read(recipe.data, recipe.intensity).fingerprint != status.data.fingerprint:
         yield Finding("note", "the data differ from those it was trained on: not evaluated again.", str(folder))
         return
-    rows = evaluate(folder / "best.safetensors", cache=cache)
+    split = status.split or {}
+    sets = [VALIDATION, *([TEST] if split.get(TEST) else [])]
+    rows = [row for name in sets for row in evaluate(folder / "best.safetensors", on=name, cache=cache)]
     if status.limited and status.split is not None:
-        kept = set(status.split["validation"])
+        kept = {name for names in (split[VALIDATION], split.get(TEST, [])) for name in names}
         rows = [row for row in rows if row.case in kept]
-    written, again = files.read_text(folder / "cases.csv").splitlines(), cases_text(rows).splitlines()
+    text = files.read_text(folder / "cases.csv")
+    header = OLD_HEADER if text.startswith(",".join(OLD_HEADER)) else HEADER
+    written, again = text.splitlines(), cases_text(rows, header).splitlines()
     if again == written:
         return
     differing = sum(one != other for one, other in itertools.zip_longest(written[1:], again[1:]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,15 +48,23 @@ def evaluate(
         typer.Option("--csv", parser=parse_path, metavar="FILE", help="Write the rows here, as in cases.csv."),
     ] = None,
     json_: Json = False,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            "--on",
+            metavar="SET",
+            help="train, validation, test or all; by default test, or validation where there is no test set.",
+        ),
+    ] = None,
 ) -> int:
     """Compute per-case metrics from CHECKPOINT alone; on other data with --set data...."""
     from segkit import api, files
-    from segkit.training.results import HEADER, cases_text
+    from segkit.training.results import OLD_HEADER, cases_text
 
     if csv_file:
-        files.check_replaceable(csv_file, begins=",".join(HEADER))
+        files.check_replaceable(csv_file, begins=",".join(OLD_HEADER[:4]))
     prepare(path, plugins)
-    rows = api.evaluate(path, sets=sets or [], trust_plugins=trust_plugins, device=device)
+    rows = api.evaluate(path, on=on, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
         files.make_folder(csv_file.parent)
         files.write_text(csv_file, cases_text(rows))
@@ -64,22 +73,34 @@ def evaluate(
         echo(json.dumps(found, indent=1))
     else:
         echo("\n".join(_table(rows)))
+    cases = {row.case: row.set for row in rows}
+    trained = sum(name == "train" for name in cases.values())
+    if trained:
+        warn(
+            [
+                f"{trained} of {counted(len(cases), 'case')} {'is' if trained == 1 else 'are'} of patients that this "
+                "checkpoint was trained on (set train): their values say nothing about new patients."
+            ]
+        )
     return DONE
 
 
 def _table(rows: list[Row]) -> list[str]:
-    """Return a line per case and channel, then the means and counts, in columns."""
+    """Return a line per case and channel, then the means of each set and the counts, in columns."""
     from segkit.evaluation.rows import means
 
     metrics = list(dict.fromkeys(row.metric for row in rows))
-    cells: dict[tuple[str, str], dict[str, float]] = {}
+    sets = Counter({row.case: row.set for row in rows}.values())
+    cells: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
-        cells.setdefault((row.case, row.channel), {})[row.metric] = row.value
+        cells.setdefault((row.case, row.channel, row.set), {})[row.metric] = row.value
     found = list(cells.items())
-    for channel in dict.fromkeys(row.channel for row in rows):
-        found.append((("mean", channel), means([row for row in rows if row.channel == channel])))
-    lines = [["case", "channel", *metrics]]
-    lines += [[*key, *(_number(values[metric]) for metric in metrics)] for key, values in found]
+    for name, channel in dict.fromkeys((row.set, row.channel) for row in rows):
+        own = [row for row in rows if (row.set, row.channel) == (name, channel)]
+        found.append((("mean", channel, name), means(own)))
+    kept = 3 if len(sets) > 1 else 2  # the set is said once, below, if all are of one
+    lines = [["case", "channel", "set"][:kept] + metrics]
+    lines += [[*key[:kept], *(_number(values[metric]) for metric in metrics)] for key, values in found]
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     first = [row for row in rows if row.metric == metrics[0]] if metrics else []
@@ -90,6 +111,7 @@ def _table(rows: list[Row]) -> list[str]:
         *("  ".join(map(pad, line, widths)).rstrip() for line in lines),
         f"{counted(len(first), 'case channel')}: {len(empty)} with empty truth ({false} with a false positive), "
         f"{missed} missed",
+        "set: " + ", ".join(f"{name} ({counted(count, 'case')})" for name, count in sets.items()),
     ]
 
 
@@ -121,7 +143,8 @@ def info(
     echo(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
     echo(f"variant:    {meta['variant']}")
     echo(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
-    echo(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation")
+    test = f", {len(split['test'])} for the test" if split["test"] else ""
+    echo(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation{test}")
     echo("metrics:    " + ", ".join(f"{name} {_number(value)}" for name, value in meta["metrics"].items()))
     compiled = ", compiled" if meta["compile"] else ""
     threads = counted(meta["threads"], "CPU thread")

@@ -22,6 +22,7 @@ from segkit.study.runs import ENDS, Outcome, StudyRun
 from segkit.training.trial import Event
 
 NAME_SHARE, BAR, CLOCK, CONTEXT = 0.42, 10, 7, 4
+READING, READING_SECONDS = "reading data", 5.0
 
 
 @contextlib.contextmanager
@@ -42,6 +43,7 @@ class LineProgress:
         self.study, self.err = study, err
         self.started: dict[str, float] = {}
         self.logged: set[str] = set()
+        self.reading_since = self.said = 0.0
         self.write(study.headline())
 
     def write(self, text: str) -> None:
@@ -62,6 +64,16 @@ class LineProgress:
             self.write(f"[{event.trial}] {epoch_line(event.values)} {self.left(event)}")
         elif event.kind in ENDS:
             self.write(f"[{event.trial}] {event.kind}{': ' + event.text if event.text else ''}")
+
+    def read(self, done: int, total: int) -> None:
+        """Show how many cases of a data set have been read, if it takes long."""
+        now = time.monotonic()
+        if done == 1:
+            self.reading_since = self.said = now
+        elif now - self.said > READING_SECONDS or (done == total and self.said > self.reading_since):
+            self.said = now
+            left = format_duration((now - self.reading_since) / done * (total - done))
+            self.write(f"reading data: {done:,} of {total:,} cases, {left} left")
 
     def left(self, event: Event) -> str:
         """Return the estimated time left of a trial."""
@@ -89,6 +101,13 @@ class LiveProgress(LineProgress):
 
     def write(self, text: str) -> None:
         self.console.print(printable(text))
+
+    def read(self, done: int, total: int) -> None:
+        if done == 1:
+            self.bars[READING] = self.progress.add_task(READING, total=total, parts=[])
+        self.progress.update(self.bars[READING], completed=done, parts=[f"{done:,}/{total:,} cases"])
+        if done == total:
+            self.progress.remove_task(self.bars.pop(READING))
 
     def show(self, event: Event) -> None:
         if event.kind == "step":

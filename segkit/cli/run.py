@@ -39,6 +39,12 @@ def run(
     overfit: Annotated[
         int | None, typer.Option("--overfit", metavar="N", min=1, help="Train and validate on the same N cases.")
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache", parser=parse_path, metavar="DIR", help="Where decoded data are kept; .cache in --out by default."
+        ),
+    ] = None,
     json_: Json = False,
 ) -> int:
     """Train every trial of each RECIPE (skip finished, resume interrupted), evaluate, report."""
@@ -56,7 +62,7 @@ def run(
     sets = [*(sets or []), *([f"split.fold={fold}"] if fold is not None else [])]
     limit = Limit(batches=1 if dry_run else None, overfit=overfit)
     try:
-        studies = runs.plan_studies(recipes, overlays or [], sets, out, name=name, limit=limit)
+        studies = runs.plan_studies(recipes, overlays or [], sets, out, name=name, limit=limit, cache=cache)
     except UserError as error:  # name the flag as typed
         raise UserError(str(error).replace(f"--set split.fold={fold}:", f"--fold {fold}:")) from None
     if not dry_run:
@@ -92,7 +98,7 @@ def _run_study(study: StudyRun, quiet: bool, **options: Any) -> Outcome:
     from segkit.cli.progress import show_progress
 
     with show_progress(study, quiet=quiet) as watch:
-        for event in study.execute(**options):
+        for event in study.execute(progress=watch.read, **options):
             watch.show(event)
     if not study.limit.batches:
         interrupts.exit_immediately(study.after_interrupt())

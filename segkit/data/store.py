@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import mmap
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +29,8 @@ from segkit.types import Array, Mask
 FORMAT = 1
 INDEX, IMAGES, BITS, MOMENTS = "index.json", "images.bin", "bits.bin", "moments.npy"
 LEVELS = 256
+RELEASE_EVERY = 256  # images
+RELEASE = getattr(mmap, "MADV_DONTNEED", None)
 
 
 class Slices:
@@ -48,6 +52,8 @@ class Slices:
         self.labels = [tuple(found) for found in index["labels"]]
         self._places = [tuple(place) for place in index["places"]]  # height, width, beginnings of image and bit map
         self._errors: dict[int, str] = {int(number): text for number, text in index["errors"].items()}
+        self._maps: list[mmap.mmap] = []
+        self._touched = 0
         self._index, self._images, self._bits, self.moments = index, images, bits, moments
         self.size, self.dtype = images.nbytes + bits.nbytes, images.dtype.name
         self.bounds = float(index["bounds"][0]), float(index["bounds"][1])
@@ -70,8 +76,10 @@ class Slices:
         index = json.loads((folder / INDEX).read_bytes())
         if index.get("format") != FORMAT:
             raise ValueError(f"{folder}: of another format")
-        images, bits = (_mapped(folder / name, index[name]) for name in (IMAGES, BITS))
-        return cls(index, images, bits, np.load(folder / MOMENTS, mmap_mode="r", allow_pickle=False), folder)
+        (images, first), (bits, second) = (_mapped(folder / name, index[name]) for name in (IMAGES, BITS))
+        found = cls(index, images, bits, np.load(folder / MOMENTS, mmap_mode="r", allow_pickle=False), folder)
+        found._maps = [mapped for mapped in (first, second) if mapped is not None]
+        return found
 
     def shape(self, number: int) -> tuple[int, int]:
         """Return height and width of a slice."""
@@ -90,6 +98,10 @@ class Slices:
             TransformError: a transform failed on it.
         """
         self.check(number)
+        self._touched += 1
+        if self._touched % RELEASE_EVERY == 0 and RELEASE is not None:  # what was read stays in the system's cache
+            for mapped in self._maps:
+                mapped.madvise(RELEASE)
         height, width, at, _ = self._places[number]
         flat = self._images[at : at + height * width * self.inputs]
         return flat.reshape((height, width) if self.inputs == 1 else (height, width, self.inputs))
@@ -105,10 +117,16 @@ class Slices:
         return tuple(mean for mean, _ in found), tuple(std or 1.0 for _, std in found)
 
 
-def _mapped(path: Path, described: Sequence[Any]) -> Array:
-    kind, count = str(described[0]), int(described[1])
-    found = np.memmap(path, kind, "r", shape=(count,)) if count else np.empty(0, kind)
-    return np.asarray(found)
+def _mapped(path: Path, described: Sequence[Any]) -> tuple[Array, mmap.mmap | None]:
+    """Return the array in a file, and its map."""
+    kind, count = np.dtype(str(described[0])), int(described[1])
+    with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size != count * kind.itemsize:
+            raise ValueError(f"{path}: cut off")
+        if not count:
+            return np.empty(0, kind), None
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, kind), mapped
 
 
 def _mean_std(moments: NDArray[Any]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ class Row:
         value: the metric; NaN where it is undefined.
         truth_pixels: foreground pixels of the truth.
         predicted_pixels: pixels of the decided mask.
+        set: of which the case is: "train", "validation" or "test"; "new" if of none.
     """
 
     case: str
@@ -25,6 +26,12 @@ class Row:
     value: float
     truth_pixels: int
     predicted_pixels: int
+    set: str = "validation"
+
+
+def in_set(rows: Sequence[Row], name: str) -> list[Row]:
+    """Return the rows as those of cases of a set."""
+    return [replace(row, set=name) for row in rows]
 
 
 def means(rows: Sequence[Row]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segkit.recipe import merge, toml
+from segkit.recipe.listed_split import with_listed_split
 from segkit.registry.component import Entry
 from segkit.registry.plausible import filled
 from segkit.registry.registry import REFERENCE
@@ -94,6 +95,7 @@ def describe(entry: Entry) -> list[str]:
 
 def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
     """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
+    document = with_listed_split(document)
 
     def walk(node: Any, written: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
         if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):

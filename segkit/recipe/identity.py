@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from segkit import plugins
-from segkit.errors import UserError
+from segkit.components import SINGLE
+from segkit.errors import UserError, truncate
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 
@@ -28,6 +29,12 @@ EVALUATION_NUMBER = 2
 NOT_TRAINING = (
     ("title",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"),
 )  # fmt: skip
+# keys added since training number 2: at their defaults a trial is the one that it was without them
+ADDED = (
+    ("intensity",), ("split", "test"), ("split", "train"), ("train", "select"), ("train", "select_by"),
+)  # fmt: skip
+# the same of parameters of data
+ADDED_TO_DATA = {"volumes": False}
 # what may change when a trial is resumed
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
 # settings of train that determine on what hardware, and how, a trial computes
@@ -50,8 +57,8 @@ def plugin_hashes(recipe: Recipe) -> dict[str, list[str]]:
     def of(components: Iterable[Component]) -> list[str]:
         return sorted(plugin.sha256 for plugin in plugins.used_by(components))
 
-    metrics = set(map(id, recipe.metrics))
-    training = [component for component in recipe.components() if id(component) not in metrics]
+    only_reported = {id(metric) for metric in recipe.metrics if not _chooses(recipe.train.select_by, metric.name)}
+    training = [component for component in recipe.components() if id(component) not in only_reported]
     return {"training": of(training), "evaluation": of(recipe.metrics)}
 
 
@@ -66,6 +73,11 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
         for part in path[:-1]:
             node = node.get(part, {})
         node.pop(path[-1], None)
+    for path in ADDED:
+        _drop_default(tree, path)
+    for name, values in tree.get("data", {}).items():
+        kept = {key: value for key, value in values.items() if key not in ADDED_TO_DATA or value != ADDED_TO_DATA[key]}
+        tree["data"] = {name: kept}
     return _digest(TRAINING_NUMBER, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
 
 
@@ -79,10 +91,34 @@ def _digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def _chooses(select_by: str, metric: str) -> bool:
+    """Return whether a metric other than Dice, which has no parameters, chooses the epoch."""
+    return metric == select_by != "dice"
+
+
+def _drop_default(tree: dict[str, Any], path: tuple[str, ...]) -> None:
+    """Remove the value of a slot, or of a key of a table, from a filled recipe if it is the default."""
+    *tables, name = path
+    node = tree.get(tables[0], {}) if tables else tree
+    field = Recipe.model_fields.get(path[0])
+    if name not in node or field is None:
+        return
+    default = getattr(field.default, name) if tables else SINGLE[name].component(field.default).dump()
+    if node[name] == default:
+        del node[name]
+
+
 def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a filled recipe without the number of its device: cuda:0 and cuda:1 compute alike."""
+    """Return a filled recipe without the number of its device, and with the metric that chooses the epoch.
+
+    cuda:0 and cuda:1 compute alike; the parameters of this metric belong to the training.
+    """
     train = tree.get("train", {})
-    return tree | {"train": train | {"device": str(train.get("device", "auto")).partition(":")[0]}}
+    made: dict[str, Any] = {"device": str(train.get("device", "auto")).partition(":")[0]}
+    name, metrics = train.get("select_by", "dice"), tree.get("metrics")
+    if isinstance(metrics, dict) and isinstance(name, str) and name in metrics and _chooses(name, name):
+        made["select_by"] = {name: metrics[name]}
+    return tree | {"train": train | made}
 
 
 def with_current_defaults(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -100,10 +136,14 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str
     """Return the keys in which two filled recipes differ, with both values."""
     before, now = _flat(_comparable(dict(old))), _flat(_comparable(dict(new)))
     return {
-        key: f"was {before.get(key, 'not set')}, is now {now.get(key, 'not set')}"
+        key: f"was {_shown(before, key)}, is now {_shown(now, key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     }
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    return truncate(str(values.get(key, "not set")), 200)  # a list of patients may be long
 
 
 def not_resumable(changed: Mapping[str, str]) -> dict[str, str]:

@@ -13,15 +13,18 @@ from pydantic import Field, ValidationError, model_validator
 
 from segkit import plugins
 from segkit.components import SEVERAL, SINGLE
-from segkit.errors import MAX_LISTED, UserError, join_mistakes, truncate
+from segkit.errors import MAX_LISTED, UserError, join_mistakes, suggest, truncate
 from segkit.recipe import merge, toml
 from segkit.recipe.lint import StudyLint
+from segkit.recipe.listed_split import with_listed_split
 from segkit.recipe.sections import Section, Split, Study, Train, Transforms
 from segkit.recipe.variants import variants
 from segkit.registry.component import Component
 from segkit.registry.faults import parts_of
 from segkit.registry.messages import MAX_READ, translate_errors
 from segkit.registry.registry import Several
+
+ALWAYS_COMPUTED = ("dice", "val_loss")  # whatever the metrics of a recipe
 
 
 class Recipe(Section):
@@ -58,6 +61,7 @@ class Recipe(Section):
                 if component.entry.traits["exclusive_only"]:
                     name = f"{component.entry.slot.name}.{component.name}"
                     raise ValueError(f'{name}: is defined for exclusive classes only: set channels = "exclusive"')
+        self._check_selection()
         return self
 
     @model_validator(mode="after")
@@ -68,6 +72,18 @@ class Recipe(Section):
             except ValueError as error:  # two values that do not go together
                 raise ValueError(f"intensity.{self.intensity.name}: {error}") from None
         return self
+
+    def _check_selection(self) -> None:
+        """Raise unless what chooses the epoch is computed each epoch."""
+        name = self.train.select_by
+        if name in ALWAYS_COMPUTED:
+            return
+        quick = [metric.name for metric in self.metrics if not metric.entry.traits["final_only"]]
+        if any(metric.name == name for metric in self.metrics) and name not in quick:
+            raise ValueError(f"train.select_by: {name} is computed once, at the end: choose one computed each epoch")
+        if name not in quick:
+            known = suggest(name, {*quick, *ALWAYS_COMPUTED})
+            raise ValueError(f"train.select_by: '{truncate(name)}' is no metric of this recipe. {known}".rstrip("."))
 
     @classmethod
     def load(cls, path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iterable[str] = ()) -> Recipe:
@@ -117,6 +133,7 @@ def validate(document: merge.Document) -> Recipe:
     Raises:
         UserError: every mistake, one a line: place, path, what is wrong, what is known.
     """
+    document = with_listed_split(document)
     try:
         return Recipe.model_validate_json(json.dumps(document.tree, default=str), strict=True)
     except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
@@ -39,24 +40,65 @@ class Section(BaseModel):
     )
 
 
+Share = Annotated[float, Gt(0), Lt(1)]
+Names = Annotated[tuple[str, ...], Len(1)]
+
+
 class Split(Section):
     """How patients are divided: always whole patients, the same for every seed of a study."""
 
-    validation: Annotated[float, Gt(0), Lt(1)] = Field(0.2, description="Share of the patients kept for validation.")
+    test: Share | Names | None = Field(
+        None,
+        description="Share of the patients kept for the test set, which is drawn first, or their names. The verdict of "
+        "a study is made on it.",
+    )
+    validation: Share | Names = Field(
+        0.2, description="Share of the patients kept for validation, or their names; it chooses the epoch."
+    )
+    train: Names | None = Field(
+        None, description="The names of the only patients to train on, or to divide into training and validation."
+    )
+    file: Path | None = Field(
+        None, description="A CSV that names the set or the fold of each patient: columns patient (or case), set, fold."
+    )
     train_fraction: Annotated[Fraction, Gt(0)] = Field(
         1.0, description="Share of the remaining patients that is trained on; smaller sets lie within larger ones."
     )
     seed: int = Field(1, description="Draws the patients; validation does not depend on train_fraction.")
-    folds: Annotated[int, Ge(2), Le(1000)] | None = Field(
-        None, description="Cross-validate over this many groups of patients."
+    folds: Annotated[int, Ge(2), Le(1000)] | Annotated[tuple[Names, ...], Len(2, 1000)] | None = Field(
+        None, description="Cross-validate over this many groups of patients, or over these."
     )
     fold: Count | None = Field(None, description="Only this fold, counted from 1; all of them when not given.")
 
+    @property
+    def fold_count(self) -> int | None:
+        """The number of folds, None without cross-validation."""
+        return self.folds if self.folds is None or isinstance(self.folds, int) else len(self.folds)
+
     @model_validator(mode="after")
-    def _check_fold(self) -> Self:
-        if self.fold is not None and (self.folds is None or self.fold > self.folds):
-            have = f"only {self.folds} folds" if self.folds else "no folds"
+    def _check_folds(self) -> Self:
+        count = self.fold_count
+        if self.fold is not None and (count is None or self.fold > count):
+            have = f"only {count} folds" if count else "no folds"
             raise ValueError(f"fold = {self.fold}, but there are {have}: set split.folds, or choose one from 1 on")
+        if count and not isinstance(self.validation, float):
+            raise ValueError("validation names patients, but folds are validated in turn: leave out one of the two")
+        if self.train is not None and isinstance(self.folds, tuple):
+            raise ValueError("folds names the patients that are trained on in turn: leave out train")
+        return self
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        lists: dict[str, Any] = {"test": self.test, "validation": self.validation, "train": self.train}
+        if isinstance(self.folds, tuple):
+            lists |= {f"folds.{number}": names for number, names in enumerate(self.folds)}
+        seen: dict[str, str] = {}
+        for key, names in lists.items():
+            for name in names if isinstance(names, tuple) else ():
+                if name in seen:
+                    where = f"listed twice in {key}" if seen[name] == key else f"in {seen[name]} and in {key}"
+                    raise ValueError(f"{values.format_value(truncate(name))} is {where}. Leave out one")
+                seen[name] = key
         return self
 
 
@@ -90,6 +132,12 @@ class Train(Section):
         "epochs",
         description="What stays equal when train_fraction shrinks the data: epochs (fewer steps), "
         "or steps (as many as the whole training set would take).",
+    )
+    select: Literal["best", "last"] = Field(
+        "best", description="The epoch whose weights are evaluated: the best one on the validation set, or the last."
+    )
+    select_by: str = Field(
+        "dice", description="What the best epoch is best in: a metric of the recipe, computed each epoch, or val_loss."
     )
     accumulate: Count = Field(1, description="Batches whose gradients are averaged into one optimizer step.")
     clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; no clipping when not given.")

@@ -123,7 +123,7 @@ def check_size(study: Study, split: Split, document: merge.Document) -> None:
     counts = [len(values) for values in study.grid.values()]
     factors = {
         "variants": max(1, len(study.variants)), "points of the grid": math.prod(counts),
-        "seeds": len(study.seeds or (1,)), "folds": (split.folds or 1) if split.fold is None else 1,
+        "seeds": len(study.seeds or (1,)), "folds": (split.fold_count or 1) if split.fold is None else 1,
     }  # fmt: skip
     trials = math.prod(factors.values())
     if trials > MAX_TRIALS:

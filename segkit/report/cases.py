@@ -69,7 +69,7 @@ def _panel(summary: Summary, variant: str, case: str) -> Panel:
     for trial in summary.compared(variant):
         path = trial.folder / "overlays" / picture_name(case)
         if path.exists():
-            row = scores.trainings.index((variant, trial.seed))
+            row = scores.training(trial)
             value = scores.by_case(metric, [row])[scores.cases.index(case)]
             number = f"{metric} undefined" if math.isnan(value) else f"{metric} {value:.4f}"
             fold = f", fold {trial.fold}" if trial.fold else ""

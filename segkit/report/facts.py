@@ -9,7 +9,7 @@ import numpy as np
 
 from segkit.components.metrics import best_value, direction, metrics, unit
 from segkit.recipe.identity import HARDWARE, TRAINING_NUMBER
-from segkit.study.scores import ALL
+from segkit.study.scores import ALL, judged_set
 from segkit.study.summary import Summary
 from segkit.study.verdicts import FEW_PATIENTS, Result
 from segkit.training.status import ENDED
@@ -26,13 +26,14 @@ def alarms(summary: Summary) -> dict[str, Any]:
         found = Counter(str(v).lower() if isinstance(v, bool) else str(v).partition(":")[0] for v in values)
         if len(found) > 1:
             unlike[name] = found.most_common()
-    return {"nameless": nameless, "cases": total, "no_patients": no_patients, "unlike": unlike}
+    on = summary.scores.set
+    return {"on": on, "nameless": nameless, "cases": total, "no_patients": no_patients, "unlike": unlike}
 
 
 def gather_facts(summary: Summary) -> dict[str, Any]:
     """Return the variables of the templates for the report's sentences."""
     names = dict.fromkeys(line.result.metric for line in summary.lines)
-    seeds = [line.result.seeds for line in summary.headline if line.result.seeds]
+    trainings = [len(summary.measures[0].independent(variant)) for variant in summary.variants]
     warnings: dict[str, list[str]] = {}
     for trial in summary.trials:
         for text in trial.info.get("warnings", []):
@@ -43,7 +44,9 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
         "unfinished": [trial for trial in summary.trials if not trial.readable],
         "ended": ENDED,
         "warnings": warnings,
-        "least_seeds": min(seeds, default=0),
+        "chose_epoch": any(trial.info.get("select", "best") == "best" for trial in summary.whole),
+        "tested": sum(judged_set([trial]) == "test" for trial in summary.whole),
+        "least_seeds": min(filter(None, trainings), default=0),
         "few_patients": any(0 < line.result.patients_compared < FEW_PATIENTS for line in summary.headline),
         "smaller_is_better": [name for name in names if direction(name) == -1],
         "descriptive": [name for name in names if _is_descriptive(name)],
@@ -106,7 +109,7 @@ def _partly_compared(summary: Summary) -> list[dict[str, Any]]:
 
     Returns:
         compared, patients: the number of compared patients, and of patients with values.
-        elsewhere: the number of patients that were not validated in every trial of both variants.
+        elsewhere: the number of patients that were not evaluated in every trial of both variants.
         undefined: the number of patients without a defined value in some of these trials.
         variants, measures: those of the results with these numbers.
     """

@@ -133,6 +133,7 @@ def what_was_run(summary: Summary) -> Table:
         data, split = info.get("data", {}), info.get("split", {})
         facts = {f"data: {name}": data.get(name) for name in ("name", "cases", "patients", "fingerprint")}
         facts |= {f"{name} cases": len(split.get(name, [])) for name in ("train", "validation")}
+        facts |= {"test cases": len(split["test"])} if split.get("test") else {}
         facts |= {name: info.get(name) for name in ("hardware", "device", "precision", "threads")}
         for name, value in (facts | info.get("versions", {})).items():
             found.setdefault(name, Counter()).update([] if value is None else [str(value)])
@@ -160,6 +161,7 @@ def for_terminal(summary: Summary) -> list[str]:
     for row in rows:
         for parts in itertools.zip_longest(*map(_folded, row, widths), fillvalue=""):
             lines.append((" " * GAP).join(map(pad, parts, widths, table.numeric)).rstrip())
+    lines += [f"{headline_name(summary)} of the test set"] if summary.scores.set == "test" else []
     source = {"t": "patients and seeds", "ci": "patients alone (bootstrap)"}
     return [*lines, f"95 %: interval of the difference, from {source[interval]}"] if interval else lines
 

@@ -38,7 +38,8 @@ def trial_folders(
     labels = [label for label, _, _ in variants]
     names = assign_folders(labels, functools.partial(folder_owner, run)) if run else assign_folders(labels)
     for number, (label, split, seed) in enumerate(variants):
-        folds = [split.fold] if split.folds is None or split.fold else list(range(1, split.folds + 1))
+        count = split.fold_count
+        folds = [split.fold] if count is None or split.fold else list(range(1, count + 1))
         for fold, own in itertools.product(folds, seeds or (seed,)):
             name = f"fold-{fold}-seed-{own}" if fold else f"seed-{own}"
             yield number, own, fold, Path(names[label]) / name

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from segkit.components.metrics import best_value
 from segkit.study.reading import TrialRecord
 from segkit.study.statistics import Table
-from segkit.training.results import Codes, Flags, Keys
+from segkit.training.results import TEST, VALIDATION, Codes, Flags, Keys, Rows
+
+Training = tuple[str, int, int | None]  # variant, seed, fold
 
 ALL = "all"
 """The name of the mean over channels, which no channel may have."""
@@ -25,21 +27,26 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Scores:
-    """The values of a study. Arrays are (trainings, cases, channels); all folds of a seed are one training.
+    """The values of a study on one set. Arrays are (trainings, cases, channels).
+
+    On the validation set all folds of a seed are one training: each validates other patients. On the test set, whose
+    patients are the same for all folds, each fold is a training of its own.
 
     Attributes:
-        trainings: variant and seed of each.
+        set: "validation" or "test".
+        trainings: variant, seed and, on the test set, fold of each.
         cases, channels, metrics, patients: names; a case without a patient is a patient of its own.
         owners: (cases,) the index of each case's patient, ascending.
         nameless: (cases,) whether the case names no patient.
-        held: whether the case was validated.
+        held: whether the case was evaluated.
         truth, predicted: whether the mask has any pixel.
         values: by metric, NaN if undefined or not computed.
         undefined: by metric, whether it was computed but is undefined.
         granted: by metric, whether the best value was given for a structure rightly left empty.
     """
 
-    trainings: list[tuple[str, int]]
+    set: str
+    trainings: list[Training]
     cases: list[str]
     channels: list[str]
     metrics: list[str]
@@ -55,7 +62,11 @@ class Scores:
 
     def rows(self, variant: str) -> list[int]:
         """Return the indices of a variant's trainings."""
-        return [row for row, (name, _) in enumerate(self.trainings) if name == variant]
+        return [row for row, (name, _, _) in enumerate(self.trainings) if name == variant]
+
+    def training(self, trial: TrialRecord) -> int:
+        """Return the index of the training that a trial belongs to."""
+        return self.trainings.index(_training(trial, self.set))
 
     def columns(self, channel: str) -> slice:
         """Return the slice of a channel, or of all for `ALL`."""
@@ -78,7 +89,7 @@ class Scores:
         return _mean(total.sum(axis=0), count.sum(axis=0))
 
     def holders(self, channel: str) -> Flags:
-        """Return (trainings, patients): whether a training validated any case of the patient."""
+        """Return (trainings, patients): whether a training was evaluated on any case of the patient."""
         found = np.zeros((len(self.trainings), len(self.patients)), bool)
         held = np.any(self.held[..., self.columns(channel)], axis=-1)
         for row, cases in enumerate(held):
@@ -101,9 +112,20 @@ def rightly_empty(held: Flags, truth: Flags, predicted: Flags) -> Flags:
     return empty & ~predicted & (empty & predicted).any(axis=0)
 
 
-def gather_scores(trials: Sequence[TrialRecord]) -> Scores:
-    """Return the values of finished trials."""
-    found = [((trial.variant, trial.seed), trial.rows) for trial in trials if trial.rows]
+def judged_set(trials: Sequence[TrialRecord]) -> str:
+    """Return the set on which trials are compared: "test" if all of them have one, otherwise "validation"."""
+    tested = [trial.rows is not None and TEST in trial.rows.keys.names[4] for trial in trials]
+    return TEST if tested and all(tested) else VALIDATION
+
+
+def _training(trial: TrialRecord, on: str) -> Training:
+    return trial.variant, trial.seed, trial.fold if on == TEST else None
+
+
+def gather_scores(trials: Sequence[TrialRecord], on: str = VALIDATION) -> Scores:
+    """Return the values of finished trials on one of their sets, "validation" or "test"."""
+    restricted: dict[int, tuple[Keys, Flags]] = {}
+    found = [(_training(trial, on), _of_set(trial.rows, on, restricted)) for trial in trials if trial.rows]
     distinct = list({id(rows.keys): rows.keys for _, rows in found}.values())  # trials share them
     trainings = list(dict.fromkeys(training for training, _ in found))
     cases, owners, nameless, patients = _cases(distinct)
@@ -116,7 +138,7 @@ def gather_scores(trials: Sequence[TrialRecord]) -> Scores:
     for training, rows in found:
         names, codes = rows.keys.names, rows.keys.codes
         case, channel, metric = (
-            np.array([place[name] for name in names[k]], np.int32)[codes[k]] for k, place in places.items()
+            np.array([place.get(name, -1) for name in names[k]], np.int32)[codes[k]] for k, place in places.items()
         )
         at = (trainings.index(training), case, channel)
         held[at], truth[at], predicted[at] = True, rows.truth, rows.predicted
@@ -131,15 +153,24 @@ def gather_scores(trials: Sequence[TrialRecord]) -> Scores:
     undefined = computed & np.isnan(values)
     by_name = [dict(zip(metrics, part, strict=True)) for part in (values, undefined, granted)]
     return Scores(
-        trainings, cases, channels, metrics, patients, owners, nameless, held, truth, predicted, *by_name
+        on, trainings, cases, channels, metrics, patients, owners, nameless, held, truth, predicted, *by_name
     )  # fmt: skip
+
+
+def _of_set(rows: Rows, on: str, restricted: dict[int, tuple[Keys, Flags]]) -> Rows:
+    """Return the rows of a set; those that shared their keys still do."""
+    keys, kept = restricted.get(id(rows.keys)) or (rows.keys, rows.keys.of_set(on))
+    if id(rows.keys) not in restricted and not kept.all():
+        keys = Keys(rows.keys.names, rows.keys.codes[:, kept])
+    restricted[id(rows.keys)] = keys, kept
+    return rows if kept.all() else Rows(keys, rows.values[kept], rows.truth[kept], rows.predicted[kept])
 
 
 def _cases(distinct: Sequence[Keys]) -> tuple[list[str], Codes, Flags, list[str]]:
     """Return the cases by patient, each case's patient, whether it names none, and the patients."""
     patient_of: dict[str, str] = {}
     for keys in distinct:
-        (cases, names, _, _), codes = keys.names, keys.codes
+        (cases, names, *_), codes = keys.names, keys.codes
         for case, row in zip(*np.unique(codes[0], return_index=True), strict=True):
             patient_of.setdefault(cases[case], names[codes[1, row]])
     patients = list(dict.fromkeys(patient or case for case, patient in patient_of.items()))

@@ -14,14 +14,25 @@ from segkit import files, locks, plugins
 from segkit.components.metrics import direction, metrics
 from segkit.errors import printable
 from segkit.study.reading import FINISHED, Plan, TrialRecord, read_plan, read_trial
-from segkit.study.scores import ALL, Scores, gather_scores
+from segkit.study.scores import ALL, Scores, gather_scores, judged_set
 from segkit.study.verdicts import Measure, Result, judge
 from segkit.training.results import Keys
 
 HEADLINE = "dice"
 P_VALUES = ("p_wilcoxon", "p_wilcoxon_holm", "p_seeds", "p_patients", "p", "p_holm")
 COLUMNS = (
-    *("variant", "metric", "channel", "verdict", "trials", "failed_trials", "unfinished_trials", "seeds", "patients"),
+    *(
+        "variant",
+        "metric",
+        "channel",
+        "set",
+        "verdict",
+        "trials",
+        "failed_trials",
+        "unfinished_trials",
+        "seeds",
+        "patients",
+    ),
     *("mean", "sd_seeds", "sd_patients", "patients_compared", "difference", "ci_low", "ci_high", "t_low", "t_high"),
     *(*P_VALUES, "smallest_detectable", "structures", "undefined", "rightly_empty", "empty_truth", "missed"),
     "false_positive_on_empty",
@@ -30,14 +41,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Line:
-    """One line of summary.csv: a result, and its numbers of trials, masks and values, by column."""
+    """One line of summary.csv: a result, its numbers of trials, masks and values, by column, and the set it is of."""
 
     result: Result
     counts: dict[str, int]
+    set: str
 
     def cells(self) -> dict[str, str]:
         """Return every column as text, as in tables and figures."""
-        values = vars(self.result) | self.counts
+        values = vars(self.result) | self.counts | {"set": self.set}
         return {name: _text(name, values[name]) for name in COLUMNS}
 
 
@@ -119,7 +131,7 @@ def summarize(run: Path) -> Summary:
     whole = compared(trials)
     if not {name for trial in whole if trial.rows for name in trial.rows.keys.names[3]} <= {e.name for e in metrics}:
         plugins.load()  # for the direction and best value of a plugin's metric
-    scores = gather_scores(whole)
+    scores = gather_scores(whole, judged_set(whole))
     measures = _measures(scores, variants)
     counted = {
         "trials": Counter(trial.variant for trial in whole),
@@ -127,7 +139,11 @@ def summarize(run: Path) -> Summary:
         "unfinished_trials": Counter(trial.variant for trial in trials if trial.status not in ("failed", FINISHED)),
     }
     lines = [
-        Line(found, {name: counts[found.variant] for name, counts in counted.items()} | _counts(scores, found))
+        Line(
+            found,
+            {name: counts[found.variant] for name, counts in counted.items()} | _counts(scores, found),
+            scores.set,
+        )
         for found in judge(measures, variants, reference)
     ]
     return Summary(run, plan, locks.is_locked(run), variants, reference, trials, whole, scores, measures, lines)
@@ -138,11 +154,14 @@ def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:
     names = sorted(scores.metrics, key=lambda name: name != HEADLINE)
     if not names:
         return [Measure(HEADLINE, ALL, direction(HEADLINE), {v: np.zeros((0, 0)) for v in variants})]
+    folds = {v: [scores.trainings[row][2] for row in scores.rows(v)] for v in variants}
     measures = []
     for name in names:
         for channel in (ALL, *scores.channels) if len(scores.channels) > 1 else (ALL,):
             table = scores.by_patient(name, channel)
-            measures.append(Measure(name, channel, direction(name), {v: table[scores.rows(v)] for v in variants}))
+            measures.append(
+                Measure(name, channel, direction(name), {v: table[scores.rows(v)] for v in variants}, folds)
+            )
     return measures
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,24 @@ class Measure:
         channel: a channel, or "all" for the mean over channels.
         direction: 1 if larger is better, -1 if smaller is, None if unknown.
         tables: by variant, (seeds, patients) means of each patient's cases; NaN if all of them are undefined.
+        folds: by variant, the fold of each row of its table, where each fold of a seed is a row of its own.
     """
 
     metric: str
     channel: str
     direction: int | None
     tables: Mapping[str, Table]
+    folds: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+
+    def independent(self, variant: str) -> Table:
+        """Return a table whose rows are independent trainings.
+
+        Where there are several folds, the trainings of one share what they were trained on: their mean is one row.
+        """
+        table, folds = self.tables[variant], self.folds.get(variant, ())
+        if len(set(folds)) < 2:
+            return table
+        return np.stack([table[[fold == own for own in folds]].mean(axis=0) for fold in dict.fromkeys(folds)])
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,7 @@ def _pair(measure: Measure, variant: str, reference: str) -> Pair | None:
     """Return both tables, restricted to the patients with a value in every trial of both; None without any."""
     if variant == reference:
         return None
-    own, other = measure.tables[variant], measure.tables[reference]
+    own, other = measure.independent(variant), measure.independent(reference)
     whole = ~np.isnan(own).any(axis=0) & ~np.isnan(other).any(axis=0)
     return Pair(own[:, whole], other[:, whole]) if len(own) and len(other) and whole.any() else None
 

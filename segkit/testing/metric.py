@@ -92,6 +92,7 @@ def _takes_volumes(tried: Tried) -> None:
     report = tried.report
     try:
         value = tried(tried.truth, tried.truth)
+        tried(np.zeros(tried.size, bool), tried.truth)
     except ComponentError as error:
         report.warn(f"it works on images only, so that volumes cannot be evaluated: {error.text}", error.place)
         return

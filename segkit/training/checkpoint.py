@@ -45,6 +45,7 @@ class _Plugin(_Stored):
 class _Split(_Stored):  # names of cases
     train: list[str]
     validation: list[str]
+    test: list[str] = []
 
 
 class _Normalization(_Stored):  # of images after intensity, one of each an input
@@ -66,6 +67,7 @@ class Meta(_Stored):
     exclusive: bool
     normalization: _Normalization
     split: _Split
+    trained_patients: list[str] = []
     metrics: dict[str, float | None]
     epoch: Annotated[int, Ge(0)]
     step: Annotated[int, Ge(0)]

@@ -41,7 +41,7 @@ class Record:
 
     Attributes:
         history: the rows of metrics.csv.
-        best: (score, epoch) of the best checkpoint so far.
+        best: (score, epoch) of the checkpoint that is kept so far.
         seconds: of training before this process.
     """
 
@@ -84,13 +84,14 @@ class Record:
                 **({"tags": tags} if tags else {}),
             },
             "first_batch": parts.state.first_batch,
+            "select": self.recipe.train.select,
         }
         Status(**known | self.conditions()).write(self.folder / "trial.json")
 
     def conditions(self) -> dict[str, Any]:
         """Return what both trial.json and the checkpoints say of how, and on which cases, the trial is trained."""
         parts, train = self.parts, self.recipe.train
-        sets = {"train": parts.split.train, "validation": parts.split.validation}
+        sets = {"train": parts.split.train, "validation": parts.split.validation, "test": parts.split.test}
         return {
             "device": str(parts.device.device),
             "precision": parts.device.precision,
@@ -157,6 +158,7 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
     parts = record.parts
     used = plugins.used_by(record.recipe.components())
     last = record.history[-1] if record.history else {}
+    trained = (parts.data.cases[n].patient for n in parts.split.train)
     return {
         "kind": kind,
         "training_number": TRAINING_NUMBER,
@@ -170,6 +172,7 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "epoch": parts.state.epoch - (kind == "best"),
         "step": parts.state.step,
         "fingerprint": parts.data.fingerprint,
+        "trained_patients": list(dict.fromkeys(patient for patient in trained if patient is not None)),
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
     } | record.conditions()
 

@@ -22,8 +22,11 @@ from segkit import files
 from segkit.evaluation.rows import Row
 from segkit.files import from_cell
 
-HEADER = ("case", "patient", "channel", "metric", "value", "truth_pixels", "predicted_pixels")
-NAMES = 4  # so many columns hold names, the others numbers
+HEADER = ("case", "patient", "channel", "metric", "set", "value", "truth_pixels", "predicted_pixels")
+NAMES = 5  # so many columns hold names, the others numbers
+OLD_HEADER = tuple(name for name in HEADER if name != "set")
+"""That of files in which every row is of the validation set."""
+VALIDATION, TEST = "validation", "test"
 WHOLE = ("epoch", "step")  # columns of metrics.csv that hold whole numbers
 _NUMBERS = np.dtype([("value", np.float64), ("truth", np.int64), ("predicted", np.int64)])  # whole ones are read faster
 
@@ -37,12 +40,18 @@ class Keys:
     """What each row of a cases.csv is of: names, each once, and for every row the number of its name.
 
     Attributes:
-        names: the cases, patients, channels and metrics, each in the order in which they first occur.
-        codes: (4, rows) numbers into them.
+        names: the cases, patients, channels, metrics and sets, each in the order in which they first occur.
+        codes: (5, rows) numbers into them.
     """
 
-    names: tuple[list[str], list[str], list[str], list[str]]
+    names: tuple[list[str], list[str], list[str], list[str], list[str]]
     codes: Codes
+
+    def of_set(self, name: str) -> Flags:
+        """Return which rows are of a set."""
+        sets = self.names[4]
+        found: Flags = self.codes[4] == (sets.index(name) if name in sets else -1)
+        return found
 
 
 @dataclass(frozen=True)
@@ -141,14 +150,16 @@ class History:
         return found
 
 
-def cases_text(rows: Iterable[Row]) -> str:
+def cases_text(rows: Iterable[Row], header: Sequence[str] = HEADER) -> str:
     """Return a cases.csv: one row a case, channel and metric, in full precision; an undefined value is empty."""
-    return files.to_csv(HEADER, map(_cells, rows))
+    kept = [HEADER.index(name) for name in header]
+    return files.to_csv(header, ([cells[at] for at in kept] for cells in map(_cells, rows)))
 
 
 def _cells(row: Row) -> list[str]:
     value = "" if math.isnan(row.value) else repr(row.value)
-    return [row.case, row.patient, row.channel, row.metric, value, str(row.truth_pixels), str(row.predicted_pixels)]
+    names = [row.case, row.patient, row.channel, row.metric, row.set]
+    return [*names, value, str(row.truth_pixels), str(row.predicted_pixels)]
 
 
 def read_cases(path: Path, known: dict[bytes, Keys]) -> Rows:
@@ -180,42 +191,46 @@ def _read_plain(data: bytes, known: dict[bytes, Keys]) -> Rows | None:
     Commas and line ends are found for the whole file at once, and the names, the same in most trials, are read once.
     """
     data = data.replace(b"\r\n", b"\n")
-    head = ",".join(HEADER).encode() + b"\n"
-    if not data.startswith(head) or not data.endswith(b"\n") or b'"' in data or b"\r" in data:
+    line = data.partition(b"\n")[0]
+    header = next((header for header in (HEADER, OLD_HEADER) if line == ",".join(header).encode()), None)
+    if header is None or not data.endswith(b"\n") or b'"' in data or b"\r" in data:
         return None
-    raw = np.frombuffer(data, np.uint8)[len(head) :]
+    raw = np.frombuffer(data, np.uint8)[len(line) + 1 :]
     commas, ends = np.flatnonzero(raw == ord(",")), np.flatnonzero(raw == ord("\n"))
-    if len(commas) != len(ends) * (len(HEADER) - 1):
+    names, between = len(header) - 3, len(header) - 1
+    if len(commas) != len(ends) * between:
         return None
-    places = commas.reshape(len(ends), len(HEADER) - 1)
+    places = commas.reshape(len(ends), between)
     starts = np.concatenate([np.zeros(1, np.int64), ends + 1])[:-1]
     if (places[:, -1] > ends).any() or (places[:, 0] < starts).any():
         return None
-    borders = np.stack([places[:, NAMES - 1], ends], axis=1).ravel() + 1  # ends of a row's names and of its numbers
+    borders = np.stack([places[:, names - 1], ends], axis=1).ravel() + 1  # ends of a row's names and of its numbers
     named = np.repeat(np.tile([True, False], len(ends)), np.diff(borders, prepend=0))
     try:
-        keys = _keys(raw[named].tobytes(), known)
+        keys = _keys(raw[named].tobytes(), names, known)
         return Rows(keys, *_numbers(raw[~named].tobytes(), len(ends)))
     except ValueError:  # also of bytes that are no UTF-8
         return None
 
 
-def _keys(text: bytes, known: dict[bytes, Keys]) -> Keys:
-    """Return the keys of the names of all rows, a comma after each."""
-    digest = hashlib.blake2b(text, digest_size=16).digest()
+def _keys(text: bytes, names: int, known: dict[bytes, Keys]) -> Keys:
+    """Return the keys of the names of all rows, so many a row, a comma after each."""
+    digest = hashlib.blake2b(text, digest_size=16, salt=bytes([names])).digest()
     if digest not in known:
         cells = text.decode("utf-8").split(",")[:-1]
-        known[digest] = _coded([cells[at::NAMES] for at in range(NAMES)])
+        known[digest] = _coded([cells[at::names] for at in range(names)])
     return known[digest]
 
 
 def _coded(columns: Sequence[Sequence[str]]) -> Keys:
+    """Return the keys of the columns of names; without sets, all rows are of the validation set."""
+    columns = columns if len(columns) == NAMES else [*columns, [VALIDATION] * len(columns[0])]
     names, codes = [], np.zeros((NAMES, len(columns[0])), np.int32)
     for row, column in zip(codes, columns, strict=True):
         numbers = {cell: number for number, cell in enumerate(dict.fromkeys(column))}
         row[:] = np.fromiter(map(numbers.__getitem__, column), np.int32, len(column))
         names.append([from_cell(cell) for cell in numbers])
-    return Keys((names[0], names[1], names[2], names[3]), codes)
+    return Keys((names[0], names[1], names[2], names[3], names[4]), codes)
 
 
 def _numbers(text: bytes, rows: int) -> tuple[Numbers, Flags, Flags]:
@@ -231,14 +246,14 @@ def _numbers(text: bytes, rows: int) -> tuple[Numbers, Flags, Flags]:
 
 def _read_any(name: str, data: bytes) -> Rows:
     """Read a file with quotes, or with its columns in another order; raise what is wrong with a damaged one."""
-    header, rows = _table(name, data, HEADER)
-    at = [header.index(column) for column in HEADER]
+    header, rows = _table(name, data, OLD_HEADER)
+    at = [header.index(column) for column in HEADER if column in header]
     numbers = np.zeros((len(rows), len(HEADER) - NAMES))
     for found, (line, row) in zip(numbers, rows, strict=True):
-        found[:] = [_number(name, line, row[i]) for i in at[NAMES:]]
+        found[:] = [_number(name, line, row[i]) for i in at[-3:]]
         if not np.isfinite(found[1:]).all():
             raise ValueError(f"{name} is damaged: line {line} has a pixel count that is not a finite number")
-    keys = _coded([[row[i] for _, row in rows] for i in at[:NAMES]])
+    keys = _coded([[row[i] for _, row in rows] for i in at[:-3]])
     return Rows(keys, numbers[:, 0], numbers[:, 1] > 0, numbers[:, 2] > 0)
 
 

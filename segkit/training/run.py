@@ -18,7 +18,7 @@ from segkit.data.cache import DataCache
 from segkit.device import preserved_process_state
 from segkit.errors import UserError, sentence
 from segkit.evaluation.overlay import shown_slice, write_overlay
-from segkit.evaluation.rows import Row, means
+from segkit.evaluation.rows import Row, in_set, means
 from segkit.recipe.identity import training_identity
 from segkit.recipe.model import Recipe
 from segkit.registry.faults import ComponentError, described, raise_fault
@@ -28,6 +28,7 @@ from segkit.training.loop import Report, train
 from segkit.training.loss_watch import NonFiniteError
 from segkit.training.record import Record, restore, save_batch, save_best, save_last
 from segkit.training.results import cases_text
+from segkit.training.selection import keeps, score_of
 from segkit.training.setup import set_up
 from segkit.training.trial import Event, Trial
 
@@ -129,7 +130,7 @@ def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
 
 
 def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
-    """Train from where the record stands, then evaluate the best checkpoint."""
+    """Train from where the record stands, then evaluate the kept checkpoint."""
     parts, settings, name = record.parts, record.recipe.train, record.trial.name
     state, every = parts.state, settings.save_every
     epochs = 1 if record.trial.limit.batches else settings.epochs
@@ -168,7 +169,7 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
 
 
 def _end_epoch(record: Record, report: Report, started: float, epochs: int, done: int) -> Iterator[Event]:
-    """Validate, step an epoch-wise schedule, keep the best by mean Dice (else by loss), write the epoch's row."""
+    """Validate, step an epoch-wise schedule, keep the weights if they are selected, write the epoch's row."""
     parts, state = record.parts, record.parts.state
     if report.epoch == 1:
         texts = (*state.objective.warnings, *state.step_watch.warnings, warnings.dominant_term(state.first_batch))
@@ -201,8 +202,9 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         "images_per_second": round(report.seen / max(report.seconds, 1e-9), 2),
     }
     record.history.append(row)
-    score = -val_loss if math.isnan(found["dice"]) else found["dice"]
-    if record.best is None or score > record.best[0]:
+    chosen = record.recipe.train
+    score = score_of(chosen.select_by, found, val_loss)
+    if keeps(chosen, score, record.best, report.epoch, epochs):
         record.best = (score, report.epoch)
         save_best(record)
     record.write_metrics()
@@ -210,36 +212,41 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
 
 
 def _finish(record: Record) -> Iterator[Event]:
-    """Evaluate the best checkpoint on the validation cases and write the rows and overlays."""
-    rows = _evaluate_best(record)
+    """Evaluate the kept checkpoint on the validation and test cases and write the rows and overlays."""
+    rows, tested = _evaluate_kept(record)
     warning = warnings.only_background(rows)
     if warning and warning not in record.warnings:
         yield record.warn(warning)
-    files.write_text(record.folder / "cases.csv", cases_text(rows))
+    files.write_text(record.folder / "cases.csv", cases_text([*rows, *tested]))
     record.write_metrics()
     record.write_status("finished")
     found = means(rows)
-    shown = ", ".join(f"{key} {value:.4f}" for key, value in found.items())
-    best = record.best[1] if record.best else 0
-    yield Event(record.trial.name, "finished", f"best epoch {best}: {shown}", values=found)
+    shown = [", ".join(f"{key} {value:.4f}" for key, value in means(part).items()) for part in (rows, tested)]
+    epoch = f"{record.recipe.train.select} epoch {record.best[1] if record.best else 0}"
+    text = f"{epoch}: {shown[0]}" + (f"; test: {shown[1]}" if shown[1] else "")
+    yield Event(record.trial.name, "finished", text, values=found)
 
 
-def _evaluate_best(record: Record) -> list[Row]:
-    """Return the rows of the best checkpoint on the validation cases, and draw them.
+def _evaluate_kept(record: Record) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the kept checkpoint on the validation and on the test cases.
 
-    The weights come from the file, so that `segkit eval` on it gives the same rows to the last bit.
+    Test cases are drawn, without any those of the validation. The weights come from the file, so that `segkit eval` on
+    it gives the same rows to the last bit.
     """
     parts, model, path = record.parts, record.parts.state.model, record.folder / "best.safetensors"
     last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     checkpoint.load_into(model, checkpoint.load(path).weights, str(path))
-    evaluator, drawn = parts.evaluator, itertools.count()
+    shown, drawn = parts.tested or parts.evaluator, itertools.count()
 
     def draw(place: int, truth: Any, masks: Any) -> None:
         if next(drawn) < MAX_OVERLAYS:
             plane = shown_slice(truth, masks) if truth.ndim == 4 else 0
             planes = (truth[:, plane], masks[:, plane]) if truth.ndim == 4 else (truth, masks)
-            write_overlay(record.folder, evaluator.cases[place].name, evaluator.picture(place, plane), *planes)
+            write_overlay(record.folder, shown.cases[place].name, shown.picture(place, plane), *planes)
 
-    rows, _ = evaluator.run(model, record.recipe.metrics, on_case=draw)
+    metrics, tested = record.recipe.metrics, []
+    rows, _ = parts.evaluator.run(model, metrics, on_case=None if parts.tested else draw)
+    if parts.tested:
+        tested = in_set(parts.tested.run(model, metrics, on_case=draw)[0], "test")
     model.load_state_dict(last)
-    return rows
+    return rows, tested

@@ -30,17 +30,23 @@ from segkit.training.objective import Objective
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
 
-CHOOSES_EPOCH = "dice"
+ALWAYS = "dice"  # computed each epoch, whatever the recipe's metrics
 
 
 @dataclass
 class Setup:
-    """The parts of one training, ready to run."""
+    """The parts of one training, ready to run.
+
+    Attributes:
+        evaluator: of the validation cases.
+        tested: of the test cases, None without a test set.
+    """
 
     state: State
     feed: Feed
     device: Device
     evaluator: Evaluator
+    tested: Evaluator | None
     epoch_metrics: Sequence[Component]
     forward: Callable[[Tensor], Tensor]
     data: Data
@@ -93,7 +99,7 @@ def read_and_split(recipe: Recipe, cache: DataCache) -> tuple[Data, Split]:
         if case.overlapping:
             text = 'its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
             raise UserError(f"{case.name}: {text}")
-    return data, split_cases(data, **recipe.split.model_dump())
+    return data, split_cases(data, **recipe.split.model_dump(exclude={"file"}))
 
 
 def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
@@ -130,13 +136,14 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
     large = None if limit.batches or limit.overfit else large_batch(recipe, len(samples))
-    validation = [data.cases[number] for number in split.validation]
-    doubtful = [text for text in (large, blind_loss(recipe), undefined_volumes(recipe, validation)) if text]
+    evaluated = [data.cases[number] for number in (*split.validation, *split.test)]
+    doubtful = [text for text in (large, blind_loss(recipe), undefined_volumes(recipe, evaluated)) if text]
     return Setup(
         state=state,
         feed=feed,
         device=device,
         evaluator=Evaluator(data, split.validation, recipe, normalization, device),
+        tested=Evaluator(data, split.test, recipe, normalization, device) if split.test else None,
         epoch_metrics=_every_epoch(recipe.metrics),
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
@@ -168,18 +175,19 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
 
 
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
-    """Return the metrics to compute each epoch; always Dice, which chooses the best epoch."""
+    """Return the metrics to compute each epoch, which choose the best epoch; always Dice."""
     quick = [metric for metric in chosen if not metric.entry.traits["final_only"]]
-    return quick if CHOOSES_EPOCH in {metric.name for metric in quick} else [*quick, metrics.component(CHOOSES_EPOCH)]
+    return quick if ALWAYS in {metric.name for metric in quick} else [*quick, metrics.component(ALWAYS)]
 
 
 def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
     """Return the split and training transforms of a training cut short."""
     if limit.overfit:
         few = split.train[: limit.overfit]
-        return replace(split, train=few, full_train=few, validation=few), recipe.transforms.eval
+        return replace(split, train=few, full_train=few, validation=few, test=()), recipe.transforms.eval
     if limit.batches:
-        split = replace(split, validation=split.validation[: limit.batches * recipe.train.batch_size])
+        most = limit.batches * recipe.train.batch_size
+        split = replace(split, validation=split.validation[:most], test=split.test[:most])
     return split, recipe.transforms.train
 
 
@@ -193,8 +201,9 @@ def _counts(data: Data, split: Split) -> str:
 
     volumes = f" ({counted(_slices(data, split.train), 'slice')})" if any(len(c.shape) == 3 for c in data.cases) else ""
     inputs = "" if data.inputs == ("image",) else f"inputs {', '.join(data.inputs)}; "
+    test = f", {len(split.test)} of {patients(split.test)} for the test" if split.test else ""
     return (
         f"data {data.name}: {counted(len(split.train), 'case')}{volumes} of {patients(split.train)} for training, "
-        f"{len(split.validation)} of {patients(split.validation)} for validation; "
+        f"{len(split.validation)} of {patients(split.validation)} for validation{test}; "
         f"{inputs}channels {', '.join(data.channels)}"
     )

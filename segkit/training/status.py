@@ -52,6 +52,7 @@ class Status(Part):
         split: the names of the cases of each set.
         first_batch: name, value, weight and gradient share of each summand.
         plugins: the hashes of the plugins that training and evaluation use.
+        select: the epoch that is evaluated, "best" or "last".
         reused_from: the folder that the trial was copied from.
     """
 
@@ -80,6 +81,7 @@ class Status(Part):
     split: dict[str, list[str]] | None = None
     channels: list[str] | None = None
     first_batch: Annotated[list[dict[str, Any]], AfterValidator(_named)] = []
+    select: str = "best"
     reused_from: str | None = None
 
     @classmethod

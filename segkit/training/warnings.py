@@ -42,7 +42,7 @@ def undefined_volumes(recipe: Recipe, cases: Sequence[StoredCase]) -> str | None
         reason, remedy = "2-D cases", "Use a dataset of volumes"
         if "volumes" in recipe.data.entry.fields:
             remedy = f"Set data.{recipe.data.name}.volumes = true"
-    count = f"{len(lacking)} of {counted(len(cases), 'validation case')}"
+    count = f"{len(lacking)} of {counted(len(cases), 'evaluated case')}"
     return f"{' and '.join(asked)}: undefined for {reason} ({count}). {remedy}, or drop what is undefined."
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 import segkit
 from segkit.components.datasets.case import Case
 from segkit.data.batches import Batches
-from segkit.data.pipeline import Pipeline
+from segkit.data.filling import fill
 from segkit.data.samples import Samples, to_device_float, to_uint8
 
 BATCH = 32
@@ -43,8 +45,9 @@ class Plain(Dataset[tuple[Tensor, Tensor]]):
     def __init__(self, cases: tuple[Case, ...], mean: float, std: float) -> None:
         import albumentations as a
 
-        self.images = [to_uint8(case.image) for case in cases]
-        self.masks = [np.ascontiguousarray(case.masks.transpose(1, 2, 0)).astype(np.uint8) for case in cases]
+        read = [case.read() for case in cases]
+        self.images = [to_uint8(image) for image, _ in read]
+        self.masks = [np.ascontiguousarray(np.moveaxis(np.asarray(masks), 0, 2)).astype(np.uint8) for _, masks in read]
         self.mean, self.std = mean, std
         clahe = a.CLAHE(clip_limit=(2.0, 2.0), tile_grid_size=(6, 6), p=1)
         self.transform = a.Compose([clahe, a.Rotate(limit=180, p=0.5), a.RandomCrop(height=192, width=192)])
@@ -89,11 +92,18 @@ def measure(rounds: int, workers: int) -> tuple[list[float], list[float]]:
     """Return images a second of segkit and of the plain pipeline, one of each a round."""
     dataset = segkit.datasets.build("phantom", {})
     components = [segkit.transforms.component(name, values) for name, values in TRANSFORMS]
-    samples = Samples.of(dataset.cases, Pipeline(components))
-    loops = {
-        "segkit": ours(samples, len(dataset.channels), workers),
-        "plain": plain(dataset.cases, *samples.mean_std(), workers),
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        data = fill(dataset, segkit.intensities.component("percentile"), Path(folder))
+        samples = Samples.of(data, range(len(data.cases)), components, exclusive=False)
+        (mean,), (std,) = samples.mean_std()
+        loops = {
+            "segkit": ours(samples, len(dataset.channels), workers),
+            "plain": plain(dataset.cases, mean, std, workers),
+        }
+        return _compared(loops, rounds)
+
+
+def _compared(loops: dict[str, Iterator[int]], rounds: int) -> tuple[list[float], list[float]]:
     speeds: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(rounds):
         for name in list(loops) if number % 2 else list(loops)[::-1]:

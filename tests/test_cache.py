@@ -1,0 +1,243 @@
+"""The cache: read once, the same bytes as without it, safe when processes start at once or die."""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import segkit
+from segkit import UserError
+from segkit.components.datasets.case import Case, Dataset
+from segkit.components.datasets.reading import DatasetError
+from segkit.data.cache import DataCache
+from segkit.data.cases import Data
+from segkit.data.filling import fill
+from segkit.data.preparing import prepare
+from segkit.plugins import isolated
+from segkit.training.run import run_trial
+from segkit.types import Array
+from tests.small import recipe, trial
+
+READS = "reads.txt"  # in the folder of the data: a line for each case read
+
+
+def read_file(path: Path, wait: float = 0.0) -> tuple[Array, Array | None]:
+    time.sleep(wait)
+    with open(path.with_name(READS), "a") as log:
+        log.write(f"{path.name}\n")
+    image = np.load(path)
+    if image.ndim == 1:
+        raise UserError(f"{path}: has one axis. Save it with two.")
+    return image, image[None] > 1000
+
+
+def folder_of_arrays(root: Path, count: int = 5, wait: float = 0.0) -> Dataset:
+    """Return a data set of the arrays in a folder, read when they are needed."""
+    paths = sorted(root.glob("*.npy"))[:count]
+    cases = (Case(p.stem, p.stem, load=functools.partial(read_file, p, wait), files=(p,)) for p in paths)
+    return Dataset("arrays", ("bright",), tuple(cases))
+
+
+@pytest.fixture(autouse=True)
+def _reader() -> Iterator[None]:
+    with isolated():
+        register()
+        yield
+
+
+def register() -> None:
+    @segkit.datasets.register("arrays")
+    def arrays(*, root: Path, wait: float = 0.0) -> Dataset:
+        """Arrays in a folder."""
+        return folder_of_arrays(root, wait=wait)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(5):
+        image = np.random.default_rng(number).integers(0, 2000, (20 + number, 24)).astype(np.uint16)
+        np.save(folder / f"case{number}.npy", image)
+    return folder
+
+
+def read(cache: DataCache, root: Path, **values: Any) -> Data:
+    component = segkit.datasets.component("arrays", {"root": str(root), **values})
+    return cache.read(component, segkit.intensities.component("percentile"))
+
+
+def reads(root: Path) -> int:
+    log = root / READS
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def same(one: Data, other: Data) -> bool:
+    pixels = all(
+        np.array_equal(one.slices.image(n), other.slices.image(n))
+        and np.array_equal(one.slices.bits(n), other.slices.bits(n))
+        for n in range(len(one.slices))
+    )
+    return pixels and (one.cases, one.fingerprint, one.notes) == (other.cases, other.fingerprint, other.notes)
+
+
+def test_data_are_read_once_for_all_trials_processes_and_commands(root: Path, tmp_path: Path) -> None:
+    cache = DataCache(tmp_path / "cache")
+    first = read(cache, root)
+    assert reads(root) == 5
+    assert read(cache, root) is first
+    other = read(pickle.loads(pickle.dumps(cache)), root)  # another process
+    again = read(DataCache(tmp_path / "cache"), root)  # another command
+    assert reads(root) == 5
+    alone = fill(folder_of_arrays(root), segkit.intensities.component("percentile"))
+    assert same(first, alone)
+    assert same(other, alone)
+    assert same(again, alone)
+
+
+@pytest.mark.parametrize("change", ["content", "time", "more"])
+def test_a_stale_entry_is_read_again_and_thrown_away(root: Path, tmp_path: Path, change: str) -> None:
+    cache = tmp_path / "cache"
+    before = read(DataCache(cache), root)
+    path = root / "case3.npy"
+    if change == "more":
+        path.unlink()
+    elif change == "time":
+        os.utime(path, ns=(1, 1))
+    else:
+        times = os.stat(path)
+        np.save(path, np.zeros((23, 24), np.uint16))  # of the same size, and dated back
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = read(DataCache(cache), root)
+    assert reads(root) == (9 if change == "more" else 10)
+    assert same(before, after) is (change == "time")
+    assert len([entry for entry in cache.iterdir() if entry.is_dir()]) == 1
+
+
+@pytest.mark.parametrize("name", ["index.json", "cases.json", "images.bin", "moments.npy"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "garbage"])
+def test_a_damaged_entry_is_made_again(root: Path, tmp_path: Path, name: str, damage: str) -> None:
+    cache = tmp_path / "cache"
+    before = fill(folder_of_arrays(root), segkit.intensities.component("percentile"))
+    read(DataCache(cache), root)
+    (path,) = cache.glob(f"*/{name}")
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"{}")
+    assert same(read(DataCache(cache), root), before)
+    assert reads(root) == 15
+
+
+def test_nothing_in_the_cache_is_a_pickle(root: Path, tmp_path: Path) -> None:
+    data = read(DataCache(tmp_path / "cache"), root)
+    prepare(data, [segkit.transforms.component("HorizontalFlip", {"p": 1})], exclusive=False)
+    kinds = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file() and path.suffix != ".lock"}
+    assert kinds == {"index.json", "cases.json", "images.bin", "bits.bin", "moments.npy"}
+    for path in (tmp_path / "cache").rglob("*.json"):
+        json.loads(path.read_text())
+    for path in (tmp_path / "cache").rglob("*.npy"):
+        np.load(path, allow_pickle=False)
+
+
+def _start(root: Path, cache: Path, results: Any) -> None:
+    register()
+    results.put(read(DataCache(cache), root, wait=0.05).fingerprint)
+
+
+def test_two_that_start_at_once_read_once(root: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=_start, args=(root, tmp_path / "cache", results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = {results.get(timeout=120) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(found) == 1
+    assert reads(root) == 5
+
+
+def test_one_that_is_killed_leaves_nothing_that_counts(root: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_start, args=(root, tmp_path / "cache", results))
+    process.start()
+    until = time.monotonic() + 60
+    while reads(root) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    left = list((tmp_path / "cache").glob(".*-*"))
+    found = read(DataCache(tmp_path / "cache"), root, wait=0.05)
+    assert same(found, fill(folder_of_arrays(root), segkit.intensities.component("percentile")))
+    assert not [path for path in left if path.exists()]
+
+
+def test_training_is_the_same_to_the_bit_with_and_without_it(tmp_path: Path) -> None:
+    weights = []
+    for name in ("with", "again", "without"):
+        cache = DataCache(None if name == "without" else tmp_path / "cache")
+        events = list(run_trial(trial(tmp_path / name, recipe("train.epochs=2")), stop=lambda: False, cache=cache))
+        assert events[-1].kind == "finished", events[-1].text
+        folder = tmp_path / name / "only" / "seed-1"
+        weights.append(((folder / "best.safetensors").read_bytes(), (folder / "cases.csv").read_bytes()))
+    assert weights[0] == weights[1] == weights[2]
+    assert list((tmp_path / "cache").glob("*/prepared-*/images.bin"))
+
+
+def test_problems_of_all_cases_are_reported_together_and_nothing_is_kept(root: Path, tmp_path: Path) -> None:
+    for number in (1, 3):
+        np.save(root / f"case{number}.npy", np.zeros(9, np.uint8))
+    with pytest.raises(DatasetError, match=r"case1.npy: has one axis. Save it with two.\n.*case3.npy: has one axis"):
+        read(DataCache(tmp_path / "cache"), root)
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+def test_a_cache_that_cannot_be_written_says_where(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"{tmp_path}/file"):
+        read(DataCache(tmp_path / "file"), root)
+
+
+def test_one_data_set_has_one_depth() -> None:
+    images: list[Array] = [np.zeros((4, 4), np.uint8), np.ones((4, 4), np.float32)]
+    cases = tuple(Case(f"c{n}", None, image, np.zeros((1, 4, 4), bool)) for n, image in enumerate(images))
+    with pytest.raises(UserError, match=r"c1: its image is float32, those before it are uint8: .* one depth"):
+        fill(Dataset("mixed", ("a",), cases), segkit.intensities.component("none"))
+
+
+def test_volumes_inputs_and_cases_without_masks_are_stored_slice_by_slice(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volume, masks = rng.integers(-900, 900, (2, 3, 5, 4)).astype(np.int16), rng.random((9, 3, 5, 4)) > 0.5
+    flat = rng.integers(-900, 900, (2, 6, 7)).astype(np.int16)
+    cases = (
+        Case("volume", "p", volume, masks, (8.0, 1.0, 1.5), tags={"phase": "ED"}),
+        Case("flat", "q", flat, None, (1.0, 1.0)),
+    )
+    channels = tuple(f"s{number}" for number in range(9))
+    data = fill(Dataset("made", channels, cases, inputs=("t1", "t2")), segkit.intensities.component("none"), tmp_path)
+    first, second = data.cases
+    assert (first.shape, second.shape) == ((3, 5, 4), (6, 7))
+    assert (first.labelled, second.labelled) == (True, False)
+    assert (list(first.slices), list(second.slices)) == ([0, 1, 2], [3])
+    assert dict(first.tags) == {"phase": "ED"}
+    assert np.array_equal(data.masks(0), masks)
+    for place in range(3):
+        assert np.array_equal(data.slices.image(place), np.moveaxis(volume[:, place], 0, -1).astype(np.float32))
+    assert np.array_equal(data.slices.image(3), np.moveaxis(flat, 0, -1).astype(np.float32))
+    means, deviations = data.slices.mean_std([0, 1, 2, 3])
+    for place in range(2):
+        values = np.concatenate([volume[place].ravel(), flat[place].ravel()]).astype(float)
+        assert (means[place], deviations[place]) == pytest.approx((values.mean(), values.std()), rel=1e-9)
+    assert (data.kind.inputs, data.kind.dtype, data.kind.bounded) == (2, "float32", False)
