@@ -288,7 +288,7 @@ def test_predict_takes_folders_and_goes_on_after_images_that_cannot_be_read(run:
     assert [line.partition(":")[0] for line in out.splitlines()] == ["some/1.png", "some/2.png"]
     assert err.splitlines() == [
         "note: some: 1 non-image file left out: notes.txt.",
-        "error: 1 of 3 images could not be read; the others are done:",
+        "error: 1 of 3 images could not be predicted; the others are done:",
         "  some/3.png: a damaged image: cut off.",
     ]
     assert {path.name for path in Path("found").glob("*-overlay.png")} == {"1-overlay.png", "2-overlay.png"}
@@ -322,7 +322,7 @@ def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_n
         assert (status, err.partition(":")[2].startswith(" --out some: contains the images")) == (2, True)
     assert len(list(Path("some").iterdir())) == 2
     assert run("predict", CHECKPOINT, "/dev/null", "/dev/zero")[2].splitlines()[0] == (
-        "error: 2 of 2 images could not be read:"
+        "error: 2 of 2 images could not be predicted:"
     )
     kept = Path(CHECKPOINT).read_bytes(), Path("tiny.toml").read_bytes()
     for name in (CHECKPOINT, "tiny.toml"):

@@ -521,7 +521,7 @@ def test_bad_files_are_reported_at_the_end_in_one_line_a_kind(run: Run, tmp_path
     assert out.startswith("in/0.nii.gz: wall ")
     first, pictures, of_nan, *rest = err.splitlines()
     assert not rest
-    assert first == "error: 7 of 8 images could not be read; the others are done:"
+    assert first == "error: 7 of 8 images could not be predicted; the others are done:"
     assert pictures == "  in/a.png: a damaged image: cut off. The same holds for in/b.png: 2 in all."
     assert of_nan.startswith("  in/1.nii.gz: holds voxels that are not finite")
     assert of_nan.endswith("The same holds for in/2.nii.gz, in/3.nii.gz, in/4.nii.gz, in/5.nii.gz: 5 in all.")

@@ -127,7 +127,7 @@ def _report(problems: Sequence[UserError], total: int) -> None:
         raise problems[0]
     done = "; the others are done" if len(problems) < total else ""
     lines = [f"  {line}" for text in merged(problems) for line in text.splitlines()]
-    raise UserError("\n".join([f"{len(problems)} of {total} images could not be read{done}:", *lines]))
+    raise UserError("\n".join([f"{len(problems)} of {total} images could not be predicted{done}:", *lines]))
 
 
 @contextmanager
