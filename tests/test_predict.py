@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -529,6 +530,23 @@ def test_bad_files_are_reported_at_the_end_in_one_line_a_kind(run: Run, tmp_path
         status, _, err = run("predict", checkpoint, "in", "--out", out_folder)
         assert (status, err.startswith("error: --out in")) == (2, True)
     assert len(list((tmp_path / "in").iterdir())) == 8
+
+
+def test_a_terminal_shows_how_many_are_done(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        save(tmp_path / f"in/{number}.nii.gz", levels(number, (8, 8, 2)))
+    train(tmp_path / "run", "train.epochs=1")
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True)
+    monkeypatch.setenv("TERM", "xterm")
+    status, out, _ = run("predict", "run/only/seed-1/best.safetensors", "in", "--out", "found")
+    assert status == 0
+    assert all(f"in/{number}.nii.gz: wall " in out for number in range(3))
+    assert "3/3" in out
+
+
+def test_data_whose_reader_is_missing_say_nothing_of_names(tmp_path: Path) -> None:
+    outputs = Outputs(replace(predictor(), missing={"data": "a plugin"}), tmp_path)
+    assert (outputs.taken().images, outputs.values) == ((), (1, 2))
 
 
 VALUES = {"wall": 4, "cavity": 9}
