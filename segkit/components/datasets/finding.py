@@ -139,7 +139,8 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
         if paths:
             found.notes.append(f"{root}: {counted(len(paths), noun)} left out{why}: {_listed(root, paths)}.")
     if chosen:
-        found.notes.append(f"{root}: only {' and '.join(f'{path.relative_to(root).as_posix()}/' for path in chosen)} is searched.")
+        searched = " and ".join(f"{path.relative_to(root).as_posix()}/" for path in chosen)
+        found.notes.append(f"{root}: only {searched} is searched.")
     names = {path: (path.relative_to(root).parent / _bare_name(path)).as_posix() for path in matching or images}
     _add(found, names, taken, root)
 
