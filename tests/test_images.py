@@ -19,7 +19,6 @@ from PIL import Image
 import segkit
 from segkit import UserError
 from segkit.components.datasets import Case, Dataset, read_image
-from segkit.components.datasets.images import find_images
 from segkit.errors import ContractError
 from tests.all_cases import read_all
 from tests.rvsc_like import dicom
@@ -399,26 +398,6 @@ def test_a_folder_without_images(root: Path) -> None:
     (root / "empty/a.nii.gz").touch()
     with pytest.raises(UserError, match=r"empty: contains no images\. It contains NIfTI volumes; the datasets nifti"):
         read(root, images="empty")
-
-
-def test_images_among_files_and_folders(tmp_path: Path) -> None:
-    folder = tmp_path / "some"
-    one, two = write(folder / "1.png", GREY), write(folder / "2.dcm", GREY.astype(np.uint16))
-    write(folder / "deeper/3.png", GREY)
-    (folder / "IM0001").write_bytes(two.read_bytes())
-    (folder / "notes.txt").write_text("hello")
-    found, notes = find_images([folder])
-    assert found == [folder / "IM0001", one, two]
-    assert notes == [f"{folder}: 1 non-image file left out: notes.txt."]
-    with pytest.raises(UserError, match="two images are called 3: their masks would overwrite each other"):
-        find_images([folder / "deeper/3.png", write(tmp_path / "3.tif", GREY)])
-    (folder / "deeper/3.png").rename(folder / "deeper/3.nii.gz")
-    with pytest.raises(UserError, match=r"deeper: contains no images\. It contains NIfTI volumes"):
-        find_images([folder / "deeper"])
-    for name in ("images", "masks"):
-        (tmp_path / f"set/{name}").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"Name the one of its folders that contains them: images, masks"):
-        find_images([tmp_path / "set"])
 
 
 def test_links_and_folders_outside(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -210,10 +210,11 @@ def test_what_a_dead_process_left_half_written_is_removed() -> None:
     assert not copy.exists()
 
 
-def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes() -> None:
+@pytest.mark.parametrize("sets", [[], ["train.workers=1"]])
+def test_interrupting_saves_and_the_same_command_goes_on_to_the_same_bytes(sets: list[str]) -> None:
     path = write("two.toml", TWO)
     run(path)
-    (found,) = runs.plan_studies([path], [], [], Path("elsewhere/deep"))
+    (found,) = runs.plan_studies([path], [], sets, Path("elsewhere/deep"))
     events = []
     for event in found.execute(jobs=1):
         events.append(event)

@@ -60,7 +60,7 @@ def options(
 def main() -> None:
     """Run the command line; mistakes of the user end in one message and exit status 2, never a traceback."""
     interrupts.exit_immediately()
-    for module in ("run", "checkpoint", "inspect", "check", "new"):
+    for module in ("run", "checkpoint", "predict", "inspect", "check", "new"):
         importlib.import_module(f"segkit.cli.{module}")
     from segkit.errors import UserError, sentence
 

@@ -1,23 +1,21 @@
-"""segkit eval, predict and info: commands on a checkpoint."""
+"""segkit eval and info: commands on a checkpoint."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections import Counter
-from os.path import dirname, realpath
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.cells import cell_len
 
 from segkit.cli import DONE, app, echo, warn
 from segkit.cli.options import Json, Plugins, Set, parse_path
-from segkit.errors import counted, first_few, pad, printable
+from segkit.errors import counted, pad, printable
 
 if TYPE_CHECKING:
-    from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
 
 Checkpoint = Annotated[
@@ -29,7 +27,7 @@ Trust = Annotated[
 Device = Annotated[str | None, typer.Option("--device", help="Compute here instead of where the recipe says.")]
 
 
-def _prepare(path: Path, plugins: list[Path] | None) -> None:
+def prepare(path: Path, plugins: list[Path] | None) -> None:
     """Load plugins and warn of those that have changed since the training."""
     from segkit import plugins as loader
     from segkit.training.checkpoint import read_meta
@@ -65,7 +63,7 @@ def evaluate(
 
     if csv_file:
         files.check_replaceable(csv_file, begins=",".join(OLD_HEADER[:4]))
-    _prepare(path, plugins)
+    prepare(path, plugins)
     rows = api.evaluate(path, on=on, sets=sets or [], trust_plugins=trust_plugins, device=device)
     if csv_file:
         files.make_folder(csv_file.parent)
@@ -119,77 +117,6 @@ def _table(rows: list[Row]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-@app.command()
-def predict(
-    path: Checkpoint,
-    images: Annotated[
-        list[Path],
-        typer.Argument(parser=parse_path, metavar="IMAGE...", help="DICOM, PNG, TIFF, ... files, or folders of them."),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", parser=parse_path, metavar="DIR", help="Where masks and overlays go.")
-    ] = Path("predictions"),
-    plugins: Plugins = None,
-    trust_plugins: Trust = False,
-    device: Device = None,
-) -> int:
-    """Write masks and overlays of images; no ground truth is needed."""
-    from segkit import api, files
-    from segkit.components.datasets.images import find_images, read_picture
-    from segkit.components.datasets.loading import COLOURED
-    from segkit.errors import UserError
-
-    found, notes = find_images(images)
-    if realpath(out) in {dirname(realpath(image)) for image in found}:
-        raise UserError(
-            f"--out {out}: contains the images, and masks would be written among them. Choose another folder."
-        )
-    _prepare(path, plugins)
-    predictor = api.load(path, trust_plugins=trust_plugins, device=device)
-    files.make_folder(out)
-    unread: list[str] = []
-    coloured: list[str] = []
-    for image in found:
-        try:
-            picture = read_picture(image)
-        except UserError as error:
-            unread.append(str(error))
-            continue
-        coloured += [image.name] if picture.coloured else []
-        sizes = _segment(predictor, picture.pixels, out / image.stem)
-        echo(f"{image}: {sizes} -> {out / image.stem}-*.png")
-    notes += [f"{counted(len(coloured), 'coloured image')} {COLOURED}: {first_few(coloured)}."] if coloured else []
-    for line in notes:
-        echo(f"note: {line}", err=True)
-    if unread:
-        done = "; the others are done" if len(unread) < len(found) else ""
-        summary = f"{len(unread)} of {len(found)} images could not be read{done}:"
-        raise UserError("\n".join([summary, *(f"  {line}" for line in unread)] if len(found) > 1 else unread))
-    return DONE
-
-
-def _segment(predictor: Predictor, pixels: Any, stem: Path) -> str:
-    """Write the overlay of an image (H, W) and each channel's mask to `stem`-*.png; return the masks' sizes as text."""
-    import cv2
-    import numpy as np
-
-    from segkit import files
-    from segkit.data.samples import to_uint8
-    from segkit.evaluation.overlay import draw_overlay
-    from segkit.recipe.variants import assign_folders
-
-    masks = np.asarray(predictor.segment(pixels), bool)
-    overlay = draw_overlay(to_uint8(pixels), np.zeros_like(masks), masks)
-    suffixes = assign_folders(f"-{name}" for name in ("overlay", *predictor.channels))  # different for each
-    made: dict[str, Any] = {"-overlay": np.ascontiguousarray(overlay[..., ::-1])}
-    for name, mask in zip(predictor.channels, masks, strict=True):
-        made[suffixes[f"-{name}"]] = mask.astype(np.uint8) * 255
-    for suffix, content in made.items():
-        files.write_bytes(stem.with_name(f"{stem.name}{suffix}.png"), cv2.imencode(".png", content)[1].tobytes())
-    sizes = zip(predictor.channels, masks, strict=True)
-    return ", ".join(f"{name} {counted(mask.sum(), 'pixel')}" for name, mask in sizes)
 
 
 @app.command()

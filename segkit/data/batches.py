@@ -112,7 +112,8 @@ class Batches(AbstractContextManager["Batches"]):
         """Move a batch to the device, on CUDA in a stream of its own."""
         images, bits = batch
         if self._stream is None:
-            return images.to(self.device), bits.to(self.device)
+            copy = self._workers is not None  # the next batch would be written over it
+            return images.to(self.device, copy=copy), bits.to(self.device, copy=copy)
         pinned = [
             torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor) for tensor in (images, bits)
         ]

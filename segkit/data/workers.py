@@ -1,6 +1,6 @@
 """Batches made ahead by the worker processes of torch's DataLoader: they live as long as a trial and know no epochs.
 
-A task is one batch. Workers map the stored slices themselves, and batches come back through shared memory. Processes
+A task is one batch. Workers map the stored slices themselves, and put batches into slots of shared memory. Processes
 come from a fork server if the system has one: forking the main process would copy the locks of torch's threads and of
 CUDA, and the server imports the transforms' libraries once for all trials.
 """
@@ -32,6 +32,8 @@ from segkit.errors import UserError, first_few
 Members = list[tuple[int, int]]
 Plan = Callable[[int], Members]
 TensorPair = tuple[Tensor, Tensor]
+Task = tuple[int, Members]
+Answer = int | TensorPair | UserError | str
 
 PREFETCH = 2  # batches that a worker holds: one in work, one waiting
 TIMEOUT = 300.0  # seconds without an answer, the start included, after which a worker counts as hanging
@@ -45,15 +47,25 @@ class WorkerError(RuntimeError):
 class _Batches(Dataset[Any]):
     """The batches of a training, by their members; an error is returned, not raised, so that it keeps its text."""
 
-    def __init__(self, samples: Samples, seed: int) -> None:
-        self.seed, self._samples = seed, _pickled(samples)
+    def __init__(self, samples: Samples, seed: int, slots: Sequence[TensorPair]) -> None:
+        self.seed, self.slots, self._samples = seed, slots, _pickled(samples)
         self._opened: Samples | None = None
 
-    def __getitems__(self, members: Members) -> TensorPair | UserError | str:
+    def __getitems__(self, task: Task) -> Answer:
+        """Put a batch into its slot and return its size; return the batch itself where it does not fit."""
+        place, members = task
         try:
             if self._opened is None:  # not before the plugins are loaded
                 self._opened = pickle.loads(self._samples)
-            return as_tensors(assemble(self._opened, self.seed, members))
+            batch, slot = as_tensors(assemble(self._opened, self.seed, members)), self.slots[place]
+            count = len(members)
+            if any(
+                made.shape[1:] != kept.shape[1:] or count > len(kept) for made, kept in zip(batch, slot, strict=True)
+            ):
+                return batch
+            for made, kept in zip(batch, slot, strict=True):
+                kept[:count] = made
+            return count
         except UserError as error:
             return error
         except Exception:
@@ -76,14 +88,14 @@ def _pickled(samples: Samples) -> bytes:
         ) from error
 
 
-class _Numbers:
-    """The members of every batch from a number on, without end."""
+class _Tasks:
+    """The slot and the members of every batch from a number on, without end."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan, self.start = plan, 0
+    def __init__(self, plan: Plan, slots: int) -> None:
+        self.plan, self.slots, self.start = plan, slots, 0
 
-    def __iter__(self) -> Iterator[Members]:
-        return map(self.plan, itertools.count(self.start))
+    def __iter__(self) -> Iterator[Task]:
+        return ((number % self.slots, self.plan(number)) for number in itertools.count(self.start))
 
 
 def _begin(plugin_folders: list[str], worker: int) -> None:
@@ -115,15 +127,18 @@ class Workers:
     def __init__(
         self, samples: Samples, seed: int, plan: Plan, count: int, plugin_folders: Sequence[str], timeout: float
     ) -> None:
-        self._names, self._timeout, self._numbers = samples.names, timeout, _Numbers(plan)
+        self._names, self._timeout, self._plan = samples.names, timeout, plan
+        likely, most = as_tensors(assemble(samples, seed, plan(0)[:1])), len(plan(0))
+        self._slots = [_shared(likely, most) for _ in range(PREFETCH * count + 1)]  # one is in use
+        self._tasks = _Tasks(plan, len(self._slots))
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:
             context.set_forkserver_preload([__name__, "albumentations"])
         with _quiet():
             self._loader: Any = DataLoader(
-                _Batches(samples, seed),
-                batch_sampler=self._numbers,
+                _Batches(samples, seed, self._slots),
+                batch_sampler=self._tasks,  # type: ignore[arg-type]
                 collate_fn=_unchanged,
                 num_workers=count,
                 prefetch_factor=PREFETCH,
@@ -136,14 +151,16 @@ class Workers:
         self._taken = 0
 
     def take(self, number: int) -> TensorPair:
-        """Return batch `number`, images and bit maps; consecutive batches are made ahead.
+        """Return batch `number`, images and bit maps, which are valid until the next call.
+
+        Consecutive batches are made ahead.
 
         Raises:
             UserError: a transform failed, or sizes differ.
             WorkerError: a worker failed, died or hangs; the message names the batch's samples.
         """
         if self._batches is None or number != self._taken:
-            self._numbers.start = number
+            self._tasks.start = number
             self._begin()
         found = self._next(number)
         self._taken = number + 1
@@ -151,6 +168,9 @@ class Workers:
             raise found
         if isinstance(found, str):
             raise WorkerError(f"a worker process failed on a batch of {self._members(number)}:\n{found}")
+        if isinstance(found, int):
+            images, bits = self._slots[number % len(self._slots)]
+            return images[:found], bits[:found]
         return found
 
     def _begin(self) -> None:
@@ -162,7 +182,7 @@ class Workers:
         if handler is not None and handler != signal.getsignal(signal.SIGCHLD):
             signal.signal(signal.SIGCHLD, handler)  # torch's would interrupt a step when a worker dies
 
-    def _next(self, number: int) -> TensorPair | UserError | str:
+    def _next(self, number: int) -> Answer:
         until = time.monotonic() + self._timeout
         while True:
             try:
@@ -184,7 +204,7 @@ class Workers:
                     ) from None
 
     def _members(self, number: int) -> str:
-        return first_few(self._names[index] for _, index in self._numbers.plan(number))
+        return first_few(self._names[index] for _, index in self._plan(number))
 
     @property
     def processes(self) -> list[Any]:
@@ -194,6 +214,12 @@ class Workers:
     def close(self) -> None:
         """End the processes, by force if they do not end by themselves."""
         self._batches = self._loader = None
+
+
+def _shared(example: TensorPair, most: int) -> TensorPair:
+    """Return shared memory for a batch of `most` images like those of an example."""
+    images, bits = (torch.empty((most, *part.shape[1:]), dtype=part.dtype).share_memory_() for part in example)  # type: ignore[no-untyped-call]
+    return images, bits
 
 
 def _quiet() -> warnings.catch_warnings[None]:

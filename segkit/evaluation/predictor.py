@@ -72,21 +72,34 @@ class Predictor:
         Raises:
             UserError: it is something else, or lacks an input.
         """
-        return self._of(image).probability
+        return self.infer(image).probability
 
     def segment(self, image: Array | Mapping[str, Array]) -> Array:
         """Return the masks, (C, H, W) or (C, D, H, W), bool: decided as for the metrics, at the image's own size.
 
         The argument and errors are those of `predict`.
         """
-        return self._of(image).mask
+        return self.infer(image).mask
 
-    def _of(self, image: Array | Mapping[str, Array]) -> Prediction:
-        case = Case("image", None, self._inputs_of(image))
-        data = fill(Dataset("image", self.channels, (case,), inputs=self.inputs), self.recipe.intensity)
+    def infer(self, image: Array | Mapping[str, Array]) -> Prediction:
+        """Return probabilities and masks, those of `predict` and `segment`, in one go.
+
+        If the cases of the training were slices (`volumes = false`), each slice of a volume is a case of its own.
+        """
+        found = self._inputs_of(image)
+        arguments = {} if "data" in self.missing else self.recipe.data.arguments
+        if found.ndim < 4 or arguments.get("volumes", True):
+            return self._predictions([found])[0]
+        slices = self._predictions([found[:, index] for index in range(found.shape[1])])
+        probability, mask = (np.stack([part[k] for part in slices], axis=1) for k in (1, 2))
+        return Prediction(0, probability, mask, float("nan"))
+
+    def _predictions(self, images: Sequence[Array]) -> list[Prediction]:
+        cases = tuple(Case(f"image {number}", None, image) for number, image in enumerate(images, 1))
+        data = fill(Dataset("images", self.channels, cases, inputs=self.inputs), self.recipe.intensity)
         with self.threads():
-            (found,) = self.evaluator(data, [0]).predict(self.model)
-        return found
+            found = list(self.evaluator(data, range(len(cases))).predict(self.model))
+        return sorted(found, key=lambda prediction: prediction.case)
 
     def _inputs_of(self, image: Any) -> Array:
         """Return an image as `Case` takes it, with the model's inputs in order."""

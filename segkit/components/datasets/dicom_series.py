@@ -68,6 +68,15 @@ def find_series(files: Iterable[Path], problems: list[str] | None = None) -> lis
     Raises:
         UserError: a file is no DICOM image, or the files of a series make no volume.
     """
+    found = []
+    for slices in group_slices(files, problems):
+        with collected(problems):
+            found.append(stack(slices))
+    return found
+
+
+def group_slices(files: Iterable[Path], problems: list[str] | None = None) -> list[list[Slice]]:
+    """Return the frames of each series, as `find_series` tells them apart; they need not make a volume."""
     groups: dict[tuple[Path | None, str], list[Slice]] = {}
     for path in files:
         if path.name.upper() == "DICOMDIR":
@@ -75,11 +84,7 @@ def find_series(files: Iterable[Path], problems: list[str] | None = None) -> lis
         with collected(problems):
             for item in read_slices(path):
                 groups.setdefault((None if item.series else path.parent, item.series), []).append(item)
-    found = []
-    for slices in groups.values():
-        with collected(problems):
-            found.append(stack(slices))
-    return found
+    return list(groups.values())
 
 
 def stack(slices: Sequence[Slice], name: str = "") -> Series:

@@ -13,7 +13,7 @@ from segkit.components.datasets import tiff
 from segkit.components.datasets.decoding import JPEG, PNG, advice_on, decode_image, volume, without_exif
 from segkit.components.datasets.dicom import parse_dicom
 from segkit.components.datasets.reading import entries, is_folder, read_bytes
-from segkit.errors import UserError, counted, first_few
+from segkit.errors import UserError, first_few
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -101,41 +101,6 @@ def may_be_coloured(path: Path) -> bool:
     return True
 
 
-def find_images(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the images among files and folders, and notes on the other files in the folders.
-
-    Args:
-        given: images, whatever their names, and folders, whose images are found by their suffix, or if they are DICOM
-            files without one. Subfolders are not searched.
-
-    Raises:
-        UserError: a folder without images, or two images of one name, whose results would overwrite each other.
-    """
-    images, notes = [], []
-    for path in given:
-        if not is_folder(path):
-            images.append(path)
-            continue
-        found = [entry for entry in entries(path) if not is_folder(entry)]
-        chosen = [entry for entry in found if entry.suffix.lower() in KINDS or _is_bare_dicom(entry)]
-        others = [entry.name for entry in found if entry not in set(chosen)]
-        if not chosen:
-            raise UserError(f"{path}: contains no images. {describe_other_content(path, others)}")
-        if others:
-            notes.append(f"{path}: {counted(len(others), 'non-image file')} left out: {first_few(others)}.")
-        images += chosen
-    names: dict[str, Path] = {}
-    images = list({os.path.realpath(image): image for image in reversed(images)}.values())[::-1]  # the same one once
-    for image in images:
-        other = names.setdefault(image.stem, image)
-        if other is not image:
-            raise UserError(
-                f"two images are called {image.stem}: their masks would overwrite each other ({other}, {image}). "
-                "Give them one after the other, each with another --out."
-            )
-    return images, notes
-
-
 def describe_other_content(folder: Path, files: Sequence[str]) -> str:
     """Return what a folder without images holds, from the names of its files, and what to do."""
     kind = next((kind for name in files if (kind := volume(name))), None)
@@ -147,7 +112,7 @@ def describe_other_content(folder: Path, files: Sequence[str]) -> str:
     return f"Name the one of its folders that contains them: {first_few(folders)}." if folders else "It is empty."
 
 
-def _is_bare_dicom(path: Path) -> bool:
+def is_bare_dicom(path: Path) -> bool:
     """Return whether a file is DICOM and has no suffix, as those from scanners."""
     if (path.suffix and not path.suffix[1:].isdigit()) or not os.path.isfile(path):
         return False

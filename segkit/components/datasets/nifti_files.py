@@ -1,4 +1,4 @@
-"""NIfTI files: what the header says, voxels as stored, label maps; and writing in the geometry of another file.
+"""NIfTI files: what the header says, voxels as stored, label maps.
 
 Nothing is allocated before the header's numbers are within bounds and the file is large enough to hold them.
 """
@@ -20,7 +20,7 @@ from segkit.components.datasets.reading import MOST_TEXT, FileError
 from segkit.components.datasets.structures import MOST_LABEL
 from segkit.errors import UserError
 from segkit.files import kind_of as kind_of_path
-from segkit.files import unreadable, write_bytes
+from segkit.files import unreadable
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ GZIP = b"\x1f\x8b"
 HEADER = {348: 352, 540: 544}  # bytes of a header of NIfTI-1 and -2, and where voxels may begin
 ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # the code of the unit of length: unknown, metre, mm, micron
-LEVEL = 3  # of compression; higher ones take many times longer for little
 NOT_WHOLE = 1e-3  # how far a label may lie from a whole number, for files that store them scaled
 
 
@@ -256,38 +255,3 @@ def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
         raise FileError(path, "damaged: it cannot be decompressed", "Copy or download it again.") from None
     except (OSError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None
-
-
-def write_label_map(path: Path, labels: Array, geometry: Geometry) -> None:
-    """Write a label map or mask (D, H, W) of uint8, uint16 or bool that lies where the voxels of `geometry` do.
-
-    Affine, orientation, units and whatever else the header says are kept; extensions of the header are not.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    _write(path, labels.view("uint8") if labels.dtype == bool else labels, geometry)
-
-
-def write_probabilities(path: Path, probabilities: Array, geometry: Geometry) -> None:
-    """Write probabilities (D, H, W) as float32, as `write_label_map` does."""
-    import numpy as np
-
-    _write(path, probabilities.astype(np.float32, copy=False), geometry)
-
-
-def _write(path: Path, volume: Array, geometry: Geometry) -> None:
-    voxels = geometry.restore(volume)
-    if voxels.shape != geometry.shape:
-        raise ValueError(f"{volume.shape} voxels do not fit {geometry.path}, whose slices are {geometry.slices}")
-    header = geometry.header.as_byteswapped("<")
-    plane = int(header["dim"][0]) == 2
-    header["dim"][:] = [2 if plane else 3, *geometry.shape, 1, 1, 1, 1]
-    header.set_data_dtype(voxels.dtype)
-    header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0  # the window in which the image is shown
-    start = HEADER[int(header["sizeof_hdr"])]
-    header["vox_offset"] = start
-    body = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False).tobytes(order="F")
-    data = header.binaryblock.ljust(start, b"\0") + body
-    write_bytes(path, gzip.compress(data, LEVEL, mtime=0) if path.name.lower().endswith(".gz") else data)

@@ -51,7 +51,7 @@ class FileError(UserError):
     """
 
     def __init__(self, place: Path | str, what: str, remedy: str, detail: str = "") -> None:
-        super().__init__(f"{place}: {what}{f' ({detail})' if detail else ''}. {remedy}")
+        super().__init__(f"{place}: {what}{f' ({detail})' if detail else ''}. {remedy}".rstrip())
         self.place, self.kind, self.detail = str(place), (what, remedy), detail
 
 
