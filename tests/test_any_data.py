@@ -19,7 +19,7 @@ from segkit.checks.data import check_data
 from segkit.cli import main
 from segkit.recipe import toml
 from tests.rvsc_like import patient
-from tests.volumes import acdc, decathlon, nnunet, save
+from tests.volumes import AFFINE, acdc, decathlon, load, nnunet, save
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SETTINGS: dict[str, Any] = {
@@ -87,19 +87,22 @@ def uncommented(lines: str) -> str:
     return re.sub(r"^ *# (?=\[intensity|low|high|volumes)", "", lines, flags=re.MULTILINE)
 
 
-# The folder, its reader, the model's inputs, a fact that `segkit check` states, and a case of the validation.
-KINDS: dict[str, tuple[Make, str, tuple[str, ...], dict[str, str], str]] = {
+# The folder, its reader, the model's inputs, a fact that `segkit check` states, a case of the validation, and how many
+# images `segkit predict` finds in the folder.
+KINDS: dict[str, tuple[Make, str, tuple[str, ...], dict[str, str], str, int]] = {
     "ACDC": (
-        lambda root: acdc(root, 4, SHAPE), "nifti", ("image",), {"tag phase": "ED (4), ES (4)"}, r"patient00\d/frame12",
+        lambda root: acdc(root, 4, SHAPE),
+        "nifti", ("image",), {"tag phase": "ED (4), ES (4)"}, r"patient00\d/frame12", 8,
     ),
-    "nnU-Net": (lambda root: nnunet(root, 4), "nnunet", ("T1", "T2"), {"inputs": "T1, T2"}, r"case\d"),
+    "nnU-Net": (lambda root: nnunet(root, 4), "nnunet", ("T1", "T2"), {"inputs": "T1, T2"}, r"case\d", 4),
     "Decathlon": (
-        lambda root: decathlon(root, 4, 2, SHAPE), "nnunet", ("MRI0", "MRI1"), {"patients": "4"}, r"hippocampus_00\d",
+        lambda root: decathlon(root, 4, 2, SHAPE),
+        "nnunet", ("MRI0", "MRI1"), {"patients": "4"}, r"hippocampus_00\d", 4,
     ),
-    "stacks": (stacks, "image_folder", ("image",), {"sizes": "3 x 16 x 12 (4)"}, r"patient\d/stack"),
-    "table": (listed, "table", ("t1", "t2"), {"tag scanner": "A (2), B (2)"}, r"scans/\da"),
-    "short axis": (short_axis, "rvsc", ("image",), {"contours": "inner (16), outer (16)"}, r"patient0\d/ES"),
-    "CT": (ct, "nifti", ("image",), {"spacing": "8 x 1.5 x 1.5 mm (5)"}, r"ct\d"),
+    "stacks": (stacks, "image_folder", ("image",), {"sizes": "3 x 16 x 12 (4)"}, r"patient\d/stack", 4),
+    "table": (listed, "table", ("t1", "t2"), {"tag scanner": "A (2), B (2)"}, r"scans/\da", 0),
+    "short axis": (short_axis, "rvsc", ("image",), {"contours": "inner (16), outer (16)"}, r"patient0\d/ES", 20),
+    "CT": (ct, "nifti", ("image",), {"spacing": "8 x 1.5 x 1.5 mm (5)"}, r"ct\d", 5),
 }  # fmt: skip
 
 
@@ -138,14 +141,15 @@ def recipe(lines: str, settings: dict[str, Any]) -> str:
     return "recipe.toml"
 
 
-@pytest.mark.parametrize(("make", "layout", "inputs", "facts", "case"), KINDS.values(), ids=KINDS)
-def test_the_lines_of_check_train_and_eval_reproduces(
+@pytest.mark.parametrize(("make", "layout", "inputs", "facts", "case", "images"), KINDS.values(), ids=KINDS)
+def test_the_lines_of_check_train_eval_reproduces_and_predict_reads(
     tmp_path: Path,
     make: Make,
     layout: str,
     inputs: tuple[str, ...],
     facts: dict[str, str],
     case: str,
+    images: int,
     run: Callable[..., str],
 ) -> None:
     make(tmp_path / "data")
@@ -156,6 +160,10 @@ def test_the_lines_of_check_train_and_eval_reproduces(
     checkpoint, rows = trained(run, recipe(uncommented(lines) + "\n", SETTINGS))
     assert segkit.load(checkpoint).inputs == inputs
     assert any(re.fullmatch(case, row["case"]) for row in rows)
+    if images:  # which input a file is, only a table says
+        assert len(run("predict", str(checkpoint), "data", "--out", "found").splitlines()) == images
+    for path in Path("found").rglob("*.nii.gz"):
+        assert np.array_equal(load(path).affine, AFFINE)
 
 
 def test_every_table_that_check_prints_may_be_used(tmp_path: Path, run: Callable[..., str]) -> None:

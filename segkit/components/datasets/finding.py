@@ -251,7 +251,7 @@ def _place(path: Path, name: str, taken: Taken) -> tuple[tuple[str, str], int] |
     if several and (match := best_match(path, taken.images)):
         case = case_name(match[1])
         return (case, ""), taken.images.index(match[0])
-    if several and len(taken.folders) == len(taken.inputs):
+    if several and not taken.numbered and len(taken.folders) == len(taken.inputs):
         for number, folder in enumerate(taken.folders):
             if name.startswith(f"{folder}/"):
                 return (name.removeprefix(f"{folder}/"), ""), number
