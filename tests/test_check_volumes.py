@@ -70,6 +70,17 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], Any, str]] = {
     "a name that sounds like a mask": (
         ("segthor_{}/ct.nii.gz", "segthor_{}/gt.nii.gz"), "{patient}/ct.nii.gz", "{patient}/gt.nii.gz",
     ),
+    "LiTS": (
+        ("all/volume-1{}.nii", "all/segmentation-1{}.nii"),
+        "all/volume-{patient}.nii", "all/segmentation-{patient}.nii",
+    ),
+    "BTCV": (
+        ("img/img000{}.nii.gz", "label/label000{}.nii.gz"), "img/img{patient}.nii.gz", "label/label{patient}.nii.gz",
+    ),
+    "KiTS": (
+        ("case_{}/imaging.nii.gz", "case_{}/segmentation.nii.gz"),
+        "{patient}/imaging.nii.gz", "{patient}/segmentation.nii.gz",
+    ),
     "visits": (
         ("p{}/p{}_visit1.nii", "p{}/p{}_visit1_seg.nii", "p{}/p{}_visit2.nii", "p{}/p{}_visit2_seg.nii"),
         "{patient}/{patient}_visit{visit}.nii", "{patient}/{patient}_visit{visit}_seg.nii",
@@ -81,7 +92,7 @@ LAYOUTS: dict[str, tuple[tuple[str, ...], Any, str]] = {
 def test_patterns_are_found_and_read(tmp_path: Path, files: tuple[str, ...], images: Any, masks: str) -> None:
     for number, name in enumerate(NAMES):
         for index, file in enumerate(files):
-            is_mask = any(word in file for word in ("_seg", "label", "mask", "truth", "gt."))
+            is_mask = any(word in file for word in ("_seg", "segmentation", "label", "mask", "truth", "gt."))
             path, seed = tmp_path / file.replace("{}", name), 10 * number + index
             save(path, labels(seed) if is_mask else grey(seed))
     report = check_data(tmp_path)
@@ -221,6 +232,7 @@ def test_series_without_masks_are_described(tmp_path: Path) -> None:
     [
         ["{a}_seg.nii", "{a}.nii"],  # braces would be fields
         ["labels/a.nii"],
+        ["img1.nii", "mask2.nii"],
         ["a_liver_seg.nii", "a_kidney_seg.nii"],
         ["seg.nii", "t1.nii"],  # no name could tell patients apart
         [],

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from segkit.components.datasets.case import flaw_of_channels
 
 NIFTI = re.compile(r"(?P<stem>[^{}*]*?)(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
 MASK = re.compile(rf"(.*?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
+HEADED = re.compile(r"([A-Za-z]+[-_. ]*)([0-9][^{}*]*?)(\.nii(?:\.gz)?)", re.IGNORECASE)
 NUMBERED = re.compile(r"([-_. ]?([A-Za-z]+))([0-9]+)")
 SEPARATORS = "-_. "
 
@@ -72,8 +74,9 @@ def guess_volumes(root: Path, files: Iterable[str]) -> Guess | None:
             beside[folders[:at], len(folders)].add(folder)
     masks = [mask for folders in names for mask in _masks(names, folders, *_folder_of_masks(folders, beside))]
     kinds = Counter(mask.kind for mask in masks if mask.slots)
-    if not kinds:
-        return None
+    numbered = _guess_numbered(root, names)
+    if not kinds or (numbered is not None and len(numbered.masks) > max(kinds.values())):
+        return numbered
     most = max(kinds, key=lambda kind: (kinds[kind], len(kind[-1])))
     members = [mask for mask in masks if mask.kind == most]
     template = _template(members)
@@ -88,6 +91,27 @@ def guess_volumes(root: Path, files: Iterable[str]) -> Guess | None:
     return Guess("nifti", parameters, tuple(root / mask.path for mask in members))
 
 
+def _guess_numbered(root: Path, names: Mapping[Folders, list[str]]) -> Guess | None:
+    """Return how names that differ before the case's number are read: segmentation-1.nii and volume-1.nii."""
+    groups: dict[tuple[Folders, str, str], set[str]] = defaultdict(set)
+    for folders, found in names.items():
+        for name in found:
+            if match := HEADED.fullmatch(name):
+                groups[folders, match[1], match[3]].add(match[2])
+    largest = sorted(groups, key=lambda group: -len(groups[group]))[:MOST_FOLDERS]
+    masks = [group for group in largest if is_mask(group[1]) or is_mask("".join(group[0][-1:]))]
+    images = [group for group in largest if group not in masks]
+    beside = [(one, other) for one, other in product(images, masks) if one[0][:-1] == other[0][:-1]]
+    image, mask = max(beside, key=lambda pair: len(groups[pair[0]] & groups[pair[1]]), default=(None, None))
+    if image is None or mask is None or not groups[image] & groups[mask]:
+        return None
+    shared = sorted(groups[image] & groups[mask])
+    begins = ["".join(f"{folder}/" for folder in folders) + head for folders, head, _ in (image, mask)]
+    patterns = [f"{begin}{{patient}}{group[2]}" for begin, group in zip(begins, (image, mask), strict=True)]
+    parameters = {"root": str(root), "images": patterns[0], "masks": patterns[1]}
+    return Guess("nifti", parameters, tuple(root / f"{begins[1]}{number}{mask[2]}" for number in shared))
+
+
 def _masks(
     names: Mapping[Folders, list[str]], folders: Folders, at: int | None, beside: Sequence[str]
 ) -> Iterator[_Mask]:
@@ -99,15 +123,17 @@ def _masks(
         at: which of its parts holds masks alone; None if none does.
         beside: the folders of images beside that part.
     """
-    for name in names[folders]:
-        found = NIFTI.fullmatch(name)
-        stem = found["stem"] if found else ""
-        suffix = MASK.fullmatch(stem)
+    suffixes = {name: MASK.fullmatch(_stem(name)) for name in names[folders]}
+    alone = sum(suffix is not None for suffix in suffixes.values()) == 1
+    for name, suffix in suffixes.items():
+        stem = _stem(name)
         if at is None and suffix is None:
             continue
         above, folder, below = (folders, "", ()) if at is None else (folders[:at], folders[at], folders[at + 1 :])
         places = {"": folders} if at is None else {other: (*above, other, *below) for other in beside}
-        for base in dict.fromkeys(([stem] if at is not None else []) + ([suffix[1]] if suffix else [])):
+        for base in dict.fromkeys(
+            ([stem] if at is not None else []) + ([suffix[1]] if suffix and (suffix[1] or alone) else [])
+        ):
             slots = frozenset(
                 (place, end)
                 for place, path in places.items()
@@ -116,6 +142,12 @@ def _masks(
             if slots:
                 yield _Mask(above, folder, below, base, name[len(base) :], slots)
                 break
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without its ending; "" if it is not NIfTI."""
+    found = NIFTI.fullmatch(name)
+    return found["stem"] if found else ""
 
 
 def _folder_of_masks(folders: Folders, beside: Mapping[tuple[Folders, int], set[str]]) -> tuple[int | None, list[str]]:
