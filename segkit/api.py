@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit import plugins
-from segkit.data.cache import DataCache
+from segkit.data.cache import DataCache, existing_cache
 from segkit.errors import UserError, counted, suggest
 from segkit.plugins.sources import how_to_get
 from segkit.recipe import merge
@@ -179,12 +179,6 @@ def _check_sizes(recipe: Recipe, inputs: int, channels: tuple[str, ...], weights
     check_fit(model, weights, path)
 
 
-def cache_of(checkpoint: Path) -> Path | None:
-    """Return the data cache beside the run folder of a checkpoint, None if there is none."""
-    folder = checkpoint.absolute().parents[3:4]  # RUN/VARIANT/SEED/best.safetensors
-    return found if folder and (found := folder[0] / ".cache").is_dir() else None
-
-
 def evaluate(
     path: str | Path,
     *,
@@ -224,7 +218,9 @@ def evaluate(
     if on != ALL and not split.get(on):
         have = suggest(on, [ALL, *(name for name, names in split.items() if names)])
         raise UserError(f"{path}: it has no {on} set. {have}")
-    data = (cache or DataCache(cache_of(Path(path)))).read(predictor.recipe.data, predictor.recipe.intensity)
+    data = (cache or DataCache(existing_cache(Path(path).absolute().parents[3:4]))).read(
+        predictor.recipe.data, predictor.recipe.intensity
+    )
     for verb, own, other in (("predicts", predictor.channels, data.channels), ("takes", predictor.inputs, data.inputs)):
         if own != other:
             text = f"{verb} {', '.join(own)}, but the data has {', '.join(other)}"

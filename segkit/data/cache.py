@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,18 @@ from segkit.locks import waiting_for
 from segkit.registry.component import Component
 
 CASES = "cases.json"
+CACHE = ".cache"  # in the folder of the runs
 Progress = Callable[[int, int], None]
 
 
 def silent(done: int, total: int) -> None:
     """Show no progress."""
+
+
+def existing_cache(beside: Sequence[Path]) -> Path | None:
+    """Return the cache in the first of some folders, where `segkit run` keeps it; None if there is none to write to."""
+    found = [folder / CACHE for folder in beside[:1] if os.access(folder / CACHE, os.W_OK)]
+    return found[0] if found else None
 
 
 class DataCache:

@@ -23,7 +23,8 @@ from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError
 from segkit.types import Array
 
-AHEAD = 4  # cases that a thread may be ahead of what is stored; bounds the memory
+AHEAD = 4  # cases that each thread may be ahead of what is stored,
+MOST_AHEAD = 1 << 30  # as far as they take no more than so many bytes
 
 
 class _Read(NamedTuple):
@@ -100,19 +101,27 @@ def _concluded(dataset: Dataset, problems: list[UserError]) -> Sequence[str]:
 
 
 def _ahead(dataset: Dataset, intensity: Component) -> Iterator[tuple[Case, Future[_Read]]]:
-    """Yield each case and its result, in order; some are read ahead in threads."""
+    """Yield each case and its result, in order; some are read ahead in threads, more if the last one was small."""
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: deque[tuple[Case, Future[_Read]]] = deque()
+    most = 0
     with ThreadPoolExecutor(threads, "segkit-reader") as pool:
         try:
             for case in dataset.cases:
                 waiting.append((case, pool.submit(_read, case, dataset, intensity)))
-                if len(waiting) > AHEAD * threads:
-                    yield waiting.popleft()
+                while len(waiting) > most:
+                    first = waiting.popleft()
+                    most = min(AHEAD * threads, MOST_AHEAD // _size(first[1]))
+                    yield first
             while waiting:
                 yield waiting.popleft()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _size(read: Future[_Read]) -> int:
+    """Return the bytes that a case takes while it is read, its pixels as numbers of eight bytes among them."""
+    return 1 if read.exception() else 12 * read.result().content.size
 
 
 def _read(case: Case, dataset: Dataset, intensity: Component) -> _Read:

@@ -58,7 +58,8 @@ def _settled(pipeline: Pipeline, slices: Slices, names: Sequence[str], most: int
 
 def _stored(data: Data, leading: list[Component], names: Sequence[str], exclusive: bool) -> Slices | None:
     """Return the slices after transforms, from the data's folder if they are there; None if one draws numbers."""
-    text = json.dumps([version("albumentations"), exclusive, *(component.dump() for component in leading)])
+    libraries = [version(name) for name in ("albumentations", "opencv-python-headless")]
+    text = json.dumps([*libraries, exclusive, *(component.dump() for component in leading)])
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
     if key in data.prepared:
         return data.prepared[key]

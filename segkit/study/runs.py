@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit import files, plugins
-from segkit.data.cache import DataCache, Progress, silent
+from segkit.data.cache import CACHE, DataCache, Progress, silent
 from segkit.errors import UserError
 from segkit.locks import locked
 from segkit.recipe.merge import compose
@@ -181,7 +181,7 @@ class StudyRun:
 
     def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool, progress: Progress) -> Iterator[Event]:
         beside = self.folder if self.limit.batches else self.folder.parent
-        cache = DataCache(self.cache or beside / ".cache", progress)
+        cache = DataCache(self.cache or beside / CACHE, progress)
         known = {} if fresh else hardware.recorded_settings(self.folder)
         self.recipe, self.planned, side_by_side = hardware.resolve_study(
             self.recipe, self.planned, known, jobs, mix=mix
