@@ -231,6 +231,7 @@ def test_series_without_masks_are_described(tmp_path: Path) -> None:
     "files",
     [
         ["{a}_seg.nii", "{a}.nii"],  # braces would be fields
+        ["{b}/a_seg.nii", "{b}/a.nii"],
         ["labels/a.nii"],
         ["img1.nii", "mask2.nii"],
         ["a_liver_seg.nii", "a_kidney_seg.nii"],

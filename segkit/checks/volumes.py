@@ -15,11 +15,12 @@ from segkit.checks.guess import Guess
 from segkit.checks.layouts import MASK_WORDS, MOST_FOLDERS, NNUNET, is_mask
 from segkit.components.datasets.case import flaw_of_channels
 
-NIFTI = re.compile(r"(?P<stem>[^{}*]*?)(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
+NIFTI = re.compile(r"(?P<stem>.*?)(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
 MASK = re.compile(rf"(.*?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
-HEADED = re.compile(r"([A-Za-z]+[-_. ]*)([0-9][^{}*]*?)(\.nii(?:\.gz)?)", re.IGNORECASE)
+HEADED = re.compile(r"([A-Za-z]+[-_. ]*)([0-9].*?)(\.nii(?:\.gz)?)", re.IGNORECASE)
 NUMBERED = re.compile(r"([-_. ]?([A-Za-z]+))([0-9]+)")
 SEPARATORS = "-_. "
+SPECIAL = set("{}*")  # in patterns
 
 Folders = tuple[str, ...]
 Slot = tuple[str, str]  # the folder of an input, "" for the masks' own, and the end of its files' names
@@ -64,7 +65,7 @@ def guess_volumes(root: Path, files: Iterable[str]) -> Guess | None:
     names: dict[Folders, list[str]] = defaultdict(list)
     for file in files:
         *above, name = file.split("/")
-        if NIFTI.fullmatch(name):
+        if NIFTI.fullmatch(name) and not set(file) & SPECIAL:
             names[tuple(above)].append(name)
     for found in names.values():
         found.sort()
