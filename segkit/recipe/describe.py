@@ -64,7 +64,7 @@ def _type(schema: dict[str, Any]) -> str:
 def snippet(entry: Entry) -> str:
     """Return an excerpt of a recipe that uses a component, each parameter with its default or a plausible value."""
     made, unknown = filled(entry, {})
-    made |= dict.fromkeys(unknown, "FOLDER")
+    made |= {name: "FOLDER" if name == "root" else name.upper() for name in unknown}
     filled_in = {name: made[name] if field.is_required() else field.default for name, field in entry.fields.items()}
     values = {name: value for name, value in filled_in.items() if value is not None}
     slot, choice = entry.slot.name, {entry.name: values}
