@@ -24,7 +24,7 @@ from segkit.types import Tensor
 from tests import small
 from tests.small import BASE, discs, train
 
-LARGE = "train.batch_size is 500, but there are 8 training cases: an epoch is a single step on all of them"
+LARGE = "train.batch_size is 500, but there are 8 training samples: an epoch is a single step on all of them"
 
 
 def foreground(logits: Tensor, target: Tensor) -> Tensor:
