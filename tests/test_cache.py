@@ -210,6 +210,42 @@ def test_a_cache_that_cannot_be_written_says_where(root: Path, tmp_path: Path) -
         read(DataCache(tmp_path / "file"), root)
 
 
+@pytest.mark.parametrize("side", [4, 64, 512])  # less than a file's buffer, as much, and more
+@pytest.mark.parametrize("name", ["images.bin", "bits.bin", "moments.npy"])
+def test_a_full_disk_is_named_whenever_it_is_noticed(tmp_path: Path, name: str, side: int) -> None:
+    (tmp_path / name).symlink_to("/dev/full")
+    image = np.full((side, side), 7, np.uint8)
+    cases = tuple(Case(f"c{number}", None, image, image[None] > 0) for number in range(3))
+    with pytest.raises(UserError, match=f"{tmp_path}: cannot be written: the disk is full: free some space"):
+        fill(Dataset("made", ("a",), cases), segkit.intensities.component("percentile"), tmp_path)
+
+
+def test_what_a_killed_process_left_of_prepared_slices_is_removed(root: Path, tmp_path: Path) -> None:
+    flip = [segkit.transforms.component("HorizontalFlip", {"p": 1})]
+    data = read(DataCache(tmp_path / "cache"), root)
+    prepare(data, flip, exclusive=False)
+    (whole,) = (tmp_path / "cache").glob("*/prepared-*/")
+    left = whole.rename(whole.with_name(f".{whole.name}"))
+    (left / "index.json").unlink()
+    slices, _ = prepare(read(DataCache(tmp_path / "cache"), root), flip, exclusive=False)
+    assert np.array_equal(slices.image(0), data.slices.image(0)[:, ::-1])
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("number", [np.float32, np.int64, int])
+def test_spacing_may_be_of_any_type_of_number(tmp_path: Path, number: Any) -> None:
+    @segkit.datasets.register("spaced")
+    def spaced() -> Dataset:
+        """One case."""
+        image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+        return Dataset("spaced", ("a",), (Case("c", "p", image, image[None] > 4, (number(2), number(1))),))
+
+    intensity = segkit.intensities.component("percentile")
+    for _ in range(2):
+        (case,) = DataCache(tmp_path).read(segkit.datasets.component("spaced"), intensity).cases
+        assert case.spacing_mm == (2.0, 1.0)
+
+
 def test_one_data_set_has_one_depth() -> None:
     images: list[Array] = [np.zeros((4, 4), np.uint8), np.ones((4, 4), np.float32)]
     cases = tuple(Case(f"c{n}", None, image, np.zeros((1, 4, 4), bool)) for n, image in enumerate(images))

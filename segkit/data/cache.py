@@ -143,7 +143,7 @@ def _stamp(dataset: Dataset) -> str:
     found = hashlib.sha256(json.dumps([dataset.name, dataset.channels, dataset.inputs, dataset.notes]).encode())
     for case in dataset.cases:
         known = [case.name, case.patient, case.spacing_mm, dict(case.tags), case.has_masks]
-        found.update(json.dumps(known + list(_states(case))).encode())
+        found.update(json.dumps(known + list(_states(case)), default=float).encode())  # numpy's, of a spacing
         if case.load is None:
             for array in case.read():
                 found.update(b"none" if array is None else _bytes(array))

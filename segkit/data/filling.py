@@ -178,7 +178,8 @@ def _update(found: Any, case: Case, read: _Read) -> None:
     # The header fixes every length that follows, so that no two datasets share one stream of bytes.
     image, spacing = read.content, case.spacing_mm
     header = [case.name, case.patient, spacing, image.dtype.name, image.shape]
-    found.update(json.dumps(header if read.masks is not None else [*header, "unlabelled"]).encode() + b"\n")
+    header = header if read.masks is not None else [*header, "unlabelled"]
+    found.update(json.dumps(header, default=float).encode() + b"\n")  # numpy's numbers, of a spacing
     found.update(np.ascontiguousarray(image.astype(image.dtype.newbyteorder("<"), copy=False)).tobytes())
     if read.masks is not None:
         found.update(np.packbits(np.asarray(read.masks, bool)).tobytes())
