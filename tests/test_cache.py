@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 import segkit
 from segkit import UserError
+from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
 from segkit.components.datasets.reading import DatasetError
 from segkit.data.cache import DataCache
@@ -24,9 +26,15 @@ from segkit.data.cases import Data
 from segkit.data.filling import fill
 from segkit.data.preparing import prepare
 from segkit.plugins import isolated
+from segkit.recipe import merge
+from segkit.recipe.model import validate
+from segkit.registry.faults import ComponentError
+from segkit.study.plan import plan_trials
 from segkit.training.run import run_trial
+from segkit.training.status import Status
+from segkit.training.trial import Limit
 from segkit.types import Array
-from tests.small import recipe, trial
+from tests.small import BASE, kinds, recipe, trial
 
 READS = "reads.txt"  # in the folder of the data: a line for each case read
 
@@ -202,6 +210,65 @@ def test_problems_of_all_cases_are_reported_together_and_nothing_is_kept(root: P
     with pytest.raises(DatasetError, match=r"case1.npy: has one axis. Save it with two.\n.*case3.npy: has one axis"):
         read(DataCache(tmp_path / "cache"), root)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("failure", [ValueError("boom"), SystemExit(3)])
+def test_a_plugin_that_fails_while_it_reads_a_case_is_named_with_its_line(tmp_path: Path, failure: Any) -> None:
+    def load(number: int) -> tuple[Array, Array]:
+        if number == 2:
+            raise failure
+        return np.eye(4, dtype=np.uint8), np.eye(4)[None] > 0
+
+    @segkit.datasets.register("failing")
+    def failing() -> Dataset:
+        """The third case fails."""
+        cases = (Case(f"c{number}", None, load=functools.partial(load, number)) for number in range(4))
+        return Dataset("failing", ("a",), tuple(cases))
+
+    line = load.__code__.co_firstlineno + 2
+    said = r"ValueError: boom \(while c2 was read\)" if isinstance(failure, ValueError) else r"it calls sys\.exit\(3\)"
+    with pytest.raises(ComponentError, match=rf"data\.failing \(.*test_cache\.py:{line}\): {said}"):
+        DataCache(tmp_path).read(segkit.datasets.component("failing"), segkit.intensities.component("percentile"))
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_an_entry_that_is_removed_is_made_again_for_the_next_trial(root: Path, tmp_path: Path) -> None:
+    cache = DataCache(tmp_path / "cache")
+    before = read(cache, root)
+    shutil.rmtree(tmp_path / "cache")
+    after = read(cache, root)
+    assert same(after, before)
+    assert reads(root) == 10
+    assert len(pickle.loads(pickle.dumps(after.slices))) == len(before.slices)  # a worker can open it
+
+
+def test_a_check_reads_the_data_once_for_all_variants(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.1}}}]
+    document = merge.Document.from_tree(BASE | {"data": {"arrays": {"root": str(root)}}}, "small.toml")
+    document.merge({"study": {"variants": variants}, "loss": {"dice_mix": {}}}, merge.Source("x", None, root))
+    document.merge({"transforms": {"train": []}}, merge.Source("y", None, root))
+    monkeypatch.setattr("segkit.checks.recipe.BATCH", 1)
+    found = list(check_trials(plan_trials(validate(document), document)))
+    assert [variant for variant, _, _ in found] == ["a", "b"]
+    assert not [finding.text for _, findings, _ in found for finding in findings if finding.kind == "fault"]
+    assert reads(root) == 5
+
+
+def test_a_dry_run_evaluates_no_more_volumes_than_a_batch_has_slices(tmp_path: Path) -> None:
+    @segkit.datasets.register("volumes")
+    def volumes() -> Dataset:
+        """Volumes of two slices."""
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 200, (20, 1, 2, 24, 24), dtype=np.uint8)
+        cases = (Case(f"c{n:02}", None, image, image > 99) for n, image in enumerate(images))
+        return Dataset("volumes", ("a",), tuple(cases))
+
+    made = recipe("data.volumes={}", "split.test=0.34", "transforms.train=[]", "transforms.eval=[]")
+    small = trial(tmp_path, made, limit=Limit(batches=1))  # of three slices
+    assert kinds(list(run_trial(small, stop=lambda: False)))[-1] == "finished"
+    split = Status.read(small.path).split
+    assert split is not None
+    assert {name: len(cases) for name, cases in split.items()} == {"train": 6, "validation": 2, "test": 2}
 
 
 def test_a_cache_that_cannot_be_written_says_where(root: Path, tmp_path: Path) -> None:

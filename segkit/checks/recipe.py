@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from segkit.data.cache import CACHE, DataCache
 from segkit.errors import UserError
 from segkit.recipe.model import Recipe
 from segkit.study.hardware import resolve_auto
 from segkit.testing.findings import Finding
 from segkit.training.status import Status
-from segkit.training.trial import Limit, Trial
+from segkit.training.trial import Event, Limit, Trial
 
 BATCH = 2  # images; enough for a check
 
@@ -21,25 +22,33 @@ BATCH = 2  # images; enough for a check
 def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], list[str]]]:
     """Train, validate, save and evaluate one batch of each variant's first trial; yield (variant, findings, log)."""
     from segkit.training.run import run_trial
-    from segkit.training.warnings import large_batch
 
     first: dict[str, Trial] = {}
     for trial in planned:
         first.setdefault(trial.variant, trial)
-    for trial in first.values():
-        with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
-            small = replace(trial, recipe=_with_small_batches(trial.recipe), run=Path(run), limit=Limit(batches=1))
-            events = list(run_trial(small, stop=lambda: False))
-            status = Status.find(small.path)
-        split = status.split if status is not None else None
-        too_large = large_batch(trial.recipe, len(split["train"])) if split else None
-        findings = [
-            Finding("fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant)
-            for event in events
-            if event.kind in ("failed", "warning")
-        ]
-        findings += [Finding("warning", too_large, trial.variant)] if too_large else []
-        yield trial.variant, findings, [event.text for event in events if event.kind == "log"]
+    with tempfile.TemporaryDirectory(prefix="segkit-check-") as name:
+        run = Path(name)
+        cache = DataCache(run / CACHE)  # the variants share it, and data need not fit into memory
+        for trial in first.values():
+            small = replace(trial, recipe=_with_small_batches(trial.recipe), run=run, limit=Limit(batches=1))
+            events = list(run_trial(small, stop=lambda: False, cache=cache))
+            log = [event.text for event in events if event.kind == "log"]
+            yield trial.variant, list(_findings(trial, events, run / small.folder)), log
+
+
+def _findings(trial: Trial, events: list[Event], folder: Path) -> Iterator[Finding]:
+    """Yield what was wrong with a trial, of which one batch was run in `folder`."""
+    from segkit.training.warnings import large_batch
+
+    for event in events:
+        if event.kind in ("failed", "warning"):
+            text = event.text.replace(f"{folder.parents[1]}/", "")
+            yield Finding("fault" if event.kind == "failed" else "warning", text, trial.variant)
+    status = Status.find(folder)
+    split = status.split if status is not None else None
+    too_large = large_batch(trial.recipe, len(split["train"])) if split else None
+    if too_large:
+        yield Finding("warning", too_large, trial.variant)
 
 
 def _with_small_batches(recipe: Recipe) -> Recipe:

@@ -28,6 +28,7 @@ from segkit.errors import UserError
 from segkit.files import explain_os_errors, make_folder, write_text
 from segkit.locks import waiting_for
 from segkit.registry.component import Component
+from segkit.registry.faults import raise_fault
 
 CASES = "cases.json"
 CACHE = ".cache"  # in the folder of the runs
@@ -73,12 +74,14 @@ class DataCache:
             ComponentError, UserError: it cannot be read, or the cache cannot be written.
         """
         key = _request(data, intensity)
-        if key not in self._opened:
+        if key not in self._opened or _is_gone(self._opened[key]):
             if self.folder is None:
                 self._opened.clear()  # two at a time may not fit into memory
             entry = self._entries.get(key)
-            found = _open(entry) if entry else None
-            self._opened[key] = found or self._read(key, data(), intensity)
+            try:
+                self._opened[key] = (_open(entry) if entry else None) or self._read(key, data(), intensity)
+            except BaseException as error:  # of what reads a case
+                raise_fault(data, error)
         return self._opened[key]
 
     def clear(self) -> None:
@@ -117,6 +120,11 @@ class DataCache:
         return opened
 
 
+def _is_gone(data: Data) -> bool:
+    """Return whether the folder of data was removed, e.g. to free space; workers could not open it."""
+    return data.slices.folder is not None and not (data.slices.folder / CASES).is_file()
+
+
 def _open(entry: Path) -> Data | None:
     """Return the data of an entry of the cache, None if it is missing or damaged."""
     try:
@@ -124,7 +132,7 @@ def _open(entry: Path) -> Data | None:
         cases = tuple(StoredCase(**{name: _plain(value) for name, value in case.items()}) for case in known["cases"])
         known |= {name: tuple(known[name]) for name in ("channels", "inputs", "notes")}
         return Data(**known | {"cases": cases, "slices": Slices.open(entry)})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 

@@ -125,7 +125,11 @@ def _size(read: Future[_Read]) -> int:
 
 
 def _read(case: Case, dataset: Dataset, intensity: Component) -> _Read:
-    image, masks = case.read()
+    try:
+        image, masks = case.read()
+    except Exception as error:
+        error.add_note(f"while {case.name} was read")
+        raise
     check_arrays(case, image, masks, channels=len(dataset.channels), inputs=len(dataset.inputs))
     whole = image if image.ndim > 2 else image[None]
     shape = whole.shape[1:]
