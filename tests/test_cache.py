@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import multiprocessing
@@ -269,6 +270,37 @@ def test_a_dry_run_evaluates_no_more_volumes_than_a_batch_has_slices(tmp_path: P
     split = Status.read(small.path).split
     assert split is not None
     assert {name: len(cases) for name, cases in split.items()} == {"train": 6, "validation": 2, "test": 2}
+
+
+def test_a_file_system_without_locks_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"\.lock: cannot be written: the file system has no locks"):
+        read(DataCache(tmp_path / "cache"), root)
+
+
+def test_what_is_not_read_yet_is_left_after_an_interruption(tmp_path: Path) -> None:
+    read_so_far: list[int] = []
+
+    def load(number: int) -> tuple[Array, None]:
+        time.sleep(0.05)
+        read_so_far.append(number)
+        return np.eye(4, dtype=np.uint8), None
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    cases = tuple(
+        Case(f"c{number}", None, load=functools.partial(load, number), labelled=False) for number in range(99)
+    )
+    with pytest.raises(KeyboardInterrupt) as caught:  # noqa: PT011  # it has no message
+        fill(Dataset("slow", ("a",), cases), segkit.intensities.component("percentile"), None, interrupt)
+    before = len(read_so_far)
+    time.sleep(0.2)
+    assert len(read_so_far) == before < 20
 
 
 def test_a_cache_that_cannot_be_written_says_where(root: Path, tmp_path: Path) -> None:
