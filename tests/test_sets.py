@@ -211,6 +211,10 @@ def test_scores_are_larger_where_an_epoch_is_better() -> None:
     [
         (["train.select_by=dise"], "train.select_by: 'dise' is no metric of this recipe. Did you mean 'dice'"),
         (["train.select_by=iou", "metrics=dice"], "train.select_by: 'iou' is no metric of this recipe"),
+        (
+            ["train.select_by=volume_ml", "metrics={ dice = {}, volume_ml = {} }"],
+            "train.select_by: no value of volume_ml is better than another: choose another metric",
+        ),
         (["train.select=first"], 'train.select: must be "best" or "last", got "first"'),
     ],
 )
