@@ -243,6 +243,16 @@ def test_an_entry_that_is_removed_is_made_again_for_the_next_trial(root: Path, t
     assert len(pickle.loads(pickle.dumps(after.slices))) == len(before.slices)  # a worker can open it
 
 
+def test_the_trials_of_a_study_are_trained_on_the_same_data(root: Path, tmp_path: Path) -> None:
+    cache = DataCache(tmp_path / "cache")
+    read(cache, root)
+    np.save(root / "case3.npy", np.eye(24, dtype=np.uint16))
+    assert read(DataCache(tmp_path / "cache"), root).cases[3].shape == (24, 24)  # another command, which removes it
+    for own in (cache, pickle.loads(pickle.dumps(cache))):
+        with pytest.raises(UserError, match=r"data\.arrays: the data have changed since this command began"):
+            read(own, root)
+
+
 def test_a_check_reads_the_data_once_for_all_variants(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.1}}}]
     document = merge.Document.from_tree(BASE | {"data": {"arrays": {"root": str(root)}}}, "small.toml")

@@ -59,19 +59,21 @@ class DataCache:
         self.folder, self.progress = folder, progress
         self._opened: dict[str, Data] = {}
         self._entries: dict[str, Path] = {}
+        self._fingerprints: dict[str, str] = {}  # of what was read first
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_entries": self._entries}
+        return {name: getattr(self, name) for name in ("folder", "_entries", "_fingerprints")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
-        self._entries = state["_entries"]
+        vars(self).update(state)
 
     def read(self, data: Component, intensity: Component) -> Data:
         """Return the data set that a recipe names.
 
         Raises:
-            ComponentError, UserError: it cannot be read, or the cache cannot be written.
+            ComponentError, UserError: it cannot be read, the cache cannot be written, or the data are not those that
+                were read before.
         """
         key = _request(data, intensity)
         if key not in self._opened or _is_gone(self._opened[key]):
@@ -82,7 +84,13 @@ class DataCache:
                 self._opened[key] = (_open(entry) if entry else None) or self._read(key, data(), intensity)
             except BaseException as error:  # of what reads a case
                 raise_fault(data, error)
-        return self._opened[key]
+        found = self._opened[key]
+        if self._fingerprints.setdefault(key, found.fingerprint) != found.fingerprint:
+            raise UserError(
+                f"data.{data.name}: the data have changed since this command began (their fingerprint differs), and "
+                "the trials of a study are trained on the same data. Restore them, or train all again with --fresh."
+            )
+        return found
 
     def clear(self) -> None:
         """Forget what was read."""
