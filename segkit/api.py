@@ -218,14 +218,17 @@ def evaluate(
     if on != ALL and not split.get(on):
         have = suggest(on, [ALL, *(name for name, names in split.items() if names)])
         raise UserError(f"{path}: it has no {on} set. {have}")
-    data = (cache or DataCache(existing_cache(Path(path).absolute().parents[3:4]))).read(
-        predictor.recipe.data, predictor.recipe.intensity
-    )
+    if cache is None:
+        above = Path(path).absolute().parents  # trial, variant, run, and the folder of runs
+        cache = DataCache(existing_cache(above[3]) if len(above) > 3 else None)
+    data = cache.read(predictor.recipe.data, predictor.recipe.intensity)
     for verb, own, other in (("predicts", predictor.channels, data.channels), ("takes", predictor.inputs, data.inputs)):
         if own != other:
             text = f"{verb} {', '.join(own)}, but the data has {', '.join(other)}"
             raise UserError(f"{path}: {text}. Both must have the same names, in the same order.")
     chosen = _by_set(data.cases, predictor.meta) if on == ALL else {on: _named(data.cases, split[on], on, path)}
+    if not chosen:
+        raise UserError(f"{path}: no case of {data.name} has masks, so there is nothing to compare with: use predict.")
     with predictor.threads():
         return [
             row
@@ -242,9 +245,11 @@ def _named(cases: Sequence[StoredCase], names: Sequence[str], on: str, path: str
     """Return the numbers of the cases of a set, in its order."""
     by_name = {case.name: number for number, case in enumerate(cases)}
     missing = [name for name in names if name not in by_name]
-    if missing:
-        count = f"{len(missing)} of its {counted(len(names), f'{on} case')}"
-        raise UserError(f"{path}: the data lack {count}, e.g. {missing[0]}.")
+    unlabelled = [name for name in names if name in by_name and not cases[by_name[name]].labelled]
+    for found, what in ((missing, ""), (unlabelled, "masks of ")):
+        if found:
+            count = f"{len(found)} of its {counted(len(names), f'{on} case')}"
+            raise UserError(f"{path}: the data lack {what}{count}, e.g. {found[0]}.")
     return [by_name[name] for name in names]
 
 

@@ -101,6 +101,7 @@ def _advice(path: Path, error: OSError) -> str:
         errno.EROFS: "the file system is read-only: choose another place",
         errno.EACCES: "permission denied: choose another place",
         errno.EPERM: "permission denied: choose another place",
+        errno.ENOLCK: "the file system has no locks: choose another place",
         errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
         errno.ENOENT: "its folder does not exist",
     }.get(error.errno or 0, str(error.strerror or error))

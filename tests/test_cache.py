@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import multiprocessing
 import os
 import pickle
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ import pytest
 
 import segkit
 from segkit import UserError
+from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
 from segkit.components.datasets.reading import DatasetError
 from segkit.data.cache import DataCache
@@ -24,9 +28,15 @@ from segkit.data.cases import Data
 from segkit.data.filling import fill
 from segkit.data.preparing import prepare
 from segkit.plugins import isolated
+from segkit.recipe import merge
+from segkit.recipe.model import validate
+from segkit.registry.faults import ComponentError
+from segkit.study.plan import plan_trials
 from segkit.training.run import run_trial
+from segkit.training.status import Status
+from segkit.training.trial import Limit
 from segkit.types import Array
-from tests.small import recipe, trial
+from tests.small import BASE, kinds, recipe, trial
 
 READS = "reads.txt"  # in the folder of the data: a line for each case read
 
@@ -204,10 +214,148 @@ def test_problems_of_all_cases_are_reported_together_and_nothing_is_kept(root: P
     assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
 
 
+@pytest.mark.parametrize("failure", [ValueError("boom"), SystemExit(3)])
+def test_a_plugin_that_fails_while_it_reads_a_case_is_named_with_its_line(tmp_path: Path, failure: Any) -> None:
+    def load(number: int) -> tuple[Array, Array]:
+        if number == 2:
+            raise failure
+        return np.eye(4, dtype=np.uint8), np.eye(4)[None] > 0
+
+    @segkit.datasets.register("failing")
+    def failing() -> Dataset:
+        """The third case fails."""
+        cases = (Case(f"c{number}", None, load=functools.partial(load, number)) for number in range(4))
+        return Dataset("failing", ("a",), tuple(cases))
+
+    line = load.__code__.co_firstlineno + 2
+    said = r"ValueError: boom \(while c2 was read\)" if isinstance(failure, ValueError) else r"it calls sys\.exit\(3\)"
+    with pytest.raises(ComponentError, match=rf"data\.failing \(.*test_cache\.py:{line}\): {said}"):
+        DataCache(tmp_path).read(segkit.datasets.component("failing"), segkit.intensities.component("percentile"))
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_an_entry_that_is_removed_is_made_again_for_the_next_trial(root: Path, tmp_path: Path) -> None:
+    cache = DataCache(tmp_path / "cache")
+    before = read(cache, root)
+    shutil.rmtree(tmp_path / "cache")
+    after = read(cache, root)
+    assert same(after, before)
+    assert reads(root) == 10
+    assert len(pickle.loads(pickle.dumps(after.slices))) == len(before.slices)  # a worker can open it
+
+
+def test_the_trials_of_a_study_are_trained_on_the_same_data(root: Path, tmp_path: Path) -> None:
+    cache = DataCache(tmp_path / "cache")
+    read(cache, root)
+    np.save(root / "case3.npy", np.eye(24, dtype=np.uint16))
+    assert read(DataCache(tmp_path / "cache"), root).cases[3].shape == (24, 24)  # another command, which removes it
+    for own in (cache, pickle.loads(pickle.dumps(cache))):
+        with pytest.raises(UserError, match=r"data\.arrays: the data have changed since this command began"):
+            read(own, root)
+
+
+def test_a_check_reads_the_data_once_for_all_variants(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(root / "case0.npy", np.arange(720 * 720, dtype=np.uint16).reshape(720, 720))  # as bytes, with masks, 1 MiB
+    variants = [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.1}}}]
+    document = merge.Document.from_tree(BASE | {"data": {"arrays": {"root": str(root)}}}, "small.toml")
+    document.merge({"study": {"variants": variants}, "loss": {"dice_mix": {}}}, merge.Source("x", None, root))
+    document.merge({"transforms": {"train": []}}, merge.Source("y", None, root))
+    monkeypatch.setattr("segkit.checks.recipe.BATCH", 1)
+    found = list(check_trials(plan_trials(validate(document), document)))
+    assert [variant for variant, _, _ in found] == ["a", "b"]
+    assert not [finding.text for _, findings, _ in found for finding in findings if finding.kind == "fault"]
+    assert reads(root) == 5
+    first, last = (re.findall(r"cache: (\d+\.\d) MiB of decoded data", "\n".join(log)) for _, _, log in found)
+    assert (first, last) == ([], ["1.0"])
+
+
+def test_a_dry_run_evaluates_no_more_volumes_than_a_batch_has_slices(tmp_path: Path) -> None:
+    @segkit.datasets.register("volumes")
+    def volumes() -> Dataset:
+        """Volumes of two slices."""
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 200, (20, 1, 2, 24, 24), dtype=np.uint8)
+        cases = (Case(f"c{n:02}", None, image, image > 99) for n, image in enumerate(images))
+        return Dataset("volumes", ("a",), tuple(cases))
+
+    made = recipe("data.volumes={}", "split.test=0.34", "transforms.train=[]", "transforms.eval=[]")
+    small = trial(tmp_path, made, limit=Limit(batches=1))  # of three slices
+    assert kinds(list(run_trial(small, stop=lambda: False)))[-1] == "finished"
+    split = Status.read(small.path).split
+    assert split is not None
+    assert {name: len(cases) for name, cases in split.items()} == {"train": 6, "validation": 2, "test": 2}
+
+
+def test_a_file_system_without_locks_is_named(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(UserError, match=r"\.lock: cannot be written: the file system has no locks"):
+        read(DataCache(tmp_path / "cache"), root)
+
+
+def test_what_is_not_read_yet_is_left_after_an_interruption(tmp_path: Path) -> None:
+    read_so_far: list[int] = []
+
+    def load(number: int) -> tuple[Array, None]:
+        time.sleep(0.05)
+        read_so_far.append(number)
+        return np.eye(4, dtype=np.uint8), None
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    cases = (Case(f"c{number}", None, load=functools.partial(load, number), labelled=False) for number in range(99))
+    slow = Dataset("slow", ("a",), tuple(cases))
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        fill(slow, segkit.intensities.component("percentile"), None, interrupt)
+    before = len(read_so_far)
+    time.sleep(0.2)
+    assert len(read_so_far) == before < 20
+
+
 def test_a_cache_that_cannot_be_written_says_where(root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"{tmp_path}/file"):
         read(DataCache(tmp_path / "file"), root)
+
+
+@pytest.mark.parametrize("side", [4, 64, 512])  # less than a file's buffer, as much, and more
+@pytest.mark.parametrize("name", ["images.bin", "bits.bin", "moments.npy"])
+def test_a_full_disk_is_named_whenever_it_is_noticed(tmp_path: Path, name: str, side: int) -> None:
+    (tmp_path / name).symlink_to("/dev/full")
+    image = np.full((side, side), 7, np.uint8)
+    cases = tuple(Case(f"c{number}", None, image, image[None] > 0) for number in range(3))
+    with pytest.raises(UserError, match=f"{tmp_path}: cannot be written: the disk is full: free some space"):
+        fill(Dataset("made", ("a",), cases), segkit.intensities.component("percentile"), tmp_path)
+
+
+def test_what_a_killed_process_left_of_prepared_slices_is_removed(root: Path, tmp_path: Path) -> None:
+    flip = [segkit.transforms.component("HorizontalFlip", {"p": 1})]
+    data = read(DataCache(tmp_path / "cache"), root)
+    prepare(data, flip, exclusive=False)
+    (whole,) = (tmp_path / "cache").glob("*/prepared-*/")
+    left = whole.rename(whole.with_name(f".{whole.name}"))
+    (left / "index.json").unlink()
+    slices, _ = prepare(read(DataCache(tmp_path / "cache"), root), flip, exclusive=False)
+    assert np.array_equal(slices.image(0), data.slices.image(0)[:, ::-1])
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("number", [np.float32, np.int64, int])
+def test_spacing_may_be_of_any_type_of_number(tmp_path: Path, number: Any) -> None:
+    @segkit.datasets.register("spaced")
+    def spaced() -> Dataset:
+        """One case."""
+        image = np.arange(16, dtype=np.uint8).reshape(4, 4)
+        return Dataset("spaced", ("a",), (Case("c", "p", image, image[None] > 4, (number(2), number(1))),))
+
+    intensity = segkit.intensities.component("percentile")
+    for _ in range(2):
+        (case,) = DataCache(tmp_path).read(segkit.datasets.component("spaced"), intensity).cases
+        assert case.spacing_mm == (2.0, 1.0)
 
 
 def test_one_data_set_has_one_depth() -> None:

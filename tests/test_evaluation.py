@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,31 @@ def test_on_case_gets_the_decided_masks() -> None:
     drawn: list[NDArray[Any]] = []
     evaluator(2, exclusive=True).run(Fixed(scores), [], on_case=lambda case, truth, masks: drawn.append(masks))
     assert all(masks.dtype == bool and masks[0].all() for masks in drawn)
+
+
+def test_probabilities_of_a_volume_are_kept_once_and_only_where_a_metric_uses_them() -> None:
+    shape = (24, 96, 96)
+    masks = np.zeros((2, *shape), bool)
+    masks[0, 4:20, 8:90, 8:90] = True
+    image = np.random.default_rng(0).integers(0, 255, (1, *shape), dtype=np.uint8)
+    recipe = segkit.Recipe.from_dict({"train": {"batch_size": 2}})
+    data = data_of([Case(f"c{number}", None, image, masks, (5.0, 1.0, 1.0)) for number in range(2)])
+    found = Evaluator(data, (0, 1), recipe, Normalization.identity(1), CPU)
+    model = Fixed(torch.linspace(-3, 3, 2 * 96 * 96).view(1, 2, 96, 96))
+    peaks, values = [], []
+    for names in (["dice"], ["dice", "soft_dice"]):
+        tracemalloc.start()
+        rows, _ = found.run(model, [segkit.metrics.component(name) for name in names])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        values.append({(row.case, row.channel): row.value for row in rows if row.metric == "dice"})
+    numbers = masks.size * 4  # bytes of the probabilities of one volume
+    assert peaks[0] < numbers < peaks[1] < 2 * numbers
+    assert values[0] == values[1]
+    (one, other) = found.predict(model)
+    expected = np.broadcast_to(torch.sigmoid(model.scores).numpy()[0][:, None], masks.shape)
+    assert np.array_equal(one.probability, expected)
+    assert np.array_equal(other.mask, expected >= 0.5)
 
 
 def damaging(logits: Tensor, target: Tensor) -> Tensor:

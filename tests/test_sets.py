@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import segkit
 from segkit import UserError
 from segkit.checks.run import check_run
 from segkit.cli import main
+from segkit.components.datasets.case import Dataset
 from segkit.evaluation.overlay import picture_name
 from segkit.evaluation.rows import Row
 from segkit.plugins import isolated
@@ -99,6 +101,27 @@ def test_patients_that_a_checkpoint_was_trained_on_are_labelled_in_other_data(
     assert "warning: 8 of 16 cases are of patients that this checkpoint was trained on (set train)" in err
     with Path("x.csv").open(encoding="utf-8", newline="") as file:
         assert {row["patient"] for row in csv.DictReader(file) if row["set"] == "train"} == patients
+
+
+def test_cases_without_masks_are_not_compared_with_empty_ones(tested: Path) -> None:
+    meta = checkpoint.read_meta(tested / BEST)
+    gone: set[str] = set()
+
+    @segkit.datasets.register("unlabelled")
+    def unlabelled() -> Dataset:
+        """The same cases, some without masks."""
+        made = small.discs()
+        cases = (replace(case, masks=None) if case.name in gone else case for case in made.cases)
+        return replace(made, cases=tuple(cases))
+
+    sets = ["data.unlabelled={}"]
+    gone = {meta["split"]["test"][0]}
+    with pytest.raises(UserError, match=rf"the data lack masks of 1 of its 2 test cases, e\.g\. {min(gone)}"):
+        segkit.evaluate(tested / BEST, on="test", sets=sets)
+    assert not gone & {row.case for row in segkit.evaluate(tested / BEST, on="all", sets=sets)}
+    gone = {case.name for case in small.discs().cases}
+    with pytest.raises(UserError, match=r"no case of discs has masks, so there is nothing to compare with"):
+        segkit.evaluate(tested / BEST, on="all", sets=sets)
 
 
 def test_the_command_line_says_which_set_it_was(
@@ -188,6 +211,10 @@ def test_scores_are_larger_where_an_epoch_is_better() -> None:
     [
         (["train.select_by=dise"], "train.select_by: 'dise' is no metric of this recipe. Did you mean 'dice'"),
         (["train.select_by=iou", "metrics=dice"], "train.select_by: 'iou' is no metric of this recipe"),
+        (
+            ["train.select_by=volume_ml", "metrics={ dice = {}, volume_ml = {} }"],
+            "train.select_by: no value of volume_ml is better than another: choose another metric",
+        ),
         (["train.select=first"], 'train.select: must be "best" or "last", got "first"'),
     ],
 )

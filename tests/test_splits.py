@@ -197,6 +197,10 @@ def test_cases_without_masks_are_in_no_set_and_counted() -> None:
     found = split(half, test=0.25)
     assert all(half.cases[number].labelled for number in (*found.train, *found.validation, *found.test))
     assert "8 cases without masks: left out of every set." in found.notes
+    none = MadeData(tuple(replace(case, labelled=False) for case in data.cases))
+    for options in ({}, {"test": 0.25}, {"folds": 3, "fold": 1}):
+        with pytest.raises(UserError, match="made: no case has masks, and these alone can be trained on or evaluated"):
+            split(none, **options)
     assert patients_of(half, found.validation) == patients_of(data, split(data, test=0.25).validation)
 
 

@@ -280,6 +280,16 @@ def rereads() -> Dataset:
     return one_case(np.frombuffer(data, np.uint8).reshape(8, 8))
 
 
+def unlisted() -> Dataset:
+    """Does not say which file it reads."""
+
+    def load() -> tuple[Any, Any]:
+        image = np.frombuffer(Path("data.bin").read_bytes(), np.uint8).reshape(8, 8)
+        return image, image[None] > 9
+
+    return Dataset("unlisted", ("x",), (Case("a", "p", load=load),))
+
+
 def raises(prediction: Any, truth: Any, spacing_mm: Any) -> float:
     """Overlap, without a thought for empty masks."""
     return int(((prediction >= 0.5) & truth).sum()) / int(truth.sum())
@@ -322,6 +332,7 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("data", many_channels, {}, "its image has 8 inputs, its dataset 1"),
     ("data", unseeded, {}, "loaded twice, a differs"),
     ("data", rereads, {}, "1 file read more than once"),
+    ("data", unlisted, {}, "data.bin, which is not in its `files`: name it there"),
     ("metric", raises, {}, "called with an empty prediction and an empty truth: ZeroDivisionError"),
     ("metric", not_a_number, {}, "it is NaN for a false positive"),
     ("metric", error_rate, {}, "register it with `lower_is_better=True`"),

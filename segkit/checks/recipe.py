@@ -14,48 +14,51 @@ from segkit.recipe.model import Recipe
 from segkit.study.hardware import resolve_auto
 from segkit.testing.findings import Finding
 from segkit.training.status import Status
-from segkit.training.trial import Limit, Trial
+from segkit.training.trial import Event, Limit, Trial
 
 BATCH = 2  # images; enough for a check
 
 
 def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], list[str]]]:
-    """Train, validate, save and evaluate one batch of each variant's first trial; yield (variant, findings, log)."""
+    """Train, validate, save and evaluate one batch of each variant's first trial; yield (variant, findings, log).
+
+    The last log says how much disk the cache of all variants takes.
+    """
     from segkit.training.run import run_trial
 
     first: dict[str, Trial] = {}
     for trial in planned:
         first.setdefault(trial.variant, trial)
-    with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
-        cache = DataCache(Path(run) / CACHE)
+    with tempfile.TemporaryDirectory(prefix="segkit-check-") as name:
+        run = Path(name)
+        cache = DataCache(run / CACHE)  # the variants share it, and data need not fit into memory
         for trial in first.values():
-            small = replace(trial, recipe=_with_small_batches(trial.recipe), run=Path(run), limit=Limit(batches=1))
+            small = replace(trial, recipe=_with_small_batches(trial.recipe), run=run, limit=Limit(batches=1))
             events = list(run_trial(small, stop=lambda: False, cache=cache))
-            found = [
-                Finding(
-                    "fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant
-                )
-                for event in events
-                if event.kind in ("failed", "warning")
-            ]
             log = [event.text for event in events if event.kind == "log"]
-            if log:  # else it failed before the data were read
-                size = sum(path.stat().st_size for path in (Path(run) / CACHE).rglob("*") if path.is_file())
-                log.append(f"cache: {size / 1e6:,.1f} MB, in .cache beside the run folder or in --cache DIR")
-            too_large = _large_batch(trial.recipe, Status.find(small.path), cache)
-            yield trial.variant, [*found, *too_large], log
+            if trial is list(first.values())[-1]:
+                log.append(_size_of(cache))
+            yield trial.variant, list(_findings(trial, events, run / small.folder)), log
 
 
-def _large_batch(recipe: Recipe, status: Status | None, cache: DataCache) -> Iterator[Finding]:
-    """Yield the warning about a batch of more samples than there are, which the small batch of the check is not."""
+def _findings(trial: Trial, events: list[Event], folder: Path) -> Iterator[Finding]:
+    """Yield what was wrong with a trial, of which one batch was run in `folder`."""
     from segkit.training.warnings import large_batch
 
-    if status is not None and status.split:
-        data, train = cache.read(recipe.data, recipe.intensity), set(status.split["train"])
-        samples = sum(len(case.slices) for case in data.cases if case.name in train)
-        text = large_batch(recipe, samples)
-        if text:
-            yield Finding("warning", text, status.variant or "")
+    for event in events:
+        if event.kind in ("failed", "warning"):
+            text = event.text.replace(f"{folder.parents[1]}/", "")
+            yield Finding("fault" if event.kind == "failed" else "warning", text, trial.variant)
+    status = Status.find(folder)
+    split = status.split if status is not None else None
+    too_large = large_batch(trial.recipe, len(split["train"])) if split else None
+    if too_large:
+        yield Finding("warning", too_large, trial.variant)
+
+
+def _size_of(cache: DataCache) -> str:
+    found = (path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()) if cache.folder else ()
+    return f"cache: {sum(found) / (1 << 20):,.1f} MiB of decoded data, in {CACHE} beside the run, or in --cache DIR"
 
 
 def _with_small_batches(recipe: Recipe) -> Recipe:

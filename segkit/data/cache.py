@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from segkit.errors import UserError
 from segkit.files import explain_os_errors, make_folder, write_text
 from segkit.locks import waiting_for
 from segkit.registry.component import Component
+from segkit.registry.faults import raise_fault
 
 CASES = "cases.json"
 CACHE = ".cache"  # in the folder of the runs
@@ -38,10 +39,9 @@ def silent(done: int, total: int) -> None:
     """Show no progress."""
 
 
-def existing_cache(beside: Sequence[Path]) -> Path | None:
-    """Return the cache in the first of some folders, where `segkit run` keeps it; None if there is none to write to."""
-    found = [folder / CACHE for folder in beside[:1] if os.access(folder / CACHE, os.W_OK)]
-    return found[0] if found else None
+def existing_cache(runs: Path) -> Path | None:
+    """Return the cache in a folder of runs, where `segkit run` keeps it; None if there is none to write to."""
+    return runs / CACHE if os.access(runs / CACHE, os.W_OK) else None
 
 
 class DataCache:
@@ -58,32 +58,38 @@ class DataCache:
         self.folder, self.progress = folder, progress
         self._opened: dict[str, Data] = {}
         self._entries: dict[str, Path] = {}
+        self._fingerprints: dict[str, str] = {}  # of what was read first
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "_entries": self._entries}
+        return {name: getattr(self, name) for name in ("folder", "_entries", "_fingerprints")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["folder"])  # type: ignore[misc]
-        self._entries = state["_entries"]
+        vars(self).update(state)
 
     def read(self, data: Component, intensity: Component) -> Data:
         """Return the data set that a recipe names.
 
         Raises:
-            ComponentError, UserError: it cannot be read, or the cache cannot be written.
+            ComponentError, UserError: it cannot be read, the cache cannot be written, or the data are not those that
+                were read before.
         """
         key = _request(data, intensity)
-        if key not in self._opened:
+        if key not in self._opened or _is_gone(self._opened[key]):
             if self.folder is None:
                 self._opened.clear()  # two at a time may not fit into memory
             entry = self._entries.get(key)
-            found = _open(entry) if entry else None
-            self._opened[key] = found or self._read(key, data(), intensity)
-        return self._opened[key]
-
-    def clear(self) -> None:
-        """Forget what was read."""
-        self._opened.clear()
+            try:
+                self._opened[key] = (_open(entry) if entry else None) or self._read(key, data(), intensity)
+            except BaseException as error:  # of what reads a case
+                raise_fault(data, error)
+        found = self._opened[key]
+        if self._fingerprints.setdefault(key, found.fingerprint) != found.fingerprint:
+            raise UserError(
+                f"data.{data.name}: the data have changed since this command began (their fingerprint differs), and "
+                "the trials of a study are trained on the same data. Restore them, or train all again with --fresh."
+            )
+        return found
 
     def _read(self, key: str, dataset: Dataset, intensity: Component) -> Data:
         if self.folder is None:
@@ -117,6 +123,11 @@ class DataCache:
         return opened
 
 
+def _is_gone(data: Data) -> bool:
+    """Return whether the folder of data was removed, e.g. to free space; workers could not open it."""
+    return data.slices.folder is not None and not (data.slices.folder / CASES).is_file()
+
+
 def _open(entry: Path) -> Data | None:
     """Return the data of an entry of the cache, None if it is missing or damaged."""
     try:
@@ -124,7 +135,7 @@ def _open(entry: Path) -> Data | None:
         cases = tuple(StoredCase(**{name: _plain(value) for name, value in case.items()}) for case in known["cases"])
         known |= {name: tuple(known[name]) for name in ("channels", "inputs", "notes")}
         return Data(**known | {"cases": cases, "slices": Slices.open(entry)})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
@@ -143,7 +154,7 @@ def _stamp(dataset: Dataset) -> str:
     found = hashlib.sha256(json.dumps([dataset.name, dataset.channels, dataset.inputs, dataset.notes]).encode())
     for case in dataset.cases:
         known = [case.name, case.patient, case.spacing_mm, dict(case.tags), case.has_masks]
-        found.update(json.dumps(known + list(_states(case))).encode())
+        found.update(json.dumps(known + list(_states(case)), default=float).encode())  # numpy's, of a spacing
         if case.load is None:
             for array in case.read():
                 found.update(b"none" if array is None else _bytes(array))

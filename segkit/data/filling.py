@@ -125,7 +125,11 @@ def _size(read: Future[_Read]) -> int:
 
 
 def _read(case: Case, dataset: Dataset, intensity: Component) -> _Read:
-    image, masks = case.read()
+    try:
+        image, masks = case.read()
+    except Exception as error:
+        error.add_note(f"while {case.name} was read")
+        raise
     check_arrays(case, image, masks, channels=len(dataset.channels), inputs=len(dataset.inputs))
     whole = image if image.ndim > 2 else image[None]
     shape = whole.shape[1:]
@@ -156,18 +160,6 @@ def _stored(case: Case, read: _Read, first: int, labels: Sequence[tuple[int, ...
     )  # fmt: skip
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Return the sha256 (hex) of channels, names, patients, pixels, masks and spacing, in the order of the cases.
-
-    It does not depend on where the files lie, on the machine, or on the dataset's own name.
-    """
-    found = hashlib.sha256(json.dumps(_header(dataset)).encode())
-    for case in dataset.cases:
-        image, masks = case.read()
-        _update(found, case, _Read(image, image, (), image, masks, ""))
-    return found.hexdigest()
-
-
 def _header(dataset: Dataset) -> Any:
     """Return what begins a fingerprint; data of one unnamed input begin as they did before there were several."""
     names = list(dataset.channels)
@@ -178,7 +170,8 @@ def _update(found: Any, case: Case, read: _Read) -> None:
     # The header fixes every length that follows, so that no two datasets share one stream of bytes.
     image, spacing = read.content, case.spacing_mm
     header = [case.name, case.patient, spacing, image.dtype.name, image.shape]
-    found.update(json.dumps(header if read.masks is not None else [*header, "unlabelled"]).encode() + b"\n")
+    header = header if read.masks is not None else [*header, "unlabelled"]
+    found.update(json.dumps(header, default=float).encode() + b"\n")  # numpy's numbers, of a spacing
     found.update(np.ascontiguousarray(image.astype(image.dtype.newbyteorder("<"), copy=False)).tobytes())
     if read.masks is not None:
         found.update(np.packbits(np.asarray(read.masks, bool)).tobytes())

@@ -82,11 +82,12 @@ def _open(folder: Path) -> Slices | None:
 
 
 def _fill(folder: Path, data: Data, leading: list[Component], names: Sequence[str], exclusive: bool) -> Slices | None:
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary = folder.with_name(f".{folder.name}")  # the lock is held: what lies there is of a process that died
     try:
         with explain_os_errors(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            temporary.mkdir(exist_ok=True)
+            for left in (folder, temporary):
+                shutil.rmtree(left, ignore_errors=True)
+            temporary.mkdir()
         if _transformed(data, leading, names, exclusive, temporary) is None:
             return None
         with explain_os_errors(folder):

@@ -101,8 +101,8 @@ def split_cases(
         fold: the group for validation, from 1 to `folds`.
 
     Raises:
-        UserError: too few patients for a set or a group, a fold out of range, a name that the data do not have, or a
-            patient or an image in two sets.
+        UserError: too few patients for a set or a group, no case with masks, a fold out of range, a name that the data
+            do not have, or a patient or an image in two sets.
     """
     if folds is not None:
         count = folds if isinstance(folds, int) else len(folds)
@@ -112,6 +112,8 @@ def split_cases(
             train = [name for number, names in enumerate(folds, 1) if number != fold for name in names]
             validation, folds = folds[fold - 1], None
     groups = _groups(data.cases)
+    if not groups:
+        raise UserError(f"{data.name}: no case has masks, and these alone can be trained on or evaluated.")
     order = sorted(groups, key=lambda group: (hashlib.sha256(f"{seed}:{group}".encode()).digest(), group))
     lists = {"test": test, "validation": validation, "train": train}
     named = _named(data, {name: given for name, given in lists.items() if isinstance(given, Sequence)}, order)
@@ -167,8 +169,8 @@ def _tested(share: float, free: Sequence[str], count: int, least: int) -> list[s
     if wanted > len(free) - least:
         stay = ", and one must stay to train on" if least else ""
         raise UserError(
-            f"split.test: a share of {share:g} is {wanted} of {counted(count, 'patient')}, but only {len(free)} are in "
-            f"no list{stay}: give a smaller share, or name the patients."
+            f"split.test: a share of {share:g} is {wanted} of {counted(count, 'patient')}, but only {len(free)} "
+            f"{'is' if len(free) == 1 else 'are'} in no list{stay}: give a smaller share, or name the patients."
         )
     return list(free[-wanted:])
 

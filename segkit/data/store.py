@@ -7,6 +7,7 @@ or (H, W, I) of several inputs, of uint8 or float32; `bits.bin`, their masks as 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import math
@@ -40,7 +41,6 @@ class Slices:
         folder: where they lie; None in memory.
         inputs: I, of the images.
         labels: the values in each bit map, in order.
-        size: bytes of images and bit maps.
         dtype: of the images, "uint8" or "float32".
         bounds: the least and the greatest value of all images.
     """
@@ -55,7 +55,7 @@ class Slices:
         self._maps: list[mmap.mmap] = []
         self._touched = 0
         self._index, self._images, self._bits, self.moments = index, images, bits, moments
-        self.size, self.dtype = images.nbytes + bits.nbytes, images.dtype.name
+        self.dtype = images.dtype.name
         self.bounds = float(index["bounds"][0]), float(index["bounds"][1])
 
     def __len__(self) -> int:
@@ -208,15 +208,19 @@ class Writer:
             images, bits = (np.frombuffer(self._files[n].getvalue(), self._kinds[n]) for n in (IMAGES, BITS))  # type: ignore
             return Slices(index, images, bits, moments, None)
         with explain_os_errors(self.folder):
-            self.abandon()
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())  # else a power failure may leave zeros behind an index that is whole
+                file.close()
             np.save(self.folder / MOMENTS, moments, allow_pickle=False)
         files.write_text(self.folder / INDEX, json.dumps(index))
         return Slices.open(self.folder)
 
     def abandon(self) -> None:
-        """Close the files."""
+        """Close the files; what could not be written has been said, or is not needed any more."""
         for file in self._files.values():
-            file.close()
+            with contextlib.suppress(OSError):  # a full disk: closing tries to write again
+                file.close()
 
 
 def _moments(image: Array, inputs: int) -> Array:
@@ -245,5 +249,7 @@ def pack_masks(masks: NDArray[Any], name: str = "masks") -> Bits:
 
 def unpack_masks(bits: Array, channels: int) -> Mask:
     """Return a bit map (...) as masks (C, ...)."""
-    planes: Any = [(bits >> bits.dtype.type(channel)) & 1 for channel in range(channels)]  # type: ignore[operator]
-    return np.stack(planes).astype(bool)
+    masks: Mask = np.empty((channels, *bits.shape), bool)
+    for channel, mask in enumerate(masks):  # one at a time: those of a volume may be large
+        np.not_equal(np.bitwise_and(bits, 1 << channel), 0, out=mask)
+    return masks

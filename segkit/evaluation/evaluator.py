@@ -31,6 +31,8 @@ from segkit.registry.source import ComponentCode
 if TYPE_CHECKING:
     from segkit.types import Array, Spacing
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -50,8 +52,9 @@ class Prediction(NamedTuple):
 
     Attributes:
         case: its place among the cases.
-        probability: (C, H, W) or (C, D, H, W) float32; softmax's where classes exclude each other.
-        mask: of the same shape, bool, as decided.
+        probability: (C, H, W) or (C, D, H, W) float32; softmax's where classes exclude each other. (C, 0) of a volume
+            whose probabilities were not asked for.
+        mask: (C, H, W) or (C, D, H, W) bool, as decided.
         loss: of the batch that the case was in, of a volume the mean over its slices; NaN without a loss.
     """
 
@@ -61,12 +64,25 @@ class Prediction(NamedTuple):
     loss: float
 
 
-class _Slice(NamedTuple):
-    """A slice's prediction: (C, H, W) each."""
+class _Volume:
+    """The prediction of a volume while its slices arrive: kept once, since it may be large."""
 
-    probability: Array
-    mask: Array
-    loss: float
+    def __init__(self, channels: int, shape: tuple[int, ...], *, probabilities: bool) -> None:
+        self.probability = np.empty((channels, *shape) if probabilities else (channels, 0), np.float32)
+        self.mask = np.empty((channels, *shape), bool)
+        self.losses: list[float] = []
+
+    def add(self, plane: int, probability: Array, mask: Array, loss: float) -> bool:
+        """Add a slice, (C, H, W) each; return whether it was the last one."""
+        if self.probability.size:
+            self.probability[:, plane] = probability
+        self.mask[:, plane] = mask
+        self.losses.append(loss)
+        return len(self.losses) == self.mask.shape[1]
+
+    def prediction(self, place: int) -> Prediction:
+        """Return the prediction of the case at a place, once all slices are added."""
+        return Prediction(place, self.probability, self.mask, float(np.mean(self.losses)))
 
 
 class Evaluator:
@@ -117,47 +133,56 @@ class Evaluator:
         name = self.cases[place].slice_name(number)
         return self._rest(*pair, key=(0, 0, index), name=name) if len(self._rest) else pair
 
-    @torch.inference_mode()
-    def predict(self, model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor] | None = None) -> Iterator[Prediction]:
+    def predict(
+        self, model: nn.Module, loss: Loss | None = None, *, probabilities: bool = True
+    ) -> Iterator[Prediction]:
         """Yield the prediction of each case, computed in batches; the model is put into eval mode and back.
 
         The loss is computed last: what it does to the scores reaches no prediction.
+
+        Args:
+            model: image (N, I, H, W) to scores (N, C, H, W).
+            loss: scores and target to a scalar.
+            probabilities: whether to keep those of volumes, which take four times as much memory as the masks.
 
         Raises:
             ComponentError: the model or the loss failed; the message names it.
         """
         forward = checked(model, self.recipe.model, len(self.channels) + self.exclusive)
-        norm, training = self.normalization, model.training
-        waiting: dict[int, dict[int, _Slice]] = {}
+        training, waiting = model.training, dict[int, _Volume]()
         model.eval()
         try:
             for indices in self._groups:
-                pairs = [self._transformed(index) for index in indices]
-                images, masks = (
-                    torch.from_numpy(np.stack(arrays)).to(self.device.device) for arrays in zip(*pairs, strict=True)
-                )
-                image, target = to_device_float(images, masks, norm.mean, norm.std, len(self.channels), self.exclusive)
-                with self.device.autocast():
-                    scores = forward(image).float()
-                chance = torch.softmax(scores, dim=1) if self.exclusive else torch.sigmoid(scores)
-                batch_loss = float(loss(scores, target)) if loss else float("nan")
-                for index, probability in zip(indices, chance, strict=True):
+                parts, batch_loss = self._computed(indices, forward, loss)
+                for index, decided in zip(indices, parts, strict=True):
                     place, number = self._slices[index]
-                    slices = waiting.setdefault(place, {})
-                    slices[number] = _Slice(*self._decided(place, probability), batch_loss)
-                    if len(slices) == len(self.cases[place].slices):
-                        yield self._stacked(place, waiting.pop(place))
+                    case = self.cases[place]
+                    if len(case.shape) == 2:
+                        yield Prediction(place, *decided, batch_loss)
+                        continue
+                    if place not in waiting:
+                        waiting[place] = _Volume(len(self.channels), case.shape, probabilities=probabilities)
+                    if waiting[place].add(number - case.first, *decided, batch_loss):
+                        yield waiting.pop(place).prediction(place)
         finally:
             model.train(training)
 
-    def _stacked(self, place: int, slices: dict[int, _Slice]) -> Prediction:
-        """Return the prediction of a case from those of its slices."""
-        case = self.cases[place]
-        found = [slices[number] for number in case.slices]
-        if len(case.shape) == 2:
-            return Prediction(place, *found[0])
-        probability, mask = (np.stack([part[k] for part in found], axis=1) for k in (0, 1))
-        return Prediction(place, probability, mask, float(np.mean([part.loss for part in found])))
+    @torch.inference_mode()  # not of `predict`: it would keep each case's prediction until the next is made
+    def _computed(
+        self, indices: Sequence[int], forward: Callable[[Tensor], Tensor], loss: Loss | None
+    ) -> tuple[list[tuple[Array, Array]], float]:
+        """Return probabilities and masks of each slice of a batch, (C, H, W), and the loss of the batch."""
+        pairs, norm = [self._transformed(index) for index in indices], self.normalization
+        images, masks = (
+            torch.from_numpy(np.stack(arrays)).to(self.device.device) for arrays in zip(*pairs, strict=True)
+        )
+        image, target = to_device_float(images, masks, norm.mean, norm.std, len(self.channels), self.exclusive)
+        with self.device.autocast():
+            scores = forward(image).float()
+        chance = torch.softmax(scores, dim=1) if self.exclusive else torch.sigmoid(scores)
+        batch_loss = float(loss(scores, target)) if loss else float("nan")
+        places = (self._slices[index][0] for index in indices)
+        return [self._decided(*found) for found in zip(places, chance, strict=True)], batch_loss
 
     def _decided(self, place: int, probability: Tensor) -> tuple[Array, Array]:
         """Return probabilities and masks of a slice at the size of the case; classes are resampled all together."""
@@ -177,7 +202,7 @@ class Evaluator:
         self,
         model: nn.Module,
         metrics: Sequence[Component],
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        loss: Loss | None = None,
         on_case: Callable[[int, Array, Array], Any] | None = None,
     ) -> tuple[list[Row], float]:
         """Evaluate and return the rows in the order of the cases, and the mean loss a case (NaN without one).
@@ -191,8 +216,8 @@ class Evaluator:
             ComponentError: model, metric or loss failed; the message names it.
         """
         rows: dict[int, list[Row]] = {}
-        losses = []
-        for found in self.predict(model, loss):
+        losses, probabilities = [], any(_uses_probability(metric) for metric in metrics)
+        for found in self.predict(model, loss, probabilities=probabilities):
             truth = self.data.masks(self.numbers[found.case])
             rows[found.case] = score(
                 self.cases[found.case], truth, found.probability, found.mask, self.channels, metrics
@@ -200,6 +225,7 @@ class Evaluator:
             losses.append(found.loss)
             if on_case:
                 on_case(found.case, truth, found.mask)
+            del found, truth  # before the next ones are made: a volume may be large
         mean = float(np.mean(losses)) if losses else float("nan")
         return [row for number in sorted(rows) for row in rows[number]], mean
 
@@ -212,6 +238,10 @@ class Evaluator:
         index = self._slices.index((place, case.slices[plane]))
         shown = self._transformed(index)[0]
         return shown if shown.shape[:2] == case.shape[-2:] else self.data.slices.image(case.slices[plane])
+
+
+def _uses_probability(metric: Component) -> bool:
+    return bool(metric.entry.traits["uses"] == "probability")
 
 
 def score(
@@ -228,7 +258,7 @@ def score(
         truth = truths[channel]
         pixels = int(np.count_nonzero(truth)), int(np.count_nonzero(mask[channel]))
         for metric in metrics:
-            given = probability if metric.entry.traits["uses"] == "probability" else mask
+            given = probability if _uses_probability(metric) else mask
             inputs = given[channel], truth, case.spacing_mm
             value = checked_value(metric, *inputs) if metric.entry.foreign else float(metric(*inputs))
             rows.append(Row(case.name, case.patient or "", name, metric.name, value, *pixels))

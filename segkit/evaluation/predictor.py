@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -89,17 +89,19 @@ class Predictor:
         found = self._inputs_of(image)
         arguments = {} if "data" in self.missing else self.recipe.data.arguments
         if found.ndim < 4 or arguments.get("volumes", True):
-            return self._predictions([found])[0]
-        slices = self._predictions([found[:, index] for index in range(found.shape[1])])
-        probability, mask = (np.stack([part[k] for part in slices], axis=1) for k in (1, 2))
+            (whole,) = self._predictions([found])
+            return whole
+        shape = len(self.channels), *found.shape[1:]
+        probability, mask = np.empty(shape, np.float32), np.empty(shape, bool)
+        for part in self._predictions([found[:, index] for index in range(found.shape[1])]):
+            probability[:, part.case], mask[:, part.case] = part.probability, part.mask
         return Prediction(0, probability, mask, float("nan"))
 
-    def _predictions(self, images: Sequence[Array]) -> list[Prediction]:
+    def _predictions(self, images: Sequence[Array]) -> Iterator[Prediction]:
         cases = tuple(Case(f"image {number}", None, image) for number, image in enumerate(images, 1))
         data = fill(Dataset("images", self.channels, cases, inputs=self.inputs), self.recipe.intensity)
         with self.threads():
-            found = list(self.evaluator(data, range(len(cases))).predict(self.model))
-        return sorted(found, key=lambda prediction: prediction.case)
+            yield from self.evaluator(data, range(len(cases))).predict(self.model)
 
     def _inputs_of(self, image: Any) -> Array:
         """Return an image as `Case` takes it, with the model's inputs in order."""

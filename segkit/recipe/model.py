@@ -74,16 +74,19 @@ class Recipe(Section):
         return self
 
     def _check_selection(self) -> None:
-        """Raise unless what chooses the epoch is computed each epoch."""
+        """Raise unless what chooses the epoch is computed each epoch, and has better and worse values."""
         name = self.train.select_by
         if name in ALWAYS_COMPUTED:
             return
-        quick = [metric.name for metric in self.metrics if not metric.entry.traits["final_only"]]
-        if any(metric.name == name for metric in self.metrics) and name not in quick:
-            raise ValueError(f"train.select_by: {name} is computed once, at the end: choose one computed each epoch")
-        if name not in quick:
-            known = suggest(name, {*quick, *ALWAYS_COMPUTED})
+        traits = {metric.name: metric.entry.traits for metric in self.metrics}
+        if name not in traits:
+            usable = {key for key, own in traits.items() if not own["final_only"] and not own["descriptive"]}
+            known = suggest(name, usable.union(ALWAYS_COMPUTED))
             raise ValueError(f"train.select_by: '{truncate(name)}' is no metric of this recipe. {known}".rstrip("."))
+        if traits[name]["final_only"]:
+            raise ValueError(f"train.select_by: {name} is computed once, at the end: choose one computed each epoch")
+        if traits[name]["descriptive"]:
+            raise ValueError(f"train.select_by: no value of {name} is better than another: choose another metric")
 
     @classmethod
     def load(cls, path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iterable[str] = ()) -> Recipe:

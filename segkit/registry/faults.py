@@ -65,9 +65,9 @@ def described(error: BaseException) -> str:
 
 
 def explained(error: BaseException) -> str:
-    """Return an exception's type and message, with an explanation of some messages of libraries."""
-    meaning = next((text for words, text in MEANINGS.items() if words in message_of(error)), "")
-    return described(error) + (f" ({meaning})" if meaning else "")
+    """Return an exception's type and message, with an explanation of some messages of libraries and its notes."""
+    meaning = [text for words, text in MEANINGS.items() if words in message_of(error)][:1]
+    return described(error) + "".join(f" ({text})" for text in (*meaning, *getattr(error, "__notes__", ())))
 
 
 def parts_of(component: P) -> Iterator[P]:

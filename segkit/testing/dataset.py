@@ -62,7 +62,16 @@ def _check_cases(report: Report, first: Dataset, second: Dataset) -> None:
         return
     empty, flat = set(first.channels), []
     for one, other in zip(first.cases, second.cases, strict=True):
-        (image, masks), again = one.read(), other.read()
+        with _counted_reads() as reads:
+            image, masks = one.read()
+        known, again = {path.resolve() for path in one.files}, other.read()
+        unlisted = [path for path in reads if _is_data(path) and path not in known]
+        if unlisted:
+            report.fault(
+                f"reading {one.name} opens {unlisted[0]}, which is not in its `files`: name it there, or the case is "
+                "not read again when it changes."
+            )
+            return
         check_arrays(one, image, masks, channels=len(first.channels), inputs=len(first.inputs))
         pairs: list[tuple[Any, Any]] = list(zip((image, masks), again, strict=True))  # masks may be None
         equal = all(np.array_equal(*pair) for pair in pairs)

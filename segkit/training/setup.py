@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -110,7 +111,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     """
     settings, exclusive = recipe.train, recipe.channels == "exclusive"
     data, whole = read_and_split(recipe, cache)
-    split, transforms = _limited(whole, recipe, limit)
+    split, transforms = _limited(data, whole, recipe, limit)
     _check_fit(recipe, data)
     device = choose(settings.device, settings.precision)
     if settings.deterministic:
@@ -180,15 +181,22 @@ def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
     return quick if ALWAYS in {metric.name for metric in quick} else [*quick, metrics.component(ALWAYS)]
 
 
-def _limited(split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
+def _limited(data: Data, split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:
     """Return the split and training transforms of a training cut short."""
     if limit.overfit:
         few = split.train[: limit.overfit]
         return replace(split, train=few, full_train=few, validation=few, test=()), recipe.transforms.eval
     if limit.batches:
         most = limit.batches * recipe.train.batch_size
-        split = replace(split, validation=split.validation[:most], test=split.test[:most])
+        few, tested = (_first(data, cases, most) for cases in (split.validation, split.test))
+        split = replace(split, validation=few, test=tested)
     return split, recipe.transforms.train
+
+
+def _first(data: Data, cases: Sequence[int], slices: int) -> tuple[int, ...]:
+    """Return as many of the first cases as it takes for so many slices."""
+    before = itertools.accumulate((len(data.cases[number].slices) for number in cases), initial=0)
+    return tuple(number for number, count in zip(cases, before, strict=False) if count < slices)
 
 
 def _slices(data: Data, cases: Sequence[int]) -> int:
