@@ -20,19 +20,24 @@ BATCH = 2  # images; enough for a check
 
 def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], list[str]]]:
     """Train, validate, save and evaluate one batch of each variant's first trial; yield (variant, findings, log)."""
+    from segkit.data.cache import DataCache
     from segkit.training.run import run_trial
+    from segkit.training.setup import read_and_split
     from segkit.training.warnings import large_batch
 
+    cache = DataCache()
     first: dict[str, Trial] = {}
     for trial in planned:
         first.setdefault(trial.variant, trial)
     for trial in first.values():
         with tempfile.TemporaryDirectory(prefix="segkit-check-") as run:
             small = replace(trial, recipe=_with_small_batches(trial.recipe), run=Path(run), limit=Limit(batches=1))
-            events = list(run_trial(small, stop=lambda: False))
+            events = list(run_trial(small, stop=lambda: False, cache=cache))
             status = Status.find(small.path)
-        split = status.split if status is not None else None
-        too_large = large_batch(trial.recipe, len(split["train"])) if split else None
+        too_large = None
+        if status is not None and status.split:
+            data, split = read_and_split(trial.recipe, cache)
+            too_large = large_batch(trial.recipe, sum(len(data.cases[number].slices) for number in split.train))
         findings = [
             Finding("fault" if event.kind == "failed" else "warning", event.text.replace(f"{run}/", ""), trial.variant)
             for event in events

@@ -20,14 +20,14 @@ DOMINANT = 0.99  # share of the gradient norm
 NOTHING = 0.01  # share of a structure's pixels that are predicted
 
 
-def large_batch(recipe: Recipe, cases: int) -> str | None:
-    """Return a warning if a batch holds more than all `cases` that the recipe is trained on; None otherwise."""
+def large_batch(recipe: Recipe, samples: int) -> str | None:
+    """Return a warning if a batch holds more than all `samples` that the recipe is trained on; None otherwise."""
     size = recipe.train.batch_size
-    if size <= cases:
+    if size <= samples:
         return None
     return (
-        f"train.batch_size is {size}, but there are {cases} training cases: an epoch is a single step on all of them. "
-        "Use a smaller train.batch_size."
+        f"train.batch_size is {size}, but there are {samples} training slices: an epoch is a single step on all of "
+        "them. Use a smaller train.batch_size."
     )
 
 
