@@ -360,6 +360,14 @@ def test_a_model_of_colours_takes_pictures_in_colours_and_grey_ones(tmp_path: Pa
         scan.read()
 
 
+def test_numbered_pictures_in_colours_are_images_of_their_own(tmp_path: Path) -> None:
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"ISIC_{number:04d}.png"), levels(number, (8, 8, 3)).astype(np.uint8))
+    found = found_by(predictor(inputs=("red", "green", "blue")), tmp_path)
+    assert [scan.name for scan in found.scans] == ["ISIC_0000", "ISIC_0001", "ISIC_0002", "ISIC_0003"]
+    assert not found.problems
+
+
 def test_masks_and_what_matches_no_pattern_are_left_out_of_folders(tmp_path: Path) -> None:
     root = acdc(tmp_path / "acdc")
     pattern = "{patient}/{patient}_frame{frame}"

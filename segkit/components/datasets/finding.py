@@ -11,6 +11,7 @@ from pathlib import Path
 from segkit.components.datasets.dicom_series import Series, group_slices, stack
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS, is_bare_dicom
+from segkit.components.datasets.loading import RGB
 from segkit.components.datasets.nifti import case_name
 from segkit.components.datasets.nifti_files import ENDINGS
 from segkit.components.datasets.nnunet_listing import INPUT
@@ -255,6 +256,7 @@ def _place(path: Path, name: str, taken: Taken) -> tuple[tuple[str, str], int] |
         for number, folder in enumerate(taken.folders):
             if name.startswith(f"{folder}/"):
                 return (name.removeprefix(f"{folder}/"), ""), number
-    if (several or taken.numbered) and (numbered := INPUT.fullmatch(name)):
+    by_number = taken.numbered or (several and taken.inputs != RGB)  # a picture in colours holds all three
+    if by_number and (numbered := INPUT.fullmatch(name)):
         return (numbered[1], str(path.parent)), int(numbered[2])
     return None
