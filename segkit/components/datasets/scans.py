@@ -164,7 +164,10 @@ def _write_picture(path: Path, pixels: NDArray[Any]) -> None:
 def _write_stack(path: Path, pages: NDArray[Any]) -> None:
     import cv2
 
-    done, data = cv2.imencodemulti(path.suffix, list(pages))
+    # tifffile decodes neither LZW, OpenCV's default, nor predicted floats without a further package
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE]
+    options += [cv2.IMWRITE_TIFF_PREDICTOR, cv2.IMWRITE_TIFF_PREDICTOR_NONE]
+    done, data = cv2.imencodemulti(path.suffix, list(pages), options)
     _save(path, done, data)
 
 
