@@ -78,6 +78,15 @@ def test_a_batch_of_more_than_all_cases_is_warned_of_in_run_and_check(tmp_path: 
     assert large_batch(small.recipe("train.batch_size=8"), 8) is None
 
 
+def test_a_check_counts_the_cases_of_whole_sets(tmp_path: Path) -> None:
+    path = tmp_path / "sets.toml"
+    path.write_text(toml.dumps(BASE))
+    document = compose(path, sets=["split.validation=0.4", "split.test=0.4", "train.batch_size=1"])
+    ((_, _, log),) = check_trials(plan_trials(validate(document), document))
+    counts = "4 cases of 2 patients for training, 4 of 2 patients for validation, 4 of 2 patients for the test"
+    assert any(counts in line for line in log), log
+
+
 @pytest.mark.parametrize(("size", "warned"), [(8, False), (9, True)])
 def test_a_check_counts_the_slices_of_volumes(tmp_path: Path, size: int, warned: bool) -> None:
     path = tmp_path / "stacks.toml"
