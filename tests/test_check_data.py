@@ -196,7 +196,8 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
         (["1.dcm", "notes.txt"], "1 DICOM image, but no masks and no contours (PXXcontours-manual)."),
         (
             ["1.png"],
-            "no known layout: 1 image (1 .png), but no masks of the same names. Lay them out as images/PATIENT",
+            "masks of the same names. Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as "
+            "its image; or list images and masks in a CSV, for the dataset table; or write a reader",
         ),
     ],
 )

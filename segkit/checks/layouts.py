@@ -102,8 +102,10 @@ def explain_unknown(root: Path, files: list[str]) -> str:
         return content + (f", but for {counted(hidden, 'hidden file')}." if hidden else ".")
     volumes = Counter(kind for file in files if (kind := volume(file)))
     images = [name for file in files if (name := stem(file))]
-    advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "
-    advice += "reader: segkit new data NAME."
+    advice = (
+        "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or list images "
+    )
+    advice += "and masks in a CSV, for the dataset table; or write a reader: segkit new data NAME."
     if volumes:
         kind = volumes.most_common(1)[0][0]
         acdc = "the layout of ACDC (patient001/patient001_frame01.nii.gz): "
@@ -118,7 +120,7 @@ def explain_unknown(root: Path, files: list[str]) -> str:
         return f"images and masks are in one folder ({mask} is a mask): put the masks into another. {advice}"
     if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
         held = f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual)."
-        return f"{held} {WITHOUT_MASKS} {advice}"
+        return f"{held} {WITHOUT_MASKS}"
     alike = _alike(files)
     if alike:
         listed = " and ".join(alike)

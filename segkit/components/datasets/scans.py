@@ -147,7 +147,8 @@ def _check_inputs(place: Path | str, count: int, inputs: Sequence[str]) -> None:
     if tuple(inputs) == RGB:
         remedy = "Give pictures in colours."
     elif len(inputs) > 1:
-        remedy = f"Give a file an input, CASE_0000 to CASE_{len(inputs) - 1:04d}, or one that holds all."
+        names = f"the recipe's data or CASE_0000 to CASE_{len(inputs) - 1:04d}"
+        remedy = f"Give all files of the image, called as in {names}, or one that holds all inputs."
     else:
         remedy = "Give an image of one input."
     takes = f"the model takes {counted(len(inputs), 'input')}: {', '.join(inputs)}"
