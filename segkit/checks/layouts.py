@@ -10,12 +10,11 @@ from itertools import product
 from pathlib import Path
 
 from segkit.components.datasets.decoding import advice_on, volume
+from segkit.components.datasets.image_folder import MASK_SUFFIX, MASK_WORDS, name_of_image
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
 
-MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
-MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
 SUNNYBROOK = re.compile(r"(^|/)(SCD[0-9]{7}|SCD_ManualContours|SCD_IMAGES_[0-9]+|contours-manual/IRCCI-expert)/", re.I)
 ACDC = re.compile(r"(^|/)patient[0-9]{3}/patient[0-9]{3}_(frame[0-9]+(_gt)?|4d)\.nii(\.gz)?$")
 NNUNET = re.compile(r"(^|/)(imagesTr|labelsTr)/")
@@ -68,12 +67,16 @@ def pairs(files: Iterable[str]) -> list[Pair]:
     for folders in beside.values():
         masks = [folder for folder in folders if is_mask(folder)][:MOST_FOLDERS]
         images = [folder for folder in folders if not is_mask(folder)][:MOST_FOLDERS]
-        shared = [Pair(one, other, len(stems[one] & stems[other])) for one, other in product(images, masks)]
+        shared = [Pair(one, other, _shared(stems[one], stems[other])) for one, other in product(images, masks)]
         best = max(shared, key=lambda pair: pair.common, default=None)
         if best:
             same = [pair.images for pair in shared if (pair.masks, pair.common) == (best.masks, best.common)]
             found.append(replace(best, alike=tuple(folder for folder in same if folder != best.images)))
     return sorted((pair for pair in found if pair.common), key=lambda pair: (-pair.common, pair.images.count("/")))
+
+
+def _shared(images: set[str], masks: set[str]) -> int:
+    return len(images & {name_of_image(name, images) for name in masks})
 
 
 def is_mask(folder: str) -> bool:
