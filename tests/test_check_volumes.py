@@ -156,7 +156,7 @@ def test_acdc_says_which_frames_are_of_which_phase(tmp_path: Path) -> None:
     assert report.facts["in the cache"] == "about 0.0 MB with 8 bits a value"
     assert report.facts["mask levels"] == "0 (in 6), 1 (in 6), 2 (in 6), 3 (in 6)"
     assert texts(report) == [
-        "note: 3 NIfTI files left out, which match no pattern: training/patient001/patient001_4d.nii.gz, "
+        "note: 3 NIfTI files left out, which no pattern matches: training/patient001/patient001_4d.nii.gz, "
         "training/patient002/patient002_4d.nii.gz, training/patient003/patient003_4d.nii.gz."
     ]
 

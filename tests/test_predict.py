@@ -375,7 +375,7 @@ def test_masks_and_what_matches_no_pattern_are_left_out_of_folders(tmp_path: Pat
         f"patient00{patient}/patient00{patient}_frame{frame}" for patient in (1, 2) for frame in ("01", "12")
     ]
     assert [note.partition(": ")[2].partition(": ")[0] for note in found.notes] == [
-        "2 images left out, which match no pattern of the recipe", "4 masks left out", "2 non-image files left out",
+        "2 images left out, which no pattern of the recipe matches", "4 masks left out", "2 non-image files left out",
     ]  # fmt: skip
     inner = found_by(model, root / "patient001")
     assert [scan.name for scan in inner.scans] == ["patient001_frame01", "patient001_frame12"]

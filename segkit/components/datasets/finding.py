@@ -132,7 +132,7 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
         raise UserError(f"{root}: contains no images down to {DEPTH} levels of folders. {text}")
     kept = set(matching)
     left_out = {
-        "image": ([path for path in images if kept and path not in kept], ", which match no pattern of the recipe"),
+        "image": ([path for path in images if kept and path not in kept], ", which no pattern of the recipe matches"),
         "mask": (masks, ""),
         "non-image file": (others, ""),
     }
@@ -141,7 +141,7 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
             found.notes.append(f"{root}: {counted(len(paths), noun)} left out{why}: {_listed(root, paths)}.")
     if chosen:
         searched = " and ".join(f"{path.relative_to(root).as_posix()}/" for path in chosen)
-        found.notes.append(f"{root}: only {searched} is searched.")
+        found.notes.append(f"{root}: only {searched} {'is' if len(chosen) == 1 else 'are'} searched.")
     names = {path: (path.relative_to(root).parent / _bare_name(path)).as_posix() for path in matching or images}
     _add(found, names, taken, root)
 
