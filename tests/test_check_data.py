@@ -107,6 +107,16 @@ def pictures(root: Path, *names: str, masks: str = "masks", images: str = "image
         write(root / masks / name, np.uint8(255) * (random.random((20, 30)) > 0.5))
 
 
+def test_names_of_masks_may_end_in_a_word(tmp_path: Path) -> None:
+    pictures(tmp_path, "ISIC_1.png", "ISIC_2.png", images="Training_Input", masks="Training_GroundTruth")
+    for number in (1, 2):
+        mask = tmp_path / f"Training_GroundTruth/ISIC_{number}.png"
+        mask.rename(mask.with_name(f"ISIC_{number}_segmentation.png"))
+    report = check_data(tmp_path)
+    assert (report.layout, report.facts["images"]) == ("image_folder", "2")
+    assert len(read(report).cases) == 2
+
+
 def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     names = [f"p{number // 20:02}/{number:03}.png" for number in range(60)]
     pictures(tmp_path, *names)
@@ -196,7 +206,8 @@ def test_sets_are_no_patients(tmp_path: Path) -> None:
         (["1.dcm", "notes.txt"], "1 DICOM image, but no masks and no contours (PXXcontours-manual)."),
         (
             ["1.png"],
-            "no known layout: 1 image (1 .png), but no masks of the same names. Lay them out as images/PATIENT",
+            "masks of the same names. Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as "
+            "its image; or list images and masks in a CSV, for the dataset table; or write a reader",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
@@ -155,7 +156,7 @@ def test_acdc_says_which_frames_are_of_which_phase(tmp_path: Path) -> None:
     assert report.facts["in the cache"] == "about 0.0 MB with 8 bits a value"
     assert report.facts["mask levels"] == "0 (in 6), 1 (in 6), 2 (in 6), 3 (in 6)"
     assert texts(report) == [
-        "note: 3 NIfTI files left out, which match no pattern: training/patient001/patient001_4d.nii.gz, "
+        "note: 3 NIfTI files left out, which no pattern matches: training/patient001/patient001_4d.nii.gz, "
         "training/patient002/patient002_4d.nii.gz, training/patient003/patient003_4d.nii.gz."
     ]
 
@@ -207,6 +208,35 @@ def test_a_table_wins_over_guesses(tmp_path: Path) -> None:
     }  # fmt: skip
     assert report.facts["tag centre"] == "N (2), S (1)"
     assert read(report).inputs == ("T1 file", "T2 file")
+
+
+def test_a_table_of_sets_is_suggested(tmp_path: Path) -> None:
+    sets = ("train", "train", "test")
+    rows = ["image,mask,patient,set"]
+    for number, (name, kind) in enumerate(zip(NAMES, sets, strict=True)):
+        save(tmp_path / f"images/{name}.nii.gz", grey(number))
+        save(tmp_path / f"labels/{name}.nii.gz", labels(number, most=1))
+        rows.append(f"images/{name}.nii.gz,labels/{name}.nii.gz,{name},{kind}")
+    assert "split" not in check_data(tmp_path).recipe
+    challenge = tmp_path / "split.csv"
+    challenge.write_text("patient,fold\na,1\nb,2\nc,1\n", encoding="utf-8")
+    assert f'for folds. Use it, or they are drawn by lot\n# file = "{challenge}"\n' in check_data(tmp_path).recipe
+    challenge.write_text("\n".join(rows), encoding="utf-8")
+    report = check_data(tmp_path)
+    assert report.layout == "table"
+    suggested = report.recipe.partition("# [split]")[2].splitlines()
+    assert suggested[0].endswith("for train, test. Use it, or they are drawn by lot")
+    assert suggested[1:] == [f'# file = "{challenge}"']
+
+
+def test_a_structure_that_no_mask_holds_is_warned_of(tmp_path: Path) -> None:
+    root = nnunet(tmp_path / "raw", 3)
+    text = (root / "dataset.json").read_text()
+    document = json.loads(text)
+    document["labels"]["lost"] = 9
+    document.get("regions_class_order", []).append(9)
+    (root / "dataset.json").write_text(json.dumps(document))
+    assert "warning: no mask holds lost. Is its value right?" in texts(check_data(root))
 
 
 def test_series_without_masks_are_described(tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def test_paths_of_the_repository_exist(page: Path) -> None:
 
 @PAGE
 def test_commands_and_options_exist(page: Path) -> None:
-    from segkit.cli import check, checkpoint, inspect, new, run  # each adds its commands
+    from segkit.cli import check, checkpoint, inspect, new, predict, run  # each adds its commands
 
-    assert {check, checkpoint, inspect, new, run}
+    assert {check, checkpoint, inspect, new, predict, run}
     commands = typer.main.get_command(segkit.cli.app).commands  # type: ignore[attr-defined]
     typed = re.compile(r"(?:^ +|&& |`|bin/)segkit (\w+)\b([^`#\n]*)", re.MULTILINE)
     for name, words in typed.findall(page.read_text(encoding="utf-8")):

@@ -157,6 +157,17 @@ def test_cases_are_read_in_several_threads_without_a_sound(tmp_path: Path, capfd
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize("ending", ["_segmentation", "_mask", "-label1", "_GT"])
+def test_names_of_masks_may_end_in_a_word(tmp_path: Path, ending: str) -> None:
+    for name in ("p/a", "p/b_mask"):
+        save(tmp_path / f"images/{name}.png", GREY)
+        save(tmp_path / f"masks/{name}{ending}.png", MASK * 255)
+    assert [case.name for case in build(tmp_path).cases] == ["p/a", "p/b_mask"]
+    save(tmp_path / "masks/p/a.png", MASK)
+    with pytest.raises(UserError, match=rf"a(\.|{ending}\.)png: a second mask of .*images/p/a\.png, beside .*Keep one"):
+        build(tmp_path)
+
+
 def test_several_inputs_of_one_name_in_several_folders(tmp_path: Path) -> None:
     for name in ("p1/a.png", "p2/b.png"):
         save(tmp_path / "t1" / name, GREY)

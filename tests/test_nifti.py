@@ -228,7 +228,7 @@ def test_acdc(tmp_path: Path) -> None:
     assert np.array_equal(image[0], grey(2).transpose(2, 1, 0))
     assert np.array_equal(masks[1], labels(2).transpose(2, 1, 0) == 2)
     assert data.notes == (
-        "2 NIfTI files left out, which match no pattern: patient001/patient001_4d.nii.gz, "
+        "2 NIfTI files left out, which no pattern matches: patient001/patient001_4d.nii.gz, "
         "patient002/patient002_4d.nii.gz.",
     )
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.evaluation.overlay import PREDICTION_RGB, TRUTH_RGB, draw_overlay, picture_name
+from segkit.evaluation.overlay import PREDICTION_RGB, TRUTH_RGB, draw_overlay, picture_name, shown_slice
 
 
 def box(top: int, left: int, bottom: int, right: int) -> NDArray[np.bool_]:
@@ -61,3 +61,12 @@ def test_a_case_of_any_name_has_a_picture_of_its_own() -> None:
     names = [picture_name(f"{'学' * 300}/{number}") for number in range(3)]
     assert len(set(names)) == 3
     assert all(len(name.encode()) < 230 and name.startswith("学") for name in names)
+
+
+def test_the_shown_slice_of_a_volume_does_not_depend_on_the_variant() -> None:
+    truth, prediction = np.zeros((2, 2, 5, 6, 7), bool)
+    assert shown_slice(truth, prediction) == 2
+    prediction[:, 4] = True
+    assert shown_slice(truth, prediction) == 4
+    truth[1, 1, :2, :2] = True
+    assert shown_slice(truth, prediction) == shown_slice(truth, np.zeros_like(truth)) == 1

@@ -13,6 +13,7 @@ import cv2
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 from torch import nn
 
@@ -151,7 +152,7 @@ def test_probabilities_lie_where_the_image_does(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(found.dataobj) >= 0.5, voxels == level)
     cv2.imwrite(str(tmp_path / "flat.png"), levels(3, (9, 8)).astype(np.uint8))
     written(predictor(), tmp_path / "flat.png", tmp_path / "out", probabilities=True)
-    flat: Any = cv2.imread(str(tmp_path / "out/flat-wall-probability.tif"), cv2.IMREAD_UNCHANGED)
+    flat: Any = tifffile.imread(tmp_path / "out/flat-wall-probability.tif")
     assert (flat.dtype, flat.shape) == (np.float32, (9, 8))
     assert np.array_equal(flat >= 0.5, levels(3, (9, 8)) == WALL)
 
@@ -232,11 +233,8 @@ def test_a_stack_has_a_stack_of_its_pages(tmp_path: Path) -> None:
     pages = levels(7, (4, 9, 8)).astype(np.uint8)
     (tmp_path / "stack.tif").write_bytes(cv2.imencodemulti(".tif", list(pages))[1].tobytes())
     written(predictor(), tmp_path / "stack.tif", tmp_path / "out", probabilities=True)
-    done, found = cv2.imreadmulti(str(tmp_path / "out/stack.tif"), flags=cv2.IMREAD_UNCHANGED)
-    assert done
-    assert np.array_equal(np.stack(found) == 300, pages == CAVITY)
-    _, chances = cv2.imreadmulti(str(tmp_path / "out/stack-wall-probability.tif"), flags=cv2.IMREAD_UNCHANGED)
-    assert np.array_equal(np.stack(chances) >= 0.5, pages == WALL)
+    assert np.array_equal(tifffile.imread(tmp_path / "out/stack.tif") == 300, pages == CAVITY)
+    assert np.array_equal(tifffile.imread(tmp_path / "out/stack-wall-probability.tif") >= 0.5, pages == WALL)
 
 
 SEVERAL = (
@@ -360,6 +358,14 @@ def test_a_model_of_colours_takes_pictures_in_colours_and_grey_ones(tmp_path: Pa
         scan.read()
 
 
+def test_numbered_pictures_in_colours_are_images_of_their_own(tmp_path: Path) -> None:
+    for number in range(4):
+        cv2.imwrite(str(tmp_path / f"ISIC_{number:04d}.png"), levels(number, (8, 8, 3)).astype(np.uint8))
+    found = found_by(predictor(inputs=("red", "green", "blue")), tmp_path)
+    assert [scan.name for scan in found.scans] == ["ISIC_0000", "ISIC_0001", "ISIC_0002", "ISIC_0003"]
+    assert not found.problems
+
+
 def test_masks_and_what_matches_no_pattern_are_left_out_of_folders(tmp_path: Path) -> None:
     root = acdc(tmp_path / "acdc")
     pattern = "{patient}/{patient}_frame{frame}"
@@ -369,7 +375,7 @@ def test_masks_and_what_matches_no_pattern_are_left_out_of_folders(tmp_path: Pat
         f"patient00{patient}/patient00{patient}_frame{frame}" for patient in (1, 2) for frame in ("01", "12")
     ]
     assert [note.partition(": ")[2].partition(": ")[0] for note in found.notes] == [
-        "2 images left out, which match no pattern of the recipe", "4 masks left out", "2 non-image files left out",
+        "2 images left out, which no pattern of the recipe matches", "4 masks left out", "2 non-image files left out",
     ]  # fmt: skip
     inner = found_by(model, root / "patient001")
     assert [scan.name for scan in inner.scans] == ["patient001_frame01", "patient001_frame12"]

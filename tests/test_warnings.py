@@ -40,11 +40,25 @@ def nameless() -> Dataset:
     return Dataset("nameless", found.channels, tuple(cases))
 
 
+def stacks() -> Dataset:
+    """The discs, a volume of two slices for each patient."""
+    found = discs()
+    cases = []
+    for one, two in zip(found.cases[::2], found.cases[1::2], strict=True):
+        (image, masks), (image_two, masks_two) = one.read(), two.read()
+        assert masks is not None
+        assert masks_two is not None
+        volume, truth = np.stack([image, image_two])[None], np.stack([masks, masks_two], axis=1)
+        cases.append(Case(str(one.patient), one.patient, volume, truth, (8.0, 1.0, 1.0)))
+    return Dataset("stacks", found.channels, tuple(cases))
+
+
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
     with isolated():
         segkit.losses.register("foreground", exclusive_only=True)(foreground)
         segkit.datasets.register("nameless")(nameless)
+        segkit.datasets.register("stacks")(stacks)
         yield
 
 
@@ -62,6 +76,25 @@ def test_a_batch_of_more_than_all_cases_is_warned_of_in_run_and_check(tmp_path: 
     ((_, findings, _),) = check_trials(plan_trials(validate(document), document))
     assert any(finding.kind == "warning" and finding.text.startswith(LARGE) for finding in findings)
     assert large_batch(small.recipe("train.batch_size=8"), 8) is None
+
+
+def test_a_check_counts_the_cases_of_whole_sets(tmp_path: Path) -> None:
+    path = tmp_path / "sets.toml"
+    path.write_text(toml.dumps(BASE))
+    document = compose(path, sets=["split.validation=0.4", "split.test=0.4", "train.batch_size=1"])
+    ((_, _, log),) = check_trials(plan_trials(validate(document), document))
+    counts = "4 cases of 2 patients for training, 4 of 2 patients for validation, 4 of 2 patients for the test"
+    assert any(counts in line for line in log), log
+
+
+@pytest.mark.parametrize(("size", "warned"), [(8, False), (9, True)])
+def test_a_check_counts_the_slices_of_volumes(tmp_path: Path, size: int, warned: bool) -> None:
+    path = tmp_path / "stacks.toml"
+    path.write_text(toml.dumps({**BASE, "data": {"stacks": {}}}))
+    document = compose(path, sets=[f"train.batch_size={size}"])
+    ((_, findings, _),) = check_trials(plan_trials(validate(document), document))
+    assert [finding.kind for finding in findings if "fault" in finding.kind] == []
+    assert any("but there are 8 training slices" in finding.text for finding in findings) is warned
 
 
 def test_images_of_nobody_are_warned_of_in_run(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from segkit.checks.guess import Guess
 from segkit.checks.masks import MaskStatistics
 from segkit.checks.scans import describe_scans
 from segkit.checks.statistics import ImageStatistics, exclusive
-from segkit.checks.tables import guess_table
+from segkit.checks.tables import guess_table, split_lines
 from segkit.checks.volumes import guess_nnunet, guess_volumes
 from segkit.components.datasets import datasets
 from segkit.components.datasets.case import Dataset, check_arrays
@@ -77,6 +77,8 @@ def check_data(folder: Path) -> DataReport:
         bare = scans and not any(map(layouts.stem, files))  # names without suffix, as scanners give
         text = f"DICOM series, but no masks. {layouts.WITHOUT_MASKS}" if bare else layouts.explain_unknown(root, files)
         report.findings.append(Finding("fault", text, str(folder)))
+    if report.recipe:
+        report.recipe += "".join(f"{line}\n" for line in split_lines(root, files))
     return report
 
 

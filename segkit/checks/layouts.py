@@ -10,12 +10,11 @@ from itertools import product
 from pathlib import Path
 
 from segkit.components.datasets.decoding import advice_on, volume
+from segkit.components.datasets.image_folder import MASK_SUFFIX, MASK_WORDS, name_of_image
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
 
-MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
-MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
 SUNNYBROOK = re.compile(r"(^|/)(SCD[0-9]{7}|SCD_ManualContours|SCD_IMAGES_[0-9]+|contours-manual/IRCCI-expert)/", re.I)
 ACDC = re.compile(r"(^|/)patient[0-9]{3}/patient[0-9]{3}_(frame[0-9]+(_gt)?|4d)\.nii(\.gz)?$")
 NNUNET = re.compile(r"(^|/)(imagesTr|labelsTr)/")
@@ -68,12 +67,16 @@ def pairs(files: Iterable[str]) -> list[Pair]:
     for folders in beside.values():
         masks = [folder for folder in folders if is_mask(folder)][:MOST_FOLDERS]
         images = [folder for folder in folders if not is_mask(folder)][:MOST_FOLDERS]
-        shared = [Pair(one, other, len(stems[one] & stems[other])) for one, other in product(images, masks)]
+        shared = [Pair(one, other, _shared(stems[one], stems[other])) for one, other in product(images, masks)]
         best = max(shared, key=lambda pair: pair.common, default=None)
         if best:
             same = [pair.images for pair in shared if (pair.masks, pair.common) == (best.masks, best.common)]
             found.append(replace(best, alike=tuple(folder for folder in same if folder != best.images)))
     return sorted((pair for pair in found if pair.common), key=lambda pair: (-pair.common, pair.images.count("/")))
+
+
+def _shared(images: set[str], masks: set[str]) -> int:
+    return len(images & {name_of_image(name, images) for name in masks})
 
 
 def is_mask(folder: str) -> bool:
@@ -102,8 +105,10 @@ def explain_unknown(root: Path, files: list[str]) -> str:
         return content + (f", but for {counted(hidden, 'hidden file')}." if hidden else ".")
     volumes = Counter(kind for file in files if (kind := volume(file)))
     images = [name for file in files if (name := stem(file))]
-    advice = "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or write a "
-    advice += "reader: segkit new data NAME."
+    advice = (
+        "Lay them out as images/PATIENT/1.png and masks/PATIENT/1.png, each mask named as its image; or list images "
+    )
+    advice += "and masks in a CSV, for the dataset table; or write a reader: segkit new data NAME."
     if volumes:
         kind = volumes.most_common(1)[0][0]
         acdc = "the layout of ACDC (patient001/patient001_frame01.nii.gz): "
@@ -118,7 +123,7 @@ def explain_unknown(root: Path, files: list[str]) -> str:
         return f"images and masks are in one folder ({mask} is a mask): put the masks into another. {advice}"
     if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
         held = f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual)."
-        return f"{held} {WITHOUT_MASKS} {advice}"
+        return f"{held} {WITHOUT_MASKS}"
     alike = _alike(files)
     if alike:
         listed = " and ".join(alike)

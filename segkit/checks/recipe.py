@@ -38,11 +38,12 @@ def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], lis
             log = [event.text for event in events if event.kind == "log"]
             if trial is list(first.values())[-1]:
                 log.append(_size_of(cache))
-            yield trial.variant, list(_findings(trial, events, run / small.folder)), log
+            yield trial.variant, list(_findings(trial, events, run / small.folder, cache)), log
 
 
-def _findings(trial: Trial, events: list[Event], folder: Path) -> Iterator[Finding]:
+def _findings(trial: Trial, events: list[Event], folder: Path, cache: DataCache) -> Iterator[Finding]:
     """Yield what was wrong with a trial, of which one batch was run in `folder`."""
+    from segkit.training.setup import read_and_split
     from segkit.training.warnings import large_batch
 
     for event in events:
@@ -50,10 +51,11 @@ def _findings(trial: Trial, events: list[Event], folder: Path) -> Iterator[Findi
             text = event.text.replace(f"{folder.parents[1]}/", "")
             yield Finding("fault" if event.kind == "failed" else "warning", text, trial.variant)
     status = Status.find(folder)
-    split = status.split if status is not None else None
-    too_large = large_batch(trial.recipe, len(split["train"])) if split else None
-    if too_large:
-        yield Finding("warning", too_large, trial.variant)
+    if status is not None and status.split:  # of the whole training set, not of the check's small batch
+        data, split = read_and_split(trial.recipe, cache)
+        too_large = large_batch(trial.recipe, sum(len(data.cases[number].slices) for number in split.train))
+        if too_large:
+            yield Finding("warning", too_large, trial.variant)
 
 
 def _size_of(cache: DataCache) -> str:

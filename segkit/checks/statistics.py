@@ -120,6 +120,8 @@ class ImageStatistics:
             yield Finding("warning", f"all images are of one patient, {named.pop()}: they cannot be split by patient.")
         if self.count and self.empty == self.count:
             yield Finding("warning", "every mask is empty.")
+        elif absent := [name for name, count in self._structures.items() if not count]:
+            yield Finding("warning", f"no mask holds {', '.join(absent)}. Is its value right?")
 
     def suggested_lines(self) -> list[str]:
         """Return commented tables of a recipe that these images may need, for the user to judge."""

@@ -1,4 +1,4 @@
-"""Guess which table of a folder lists its images and masks, and in which columns."""
+"""Guess which table of a folder lists its images and masks, and in which columns, and which one its sets."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from segkit.components.datasets.images import KINDS
 from segkit.components.datasets.reading import inside
 from segkit.components.datasets.sheet import LineFaults, Sheet, read_sheet
 from segkit.errors import UserError
+from segkit.recipe import toml
+from segkit.recipe.listed_split import read_lists
 
 MOST_TABLES = 5  # that are opened
 LINES = 50  # that are looked at
@@ -23,14 +25,30 @@ PATIENT = re.compile(r"(patient|subject|person|pid)s?([-_ ]?(id|name|number))?",
 
 def guess_table(root: Path, files: Iterable[str]) -> Guess | None:
     """Return how the dataset `table` reads the folder; None if no table at its top names images and masks."""
-    tables = [file for file in files if "/" not in file and file.lower().endswith((".csv", ".tsv"))]
-    for file in tables[:MOST_TABLES]:
+    for file in _tables(files):
         with suppress(UserError):  # another table, which no reader reads
             path = inside(root, root / file)
             guess = _guess(read_sheet(path, LineFaults(path)))
             if guess:
                 return guess
     return None
+
+
+def split_lines(root: Path, files: Iterable[str]) -> list[str]:
+    """Return commented lines of a recipe that read sets or folds from a table at the top of the folder."""
+    for file in _tables(files):
+        with suppress(UserError):  # another table
+            path = inside(root, root / file)
+            named = ", ".join(read_lists(path))
+            return [
+                f"# [split]  # this table names patients for {named}. Use it, or they are drawn by lot",
+                f"# file = {toml.format_value(str(path))}",
+            ]
+    return []
+
+
+def _tables(files: Iterable[str]) -> list[str]:
+    return [file for file in files if "/" not in file and file.lower().endswith((".csv", ".tsv"))][:MOST_TABLES]
 
 
 def _guess(sheet: Sheet) -> Guess | None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from segkit.checks.guess import Guess
-from segkit.checks.layouts import MASK_WORDS, MOST_FOLDERS, NNUNET, is_mask
+from segkit.checks.layouts import MOST_FOLDERS, NNUNET, is_mask
 from segkit.components.datasets.case import flaw_of_channels
+from segkit.components.datasets.image_folder import MASK_WORDS
 
 NIFTI = re.compile(r"(?P<stem>.*?)(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
 MASK = re.compile(rf"(.*?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)

@@ -268,6 +268,6 @@ def patient_warnings(nameless: int, cases: int) -> tuple[str, ...]:
     return (
         f"{nameless} of {counted(cases, 'case')} {'has' if nameless == 1 else 'have'} no patient: they are split "
         "case by case. Images of one patient may then be on both sides, which makes the validation look better than it "
-        "is. Give each patient a folder of images, or, if file names begin with the patient and the reader has this "
-        'parameter, set patient = "^([^_]+)_", which takes the part before the first _.',
+        "is. Give each patient a folder of images, or a table a column of patients; or, if file names begin with the "
+        'patient and the reader has this parameter, set patient = "^([^_]+)_", which takes what is before the first _.',
     )

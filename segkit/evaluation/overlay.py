@@ -52,8 +52,12 @@ def draw_overlay(image: Any, truth: Masks, prediction: Masks) -> Picture:
 
 
 def shown_slice(truth: Masks, prediction: Masks) -> int:
-    """Return the slice of a volume in which most is marked, of masks (C, D, H, W); the middle one where nothing is."""
-    marked = (truth | prediction).sum(axis=(0, 2, 3))
+    """Return the slice of a volume to draw, of masks (C, D, H, W): that in which most is true.
+
+    It is the same for every variant, unless nothing is true: then most is predicted there, or it is the middle one.
+    """
+    shown = truth if truth.any() else prediction
+    marked = shown.sum(axis=(0, 2, 3))
     return int(marked.argmax()) if marked.any() else len(marked) // 2
 
 

@@ -149,7 +149,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
-        log=[device.text, _counts(data, split), *data.notes, *split.notes],
+        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes],
         warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
 

@@ -26,8 +26,8 @@ def large_batch(recipe: Recipe, samples: int) -> str | None:
     if size <= samples:
         return None
     return (
-        f"train.batch_size is {size}, but there are {samples} training samples: an epoch is a single step on all of them. "
-        "Use a smaller train.batch_size."
+        f"train.batch_size is {size}, but there are {samples} training samples: an epoch is a single step on all of "
+        "them. Use a smaller train.batch_size."
     )
 
 

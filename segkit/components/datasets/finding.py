@@ -11,6 +11,7 @@ from pathlib import Path
 from segkit.components.datasets.dicom_series import Series, group_slices, stack
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS, is_bare_dicom
+from segkit.components.datasets.loading import RGB
 from segkit.components.datasets.nifti import case_name
 from segkit.components.datasets.nifti_files import ENDINGS
 from segkit.components.datasets.nnunet_listing import INPUT
@@ -131,7 +132,7 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
         raise UserError(f"{root}: contains no images down to {DEPTH} levels of folders. {text}")
     kept = set(matching)
     left_out = {
-        "image": ([path for path in images if kept and path not in kept], ", which match no pattern of the recipe"),
+        "image": ([path for path in images if kept and path not in kept], ", which no pattern of the recipe matches"),
         "mask": (masks, ""),
         "non-image file": (others, ""),
     }
@@ -140,7 +141,7 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
             found.notes.append(f"{root}: {counted(len(paths), noun)} left out{why}: {_listed(root, paths)}.")
     if chosen:
         searched = " and ".join(f"{path.relative_to(root).as_posix()}/" for path in chosen)
-        found.notes.append(f"{root}: only {searched} is searched.")
+        found.notes.append(f"{root}: only {searched} {'is' if len(chosen) == 1 else 'are'} searched.")
     names = {path: (path.relative_to(root).parent / _bare_name(path)).as_posix() for path in matching or images}
     _add(found, names, taken, root)
 
@@ -255,6 +256,7 @@ def _place(path: Path, name: str, taken: Taken) -> tuple[tuple[str, str], int] |
         for number, folder in enumerate(taken.folders):
             if name.startswith(f"{folder}/"):
                 return (name.removeprefix(f"{folder}/"), ""), number
-    if (several or taken.numbered) and (numbered := INPUT.fullmatch(name)):
+    by_number = taken.numbered or (several and taken.inputs != RGB)  # a picture in colours holds all three
+    if by_number and (numbered := INPUT.fullmatch(name)):
         return (numbered[1], str(path.parent)), int(numbered[2])
     return None

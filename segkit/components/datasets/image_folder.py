@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from segkit.errors import UserError, counted, first_few, sentence
 
 DOT = re.compile(r"(?<!^)\.")
 DEPTH = 4  # folders below `images` and `masks`
+MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
+MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,12 @@ def image_folder(
 ) -> Dataset:
     """Images and masks of the same name in two folders, patients in sub-folders or in the names.
 
-    `root/images/patient01/a.png` has the mask `root/masks/patient01/a.png`; the kinds of file may differ. Images are
-    PNG, TIFF, JPEG, BMP or DICOM of 8 to 16 bits or float; images in colour have three inputs, alpha is dropped. A TIFF
-    of several pages is a volume. Masks hold one grey level or colour per structure, 0 or black for none; saved as RGB
-    with equal channels they are grey. If a PNG has a palette of colours that begins with black, as in Pascal VOC, its
-    indices are the levels.
+    `root/images/patient01/a.png` has the mask `root/masks/patient01/a.png`, or one whose name ends in _mask,
+    _segmentation or the like, as in `a_mask.png`; the kinds of file may differ. Images are PNG, TIFF, JPEG, BMP or
+    DICOM of 8 to 16 bits or float; images in colour have three inputs, alpha is dropped. A TIFF of several pages is a
+    volume. Masks hold one grey level or colour per structure, 0 or black for none; saved as RGB with equal channels
+    they are grey. If a PNG has a palette of colours that begins with black, as in Pascal VOC, its indices are the
+    levels.
 
     Args:
         root: the folder that holds both.
@@ -98,7 +101,7 @@ def image_folder(
 def find_pairs(
     root: Path, images: str | Mapping[str, str], masks: str, problems: list[str], skipped: list[Path]
 ) -> list[Pair]:
-    """Return the images of a folder, or of one an input, each with the mask of the same name; no file is opened.
+    """Return the images of a folder, or of one an input, each with its mask; no file is opened.
 
     Args:
         root: the folder that holds all, links resolved.
@@ -117,6 +120,7 @@ def find_pairs(
             names = [path.name for path in reading.files_below(root, root / below, DEPTH)]
             raise UserError(f"{root / below}: contains no images. {describe_other_content(root / below, names)}")
     first, *others = pictures
+    truths = _by_image(truths, first, problems)
     problems += _unpaired(root, first, truths, masks, "mask", skipped)
     problems += _unpaired(root, truths, first, folders[0], "image", skipped)
     for below, files in zip(folders[1:], others, strict=True):
@@ -166,6 +170,23 @@ def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -
         elif found.setdefault(stem, path) != path:
             problems.append(f"{path}: has the name of {found[stem]}. Which one counts? Remove the other.")
     return found
+
+
+def _by_image(masks: dict[str, Path], images: dict[str, Path], problems: list[str]) -> dict[str, Path]:
+    """Return masks by the names of their images."""
+    found: dict[str, Path] = {}
+    for name, path in masks.items():
+        image = name_of_image(name, images)
+        if found.setdefault(image, path) != path:
+            remedy = "Keep one; masks of one structure each are listed in a CSV, for the dataset table."
+            problems.append(f"{path}: a second mask of {images[image]}, beside {found[image]}. {remedy}")
+    return found
+
+
+def name_of_image(mask: str, images: Container[str]) -> str:
+    """Return the name of a mask's image: the mask's own, or without an ending such as _mask where only that exists."""
+    match = None if mask in images else MASK_SUFFIX.fullmatch(mask)
+    return match[1] if match and match[1] in images else mask
 
 
 def _unpaired(

@@ -84,7 +84,7 @@ def nifti(
     notes = []
     if files.unmatched:
         notes.append(
-            f"{counted(len(files.unmatched), 'NIfTI file')} left out, which match no pattern: "
+            f"{counted(len(files.unmatched), 'NIfTI file')} left out, which no pattern matches: "
             f"{first_few(files.unmatched)}."
         )
     channels = tuple(masks) if isinstance(masks, dict) else structures_of(labels, background).names

@@ -147,7 +147,8 @@ def _check_inputs(place: Path | str, count: int, inputs: Sequence[str]) -> None:
     if tuple(inputs) == RGB:
         remedy = "Give pictures in colours."
     elif len(inputs) > 1:
-        remedy = f"Give a file an input, CASE_0000 to CASE_{len(inputs) - 1:04d}, or one that holds all."
+        names = f"the recipe's data or CASE_0000 to CASE_{len(inputs) - 1:04d}"
+        remedy = f"Give all files of the image, called as in {names}, or one that holds all inputs."
     else:
         remedy = "Give an image of one input."
     takes = f"the model takes {counted(len(inputs), 'input')}: {', '.join(inputs)}"
@@ -164,7 +165,10 @@ def _write_picture(path: Path, pixels: NDArray[Any]) -> None:
 def _write_stack(path: Path, pages: NDArray[Any]) -> None:
     import cv2
 
-    done, data = cv2.imencodemulti(path.suffix, list(pages))
+    # tifffile decodes neither LZW, OpenCV's default, nor predicted floats without a further package
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_ADOBE_DEFLATE]
+    options += [cv2.IMWRITE_TIFF_PREDICTOR, cv2.IMWRITE_TIFF_PREDICTOR_NONE]
+    done, data = cv2.imencodemulti(path.suffix, list(pages), options)
     _save(path, done, data)
 
 
