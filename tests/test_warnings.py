@@ -94,7 +94,7 @@ def test_a_check_counts_the_slices_of_volumes(tmp_path: Path, size: int, warned:
     document = compose(path, sets=[f"train.batch_size={size}"])
     ((_, findings, _),) = check_trials(plan_trials(validate(document), document))
     assert [finding.kind for finding in findings if "fault" in finding.kind] == []
-    assert any("but there are 8 training slices" in finding.text for finding in findings) is warned
+    assert any("but there are 8 training samples" in finding.text for finding in findings) is warned
 
 
 def test_images_of_nobody_are_warned_of_in_run(tmp_path: Path) -> None:
