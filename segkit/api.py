@@ -218,9 +218,10 @@ def evaluate(
     if on != ALL and not split.get(on):
         have = suggest(on, [ALL, *(name for name, names in split.items() if names)])
         raise UserError(f"{path}: it has no {on} set. {have}")
-    data = (cache or DataCache(existing_cache(Path(path).absolute().parents[3:4]))).read(
-        predictor.recipe.data, predictor.recipe.intensity
-    )
+    if cache is None:
+        above = Path(path).absolute().parents  # trial, variant, run, and the folder of runs
+        cache = DataCache(existing_cache(above[3]) if len(above) > 3 else None)
+    data = cache.read(predictor.recipe.data, predictor.recipe.intensity)
     for verb, own, other in (("predicts", predictor.channels, data.channels), ("takes", predictor.inputs, data.inputs)):
         if own != other:
             raise UserError(f"{path}: {verb} {', '.join(own)}, but the data has {', '.join(other)}.")

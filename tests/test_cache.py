@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -254,6 +255,7 @@ def test_the_trials_of_a_study_are_trained_on_the_same_data(root: Path, tmp_path
 
 
 def test_a_check_reads_the_data_once_for_all_variants(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(root / "case0.npy", np.arange(1 << 18).reshape(512, 512).astype(np.uint16))  # 1 MiB: masks, and CLAHE
     variants = [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.1}}}]
     document = merge.Document.from_tree(BASE | {"data": {"arrays": {"root": str(root)}}}, "small.toml")
     document.merge({"study": {"variants": variants}, "loss": {"dice_mix": {}}}, merge.Source("x", None, root))
@@ -263,6 +265,8 @@ def test_a_check_reads_the_data_once_for_all_variants(root: Path, monkeypatch: p
     assert [variant for variant, _, _ in found] == ["a", "b"]
     assert not [finding.text for _, findings, _ in found for finding in findings if finding.kind == "fault"]
     assert reads(root) == 5
+    first, last = (re.findall(r"cache: (\d+\.\d) MiB of decoded data", "\n".join(log)) for _, _, log in found)
+    assert (first, last) == ([], ["1.0"])
 
 
 def test_a_dry_run_evaluates_no_more_volumes_than_a_batch_has_slices(tmp_path: Path) -> None:

@@ -20,7 +20,10 @@ BATCH = 2  # images; enough for a check
 
 
 def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], list[str]]]:
-    """Train, validate, save and evaluate one batch of each variant's first trial; yield (variant, findings, log)."""
+    """Train, validate, save and evaluate one batch of each variant's first trial; yield (variant, findings, log).
+
+    The last log says how much disk the cache of all variants takes.
+    """
     from segkit.training.run import run_trial
 
     first: dict[str, Trial] = {}
@@ -33,6 +36,8 @@ def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], lis
             small = replace(trial, recipe=_with_small_batches(trial.recipe), run=run, limit=Limit(batches=1))
             events = list(run_trial(small, stop=lambda: False, cache=cache))
             log = [event.text for event in events if event.kind == "log"]
+            if trial is list(first.values())[-1]:
+                log.append(_size_of(cache))
             yield trial.variant, list(_findings(trial, events, run / small.folder)), log
 
 
@@ -49,6 +54,11 @@ def _findings(trial: Trial, events: list[Event], folder: Path) -> Iterator[Findi
     too_large = large_batch(trial.recipe, len(split["train"])) if split else None
     if too_large:
         yield Finding("warning", too_large, trial.variant)
+
+
+def _size_of(cache: DataCache) -> str:
+    found = (path.stat().st_size for path in cache.folder.rglob("*") if path.is_file()) if cache.folder else ()
+    return f"cache: {sum(found) / (1 << 20):,.1f} MiB of decoded data, in {CACHE} beside the run, or in --cache DIR"
 
 
 def _with_small_batches(recipe: Recipe) -> Recipe:

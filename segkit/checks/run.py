@@ -33,7 +33,7 @@ NEEDED = ("recipe.toml", "metrics.csv", "cases.csv", "best.safetensors", "last.s
 def check_run(run: Path) -> Iterator[Finding]:
     """Yield what is wrong with a run folder; each best checkpoint is evaluated again and compared with cases.csv."""
     trials = sorted(path.parent for path in run.glob("*/*/trial.json") if not path.parent.name.startswith("."))
-    cache = DataCache(existing_cache([run.parent]))
+    cache = DataCache(existing_cache(run.parent))
     if not trials:
         yield Finding("fault", "holds no trials. A run folder contains VARIANT/seed-N/trial.json.", str(run))
         return

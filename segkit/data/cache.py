@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,9 @@ def silent(done: int, total: int) -> None:
     """Show no progress."""
 
 
-def existing_cache(beside: Sequence[Path]) -> Path | None:
-    """Return the cache in the first of some folders, where `segkit run` keeps it; None if there is none to write to."""
-    found = [folder / CACHE for folder in beside[:1] if os.access(folder / CACHE, os.W_OK)]
-    return found[0] if found else None
+def existing_cache(runs: Path) -> Path | None:
+    """Return the cache in a folder of runs, where `segkit run` keeps it; None if there is none to write to."""
+    return runs / CACHE if os.access(runs / CACHE, os.W_OK) else None
 
 
 class DataCache:
@@ -91,10 +90,6 @@ class DataCache:
                 "the trials of a study are trained on the same data. Restore them, or train all again with --fresh."
             )
         return found
-
-    def clear(self) -> None:
-        """Forget what was read."""
-        self._opened.clear()
 
     def _read(self, key: str, dataset: Dataset, intensity: Component) -> Data:
         if self.folder is None:

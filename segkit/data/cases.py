@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from segkit.data.fitting import Kind
-from segkit.data.pipeline import Image
 from segkit.data.store import Slices, unpack_masks
 from segkit.types import Mask
 
@@ -54,7 +53,8 @@ class Data:
 
     Attributes:
         name, channels, inputs, notes: as of `Dataset`.
-        fingerprint: sha256 (hex) of the content; see `segkit.data.cache`.
+        fingerprint: sha256 (hex) of channels, inputs, names, patients, pixels, masks and spacing, in the order of the
+            cases; it depends neither on where the files lie nor on the machine.
         standardized: whether intensity has brought each case to mean 0 and deviation 1.
         slices: of all cases, in order.
         prepared: the slices after transforms, by these; see `segkit.data.preparing`.
@@ -81,10 +81,6 @@ class Data:
         case = self.cases[number]
         bits = np.stack([self.slices.bits(n) for n in case.slices]).reshape(case.shape)
         return unpack_masks(bits, len(self.channels))
-
-    def slice_of(self, number: int, place: int) -> Image:
-        """Return slice `place` of a case, (H, W) or (H, W, I)."""
-        return self.slices.image(self.cases[number].slices[place])
 
     def names_of_slices(self) -> list[str]:
         """Return the name of each slice, for messages."""

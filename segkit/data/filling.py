@@ -160,18 +160,6 @@ def _stored(case: Case, read: _Read, first: int, labels: Sequence[tuple[int, ...
     )  # fmt: skip
 
 
-def fingerprint(dataset: Dataset) -> str:
-    """Return the sha256 (hex) of channels, names, patients, pixels, masks and spacing, in the order of the cases.
-
-    It does not depend on where the files lie, on the machine, or on the dataset's own name.
-    """
-    found = hashlib.sha256(json.dumps(_header(dataset)).encode())
-    for case in dataset.cases:
-        image, masks = case.read()
-        _update(found, case, _Read(image, image, (), image, masks, ""))
-    return found.hexdigest()
-
-
 def _header(dataset: Dataset) -> Any:
     """Return what begins a fingerprint; data of one unnamed input begin as they did before there were several."""
     names = list(dataset.channels)

@@ -41,7 +41,6 @@ class Slices:
         folder: where they lie; None in memory.
         inputs: I, of the images.
         labels: the values in each bit map, in order.
-        size: bytes of images and bit maps.
         dtype: of the images, "uint8" or "float32".
         bounds: the least and the greatest value of all images.
     """
@@ -56,7 +55,7 @@ class Slices:
         self._maps: list[mmap.mmap] = []
         self._touched = 0
         self._index, self._images, self._bits, self.moments = index, images, bits, moments
-        self.size, self.dtype = images.nbytes + bits.nbytes, images.dtype.name
+        self.dtype = images.dtype.name
         self.bounds = float(index["bounds"][0]), float(index["bounds"][1])
 
     def __len__(self) -> int:
