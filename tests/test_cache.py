@@ -255,7 +255,7 @@ def test_the_trials_of_a_study_are_trained_on_the_same_data(root: Path, tmp_path
 
 
 def test_a_check_reads_the_data_once_for_all_variants(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(root / "case0.npy", np.arange(720 * 720, dtype=np.uint16).reshape(720, 720))  # as bytes, with masks, 1 MiB
+    np.save(root / "case0.npy", np.arange(1 << 18).reshape(512, 512).astype(np.uint16))  # 1 MiB: masks, and CLAHE
     variants = [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.1}}}]
     document = merge.Document.from_tree(BASE | {"data": {"arrays": {"root": str(root)}}}, "small.toml")
     document.merge({"study": {"variants": variants}, "loss": {"dice_mix": {}}}, merge.Source("x", None, root))

@@ -251,6 +251,8 @@ def test_recipes_of_before_are_the_trainings_that_they_were(golden: str) -> None
         ([], ["train.select=last"], False),
         ([], ["train.select_by=iou"], False),
         ([], ["split.test=0.2"], False),
+        (['split.test=["p1", "p0"]'], ['split.test=["p0", "p1"]'], True),
+        (['split.test=["p1", "p0"]'], ['split.test=["p0", "p2"]'], False),
         (["train.select_by=iou", "metrics={ iou = {}, recall = {} }"], ["train.select_by=iou", "metrics=iou"], True),
     ],
 )

@@ -41,7 +41,7 @@ class Section(BaseModel):
 
 
 Share = Annotated[float, Gt(0), Lt(1)]
-Names = Annotated[tuple[str, ...], Len(1)]
+Names = Annotated[tuple[str, ...], Len(1), AfterValidator(lambda names: tuple(sorted(names)))]  # any order is one split
 
 
 class Split(Section):
