@@ -44,6 +44,13 @@ def test_links_lead_to_files(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: str(page.relative_to(ROOT)))
+def test_pages_are_merged(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.search("^(<{7}|={7}|>{7})", text, re.MULTILINE)
+    assert not re.search("[^\\n]\\n## ", text), "a heading needs a blank line before it"
+
+
 def test_the_front_page_links_every_page() -> None:
     front = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [page.name for page in DOCS if f"](docs/{page.name})" not in front] == []
