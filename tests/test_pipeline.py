@@ -243,7 +243,7 @@ def test_transforms_of_plugins_draw_from_the_key_and_never_run_once(registered: 
         ("wrong", {"how": "type"}, r"P01: transform wrong \(.*\): .*got float32 and uint8.*normalizes on the device"),
         ("wrong", {"how": "size"}, r"P01: transform wrong \(.*\): .*of one size, got \(63, 80\)"),
         ("wrong", {"how": "error"}, r"P01: transform wrong \(.*\): out of luck"),
-        ("RandomCrop", {"height": 100, "width": 100}, "P01: transform RandomCrop: Crop size"),
+        ("RandomCrop", {"height": 100, "width": 100}, "P01: transform RandomCrop: Crop size .*PadIfNeeded before it"),
     ],
 )
 def test_failures_name_sample_and_transform(registered: Any, name: str, values: dict[str, Any], message: str) -> None:

@@ -231,6 +231,8 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
         raise
     except BaseException as error:
         text = " ".join(message_of(error).split()) if isinstance(error, Exception) else explained(error)
+        if type(error).__name__ == "CropSizeError":
+            text += ". Put PadIfNeeded before it, or crop less."
         raise _failure(name, transform, text or type(error).__name__, error) from error
     new_image, new_bits = done["image"], done["mask"]
     for what, array in (("image", new_image), ("masks", new_bits)):
