@@ -37,6 +37,7 @@ from tests.wrong_data import (
 NIFTI = {"images": "images/{patient}.nii.gz", "masks": "labels/{patient}.nii.gz"}
 THREE = {"labels": {"a": 1, "b": 2, "c": 3}}
 RESAMPLE = r"Resample the mask onto the image, or, if only the header is wrong, copy the image's"
+LIKEWISE = r"Likewise \S+p2\.nii\.gz, \S+p3\.nii\.gz\."
 ALL = r"The same holds for \S+p2\.nii\.gz, \S+p3\.nii\.gz: 3 in all\."
 CSV: dict[str, Any] = {"table": {"file": "data/list.csv", "root": "data"}}
 SETS = b"patient,set\np1,train\np2,validation\np3,test\n"
@@ -47,15 +48,15 @@ CONTOUR = "patient01/P01contours-manual/P01-0000-icontour-manual.txt"
 CHECKED: list[tuple[str, Make, str]] = [
     ("masks of another shape",
      changed(pairs, lambda root: [save(root / f"labels/{n}.nii.gz", labels(0, (6, 5, 3))) for n in CASES]),
-     rf"labels/p1\.nii\.gz: this mask does not lie .* 6 x 5 x 4 voxels against 6 x 5 x 3\)\. {RESAMPLE}.*{ALL}"),
-    ("masks elsewhere", changed(pairs, moved), rf"labels/p1\.nii\.gz: .*up to 30 mm apart\)\. {RESAMPLE}.*{ALL}"),
+     rf"labels/p1\.nii\.gz: this mask does not lie .* 6 x 5 x 4 voxels against 6 x 5 x 3\)\. {RESAMPLE}.*{LIKEWISE}"),
+    ("masks elsewhere", changed(pairs, moved), rf"labels/p1\.nii\.gz: .*up to 30 mm apart\)\. {RESAMPLE}.*{LIKEWISE}"),
     ("a mask of another spacing",
      changed(pairs, lambda root: save(root / "labels/p1.nii.gz", labels(0), AFFINE * [2, 2, 1, 1])),
      rf"spacing 1\.5 x 1\.5 x 8 mm against 3 x 3 x 8 mm.*\)\. {RESAMPLE}"),
     ("NaN", changed(pairs, with_nan), r"3 times: holds voxels that are not finite.*\(2 of 120\)\. Replace.*p3\.nii"),
     ("a time series",
      changed(pairs, lambda root: [save(root / f"images/{n}.nii.gz", grey(1, (*SHAPE, 5))) for n in CASES]),
-     rf"images/p1\.nii\.gz: holds several volumes, .*\(6 x 5 x 4 x 5\)\. Split it into files.*{ALL}"),
+     r"3 times: holds several volumes, .*\(6 x 5 x 4 x 5\)\. Split it into files.* \S+images/p3\.nii\.gz\."),
     ("an empty volume",
      changed(pairs, lambda root: save(root / "images/p1.nii.gz", grey(1), dim=[3, 6, 5, 0, 1, 1, 1, 1])),
      r"images/p1\.nii\.gz: a damaged NIfTI file: its header states no shape .*Export it again\."),
@@ -99,12 +100,12 @@ CHECKED: list[tuple[str, Make, str]] = [
      r'data/dataset\.json: has the label "ignore": .* Use complete masks, or leave out the cases and the label\.'),
     ("cases without the second input",
      without(lambda root: nnunet(root, 3), "imagesTr/case0_0001.nii.gz", "imagesTr/case1_0001.nii.gz"),
-     r"case0_0000\.nii\.gz: its case lacks some of the 2 inputs .*Add the missing files.*case1_0000\S+ 2 in all"),
+     r"2 times: its case lacks some of the 2 inputs .*Add the missing files.*case1_0000\S+$"),
     ("no folder of label maps", without(nnunet, "labelsTr"),
      r"labelsTr: no file is called CASE\.nii\.gz, and training needs label maps\. There is no such folder\."),
     ("4-D images with other inputs",
      changed(lambda root: decathlon(root, 3, 2), lambda root: listed(root, modality={"0": "T1", "1": "T2", "2": "x"})),
-     r"hippocampus_001\.nii\.gz: does not hold the 3 inputs of dataset\.json: T1, T2, x \(2\)\. Correct.*: 3 in all"),
+     r"3 times: does not hold the 3 inputs of dataset\.json: T1, T2, x \(2\)\. Correct.*_003\.nii\.gz\."),
     ("a listed file that is not there", without(lambda root: decathlon(root, 3), "imagesTr/hippocampus_002.nii.gz"),
      r"hippocampus_002\.nii\.gz: is not there, though dataset\.json lists it\. Add it, or take it out"),
     ("a value that dataset.json lacks",
@@ -112,12 +113,12 @@ CHECKED: list[tuple[str, Make, str]] = [
      r"3 times: holds unexpected values \(2\)\. Known are 0 \(none\), 1 \(a\)\. Correct the mask, or the labels in"),
     ("a table of files that are not there",
      lambda root: table(root, *(f"images/{name}.png,masks/p1/1.png," for name in "xyz")),
-     r"list\.csv: the column 'image' names a file that is not there, in 3 lines: 5 .*Paths are relative to"),
+     r"list\.csv:5: the column 'image' names a file that is not there: 'images/x\.png'\. Paths are relative to .*csv:7\."),
     ("a table that leads out of its folder",
      lambda root: paint(table(root, "../out.png,masks/p1/1.png,p1").parent / "out.png", COLOURED),
-     r"list\.csv:5: the column 'image' leads out of \S+data: \.\./out\.png\. Nothing outside is read: copy the data"),
+     r"list\.csv:5: the column 'image' leads out of \S+data: '\.\./out\.png'\. Nothing outside is read: copy the data"),
     ("a line twice", lambda root: table(root, "images/p1/1.png,masks/p1/1.png,p1"),
-     r"list\.csv:5: the same case again: images/p1/1, as in line 2\. Names must be unique\."),
+     r"list\.csv:5: the case 'images/p1/1' again, as in \S+csv:2\. Names must be unique\."),
     ("a stack of other pages than its mask",
      changed(stacks, lambda root: cv2.imwritemulti(str(root / "masks/p1.tif"), [COLOURED[..., 2]] * 3)),
      r"masks/p1\.tif: the mask has 3 x 20 x 30 pixels, its image has 4 x 20 x 30\."),
@@ -160,7 +161,7 @@ READ: list[tuple[str, Make, dict[str, Any], str]] = [
     ("a table without column", lambda root: table(root, header="image,truth,patient"), CSV,
      r"list\.csv:1: has no column 'mask', which `mask` names; it has 'image', 'truth', 'patient'\."),
     ("lines of other length", lambda root: table(root, "images/p1/1.png,masks/p1/1.png"), CSV,
-     r"list\.csv:5: has not 3 cells, as its header: 2\."),
+     r"list\.csv:5: has 2 cells, its header 3 cells\."),
     ("a table in another encoding",
      changed(table, lambda root: (root / "list.csv").write_bytes("image,mask,größe\n".encode("latin-1"))), CSV,
      r"list\.csv: not a text file: byte 13 cannot be decoded\. Save the table as CSV in UTF-8\."),

@@ -13,7 +13,7 @@ from segkit.checks.layouts import is_mask
 from segkit.components.datasets.decoding import volume
 from segkit.components.datasets.images import KINDS
 from segkit.components.datasets.reading import inside
-from segkit.components.datasets.sheet import LineFaults, Sheet, read_sheet
+from segkit.components.datasets.sheet import Sheet, read_sheet
 from segkit.errors import UserError
 
 MOST_TABLES = 5  # that are opened
@@ -27,7 +27,7 @@ def guess_table(root: Path, files: Iterable[str]) -> Guess | None:
     for file in tables[:MOST_TABLES]:
         with suppress(UserError):  # another table, which no reader reads
             path = inside(root, root / file)
-            guess = _guess(read_sheet(path, LineFaults(path)))
+            guess = _guess(read_sheet(path, []))
             if guess:
                 return guess
     return None

@@ -15,7 +15,7 @@ from segkit.components.datasets.nifti import case_name
 from segkit.components.datasets.nifti_files import ENDINGS
 from segkit.components.datasets.nnunet_listing import INPUT
 from segkit.components.datasets.patterns import Pattern
-from segkit.components.datasets.reading import FileError, collected, files_below, inside, is_folder, natural
+from segkit.components.datasets.reading import collected, files_below, inside, is_folder, natural
 from segkit.components.datasets.scans import Scan, is_nifti, read_dicom_series, read_pictures, read_volume
 from segkit.errors import UserError, counted, first_few
 
@@ -57,7 +57,7 @@ class Found:
 
     scans: list[Scan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    problems: list[UserError] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 Named = dict[Path, str]  # files, and the names of their results
@@ -106,13 +106,14 @@ def _distinct(found: Found, taken: Taken) -> Iterator[Scan]:
         else:
             what = f"its results would overwrite those of {other.source}"
             remedy = "Give them one after the other, each with another --out, or rename one."
-            found.problems.append(FileError(scan.source, what, remedy))
+            found.problems.append(f"{scan.source}: {what}. {remedy}")
 
 
 def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
     """Add the images of a folder."""
     chosen = [root / name for name in taken.folders if is_folder(root / name)]
-    problems: list[str] = []
+    problems = found.problems
+    before = len(problems)
     images: list[Path] = []
     masks: list[Path] = []
     others: list[Path] = []
@@ -124,8 +125,7 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
         else:
             images.append(path)
     matching = [path for path in images if best_match(path, taken.images)]
-    found.problems += map(UserError, problems)
-    if not images and not problems:
+    if not images and len(problems) == before:
         held = _listed(root, [*masks, *others])
         text = f"It holds {held}." if held else "It holds no files."
         raise UserError(f"{root}: contains no images down to {DEPTH} levels of folders. {text}")
@@ -210,7 +210,7 @@ def _series(found: Found, files: Named) -> Iterator[Series]:
             if len(paths) == len(slices):
                 found.notes.append(f"{error} Its images are predicted one by one.")
                 continue
-            found.problems.append(error)
+            found.problems.append(str(error))
         for path in paths:
             del files[path]
 
@@ -233,7 +233,7 @@ def _cases(found: Found, files: Named, taken: Taken) -> Iterator[tuple[str, tupl
         case, number = _place(path, name, taken) or ((name, str(path)), 0)
         other = cases.setdefault(case, {}).setdefault(number, path)
         if other is not path:
-            found.problems.append(FileError(path, f"a second file of one image, beside {other}", "Remove one of them."))
+            found.problems.append(f"{path}: a second file of one image, beside {other}. Remove one of them.")
     for (name, _), numbered in cases.items():
         paths = tuple(numbered[number] for number in sorted(numbered))
         if sorted(numbered) in ([0], list(range(len(taken.inputs)))):
@@ -242,7 +242,7 @@ def _cases(found: Found, files: Named, taken: Taken) -> Iterator[tuple[str, tupl
         takes = f"the model takes {counted(len(taken.inputs), 'input')}: {', '.join(taken.inputs)}"
         held = f"its files are {first_few(path.name for path in paths)}"
         what = f"an image of other inputs than the model's; {takes}"
-        found.problems.append(FileError(paths[0], what, "Give one file for each input.", held))
+        found.problems.append(f"{paths[0]}: {what} ({held}). Give one file for each input.")
 
 
 def _place(path: Path, name: str, taken: Taken) -> tuple[tuple[str, str], int] | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.reading import FileError
+from segkit.errors import UserError
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -120,15 +120,13 @@ def check_agreement(image: Geometry, other: Geometry, what: str) -> None:
     """Raise unless the voxels of another file, e.g. `what` = "mask", lie where those of the image do.
 
     Raises:
-        FileError: it names both files, and in what they differ.
+        UserError: it names both files, and in what they differ.
     """
     differences = list(_differences(image, other))
     if differences:
-        raise FileError(
-            other.path,
-            f"this {what} does not lie where its image does",
-            f"Resample the {what} onto the image, or, if only the header is wrong, copy the image's (`fslcpgeom`).",
-            f"{image.path}: {'; '.join(differences)}",
+        raise UserError(
+            f"{other.path}: this {what} does not lie where its image does ({image.path}: {'; '.join(differences)}). "
+            f"Resample the {what} onto the image, or, if only the header is wrong, copy the image's (`fslcpgeom`)."
         )
 
 

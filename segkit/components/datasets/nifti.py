@@ -12,7 +12,6 @@ from segkit.components.datasets.case import Dataset, flaw_of_channels
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
 from segkit.components.datasets.patterns import Pattern, matching, parse_pattern
-from segkit.components.datasets.reading import FileError
 from segkit.components.datasets.structures import Label, Structures, structures_of
 from segkit.components.datasets.volumes import Volume, to_dataset
 from segkit.errors import UserError, counted, first_few
@@ -78,7 +77,7 @@ def nifti(
     inputs = tuple(images) if isinstance(images, dict) else ("image",)
     if flaw := flaw_of_channels(inputs, "input"):
         raise UserError(f"images: {flaw}.")
-    problems: list[UserError] = []
+    problems: list[str] = []
     files = find(top, _patterns(images, "images"), _patterns(masks, "masks"), problems)
     found = list(_volumes(top, files, structures, slices, problems))
     notes = []
@@ -114,7 +113,7 @@ def _patterns(given: str | dict[str, str], what: str) -> list[Pattern]:
     return [parse_pattern(text, f"{what}.{name}") for name, text in given.items()]
 
 
-def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], problems: list[UserError]) -> Files:
+def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], problems: list[str]) -> Files:
     """Return the files below `root` that match; what is wrong with single files is added to `problems`.
 
     Raises:
@@ -132,11 +131,10 @@ def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], proble
             raise UserError(f"{other.what}: has the pattern of {first.what}, {first.text!r}. Write another.")
     files = Files({pattern: {} for pattern in images}, {pattern: {} for pattern in masks})
     found: dict[Pattern, dict[Fields, Path]] = {**files.images, **files.masks}
-    walked: list[str] = []
     depth = max(pattern.depth for pattern in patterns)
-    for path in reading.files_below(root, root, depth, walked):
+    for path in reading.files_below(root, root, depth, problems):
         relative = path.relative_to(root).as_posix()
-        try:
+        with reading.collected(problems):
             match = matching(relative, patterns, root)
             if match is None:
                 files.unmatched += [relative] if relative.lower().endswith(ENDINGS) else []
@@ -144,10 +142,7 @@ def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], proble
             key = tuple(match[1][name] for name in first.fields)
             other_file = found[match[0]].setdefault(key, reading.inside(root, path))
             if other_file is not path:
-                raise FileError(path, f"a second file of one case, beside {other_file}", "Which counts? Remove one.")
-        except UserError as error:
-            problems.append(error)
-    problems += [UserError(problem) for problem in walked]
+                raise UserError(f"{path}: a second file of one case, beside {other_file}. Which counts? Remove one.")
     for pattern in patterns:
         if not found[pattern] and not problems:
             raise UserError(f"{root}: no file matches {pattern.what} = {pattern.text!r}. {_content(root, depth)}")
@@ -160,7 +155,7 @@ def _content(root: Path, depth: int) -> str:
 
 
 def _volumes(
-    root: Path, files: Files, structures: Structures | None, slices: Slices, problems: list[UserError]
+    root: Path, files: Files, structures: Structures | None, slices: Slices, problems: list[str]
 ) -> Iterator[Volume]:
     """Yield the cases whose files are complete and agree, in natural order."""
     fields = next(iter(files.images)).fields
@@ -169,7 +164,7 @@ def _volumes(
     masked = {key for found in files.masks.values() for key in found}
     problems += _lonely(files, masked - keys)
     for key in sorted(keys, key=lambda key: [reading.natural(text) for text in key]):
-        try:
+        with reading.collected(problems):
             first = next(found[key] for found in files.images.values() if key in found)
             images = _complete(files.images, key, first)
             masks = _complete(files.masks, key, first) if key in masked else []
@@ -185,18 +180,14 @@ def _volumes(
             )
             volume.check()
             yield volume
-        except UserError as error:
-            problems.append(error)
 
 
-def _lonely(files: Files, keys: set[Fields]) -> Iterator[FileError]:
-    """Yield an error for each mask without image."""
+def _lonely(files: Files, keys: set[Fields]) -> Iterator[str]:
+    """Yield a message for each mask without image."""
     images = " and ".join(repr(pattern.text) for pattern in files.images)
     for found in files.masks.values():
         for key in sorted(found.keys() & keys):
-            yield FileError(
-                found[key], f"a mask without image (which matches {images})", "Add the image, or remove it."
-            )
+            yield f"{found[key]}: a mask without image (which matches {images}). Add the image, or remove it."
 
 
 def _complete(files: Mapping[Pattern, Mapping[Fields, Path]], key: Fields, first: Path) -> list[Path]:
@@ -206,7 +197,7 @@ def _complete(files: Mapping[Pattern, Mapping[Fields, Path]], key: Fields, first
         names = ", ".join(f"{pattern.what} ({pattern.text})" for pattern in missing)
         masks = missing[0].what.startswith("masks")
         remedy = "Add it; where a structure is absent, an empty mask." if masks else "Add it, or remove the case."
-        raise FileError(first, f"its case has no file for {names}", remedy)
+        raise UserError(f"{first}: its case has no file for {names}. {remedy}")
     return [found[key] for found in files.values()]
 
 

@@ -24,7 +24,6 @@ from segkit.components.datasets.nnunet_listing import (
     entries_of,
     read_description,
 )  # fmt: skip
-from segkit.components.datasets.reading import FileError
 from segkit.components.datasets.structures import Label, Structures, structures_of
 from segkit.components.datasets.volumes import Volume, to_dataset
 from segkit.errors import UserError, counted, first_few, sentence
@@ -67,20 +66,18 @@ def nnunet(
     about = read_description(top)
     structures = _chosen(about, labels)
     pattern = _pattern(patient)
-    problems: list[UserError] = []
+    problems: list[str] = []
     cases: list[Case] = []
     found: list[Volume] = []
     for entry in entries_of(top, about, problems):
-        try:
+        with reading.collected(problems):
             whose = _patient(entry, pattern)
             if about.ending in PICTURES:
                 cases.append(_picture(entry, whose, about, structures, spacing_mm and spacing_mm[1:]))
             else:
                 found.append(_volume(entry, whose, about, structures, slices))
-        except UserError as error:
-            problems.append(error)
     if problems and cases:
-        raise reading.DatasetError(reading.merged(problems))
+        raise reading.DatasetError(problems)
     notes = _notes(top, cases)
     if cases:
         return Dataset("nnunet", structures.names, tuple(cases), tuple(notes), about.inputs)
@@ -118,10 +115,9 @@ def _patient(entry: Entry, pattern: re.Pattern[str] | None) -> str:
     match = pattern.search(entry.name)
     found = (match[1] if pattern.groups else match[0]) if match else None
     if not found:
-        raise FileError(
-            entry.images[0],
-            f"patient = {pattern.pattern!r} finds no patient in its name",
-            "Correct it, or leave it out.",
+        raise UserError(
+            f"{entry.images[0]}: patient = {pattern.pattern!r} finds no patient in its name. Correct it, or leave it "
+            "out."
         )
     return found
 
@@ -132,12 +128,9 @@ def _volume(entry: Entry, patient: str, about: Description, structures: Structur
     masks = (read_geometry(entry.label, slices),) if entry.label else ()
     inputs = sum(file.inputs for file in images)
     if inputs != len(about.inputs):
-        raise FileError(
-            images[0].path,
-            f"does not hold the {counted(len(about.inputs), 'input')} of {about.path.name}: "
-            f"{first_few(about.inputs, 16)}",
-            f"Correct the image, or {about.path.name}.",
-            str(inputs),
+        raise UserError(
+            f"{images[0].path}: does not hold the {counted(len(about.inputs), 'input')} of {about.path.name}: "
+            f"{first_few(about.inputs, 16)} ({inputs!s}). Correct the image, or {about.path.name}."
         )
     volume = Volume(entry.name, patient, images, masks, structures)
     volume.check()
@@ -169,15 +162,15 @@ def read_picture(entry: Entry, inputs: int, structures: Structures) -> tuple[Arr
     for part, path in named:
         if part.shape != parts[0].shape:
             sizes = " against ".join(f"{rows} x {columns}" for rows, columns in (part.shape, parts[0].shape))
-            raise FileError(path, f"has another size than {entry.images[0]}", "Export both at one size.", sizes)
+            raise UserError(f"{path}: has another size than {entry.images[0]} ({sizes}). Export both at one size.")
     image = parts[0] if inputs == 1 else np.stack(parts)
     return image, None if levels is None else structures.masks(_whole(levels, entry), entry.label or Path())
 
 
 def _whole(levels: NDArray[Any], entry: Entry) -> NDArray[Any]:
     if levels.dtype.kind != "u":
-        raise FileError(
-            entry.label or "", "holds values that are not whole numbers", "Save it with one level a structure."
+        raise UserError(
+            f"{entry.label or ''}: holds values that are not whole numbers. Save it with one level a structure."
         )
     return levels
 
@@ -186,7 +179,7 @@ def _colours(path: Path) -> list[Array]:
     """Return red, green and blue of a picture."""
     pixels: NDArray[Any] = decode_image(reading.read_bytes(path), str(path)).pixels[0]
     if pixels.shape[2] < 3:
-        raise FileError(path, "is grey, though it is the only file of three inputs", "Save it in colours.")
+        raise UserError(f"{path}: is grey, though it is the only file of three inputs. Save it in colours.")
     return [pixels[..., channel] for channel in range(3)]
 
 

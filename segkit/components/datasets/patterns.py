@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.components.datasets.reading import FileError
 from segkit.errors import UserError
 
 PIECE = re.compile(r"\{([^{}]*)\}|(\*)|([^{}*]+)|(.)")
@@ -86,7 +85,7 @@ def matching(path: str, patterns: Sequence[Pattern], root: Path) -> tuple[Patter
     Of several, the one that spells most of the path out counts: "{name}_gt.nii.gz" before "{name}.nii.gz".
 
     Raises:
-        FileError: several spell out as much.
+        UserError: several spell out as much.
     """
     found = [(pattern, fields) for pattern in patterns if (fields := pattern.match(path)) is not None]
     if not found:
@@ -95,5 +94,5 @@ def matching(path: str, patterns: Sequence[Pattern], root: Path) -> tuple[Patter
     best = [(pattern, fields) for pattern, fields in found if pattern.literal == most]
     if len(best) > 1:
         names = " and ".join(f"{pattern.what} = {pattern.text!r}" for pattern, _ in best)
-        raise FileError(root / path, f"matches both {names}", "Write patterns that tell these files apart.")
+        raise UserError(f"{root / path}: matches both {names}. Write patterns that tell these files apart.")
     return best[0]

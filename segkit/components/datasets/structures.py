@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le
 
 from segkit.components.datasets.case import flaw_of_channels
-from segkit.components.datasets.reading import FileError
 from segkit.errors import UserError, first_few
 from segkit.types import Array
 
@@ -49,7 +48,7 @@ class Structures:
         """Return the masks (C, ...) of a label map of unsigned integers.
 
         Raises:
-            FileError: it holds other values; the message names them and the known ones.
+            UserError: it holds other values; the message names them and the known ones.
         """
         import numpy as np
 
@@ -61,11 +60,9 @@ class Structures:
         if unknown:
             known = ", ".join(f"{' and '.join(map(str, values))} ({name})" for name, values in self.values.items())
             others = f"; {first_few(map(str, sorted(self.background)), 8)} count as background" * bool(self.background)
-            raise FileError(
-                path,
-                "holds unexpected values",
-                f"Known are 0 (none), {known}{others}. {self.remedy}",
-                first_few(map(str, sorted(unknown)), 8),
+            raise UserError(
+                f"{path}: holds unexpected values ({first_few(map(str, sorted(unknown)), 8)}). Known are 0 (none), "
+                f"{known}{others}. {self.remedy}"
             )
         masks = np.empty((len(self.values), *labels.shape), bool)
         for mask, (first, *further) in zip(masks, self.values.values(), strict=True):
@@ -76,11 +73,10 @@ class Structures:
 
     def _check_one(self, found: set[int], path: Path) -> None:
         if not (found <= {0, 1} or found <= {0, 255}):
-            raise FileError(
-                path,
-                "holds more values than 0 and 1, or 0 and 255, of one structure",
-                "For several structures name their values: labels = { wall = 1, cavity = 2 }.",
-                first_few(map(str, sorted(found)), 8),
+            raise UserError(
+                f"{path}: holds more values than 0 and 1, or 0 and 255, of one structure "
+                f"({first_few(map(str, sorted(found)), 8)}). For several structures name their values: labels = {{ "
+                "wall = 1, cavity = 2 }."
             )
 
 
@@ -119,14 +115,13 @@ def one_mask(labels: NDArray[Any], path: Path) -> Array:
     """Return the mask of a file that shows one structure, with 0 and one other value.
 
     Raises:
-        FileError: it holds several values.
+        UserError: it holds several values.
     """
     if len(found := values_in(labels) - {0}) > 1:
-        raise FileError(
-            path,
-            "holds several values, though it is the mask of one structure",
-            'If it is a label map, name it alone, masks = "PATTERN", and give `labels`.',
-            first_few(map(str, sorted(found)), 8),
+        raise UserError(
+            f"{path}: holds several values, though it is the mask of one structure "
+            f'({first_few(map(str, sorted(found)), 8)}). If it is a label map, name it alone, masks = "PATTERN", and '
+            "give `labels`."
         )
     mask: Array = labels != 0
     return mask

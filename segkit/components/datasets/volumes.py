@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from segkit.components.datasets import nifti_files
 from segkit.components.datasets.case import KINDS, Case, Dataset
 from segkit.components.datasets.geometry import Geometry, check_agreement
-from segkit.components.datasets.reading import DatasetError, merged
+from segkit.components.datasets.reading import DatasetError
 from segkit.components.datasets.structures import Structures, one_mask
-from segkit.errors import UserError, counted, first_few
+from segkit.errors import counted, first_few
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Volume:
         """Raise unless all files have the voxels of the first in the same places.
 
         Raises:
-            FileError: the message names both files and in what they differ.
+            UserError: the message names both files and in what they differ.
         """
         for other in self.images[1:]:
             check_agreement(self.images[0], other, "input")
@@ -130,7 +130,7 @@ def to_dataset(
     whole: bool,
     spacing_mm: SpacingMM = None,
     notes: Iterable[str] = (),
-    problems: Sequence[UserError] = (),
+    problems: Sequence[str] = (),
 ) -> Dataset:
     """Return a dataset whose cases are the volumes, or their slices, named NAME/slice-001 and so on.
 
@@ -146,7 +146,7 @@ def to_dataset(
         DatasetError: there are problems.
     """
     if problems and not volumes:
-        raise DatasetError(merged(problems))
+        raise DatasetError(problems)
     reader = SliceReader()
     cases: list[Case] = []
     for volume in volumes:
@@ -162,7 +162,7 @@ def to_dataset(
     told = (*notes, *_notes(volumes))
     found = Dataset(name, tuple(channels), tuple(cases), told, tuple(inputs), None if whole else reader.forget)
     if problems:
-        raise DatasetError(merged(problems), found)
+        raise DatasetError(problems, found)
     return found
 
 
