@@ -113,7 +113,7 @@ CHECKED: list[tuple[str, Make, str]] = [
      r"3 times: holds unexpected values \(2\)\. Known are 0 \(none\), 1 \(a\)\. Correct the mask, or the labels in"),
     ("a table of files that are not there",
      lambda root: table(root, *(f"images/{name}.png,masks/p1/1.png," for name in "xyz")),
-     r"list\.csv:5: the column 'image' names a file that is not there: 'images/x\.png'\. Paths are relative to .*csv:7\."),
+     r"list\.csv:5: the column 'image' names a file that is not there: 'images/x\.png'\. Paths are .*csv:7\."),
     ("a table that leads out of its folder",
      lambda root: paint(table(root, "../out.png,masks/p1/1.png,p1").parent / "out.png", COLOURED),
      r"list\.csv:5: the column 'image' leads out of \S+data: '\.\./out\.png'\. Nothing outside is read: copy the data"),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from segkit.checks.guess import Guess
 from segkit.components.datasets.decoding import advice_on, volume
 from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
+from segkit.recipe import toml
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
 MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
@@ -76,6 +78,30 @@ def pairs(files: Iterable[str]) -> list[Pair]:
     return sorted((pair for pair in found if pair.common), key=lambda pair: (-pair.common, pair.images.count("/")))
 
 
+def guess_image_folder(root: Path, files: Sequence[str]) -> Guess | None:
+    """Return how the dataset `image_folder` reads the folder; None if no images and masks share names."""
+    found = pairs(files)
+    if not found:
+        return None
+    best, *others = found
+    folders = {name: folder for name, folder in (("images", best.images), ("masks", best.masks)) if folder != name}
+    masks = tuple(root / file for file in files if file.startswith(f"{best.masks}/") and stem(file))
+    listed = first_few((f"{pair.images} with {pair.masks}" for pair in others), 3)
+    more = (
+        f"{counted(len(others), 'more pair')} of folders, which the lines below leave out: {listed}. One pair is "
+        "read: put all images below one folder, one for each patient, and the masks below another in the same way."
+    )
+    inputs = {folder.rpartition("/")[2].lower(): folder for folder in (best.images, *best.alike)}
+    line = f"# images = {toml.format_value(inputs)}  # {len(inputs)} inputs of the same names? Then use this line."
+    return Guess(
+        "image_folder",
+        {"root": str(root), **folders},
+        masks,
+        notes=(more,) if others else (),
+        hints=(line,) if best.alike else (),
+    )
+
+
 def is_mask(folder: str) -> bool:
     """Return whether a folder's name says that it holds masks."""
     return any(word in folder.rpartition("/")[2].lower() for word in MASK_WORDS)
@@ -135,12 +161,3 @@ def _alike(files: list[str]) -> list[str]:
         if name and seen.setdefault(name, folder) != folder:
             return [seen[name], folder]
     return []
-
-
-def more_pairs_note(found: list[Pair]) -> str:
-    """Return the warning about further pairs of folders."""
-    listed = first_few((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
-    return (
-        f"{counted(len(found) - 1, 'more pair')} of folders, which the lines below leave out: {listed}. One pair is "
-        "read: put all images below one folder, one for each patient, and the masks below another in the same way."
-    )

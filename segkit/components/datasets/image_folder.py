@@ -11,7 +11,7 @@ from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset
 from segkit.components.datasets.decoding import advice_on, volume
 from segkit.components.datasets.images import KINDS, describe_other_content
-from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
+from segkit.components.datasets.loading import Lengths, Loader, input_names
 from segkit.components.datasets.masks import Label, WrittenColour, parse_labels
 from segkit.errors import UserError, counted, first_few, sentence
 
@@ -84,15 +84,11 @@ def image_folder(
             whose = _patient(pair.name, pattern, pair.images[0])
             if pair.mask:
                 cases.append(loader.case(pair.name, whose, pair.images, (pair.mask,)))
-    if problems:
-        raise reading.DatasetError(problems)
     notes = []
     if skipped:
         listed = first_few(path.relative_to(top).as_posix() for path in skipped)
         notes.append(f"{counted(len(skipped), 'non-image file')} left out: {listed}.")
-    if inputs == ONE_INPUT and loader.find_colours(cases):
-        inputs = RGB
-    return Dataset("image_folder", loader.labels.channels, tuple(cases), tuple(notes), inputs, loader.conclude)
+    return loader.dataset("image_folder", cases, inputs, notes, problems)
 
 
 def find_pairs(

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from annotated_types import MaxLen, MinLen
 
-from segkit.components.datasets.case import Case, flaw_of_channels
+from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
 from segkit.components.datasets.dicom_header import read_format
 from segkit.components.datasets.images import DICOM_SUFFIXES, Picture, may_be_coloured, read_picture
 from segkit.components.datasets.masks import Colours, Labels, agree, read_masks
@@ -123,11 +123,22 @@ class Loader:
             load=load, files=(*images, *masks), labelled=bool(masks), tags=tags or {},
         )  # fmt: skip
 
-    def find_colours(self, cases: Sequence[Case]) -> bool:
-        """Return whether images have three inputs: as the recipe says, or as some of the cases of one input show."""
-        if self.grey is None and shows_colours([case.files[0] for case in cases]):
-            self.grey = False
-        return self.grey is False
+    def dataset(
+        self, name: str, cases: Sequence[Case], inputs: tuple[str, ...], notes: Sequence[str], problems: Sequence[str]
+    ) -> Dataset:
+        """Return the dataset of cases that `case` made; images of one input that show colours have three.
+
+        Raises:
+            DatasetError: there are problems.
+        """
+        if problems and not cases:
+            raise DatasetError(problems)
+        if inputs == ONE_INPUT and self.grey is None and shows_colours([case.files[0] for case in cases]):
+            self.grey, inputs = False, RGB
+        found = Dataset(name, self.labels.channels, tuple(cases), tuple(notes), inputs, self.conclude)
+        if problems:
+            raise DatasetError(problems, found)
+        return found
 
     def conclude(self) -> list[str]:
         """Return notes on what was read, once all cases were.

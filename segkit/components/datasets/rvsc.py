@@ -94,8 +94,8 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity"), 
     frames, partial, astray = list[tuple[Case, Path]](), [], dict[str, int]()
     for patient in patients:
         phases = patient.phases()
-        for frame, found in patient.frames.items():
-            if not needed <= set(found):
+        for frame, lines in patient.frames.items():
+            if not needed <= set(lines):
                 partial.append(f"{patient.folder.name}/{frame}")
                 continue
             with reading.collected(problems):
@@ -106,19 +106,23 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity"), 
         for case, _ in frames:
             with reading.collected(problems):  # tell all at once
                 case.read()
-        raise reading.DatasetError(problems)
-    if gaps and not cases:
+    if gaps and not cases and not problems:
         raise UserError(f"{root}: no volume. {gaps[0]}")
-    if not cases:
+    if not cases and not problems:
         listed = ", ".join(structures)
         raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
-    return Dataset(
+    if not cases:
+        raise reading.DatasetError(problems)
+    found = Dataset(
         "rvsc",
         tuple(structures),
         tuple(cases),
         (*_notes(patients, partial), *gaps),
         conclude=lambda: contours.outside_notes({case.name: astray.get(case.name, 0) for case, _ in frames}),
     )
+    if problems:
+        raise reading.DatasetError(problems, found)
+    return found
 
 
 def read_patients(root: Path, problems: list[str]) -> list[Patient]:
@@ -181,14 +185,6 @@ def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
                 problems.append(f"{path}:{line}: {name} is not in {patient.folder}.")
             else:
                 yield name
-
-
-def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> tuple[Case, int]:
-    """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
-    astray: dict[str, int] = {}
-    case, _ = _frame(patient, frame, structures, astray)
-    image, masks = case.read()
-    return replace(case, image=image, masks=masks, load=None), astray[case.name]
 
 
 def _frame(

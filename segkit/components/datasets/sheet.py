@@ -79,9 +79,10 @@ def read_sheet(path: Path, problems: list[str]) -> Sheet:
             problems.append(f"{path}:{line}: has {counted(len(cells), 'cell')}, its header {wanted}.")
         elif any(cells):
             named = {name: cell for name, cell in zip(lines[0][1], cells, strict=True) if name}
-            rows.append(Row(f"{path}:{line}", named))
             if flaw := next(filter(None, map(flaw_of_name, named.values())), None):
                 problems.append(f"{path}:{line}: a cell {flaw}.")
+            else:
+                rows.append(Row(f"{path}:{line}", named))
     if not rows and not problems:
         raise UserError(f"{path}: has no rows below its header.")
     return Sheet(path, tuple(columns), tuple(rows))

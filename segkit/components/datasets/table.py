@@ -12,7 +12,7 @@ from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset, flaw_of_channels
 from segkit.components.datasets.decoding import VOLUME_SUFFIXES, volume
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
+from segkit.components.datasets.loading import Lengths, Loader, input_names
 from segkit.components.datasets.masks import Label, Labels, WrittenColour, parse_labels
 from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.sheet import Row, Sheet, read_sheet
@@ -99,8 +99,6 @@ def table(
     fixed = None if spacing_mm is None or columns.spacing else tuple(float(mm) for mm in spacing_mm)
     loader = Loader(truth, grey, separate=not isinstance(mask, str), spacing_mm=fixed)
     listed = _listed(sheet, columns, reading.open_root(root or file.parent), problems)
-    if problems:
-        raise reading.DatasetError(problems)
     kinds = {volume(path.name) for one in listed for path in (*one.images, *one.masks)}
     if NIFTI in kinds:
         if len(kinds) > 1:
@@ -116,9 +114,7 @@ def table(
         loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
         for one in listed
     ]
-    if inputs == ONE_INPUT and loader.find_colours(cases):
-        inputs = RGB
-    return Dataset("table", truth.channels, tuple(cases), (), inputs, loader.conclude)
+    return loader.dataset("table", cases, inputs, (), problems)
 
 
 def _structures(labels: Labels) -> Structures:
