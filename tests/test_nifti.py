@@ -436,7 +436,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"labels": {"all": 1}}, "labels: .*name of the mean"),
     ({"labels": {"a": 0}}, "labels.a"),
     ({"masks": {"a": GT}, "labels": {"a": 1}}, "labels and background: belong to label maps"),
-    ({"masks": {}}, "masks: the table is empty"),
+    ({"masks": {}}, "masks: name at least one structure"),
     ({"images": "{patient}.nii.gz", "masks": "{name}_gt.nii.gz"}, "must have the fields of images"),
     ({"images": "{patient}.nii.gz", "masks": "{patient}.nii.gz"}, "masks: has the pattern of images"),
     ({"images": "{patient.nii.gz"}, "is not a field"),

@@ -211,8 +211,8 @@ def test_a_4d_image_with_another_number_of_inputs(tmp_path: Path) -> None:
 def test_pictures_that_do_not_fit(tmp_path: Path) -> None:
     root = pictures(tmp_path / "a")
     cv2.imwrite(str(root / "labelsTr/road_1.png"), np.zeros((8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"road_1.png: has another size than .*road_1_0000.png \(8 x 8 against 8 x 9\)"):
+    with pytest.raises(UserError, match=r"road_1.png: the mask has 8 x 8 pixels, its image has 8 x 9"):
         read(root).cases[0].read()
     root = pictures(tmp_path / "b", channel_names={"0": "R", "1": "G", "2": "B"})
-    with pytest.raises(UserError, match=r"road_1_0000.png: is grey, though it is the only file of three inputs"):
-        read(root).cases[0].read()
+    image, _ = read(root).cases[0].read()
+    assert np.array_equal(image[0], image[2])  # a grey file of three inputs

@@ -161,7 +161,7 @@ def test_a_link_out_of_the_root(folder: Path, tmp_path_factory: pytest.TempPathF
         ([*LINES], {"name": "phase"}, r"csv:4: the column 'phase' gives no name"),
         ([*LINES], {"mask": {"wall": "mask", "cavity": "phase"}, "tags": []}, r"csv:4: has a mask in 'mask' only"),
         ([*LINES], {"mask": {}}, "mask: name at least one structure"),
-        ([*LINES], {"mask": {"wall": "mask"}, "labels": {"wall": 1}}, "labels: counts only if one mask holds all"),
+        ([*LINES], {"mask": {"wall": "mask"}, "labels": {"wall": 1}}, "labels and background: belong to label maps"),
         ([*LINES], {"image": []}, "image: name at least one input"),
         ([*LINES], {"image": ["image", "mask"], "grey": False}, "grey: images of several inputs are grey each"),
         (["image,mask,dy,dx", "t1/a.png,wall/a.png,1,-1"], {"spacing_mm": ["dy", "dx"]}, r"its spacing must be"),

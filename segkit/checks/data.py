@@ -88,7 +88,7 @@ def _read_as(guess: Guess, root: Path, report: DataReport) -> None:
         with collected(unread):
             masks.add(inside(root, path))
     labels = masks.labels()
-    if guess.reader == "table" and isinstance(labels.get("background"), list):
+    if guess.reader in ("image_folder", "table") and isinstance(labels.get("background"), list):
         del labels["background"]  # a colour there
     parameters = guess.parameters | labels
     report.layout = guess.reader

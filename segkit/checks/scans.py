@@ -9,8 +9,7 @@ from pathlib import Path
 
 from segkit.components.datasets.dicom_series import find_series
 from segkit.components.datasets.images import DICOM_SUFFIXES
-from segkit.components.datasets.loading import size_text
-from segkit.components.datasets.reading import collected, inside
+from segkit.components.datasets.reading import collected, inside, size_text
 
 MOST = 4096  # files whose headers are read
 SHOWN = 6

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.loading import ONE_INPUT, size_text
+from segkit.components.datasets.loading import ONE_INPUT
+from segkit.components.datasets.reading import size_text
 from segkit.data.splits import patient_warnings
 from segkit.errors import first_few
 from segkit.testing.findings import Finding

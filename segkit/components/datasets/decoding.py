@@ -64,15 +64,15 @@ class Decoded:
     palette: tuple[Colour, ...] = ()
 
 
-def decode_image(data: bytes, name: str, *, stacks: bool = False) -> Decoded:
-    """Return the pixels of a PNG, TIFF, JPEG or BMP file, with `stacks` also of a TIFF of several pages.
+def decode_image(data: bytes, name: str) -> Decoded:
+    """Return the pixels of a PNG, TIFF, JPEG or BMP file; a TIFF may have several pages.
 
     Raises:
-        UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, several images, CMYK, or not upright.
+        UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, an animation, CMYK, or not upright.
     """
     try:
         with WITHOUT_WARNINGS:
-            return _decoded(data, stacks)
+            return _decoded(data)
     except RefusedError as reason:
         raise UserError(f"{name}: {reason}") from None
     except Exception as error:  # a decoder may raise anything on damaged bytes
@@ -81,11 +81,11 @@ def decode_image(data: bytes, name: str, *, stacks: bool = False) -> Decoded:
         raise UserError(f"{name}: a damaged image: {sentence(text)}") from None
 
 
-def _decoded(data: bytes, stacks: bool) -> Decoded:
+def _decoded(data: bytes) -> Decoded:
     import numpy as np
 
     if data[:4] in tiff.MARKS:
-        return Decoded(tiff.decode_tiff(data, stacks))
+        return Decoded(tiff.decode_tiff(data))
     image, is_png = _open(data), data[:4] == PNG
     if image.mode == "CMYK":
         raise RefusedError(tiff.CMYK)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from segkit.components.datasets.reading import size_text
 from segkit.errors import UserError
 from segkit.types import Array
 
@@ -135,7 +136,7 @@ def _differences(one: Geometry, other: Geometry) -> Iterator[str]:
     import numpy as np
 
     if one.shape != other.shape:
-        yield f"{' x '.join(map(str, one.shape))} voxels against {' x '.join(map(str, other.shape))}"
+        yield f"{size_text(one.shape)} voxels against {size_text(other.shape)}"
         return
     limit = SAME_PLACE * min(one.lengths)
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)

@@ -12,7 +12,7 @@ from segkit.components.datasets.case import Dataset
 from segkit.components.datasets.decoding import advice_on, volume
 from segkit.components.datasets.images import KINDS, describe_other_content
 from segkit.components.datasets.loading import Lengths, Loader, input_names
-from segkit.components.datasets.masks import Label, WrittenColour, parse_labels
+from segkit.components.datasets.structures import Label, WrittenColour, structures_in_pictures
 from segkit.errors import UserError, counted, first_few, sentence
 
 DOT = re.compile(r"(?<!^)\.")
@@ -39,7 +39,7 @@ def image_folder(
     root: Path,
     images: str | dict[str, str] = "images",
     masks: str = "masks",
-    labels: dict[str, Label] | None = None,
+    labels: dict[str, Label | WrittenColour] | None = None,
     background: WrittenColour | None = None,
     grey: bool | None = None,
     patient: str | None = None,
@@ -73,8 +73,8 @@ def image_folder(
         UserError: an image without a mask or the reverse, other sizes, unexpected levels, damage; the file is named.
     """
     top = reading.open_root(root)
-    inputs = input_names(images, grey, "images")
-    loader = Loader(parse_labels(labels, background), grey, spacing_mm=spacing_mm)
+    structures = structures_in_pictures(labels, background)
+    loader = Loader(structures, input_names(images, grey, "images"), grey, spacing_mm)
     pattern = _pattern(patient)
     problems: list[str] = []
     skipped: list[Path] = []
@@ -88,7 +88,7 @@ def image_folder(
     if skipped:
         listed = first_few(path.relative_to(top).as_posix() for path in skipped)
         notes.append(f"{counted(len(skipped), 'non-image file')} left out: {listed}.")
-    return loader.dataset("image_folder", cases, inputs, notes, problems)
+    return loader.dataset("image_folder", cases, problems, notes)
 
 
 def find_pairs(

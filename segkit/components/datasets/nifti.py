@@ -12,7 +12,7 @@ from segkit.components.datasets.case import Dataset, flaw_of_channels
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
 from segkit.components.datasets.patterns import Pattern, matching, parse_pattern
-from segkit.components.datasets.structures import Label, Structures, structures_of
+from segkit.components.datasets.structures import Label, Structures, one_file_each, structures_of
 from segkit.components.datasets.volumes import Volume, to_dataset
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Positive
@@ -73,7 +73,10 @@ def nifti(
         UserError: a file is damaged, lacks its partner, lies elsewhere than its image, or holds other values or NaN.
     """
     top = reading.open_root(root)
-    structures = _structures(masks, labels, background)
+    if isinstance(masks, str):
+        structures = structures_of(labels, background)
+    else:
+        structures = one_file_each(masks, "masks", labels, background)
     inputs = tuple(images) if isinstance(images, dict) else ("image",)
     if flaw := flaw_of_channels(inputs, "input"):
         raise UserError(f"images: {flaw}.")
@@ -86,23 +89,9 @@ def nifti(
             f"{counted(len(files.unmatched), 'NIfTI file')} left out, which match no pattern: "
             f"{first_few(files.unmatched)}."
         )
-    channels = tuple(masks) if isinstance(masks, dict) else structures_of(labels, background).names
     return to_dataset(
-        "nifti", channels, inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes, problems=problems
+        "nifti", structures, inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes, problems=problems
     )
-
-
-def _structures(
-    masks: str | dict[str, str], labels: dict[str, Label | tuple[Label, ...]] | None, background: tuple[Label, ...]
-) -> Structures | None:
-    """Return the structures of label maps; None if each has a file of its own."""
-    if isinstance(masks, str):
-        return structures_of(labels, background)
-    if labels is not None or background:
-        raise UserError("labels and background: belong to label maps, but `masks` names one file for each structure.")
-    if flaw := flaw_of_channels(tuple(masks)):
-        raise UserError(f"masks: {flaw}.")
-    return None
 
 
 def _patterns(given: str | dict[str, str], what: str) -> list[Pattern]:
@@ -154,9 +143,7 @@ def _content(root: Path, depth: int) -> str:
     return f"It holds {first_few(names)}." if names else "It holds no files down to that depth."
 
 
-def _volumes(
-    root: Path, files: Files, structures: Structures | None, slices: Slices, problems: list[str]
-) -> Iterator[Volume]:
+def _volumes(root: Path, files: Files, structures: Structures, slices: Slices, problems: list[str]) -> Iterator[Volume]:
     """Yield the cases whose files are complete and agree, in natural order."""
     fields = next(iter(files.images)).fields
     frames = Frames(root)

@@ -16,8 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 
 from segkit.components.datasets.decoding import DENSEST, kind_of
 from segkit.components.datasets.geometry import Geometry, Slices, slices_of
-from segkit.components.datasets.reading import MOST_TEXT
-from segkit.components.datasets.structures import MOST_LABEL
+from segkit.components.datasets.reading import MOST_TEXT, size_text
+from segkit.components.datasets.structures import label_map
 from segkit.errors import UserError
 from segkit.files import kind_of as kind_of_path
 from segkit.files import unreadable
@@ -32,7 +32,6 @@ GZIP = b"\x1f\x8b"
 HEADER = {348: 352, 540: 544}  # bytes of a header of NIfTI-1 and -2, and where voxels may begin
 ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # the code of the unit of length: unknown, metre, mm, micron
-NOT_WHOLE = 1e-3  # how far a label may lie from a whole number, for files that store them scaled
 
 
 def read_geometry(path: Path, slices: Slices = "auto", *, several: bool = False) -> Geometry:
@@ -60,13 +59,11 @@ def read_geometry(path: Path, slices: Slices = "auto", *, several: bool = False)
     if len(more) > 1 or (more and not several):
         raise UserError(
             f"{path}: holds several volumes, a time series or several inputs, where one is expected "
-            f"({' x '.join(map(str, sizes))}). Split it into files of one volume each, or leave it out by a narrower "
+            f"({size_text(sizes)}). Split it into files of one volume each, or leave it out by a narrower "
             "pattern."
         )
     if np.prod([float(size) for size in sizes]) > MOST_VOXELS:
-        raise UserError(
-            f"{path}: too large: more than {MOST_VOXELS:,} voxels ({' x '.join(map(str, sizes))}). Crop it."
-        )
+        raise UserError(f"{path}: too large: more than {MOST_VOXELS:,} voxels ({size_text(sizes)}). Crop it.")
     _check_type(path, header)
     shape = (width, height, depth)
     lengths, affine = _places(path, header, shape, count)
@@ -193,22 +190,7 @@ def read_labels(file: Geometry) -> Array:
     Raises:
         UserError: as for `read_voxels`, or values are not whole numbers from 0 to 65,535.
     """
-    import numpy as np
-
-    voxels: NDArray[Any] = read_voxels(file)
-    remedy = "A label map holds whole numbers from 0 to 65,535: is it an image, or probabilities?"
-    if voxels.dtype == np.float32:
-        whole = np.rint(voxels)
-        wrong = int((np.abs(whole - voxels) > NOT_WHOLE).sum())
-        if wrong:
-            raise UserError(
-                f"{file.path}: holds values that are not whole numbers ({wrong:,} of {voxels.size:,}). {remedy}"
-            )
-        voxels = whole
-    lowest, highest = float(voxels.min()), float(voxels.max())
-    if lowest < 0 or highest > MOST_LABEL:
-        raise UserError(f"{file.path}: holds values that are no labels ({lowest:g} to {highest:g}). {remedy}")
-    return voxels if voxels.dtype == np.uint8 else voxels.astype(np.uint16)
+    return label_map(read_voxels(file), file.path)
 
 
 def _raw(file: Geometry) -> NDArray[Any]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.decoding import decode_image
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.images import read_image
-from segkit.components.datasets.masks import read_levels
+from segkit.components.datasets.loading import Loader
 from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.nnunet_listing import (
     LABELS,
@@ -27,10 +24,10 @@ from segkit.components.datasets.nnunet_listing import (
 from segkit.components.datasets.structures import Label, Structures, structures_of
 from segkit.components.datasets.volumes import Volume, to_dataset
 from segkit.errors import UserError, counted, first_few, sentence
-from segkit.types import Array, Positive
+from segkit.types import Positive
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    pass
 
 
 def nnunet(
@@ -45,7 +42,7 @@ def nnunet(
     """Data set in nnU-Net's raw layout, or the Medical Segmentation Decathlon's, as its dataset.json describes it.
 
     `imagesTr/CASE_0000.nii.gz` is the first input of a case, `labelsTr/CASE.nii.gz` its label map; images may also be
-    PNG, BMP or one-page TIFF pictures. Regions, as "whole": [1, 2], are masks that overlap. If dataset.json lists
+    PNG, BMP or TIFF pictures. Regions, as "whole": [1, 2], are masks that overlap. If dataset.json lists
     `training` pairs, as in the Decathlon, these are the cases, and a 4-D image holds the inputs along its last axis.
     Images without label maps can be predicted alone; `imagesTs` is not read.
 
@@ -66,6 +63,7 @@ def nnunet(
     about = read_description(top)
     structures = _chosen(about, labels)
     pattern = _pattern(patient)
+    loader = Loader(structures, about.inputs, grey=True, spacing_mm=spacing_mm and spacing_mm[1:])
     problems: list[str] = []
     cases: list[Case] = []
     found: list[Volume] = []
@@ -73,16 +71,15 @@ def nnunet(
         with reading.collected(problems):
             whose = _patient(entry, pattern)
             if about.ending in PICTURES:
-                cases.append(_picture(entry, whose, about, structures, spacing_mm and spacing_mm[1:]))
+                masks = (entry.label,) if entry.label else ()
+                cases.append(loader.case(entry.name, whose, entry.images, masks))
             else:
                 found.append(_volume(entry, whose, about, structures, slices))
-    if problems and cases:
-        raise reading.DatasetError(problems)
-    notes = _notes(top, cases)
-    if cases:
-        return Dataset("nnunet", structures.names, tuple(cases), tuple(notes), about.inputs)
+    notes = list(_notes(top, cases))
+    if about.ending in PICTURES:
+        return loader.dataset("nnunet", cases, problems, notes)
     return to_dataset(
-        "nnunet", structures.names, about.inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes,
+        "nnunet", structures, about.inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes,
         problems=problems,
     )  # fmt: skip
 
@@ -99,7 +96,7 @@ def _chosen(about: Description, labels: dict[str, Label | tuple[Label, ...]] | N
         raise UserError(
             f"labels: {first_few(map(str, sorted(used - known)))} is no value of {about.path}. It has {stated}."
         )
-    return Structures(chosen.values, frozenset(known - used), remedy=about.structures.remedy)
+    return Structures(chosen.values, frozenset({0, *(known - used)}), remedy=about.structures.remedy)
 
 
 def _pattern(patient: str | None) -> re.Pattern[str] | None:
@@ -135,52 +132,6 @@ def _volume(entry: Entry, patient: str, about: Description, structures: Structur
     volume = Volume(entry.name, patient, images, masks, structures)
     volume.check()
     return volume
-
-
-def _picture(
-    entry: Entry, patient: str, about: Description, structures: Structures, spacing_mm: tuple[float, float] | None
-) -> Case:
-    load = functools.partial(read_picture, entry, len(about.inputs), structures)
-    files = (*entry.images, *((entry.label,) if entry.label else ()))
-    return Case(entry.name, patient, spacing_mm=spacing_mm, load=load, files=files, labelled=entry.label is not None)
-
-
-def read_picture(entry: Entry, inputs: int, structures: Structures) -> tuple[Array, Array | None]:
-    """Return the image (H, W), or (I, H, W) of several inputs, and the masks (C, H, W) of a case of pictures.
-
-    Raises:
-        UserError: a file is damaged, sizes differ, or the mask holds other values than the structures'.
-    """
-    import numpy as np
-
-    parts = _colours(entry.images[0]) if len(entry.images) < inputs else [read_image(path) for path in entry.images]
-    named = [(parts[0], entry.images[0]), *zip(parts[1:], entry.images[1:], strict=False)]
-    levels: Any = None
-    if entry.label:
-        levels, _ = read_levels(entry.label)
-        named.append((levels, entry.label))
-    for part, path in named:
-        if part.shape != parts[0].shape:
-            sizes = " against ".join(f"{rows} x {columns}" for rows, columns in (part.shape, parts[0].shape))
-            raise UserError(f"{path}: has another size than {entry.images[0]} ({sizes}). Export both at one size.")
-    image = parts[0] if inputs == 1 else np.stack(parts)
-    return image, None if levels is None else structures.masks(_whole(levels, entry), entry.label or Path())
-
-
-def _whole(levels: NDArray[Any], entry: Entry) -> NDArray[Any]:
-    if levels.dtype.kind != "u":
-        raise UserError(
-            f"{entry.label or ''}: holds values that are not whole numbers. Save it with one level a structure."
-        )
-    return levels
-
-
-def _colours(path: Path) -> list[Array]:
-    """Return red, green and blue of a picture."""
-    pixels: NDArray[Any] = decode_image(reading.read_bytes(path), str(path)).pixels[0]
-    if pixels.shape[2] < 3:
-        raise UserError(f"{path}: is grey, though it is the only file of three inputs. Save it in colours.")
-    return [pixels[..., channel] for channel in range(3)]
 
 
 def _notes(root: Path, cases: list[Case]) -> Iterator[str]:

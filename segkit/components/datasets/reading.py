@@ -212,3 +212,8 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return the sort key of natural order, in which "case2" comes before "case10"."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
     return [(int(part), "") if part.isdigit() and len(part) < 19 else (-1, part) for part in parts], name
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """Return "20 x 30" for an image's size, "4 x 20 x 30" for a volume's."""
+    return " x ".join(map(str, shape))

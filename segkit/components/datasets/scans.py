@@ -12,10 +12,11 @@ from segkit.components.datasets.case import KINDS
 from segkit.components.datasets.decoding import volume
 from segkit.components.datasets.dicom_series import Series, affine_of, read_series
 from segkit.components.datasets.geometry import Geometry, Slices
-from segkit.components.datasets.images import read_picture
-from segkit.components.datasets.loading import RGB, size_text
+from segkit.components.datasets.images import read_pictures as read_images
+from segkit.components.datasets.loading import RGB
 from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
 from segkit.components.datasets.nifti_writing import write_label_map, write_placed, write_probabilities
+from segkit.components.datasets.structures import Structures
 from segkit.components.datasets.volumes import Volume
 from segkit.errors import UserError, counted
 from segkit.files import write_bytes
@@ -87,7 +88,7 @@ def read_volume(paths: Sequence[Path], inputs: Sequence[str], slices: Slices) ->
     """
     found = tuple(read_geometry(path, slices, several=len(paths) < len(inputs)) for path in paths)
     _check_inputs(paths[0], sum(geometry.inputs for geometry in found), inputs)
-    whole = Volume(paths[0].name, None, found, (), None)
+    whole = Volume(paths[0].name, None, found, (), Structures({}))
     whole.check()
     first = found[0]
     ending = ".nii.gz" if first.path.name.lower().endswith(".gz") else ".nii"
@@ -126,18 +127,12 @@ def read_pictures(paths: Sequence[Path], inputs: Sequence[str]) -> Opened:
         if kind := volume(path.name):
             raise UserError(f"{path}: a {kind} volume, which is not read. Convert it to NIfTI (.nii.gz).")
     colours = len(paths) == 1 and len(inputs) == len(RGB)
-    pictures = [read_picture(path, grey=not colours, stacks=True) for path in paths]
-    arrays: list[Any] = [picture.pixels for picture in pictures]
-    shows_three = colours and (pictures[0].coloured or tuple(inputs) == RGB)
+    picture = read_images(paths, grey=not colours)
+    shows_three = colours and (picture.coloured or tuple(inputs) == RGB)
     _check_inputs(paths[0], len(RGB) if shows_three else len(paths), inputs)
-    for path, array in zip(paths, arrays, strict=True):
-        if array.shape != arrays[0].shape:
-            sizes = " against ".join(size_text(found.shape[-2:]) for found in (array, arrays[0]))
-            raise UserError(f"{path}: has another size than {paths[0]} ({sizes}). Export both at one size.")
-    several = np.concatenate if arrays[0].ndim == 4 else np.stack
-    image: Any = arrays[0] if len(arrays) == 1 else several(arrays)
+    image: Any = picture.pixels
     image = image if image.dtype.name in KINDS else image.astype(np.float32)
-    return Opened(image, STACK if image.ndim == 4 else PICTURE, pictures[0].coloured and not colours)
+    return Opened(image, STACK if image.ndim == 4 else PICTURE, picture.coloured and not colours)
 
 
 def _check_inputs(place: Path | str, count: int, inputs: Sequence[str]) -> None:

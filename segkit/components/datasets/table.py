@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Dataset, flaw_of_channels
+from segkit.components.datasets.case import Dataset
 from segkit.components.datasets.decoding import VOLUME_SUFFIXES, volume
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.loading import Lengths, Loader, input_names
-from segkit.components.datasets.masks import Label, Labels, WrittenColour, parse_labels
 from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.sheet import Row, Sheet, read_sheet
-from segkit.components.datasets.structures import Structures
+from segkit.components.datasets.structures import (
+    Label,
+    Structures,
+    WrittenColour,
+    one_file_each,
+    structures_in_pictures,
+)
 from segkit.components.datasets.volumes import Volume, to_dataset
 from segkit.errors import UserError
 
@@ -54,7 +59,7 @@ def table(
     root: Path | None = None,
     image: str | tuple[str, ...] | dict[str, str] = "image",
     mask: str | dict[str, str] = "mask",
-    labels: dict[str, Label] | None = None,
+    labels: dict[str, Label | WrittenColour] | None = None,
     background: WrittenColour | None = None,
     grey: bool | None = None,
     patient: str = PATIENT,
@@ -95,9 +100,11 @@ def table(
     of_inputs = image if isinstance(image, str | dict) else dict(zip(image, image, strict=True))
     inputs = input_names(of_inputs, grey, "image")
     columns = _columns(sheet, of_inputs, mask, patient, name, tags, spacing_mm)
-    truth = _labels(mask, labels, background)
+    if isinstance(mask, str):
+        structures = structures_in_pictures(labels, background)
+    else:
+        structures = one_file_each(mask, "mask", labels, background)
     fixed = None if spacing_mm is None or columns.spacing else tuple(float(mm) for mm in spacing_mm)
-    loader = Loader(truth, grey, separate=not isinstance(mask, str), spacing_mm=fixed)
     listed = _listed(sheet, columns, reading.open_root(root or file.parent), problems)
     kinds = {volume(path.name) for one in listed for path in (*one.images, *one.masks)}
     if NIFTI in kinds:
@@ -108,25 +115,19 @@ def table(
         three = fixed if fixed is not None and len(fixed) == 3 else None
         if three is None and spacing_mm is not None:
             raise UserError("spacing_mm: of NIfTI volumes, three lengths (slice, row, column), or none.")
-        found = list(_nifti(listed, None if loader.separate else _structures(truth), slices, problems))
-        return to_dataset("table", truth.channels, inputs, found, whole=volumes, spacing_mm=three, problems=problems)
+        if structures.coloured:
+            raise UserError("labels: NIfTI label maps hold whole numbers, not colours, e.g. labels = { wall = 1 }.")
+        found = list(_nifti(listed, structures, slices, problems))
+        return to_dataset("table", structures, inputs, found, whole=volumes, spacing_mm=three, problems=problems)
+    loader = Loader(structures, inputs, grey, fixed)
     cases = [
         loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
         for one in listed
     ]
-    return loader.dataset("table", cases, inputs, (), problems)
+    return loader.dataset("table", cases, problems)
 
 
-def _structures(labels: Labels) -> Structures:
-    if labels.colours:
-        raise UserError("labels: NIfTI label maps hold whole numbers, not colours, e.g. labels = { wall = 1 }.")
-    values = {name: (level,) for name, level in zip(labels.channels, labels.levels or (1,), strict=True)}
-    return Structures(values, stated=bool(labels.levels))
-
-
-def _nifti(
-    listed: list[Listed], structures: Structures | None, slices: Slices, problems: list[str]
-) -> Iterator[Volume]:
+def _nifti(listed: list[Listed], structures: Structures, slices: Slices, problems: list[str]) -> Iterator[Volume]:
     """Yield the volumes of lines that name NIfTI files; what is wrong with others is added to `problems`."""
     for one in listed:
         with reading.collected(problems):
@@ -134,19 +135,6 @@ def _nifti(
             volume = Volume(one.name, one.patient, images, masks, structures, one.tags)
             volume.check()
             yield volume
-
-
-def _labels(
-    mask: str | Mapping[str, str], labels: Mapping[str, Label] | None, background: WrittenColour | None
-) -> Labels:
-    if isinstance(mask, str):
-        return parse_labels(labels, background)
-    if labels is not None or background is not None:
-        raise UserError("labels: counts only if one mask holds all structures; here `mask` names a column for each.")
-    flaw = "name at least one structure" if not mask else flaw_of_channels(tuple(mask))
-    if flaw:
-        raise UserError(f"mask: {flaw}.")
-    return Labels(tuple(mask))
 
 
 def _columns(

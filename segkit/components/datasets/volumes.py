@@ -14,7 +14,7 @@ from segkit.components.datasets import nifti_files
 from segkit.components.datasets.case import KINDS, Case, Dataset
 from segkit.components.datasets.geometry import Geometry, check_agreement
 from segkit.components.datasets.reading import DatasetError
-from segkit.components.datasets.structures import Structures, one_mask
+from segkit.components.datasets.structures import Structures
 from segkit.errors import counted, first_few
 from segkit.types import Array
 
@@ -34,8 +34,8 @@ class Volume:
         name: of its case.
         patient: whose it is.
         images: one file an input, or one file of all.
-        masks: a label map, or one file a structure if `structures` is None; none if unlabelled.
-        structures: what the label map shows.
+        masks: a label map, or one file a structure; none if unlabelled.
+        structures: what they show.
         tags: of its case.
     """
 
@@ -43,7 +43,7 @@ class Volume:
     patient: str | None
     images: tuple[Geometry, ...]
     masks: tuple[Geometry, ...]
-    structures: Structures | None
+    structures: Structures
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -73,9 +73,7 @@ class Volume:
         if not self.masks:
             return image, None
         maps = [(frame.orient(nifti_files.read_labels(file)), file.path) for file in self.masks]
-        if self.structures is not None:
-            return image, self.structures.masks(*maps[0])
-        return image, np.stack([one_mask(*found) for found in maps])
+        return image, self.structures.masks(maps)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -123,7 +121,7 @@ class SliceReader:
 
 def to_dataset(
     name: str,
-    channels: Sequence[str],
+    structures: Structures,
     inputs: Sequence[str],
     volumes: Sequence[Volume],
     *,
@@ -135,7 +133,7 @@ def to_dataset(
     """Return a dataset whose cases are the volumes, or their slices, named NAME/slice-001 and so on.
 
     Args:
-        name, channels, inputs: of the dataset.
+        name, structures, inputs: of the dataset.
         volumes: at least one, if there are no problems.
         whole: whether a case is a volume.
         spacing_mm: (slice, row, column) in place of what the headers say.
@@ -160,7 +158,7 @@ def to_dataset(
             label = f"{volume.name}/slice-{index + 1:03d}"
             cases.append(Case(label, volume.patient, spacing_mm=spacing[1:], load=load, **shared))
     told = (*notes, *_notes(volumes))
-    found = Dataset(name, tuple(channels), tuple(cases), told, tuple(inputs), None if whole else reader.forget)
+    found = Dataset(name, structures.names, tuple(cases), told, tuple(inputs), None if whole else reader.forget)
     if problems:
         raise DatasetError(problems, found)
     return found
