@@ -73,10 +73,8 @@ class Structures:
             _check_one(found, path)
             return np.stack([labels != 0])
         if unknown := found - self.background.union(*self.values.values()):
-            named = {"none": self.background, **self.values}
-            known = ", ".join(
-                f"{self._listed(values).replace(', ', ' and ')} ({name})" for name, values in named.items()
-            )
+            named = [("none", self.background), *self.values.items()]
+            known = ", ".join(f"{self._listed(values).replace(', ', ' and ')} ({name})" for name, values in named)
             many = " Many colours come from JPEG, or from smoothing." if self.coloured and len(unknown) > MANY else ""
             raise UserError(
                 f"{path}: holds unexpected values ({self._listed(unknown)}). Known are {known}. {self.remedy}{many}"
