@@ -190,7 +190,7 @@ def test_wrong_folders(tmp_path: Path, make: Any, match: str) -> None:
     [
         ({"labels": {"a": 7}}, r"labels: 7 is no value of .*dataset.json. It has whole = \[1, 2, 3\]"),
         ({"patient": "("}, "patient: '\\(' is not a regular expression"),
-        ({"patient": "x(.)"}, "case0_0000.nii.gz: patient = 'x\\(.\\)' finds no patient in its name.*2 in all"),
+        ({"patient": "x(.)"}, "case0_0000.nii.gz: patient = 'x\\(.\\)' finds no patient in 'case0'\\..*2 in all"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, settings: Any, match: str) -> None:

@@ -10,8 +10,7 @@ from itertools import product
 from pathlib import Path
 
 from segkit.checks.guess import Guess
-from segkit.components.datasets.decoding import advice_on, volume
-from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
+from segkit.components.datasets.kinds import DICOM, IMAGES, advice_on, volume
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
 from segkit.recipe import toml
@@ -52,7 +51,7 @@ class Pair:
 def stem(file: str) -> str | None:
     """Return the path of an image file without its ending; None for other files."""
     head, dot, ending = file.rpartition(".")
-    return head if dot and f".{ending.lower()}" in KINDS else None
+    return head if dot and f".{ending.lower()}" in IMAGES else None
 
 
 def pairs(files: Iterable[str]) -> list[Pair]:
@@ -142,7 +141,7 @@ def explain_unknown(root: Path, files: list[str]) -> str:
     mask = next((name for name in images if (match := MASK_SUFFIX.fullmatch(name)) and match[1] in known), None)
     if mask:
         return f"images and masks are in one folder ({mask} is a mask): put the masks into another. {advice}"
-    if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
+    if all(_ending(file) in DICOM for file in files if stem(file)):
         held = f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual)."
         return f"{held} {WITHOUT_MASKS} {advice}"
     alike = _alike(files)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from segkit.components.datasets.case import MOST_CHANNELS
+from segkit.components.datasets.kinds import is_nifti
 from segkit.components.datasets.masks import ColouredMaskError, Palette, agree, read_colours, read_levels
-from segkit.components.datasets.nifti_files import ENDINGS, read_geometry, read_labels
+from segkit.components.datasets.nifti_files import read_geometry, read_labels
 from segkit.components.datasets.reading import collected
 from segkit.components.datasets.structures import as_hex, values_in
 from segkit.errors import UserError
@@ -36,7 +37,7 @@ class MaskStatistics:
         Raises:
             UserError: it cannot be read.
         """
-        if path.name.lower().endswith(ENDINGS):
+        if is_nifti(path):
             self._add_levels(path, values_in(read_labels(read_geometry(path))), MOST_VALUES)
             return
         try:

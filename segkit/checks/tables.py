@@ -10,8 +10,7 @@ from typing import Any
 
 from segkit.checks.guess import Guess
 from segkit.checks.layouts import is_mask
-from segkit.components.datasets.decoding import volume
-from segkit.components.datasets.images import KINDS
+from segkit.components.datasets.kinds import IMAGES, volume
 from segkit.components.datasets.reading import inside
 from segkit.components.datasets.sheet import Sheet, read_sheet
 from segkit.errors import UserError
@@ -51,4 +50,4 @@ def _guess(sheet: Sheet) -> Guess | None:
 def _names_files(sheet: Sheet, column: str) -> bool:
     """Return whether the cells of a column are names of images, but for empty ones."""
     cells = [row.cells[column] for row in sheet.rows[:LINES] if row.cells[column]]
-    return bool(cells) and all(cell.lower().endswith(KINDS) or volume(cell) for cell in cells)
+    return bool(cells) and all(cell.lower().endswith(IMAGES) or volume(cell) for cell in cells)

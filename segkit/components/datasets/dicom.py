@@ -21,11 +21,10 @@ from segkit.components.datasets.compressed import (
     check_frame,
     joined_frames,
 )
-from segkit.components.datasets.decoding import RefusedError
 from segkit.components.datasets.dicom_header import MOST_HEADER, PIXEL_DATA, Format, format_of, parse_header
 from segkit.components.datasets.lossless_jpeg import decode_lossless_jpeg
 from segkit.components.datasets.quiet import WITHOUT_WARNINGS
-from segkit.components.datasets.reading import read_bytes
+from segkit.components.datasets.reading import RefusedError, read_bytes
 from segkit.errors import UserError
 from segkit.types import Array
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT
-from segkit.components.datasets.decoding import RefusedError, kind_of
+from segkit.components.datasets.kinds import kind_of
 from segkit.components.datasets.quiet import WITHOUT_WARNINGS
-from segkit.components.datasets.reading import SIDE, read_bytes
+from segkit.components.datasets.reading import SIDE, RefusedError, read_bytes
 from segkit.errors import UserError
 
 if TYPE_CHECKING:

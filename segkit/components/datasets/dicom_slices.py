@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.components.datasets.decoding import RefusedError
 from segkit.components.datasets.dicom_header import format_of, numbers_of, read_header, spacing_of, text_of
+from segkit.components.datasets.reading import RefusedError
 from segkit.errors import UserError
 
 Vector = tuple[float, float, float]

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from segkit.components.datasets.dicom_series import Series, group_slices, stack
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS, is_bare_dicom
+from segkit.components.datasets.kinds import DICOM, IMAGES, is_bare_dicom, is_nifti, without_ending
 from segkit.components.datasets.nifti import case_name
-from segkit.components.datasets.nifti_files import ENDINGS
 from segkit.components.datasets.nnunet_listing import INPUT
 from segkit.components.datasets.patterns import Pattern
 from segkit.components.datasets.reading import collected, files_below, inside, is_folder, natural
-from segkit.components.datasets.scans import Scan, is_nifti, read_dicom_series, read_pictures, read_volume
+from segkit.components.datasets.scans import Scan, read_dicom_series, read_pictures, read_volume
 from segkit.errors import UserError, counted, first_few
 
 DEPTH = 4  # levels of folders in which images are searched
@@ -83,7 +82,7 @@ def find_scans(given: Sequence[Path], taken: Taken, out: Path) -> Found:
         if is_folder(path):
             _add_folder(found, path, taken, out)
         else:
-            loose.setdefault(path, _bare_name(path))
+            loose.setdefault(path, without_ending(path.name))
     _add(found, loose, taken, None)
     found.scans = list(_distinct(found, taken))
     return found
@@ -118,7 +117,7 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
     masks: list[Path] = []
     others: list[Path] = []
     for path in _files(root, chosen or [root], out, problems):
-        if not (is_nifti(path) or path.suffix.lower() in KINDS or is_bare_dicom(path)):
+        if not (is_nifti(path) or path.suffix.lower() in IMAGES or is_bare_dicom(path)):
             others.append(path)
         elif (match := best_match(path, (*taken.images, *taken.masks))) and match[0] in taken.masks:
             masks.append(path)
@@ -141,7 +140,8 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
     if chosen:
         searched = " and ".join(f"{path.relative_to(root).as_posix()}/" for path in chosen)
         found.notes.append(f"{root}: only {searched} is searched.")
-    names = {path: (path.relative_to(root).parent / _bare_name(path)).as_posix() for path in matching or images}
+    chosen_files = matching or images
+    names = {path: (path.relative_to(root).parent / without_ending(path.name)).as_posix() for path in chosen_files}
     _add(found, names, taken, root)
 
 
@@ -170,13 +170,6 @@ def best_match(path: Path, patterns: Sequence[Pattern]) -> tuple[Pattern, dict[s
     return max(found, key=lambda match: match[0].literal, default=None)
 
 
-def _bare_name(path: Path) -> str:
-    """Return a file's name without the ending that tells its format."""
-    ending = next((ending for ending in reversed(ENDINGS) if path.name.lower().endswith(ending)), path.suffix)
-    known = ending.lower() in (*ENDINGS, *KINDS)
-    return path.name[: -len(ending)] if known and len(ending) < len(path.name) else path.name
-
-
 def _add(found: Found, files: Named, taken: Taken, root: Path | None) -> None:
     """Add the images that files make, in natural order of their names; `root` is the folder that was given."""
     single = {path: name for path, name in files.items() if path.name.upper() != "DICOMDIR"}
@@ -199,7 +192,7 @@ def _add(found: Found, files: Named, taken: Taken, root: Path | None) -> None:
 
 def _series(found: Found, files: Named) -> Iterator[Series]:
     """Yield the volumes among DICOM files, and take them out of `files`; a film in one file is a problem."""
-    dicom = [path for path in files if path.suffix.lower() in DICOM_SUFFIXES or is_bare_dicom(path)]
+    dicom = [path for path in files if path.suffix.lower() in DICOM or is_bare_dicom(path)]
     for slices in group_slices(dicom, []):  # reading the images reports what is wrong with single files
         paths = {item.path for item in slices}
         if len(slices) == 1 or (len(paths) > 1 and not all(item.position and item.axes for item in slices)):

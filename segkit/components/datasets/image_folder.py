@@ -9,11 +9,11 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset
-from segkit.components.datasets.decoding import advice_on, volume
-from segkit.components.datasets.images import KINDS, describe_other_content
+from segkit.components.datasets.kinds import IMAGES, advice_on, describe_other_content, volume
 from segkit.components.datasets.loading import Lengths, Loader, input_names
+from segkit.components.datasets.patterns import find_patient, patient_expression
 from segkit.components.datasets.structures import Label, WrittenColour, structures_in_pictures
-from segkit.errors import UserError, counted, first_few, sentence
+from segkit.errors import UserError, counted, first_few
 
 DOT = re.compile(r"(?<!^)\.")
 DEPTH = 4  # folders below `images` and `masks`
@@ -75,13 +75,14 @@ def image_folder(
     top = reading.open_root(root)
     structures = structures_in_pictures(labels, background)
     loader = Loader(structures, input_names(images, grey, "images"), grey, spacing_mm)
-    pattern = _pattern(patient)
+    expression = patient_expression(patient)
     problems: list[str] = []
     skipped: list[Path] = []
     cases = []
     for pair in find_pairs(top, images, masks, problems, skipped):
         with reading.collected(problems):
-            whose = _patient(pair.name, pattern, pair.images[0])
+            folder, _, name = pair.name.rpartition("/")
+            whose = find_patient(expression, name, pair.images[0]) if expression else folder.split("/")[0] or None
             if pair.mask:
                 cases.append(loader.case(pair.name, whose, pair.images, (pair.mask,)))
     notes = []
@@ -127,25 +128,6 @@ def find_pairs(
     return found
 
 
-def _pattern(patient: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(patient) if patient is not None else None
-    except re.error as error:
-        raise UserError(f"patient: {patient!r} is not a regular expression: {sentence(error)}") from None
-
-
-def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | None:
-    """Return the patient from an image's name or folder."""
-    folder, _, name = stem.rpartition("/")
-    if pattern is None:
-        return folder.split("/")[0] or None
-    match = pattern.search(name)
-    found = (match[1] if pattern.groups else match[0]) if match else None
-    if not found:
-        raise UserError(f"{path}: patient = {pattern.pattern!r} finds no patient in {name!r}.")
-    return found
-
-
 def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -> dict[str, Path]:
     """Return the image files of a folder by their path in it, without suffix."""
     folder = root / below
@@ -157,7 +139,7 @@ def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -
     found: dict[str, Path] = {}
     for path in reading.files_below(root, folder, DEPTH, problems):
         stem = path.relative_to(folder).with_suffix("").as_posix()
-        if path.suffix.lower() not in KINDS:
+        if path.suffix.lower() not in IMAGES:
             skipped.append(path)
         elif found.setdefault(stem, path) != path:
             problems.append(f"{path}: has the name of {found[stem]}. Which one counts? Remove the other.")
@@ -173,7 +155,7 @@ def _unpaired(
     }
     for name in [name for name in these if name not in those]:
         wanted = str(root / below / name)
-        folder = next((wanted + ending for ending in KINDS if reading.is_folder(Path(wanted + ending))), None)
+        folder = next((wanted + ending for ending in IMAGES if reading.is_folder(Path(wanted + ending))), None)
         hint = f" {folder} is a folder." if folder else ""
         if wanted in others:
             kind = volume(others[wanted].name)

@@ -14,7 +14,8 @@ from annotated_types import MaxLen, MinLen
 
 from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
 from segkit.components.datasets.dicom_header import read_format
-from segkit.components.datasets.images import DICOM_SUFFIXES, may_be_coloured, read_picture, read_pictures
+from segkit.components.datasets.images import may_be_coloured, read_picture, read_pictures
+from segkit.components.datasets.kinds import is_named_dicom
 from segkit.components.datasets.masks import Palette, agree, read_colours, read_levels
 from segkit.components.datasets.reading import DatasetError, size_text
 from segkit.components.datasets.structures import Structures
@@ -35,8 +36,7 @@ CONTRADICTS = (
 
 def stated_spacing(path: Path) -> tuple[float, ...] | None:
     """Return the spacing in mm that a file's header states; None if it states none, or cannot be read."""
-    named = path.suffix.lower() in DICOM_SUFFIXES or path.suffix[1:].isdigit() or not path.suffix
-    if named and os.path.isfile(path):  # a pipe would never end
+    if is_named_dicom(path) and os.path.isfile(path):  # a pipe would never end
         with suppress(UserError):  # reading the pixels reports it
             return read_format(path).spacing_mm
     return None

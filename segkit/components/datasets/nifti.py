@@ -10,7 +10,8 @@ from segkit.components.datasets import reading
 from segkit.components.datasets.acdc import Frames
 from segkit.components.datasets.case import Dataset, flaw_of_channels
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
+from segkit.components.datasets.kinds import NIFTI
+from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.patterns import Pattern, matching, parse_pattern
 from segkit.components.datasets.structures import Label, Structures, one_file_each, structures_of
 from segkit.components.datasets.volumes import Volume, to_dataset
@@ -126,7 +127,7 @@ def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], proble
         with reading.collected(problems):
             match = matching(relative, patterns, root)
             if match is None:
-                files.unmatched += [relative] if relative.lower().endswith(ENDINGS) else []
+                files.unmatched += [relative] if relative.lower().endswith(NIFTI) else []
                 continue
             key = tuple(match[1][name] for name in first.fields)
             other_file = found[match[0]].setdefault(key, reading.inside(root, path))

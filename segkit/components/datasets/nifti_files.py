@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.decoding import DENSEST, kind_of
+from segkit.components.datasets.decoding import DENSEST
 from segkit.components.datasets.geometry import Geometry, Slices, slices_of
+from segkit.components.datasets.kinds import kind_of
 from segkit.components.datasets.reading import MOST_TEXT, size_text
 from segkit.components.datasets.structures import label_map
 from segkit.errors import UserError
@@ -26,7 +27,6 @@ from segkit.types import Array
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ENDINGS = (".nii", ".nii.gz")
 MOST_VOXELS = 1024**3
 GZIP = b"\x1f\x8b"
 HEADER = {348: 352, 540: 544}  # bytes of a header of NIfTI-1 and -2, and where voxels may begin

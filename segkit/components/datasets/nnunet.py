@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,9 +20,10 @@ from segkit.components.datasets.nnunet_listing import (
     entries_of,
     read_description,
 )  # fmt: skip
+from segkit.components.datasets.patterns import find_patient, patient_expression
 from segkit.components.datasets.structures import Label, Structures, structures_of
 from segkit.components.datasets.volumes import Volume, to_dataset
-from segkit.errors import UserError, counted, first_few, sentence
+from segkit.errors import UserError, counted, first_few
 from segkit.types import Positive
 
 if TYPE_CHECKING:
@@ -62,14 +62,14 @@ def nnunet(
     top = reading.open_root(root)
     about = read_description(top)
     structures = _chosen(about, labels)
-    pattern = _pattern(patient)
+    expression = patient_expression(patient)
     loader = Loader(structures, about.inputs, grey=True, spacing_mm=spacing_mm and spacing_mm[1:])
     problems: list[str] = []
     cases: list[Case] = []
     found: list[Volume] = []
     for entry in entries_of(top, about, problems):
         with reading.collected(problems):
-            whose = _patient(entry, pattern)
+            whose = find_patient(expression, entry.name, entry.images[0]) if expression else entry.name
             if about.ending in PICTURES:
                 masks = (entry.label,) if entry.label else ()
                 cases.append(loader.case(entry.name, whose, entry.images, masks))
@@ -97,26 +97,6 @@ def _chosen(about: Description, labels: dict[str, Label | tuple[Label, ...]] | N
             f"labels: {first_few(map(str, sorted(used - known)))} is no value of {about.path}. It has {stated}."
         )
     return Structures(chosen.values, frozenset({0, *(known - used)}), remedy=about.structures.remedy)
-
-
-def _pattern(patient: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(patient) if patient is not None else None
-    except re.error as error:
-        raise UserError(f"patient: {patient!r} is not a regular expression: {sentence(error)}") from None
-
-
-def _patient(entry: Entry, pattern: re.Pattern[str] | None) -> str:
-    if pattern is None:
-        return entry.name
-    match = pattern.search(entry.name)
-    found = (match[1] if pattern.groups else match[0]) if match else None
-    if not found:
-        raise UserError(
-            f"{entry.images[0]}: patient = {pattern.pattern!r} finds no patient in its name. Correct it, or leave it "
-            "out."
-        )
-    return found
 
 
 def _volume(entry: Entry, patient: str, about: Description, structures: Structures, slices: Slices) -> Volume:

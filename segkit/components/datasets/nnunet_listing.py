@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.nifti_files import ENDINGS
+from segkit.components.datasets.kinds import NIFTI
 from segkit.components.datasets.structures import MOST_LABEL, Structures
 from segkit.errors import UserError, counted, first_few
 from segkit.files import read_json
@@ -71,8 +71,8 @@ def read_description(root: Path) -> Description:
     if sorted(names) != sorted(map(str, range(len(names)))):
         raise _damaged(path, f"the inputs must be numbered from 0 without a gap, got {first_few(names, 8)}")
     ending = found.get("file_ending", ".nii.gz")
-    if ending not in (*ENDINGS, *PICTURES):
-        known = ", ".join((*ENDINGS, *PICTURES))
+    if ending not in (*NIFTI, *PICTURES):
+        known = ", ".join((*NIFTI, *PICTURES))
         raise UserError(f"{path}: files that end with {ending!r} are not read. Convert them to one of {known}.")
     inputs = [names[str(index)] for index in range(len(names))]
     unique = [name if inputs.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(inputs)]

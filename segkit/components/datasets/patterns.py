@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.errors import UserError
+from segkit.errors import UserError, sentence
 
 PIECE = re.compile(r"\{([^{}]*)\}|(\*)|([^{}*]+)|(.)")
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -96,3 +96,28 @@ def matching(path: str, patterns: Sequence[Pattern], root: Path) -> tuple[Patter
         names = " and ".join(f"{pattern.what} = {pattern.text!r}" for pattern, _ in best)
         raise UserError(f"{root / path}: matches both {names}. Write patterns that tell these files apart.")
     return best[0]
+
+
+def patient_expression(text: str | None) -> re.Pattern[str] | None:
+    """Return the regular expression that a recipe's `patient` gives.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return re.compile(text) if text is not None else None
+    except re.error as error:
+        raise UserError(f"patient: {text!r} is not a regular expression: {sentence(error)}") from None
+
+
+def find_patient(expression: re.Pattern[str], name: str, path: Path) -> str:
+    """Return the patient in a name: what the first group of an expression matches, or all of it.
+
+    Raises:
+        UserError: it finds none; the message names the file.
+    """
+    match = expression.search(name)
+    found = (match[1] if expression.groups else match[0]) if match else None
+    if not found:
+        raise UserError(f"{path}: patient = {expression.pattern!r} finds no patient in {name!r}.")
+    return found

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.case import KINDS
-from segkit.components.datasets.decoding import volume
 from segkit.components.datasets.dicom_series import Series, affine_of, read_series
 from segkit.components.datasets.geometry import Geometry, Slices
 from segkit.components.datasets.images import read_pictures as read_images
+from segkit.components.datasets.kinds import is_nifti, volume
 from segkit.components.datasets.loading import RGB
-from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
+from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.nifti_writing import write_label_map, write_placed, write_probabilities
 from segkit.components.datasets.structures import Structures
 from segkit.components.datasets.volumes import Volume
@@ -73,11 +73,6 @@ class Scan:
     source: str
     files: tuple[Path, ...]
     read: Callable[[], Opened]
-
-
-def is_nifti(path: Path) -> bool:
-    """Return whether a file is NIfTI by its name."""
-    return path.name.lower().endswith(ENDINGS)
 
 
 def read_volume(paths: Sequence[Path], inputs: Sequence[str], slices: Slices) -> Opened:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset
-from segkit.components.datasets.decoding import VOLUME_SUFFIXES, volume
 from segkit.components.datasets.geometry import Slices
+from segkit.components.datasets.kinds import volume, without_ending
 from segkit.components.datasets.loading import Lengths, Loader, input_names
 from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.sheet import Row, Sheet, read_sheet
@@ -214,8 +214,7 @@ def _file(row: Row, column: str, table: Path, root: Path) -> Path:
 def _name(image: Path, root: Path) -> str:
     """Return a case's name from the path of its image: below the root, without suffix."""
     shown = (image if image.is_relative_to(root) else image.resolve()).relative_to(root)
-    suffix = next((end for end in VOLUME_SUFFIXES if shown.name.lower().endswith(end)), shown.suffix)
-    return shown.as_posix()[: len(shown.as_posix()) - len(suffix)]
+    return shown.with_name(without_ending(shown.name)).as_posix()
 
 
 def _spacing(row: Row, columns: tuple[str, ...]) -> tuple[float, ...] | None:
