@@ -369,6 +369,13 @@ def test_parameters_that_make_no_sense(tmp_path: Path, more: dict[str, Any], mes
         read(tmp_path, **more)
 
 
+def test_names_with_numerals_that_are_no_numbers(tmp_path: Path) -> None:
+    fill(tmp_path, GREY)
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "p1/x.png").rename(tmp_path / folder / "p1/x2\u00b23.png")
+    assert [case.name for case in read(tmp_path, grey=True).cases] == ["p0/x", "p1/x2\u00b23", "p2/x"]
+
+
 def test_masks_of_a_stack_have_levels_by_page(tmp_path: Path) -> None:
     levels, colours = read_levels(save(tmp_path / "x.tif", STACK_MASK * 3))
     assert colours == {}

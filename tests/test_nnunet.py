@@ -145,6 +145,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("a list", lambda r: (r / "dataset.json").write_text("[]"), "dataset.json: damaged: it must be a table"),
     ("no inputs", lambda r: change(r, channel_names=None), 'dataset.json: damaged: "channel_names"'),
     ("a gap", lambda r: change(r, channel_names={"0": "a", "2": "b"}), "numbered from 0 without a gap, got 0, 2"),
+    ("many inputs", lambda r: change(r, channel_names={str(n): "a" for n in range(99)}), "it names 99 inputs; at most"),
     ("no labels", lambda r: change(r, labels=None), 'damaged: "labels" must give the value'),
     ("a word as label", lambda r: change(r, labels={"background": 0, "a": 1.5}), "the label 'a' must be a whole"),
     ("background in a region", lambda r: change(r, labels={"a": [0, 1]}), "the label 'a' must be a whole number from"),

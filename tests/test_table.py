@@ -191,6 +191,8 @@ def vast(path: Path) -> None:
         (lambda path: os.mkfifo(path), "a pipe, not a regular file"),
         (lambda path: None, r"cases\.csv: no such file"),
         (vast, "1,099,511,627,776 bytes"),
+        (lambda path: path.write_text("image,mask\n" + "a,b\n" * 1_000_001), r"csv:\d+: tables are read up to 1,0"),
+        (lambda path: path.write_text(",".join(map(str, range(10**6)))), "csv:1: tables are read up to"),
     ],
 )  # fmt: skip
 def test_files_that_are_no_table(tmp_path: Path, make: Callable[[Path], Any], message: str) -> None:

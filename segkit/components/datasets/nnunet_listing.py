@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.components.datasets import reading
+from segkit.components.datasets.case import MOST_INPUTS
 from segkit.components.datasets.kinds import NIFTI
 from segkit.components.datasets.structures import MOST_LABEL, Structures
 from segkit.errors import UserError, counted, first_few
@@ -68,6 +69,8 @@ def read_description(root: Path) -> Description:
     names = found.get("channel_names", found.get("modality"))
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise _damaged(path, '"channel_names" (or "modality") must name the inputs, as {"0": "CT"}')
+    if len(names) > MOST_INPUTS:
+        raise _damaged(path, f"it names {len(names):,} inputs; at most {MOST_INPUTS} are read")
     if sorted(names) != sorted(map(str, range(len(names)))):
         raise _damaged(path, f"the inputs must be numbered from 0 without a gap, got {first_few(names, 8)}")
     ending = found.get("file_ending", ".nii.gz")

@@ -23,6 +23,7 @@ PLACE = re.compile(r".*/.*|\S+\.\w+(:[0-9]+)?")  # a file, and perhaps its line
 DIFFERING = re.compile(
     r"""'[^']*'|"[^"]*"|#[0-9a-f]{6}|(?<![^\s(])/\S+|\b[0-9][0-9.,]*"""
 )  # in messages that are alike
+DIGITS = "0123456789"  # "\u00b2".isdigit() is true, but no number
 JUNK = ("thumbs.db", "desktop.ini", "icon\r")
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they make a name look like another
 
@@ -211,7 +212,7 @@ def once(root: Path, folder: Path, seen: set[Path]) -> Path:
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return the sort key of natural order, in which "case2" comes before "case10"."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return [(int(part), "") if part.isdigit() and len(part) < 19 else (-1, part) for part in parts], name
+    return [(int(part), "") if part[0] in DIGITS and len(part) < 19 else (-1, part) for part in parts], name
 
 
 def size_text(shape: Sequence[int]) -> str:

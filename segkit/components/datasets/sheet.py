@@ -12,7 +12,8 @@ from segkit.components.datasets.reading import decode, flaw_of_name, read_bytes
 from segkit.errors import UserError, counted, first_few
 
 DELIMITERS = (",", ";", "\t")
-LARGEST = 64 << 20  # bytes; a table of a million cases
+LARGEST = 64 << 20  # bytes
+MOST_ROWS, MOST_COLUMNS = 1_000_000, 1000
 DIVIDED = "columns are divided by comma, semicolon or tab"
 
 
@@ -94,6 +95,10 @@ def _lines(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]
     found, line = [], 1
     try:
         for cells in reader:
+            if len(found) > MOST_ROWS or len(cells) > MOST_COLUMNS:
+                raise UserError(
+                    f"{path}:{line}: tables are read up to {MOST_ROWS:,} rows of {MOST_COLUMNS:,} cells. Divide it."
+                )
             if cells:
                 found.append((line, [cell.strip() for cell in cells]))
             line = reader.line_num + 1
