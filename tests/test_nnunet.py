@@ -203,7 +203,7 @@ def test_a_4d_image_with_another_number_of_inputs(tmp_path: Path) -> None:
     root = decathlon(tmp_path, inputs=3)
     change(root, modality={"0": "a", "1": "b"})
     with pytest.raises(
-        DatasetError, match=r"hippocampus_001.nii.gz: does not hold the 2 inputs .* a, b \(3\)"
+        DatasetError, match=r"hippocampus_001.nii.gz: holds 3 inputs, where the data have 2 inputs: a, b\."
     ) as caught:
         read(root)
     assert len(str(caught.value).splitlines()) == 1

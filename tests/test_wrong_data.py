@@ -105,7 +105,7 @@ CHECKED: list[tuple[str, Make, str]] = [
      r"labelsTr: no file is called CASE\.nii\.gz, and training needs label maps\. There is no such folder\."),
     ("4-D images with other inputs",
      changed(lambda root: decathlon(root, 3, 2), lambda root: listed(root, modality={"0": "T1", "1": "T2", "2": "x"})),
-     r"3 times: does not hold the 3 inputs of dataset\.json: T1, T2, x \(2\)\. Correct.*_003\.nii\.gz\."),
+     r"3 times: holds 2 inputs, where the data have 3 inputs: T1, T2, x\. Correct.*_003\.nii\.gz\."),
     ("a listed file that is not there", without(lambda root: decathlon(root, 3), "imagesTr/hippocampus_002.nii.gz"),
      r"hippocampus_002\.nii\.gz: is not there, though dataset\.json lists it\. Add it, or take it out"),
     ("a value that dataset.json lacks",

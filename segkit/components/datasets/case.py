@@ -72,6 +72,25 @@ class Case:
         return self.labelled if self.load is not None else self.masks is not None
 
 
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of a case, which a reader has found and not opened.
+
+    Attributes:
+        name, patient, tags: of the case.
+        images: one file an input, or one that holds all.
+        masks: one file of all structures, or one each; none if there are no masks.
+        spacing_mm: what is stated of this case alone.
+    """
+
+    name: str
+    patient: str | None
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    spacing_mm: tuple[float, ...] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Cases with the same channels and the same inputs.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Dataset
+from segkit.components.datasets.case import CaseFiles, Dataset
 from segkit.components.datasets.kinds import IMAGES, advice_on, describe_other_content, volume
 from segkit.components.datasets.loading import Lengths, Loader, input_names
 from segkit.components.datasets.patterns import find_patient, patient_expression
@@ -17,21 +17,6 @@ from segkit.errors import UserError, counted, first_few
 
 DOT = re.compile(r"(?<!^)\.")
 DEPTH = 4  # folders below `images` and `masks`
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The image of a case, or one an input, and its mask.
-
-    Attributes:
-        name: their path below their folders, without suffix.
-        images: the image's files, one an input.
-        mask: the mask's file; None if there is none.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    mask: Path | None
 
 
 def image_folder(
@@ -78,23 +63,22 @@ def image_folder(
     expression = patient_expression(patient)
     problems: list[str] = []
     skipped: list[Path] = []
-    cases = []
-    for pair in find_pairs(top, images, masks, problems, skipped):
+    found = []
+    for case in find_pairs(top, images, masks, problems, skipped):
         with reading.collected(problems):
-            folder, _, name = pair.name.rpartition("/")
-            whose = find_patient(expression, name, pair.images[0]) if expression else folder.split("/")[0] or None
-            if pair.mask:
-                cases.append(loader.case(pair.name, whose, pair.images, (pair.mask,)))
+            folder, _, name = case.name.rpartition("/")
+            whose = find_patient(expression, name, case.images[0]) if expression else folder.split("/")[0] or None
+            found.append(replace(case, patient=whose))
     notes = []
     if skipped:
         listed = first_few(path.relative_to(top).as_posix() for path in skipped)
         notes.append(f"{counted(len(skipped), 'non-image file')} left out: {listed}.")
-    return loader.dataset("image_folder", cases, problems, notes)
+    return loader.dataset("image_folder", found, problems, notes)
 
 
 def find_pairs(
     root: Path, images: str | Mapping[str, str], masks: str, problems: list[str], skipped: list[Path]
-) -> list[Pair]:
+) -> list[CaseFiles]:
     """Return the images of a folder, or of one an input, each with the mask of the same name; no file is opened.
 
     Args:
@@ -121,10 +105,10 @@ def find_pairs(
         problems += _unpaired(root, files, first, folders[0], "image", skipped)
     found = []
     for name in first:
-        with reading.collected(problems):
-            paths = [reading.inside(root, files[name]) for files in pictures if name in files]
-            mask = reading.inside(root, truths[name]) if name in truths else None
-            found.append(Pair(name, tuple(paths), mask))
+        if all(name in files for files in (*pictures, truths)):
+            with reading.collected(problems):
+                *paths, mask = (reading.inside(root, files[name]) for files in (*pictures, truths))
+                found.append(CaseFiles(name, None, tuple(paths), (mask,)))
     return found
 
 

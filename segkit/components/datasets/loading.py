@@ -12,7 +12,7 @@ from typing import Annotated
 
 from annotated_types import MaxLen, MinLen
 
-from segkit.components.datasets.case import Case, Dataset, flaw_of_channels
+from segkit.components.datasets.case import Case, CaseFiles, Dataset, flaw_of_channels
 from segkit.components.datasets.dicom_header import read_format
 from segkit.components.datasets.images import may_be_coloured, read_picture, read_pictures
 from segkit.components.datasets.kinds import is_named_dicom
@@ -87,46 +87,31 @@ class Loader:
     _palettes: dict[Path, Palette] = field(default_factory=dict)
     _coloured: set[str] = field(default_factory=set)
 
-    def case(
-        self,
-        name: str,
-        patient: str | None,
-        images: tuple[Path, ...],
-        masks: tuple[Path, ...],
-        *,
-        spacing_mm: tuple[float, ...] | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> Case:
-        """Return a case.
-
-        Args:
-            name: its name.
-            patient: whose it is.
-            images: the file of each input, or the one that holds all.
-            masks: the file of all structures, or one each; none if there are no masks.
-            spacing_mm: its own spacing.
-            tags: its groups.
-        """
-        spacing = spacing_mm or self.spacing_mm or next(filter(None, map(stated_spacing, images)), None)
-        axes = len(spacing) if spacing else 0
-        load = functools.partial(self._load, name, images, masks, axes)
-        files = (*images, *masks)
-        return Case(name, patient, None, None, spacing, load=load, files=files, labelled=bool(masks), tags=tags or {})
-
-    def dataset(self, name: str, cases: Sequence[Case], problems: Sequence[str], notes: Sequence[str] = ()) -> Dataset:
-        """Return the dataset of cases that `case` made; images of one input that show colours have three.
+    def dataset(
+        self, name: str, found: Sequence[CaseFiles], problems: Sequence[str], notes: Sequence[str] = ()
+    ) -> Dataset:
+        """Return the dataset of the cases that were found; images of one input that show colours have three.
 
         Raises:
             DatasetError: there are problems.
         """
-        if problems and not cases:
+        if problems and not found:
             raise DatasetError(problems)
-        if self.inputs == ONE_INPUT and self.grey is None and shows_colours([case.files[0] for case in cases]):
+        if self.inputs == ONE_INPUT and self.grey is None and shows_colours([case.images[0] for case in found]):
             self.inputs = RGB
-        found = Dataset(name, self.structures.names, tuple(cases), tuple(notes), self.inputs, self.conclude)
+        cases = tuple(map(self._case, found))
+        data = Dataset(name, self.structures.names, cases, tuple(notes), self.inputs, self.conclude)
         if problems:
-            raise DatasetError(problems, found)
-        return found
+            raise DatasetError(problems, data)
+        return data
+
+    def _case(self, found: CaseFiles) -> Case:
+        spacing = found.spacing_mm or self.spacing_mm or next(filter(None, map(stated_spacing, found.images)), None)
+        load = functools.partial(self._load, found.name, found.images, found.masks, len(spacing or ()))
+        files, labelled = (*found.images, *found.masks), bool(found.masks)
+        return Case(
+            found.name, found.patient, None, None, spacing, tags=found.tags, load=load, files=files, labelled=labelled
+        )
 
     def conclude(self) -> list[str]:
         """Return notes on what was read, once all cases were.

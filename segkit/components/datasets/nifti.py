@@ -8,13 +8,12 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.acdc import Frames
-from segkit.components.datasets.case import Dataset, flaw_of_channels
+from segkit.components.datasets.case import CaseFiles, Dataset, flaw_of_channels
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.kinds import NIFTI
-from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.patterns import Pattern, matching, parse_pattern
-from segkit.components.datasets.structures import Label, Structures, one_file_each, structures_of
-from segkit.components.datasets.volumes import Volume, to_dataset
+from segkit.components.datasets.structures import Label, one_file_each, structures_of
+from segkit.components.datasets.volumes import to_dataset
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Positive
 
@@ -83,7 +82,7 @@ def nifti(
         raise UserError(f"images: {flaw}.")
     problems: list[str] = []
     files = find(top, _patterns(images, "images"), _patterns(masks, "masks"), problems)
-    found = list(_volumes(top, files, structures, slices, problems))
+    found = list(_cases(top, files, problems))
     notes = []
     if files.unmatched:
         notes.append(
@@ -91,7 +90,7 @@ def nifti(
             f"{first_few(files.unmatched)}."
         )
     return to_dataset(
-        "nifti", structures, inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes, problems=problems
+        "nifti", structures, inputs, found, problems, whole=volumes, slices=slices, spacing_mm=spacing_mm, notes=notes
     )
 
 
@@ -144,8 +143,8 @@ def _content(root: Path, depth: int) -> str:
     return f"It holds {first_few(names)}." if names else "It holds no files down to that depth."
 
 
-def _volumes(root: Path, files: Files, structures: Structures, slices: Slices, problems: list[str]) -> Iterator[Volume]:
-    """Yield the cases whose files are complete and agree, in natural order."""
+def _cases(root: Path, files: Files, problems: list[str]) -> Iterator[CaseFiles]:
+    """Yield the cases whose files are complete, in natural order."""
     fields = next(iter(files.images)).fields
     frames = Frames(root)
     keys = {key for found in files.images.values() for key in found}
@@ -158,16 +157,8 @@ def _volumes(root: Path, files: Files, structures: Structures, slices: Slices, p
             masks = _complete(files.masks, key, first) if key in masked else []
             values = dict(zip(fields, key, strict=True))
             tags = {name: text for name, text in values.items() if name != PATIENT}
-            volume = Volume(
-                case_name(values),
-                values.get(PATIENT),
-                tuple(read_geometry(path, slices) for path in images),
-                tuple(read_geometry(path, slices) for path in masks),
-                structures,
-                {**frames.tags(first, tags), **tags},
-            )
-            volume.check()
-            yield volume
+            told = {**frames.tags(first, tags), **tags}
+            yield CaseFiles(case_name(values), values.get(PATIENT), tuple(images), tuple(masks), told)
 
 
 def _lonely(files: Files, keys: set[Fields]) -> Iterator[str]:

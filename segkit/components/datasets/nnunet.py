@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Case, Dataset
+from segkit.components.datasets.case import Dataset
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.loading import Loader
-from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.nnunet_listing import (
-    LABELS,
     PICTURES,
     TEST,
     Description,
-    Entry,
     entries_of,
     read_description,
 )  # fmt: skip
 from segkit.components.datasets.patterns import find_patient, patient_expression
 from segkit.components.datasets.structures import Label, Structures, structures_of
-from segkit.components.datasets.volumes import Volume, to_dataset
-from segkit.errors import UserError, counted, first_few
+from segkit.components.datasets.volumes import to_dataset
+from segkit.errors import UserError, first_few
 from segkit.types import Positive
 
 if TYPE_CHECKING:
@@ -63,24 +60,19 @@ def nnunet(
     about = read_description(top)
     structures = _chosen(about, labels)
     expression = patient_expression(patient)
-    loader = Loader(structures, about.inputs, grey=True, spacing_mm=spacing_mm and spacing_mm[1:])
     problems: list[str] = []
-    cases: list[Case] = []
-    found: list[Volume] = []
+    found = []
     for entry in entries_of(top, about, problems):
         with reading.collected(problems):
             whose = find_patient(expression, entry.name, entry.images[0]) if expression else entry.name
-            if about.ending in PICTURES:
-                masks = (entry.label,) if entry.label else ()
-                cases.append(loader.case(entry.name, whose, entry.images, masks))
-            else:
-                found.append(_volume(entry, whose, about, structures, slices))
-    notes = list(_notes(top, cases))
+            found.append(replace(entry, patient=whose))
+    notes = [f"{TEST} is not read: its images have no label maps."] if reading.is_folder(top / TEST) else []
     if about.ending in PICTURES:
-        return loader.dataset("nnunet", cases, problems, notes)
+        loader = Loader(structures, about.inputs, grey=True, spacing_mm=spacing_mm and spacing_mm[1:])
+        return loader.dataset("nnunet", found, problems, notes)
     return to_dataset(
-        "nnunet", structures, about.inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes,
-        problems=problems,
+        "nnunet", structures, about.inputs, found, problems, whole=volumes, slices=slices, spacing_mm=spacing_mm,
+        notes=notes,
     )  # fmt: skip
 
 
@@ -97,26 +89,3 @@ def _chosen(about: Description, labels: dict[str, Label | tuple[Label, ...]] | N
             f"labels: {first_few(map(str, sorted(used - known)))} is no value of {about.path}. It has {stated}."
         )
     return Structures(chosen.values, frozenset({0, *(known - used)}), remedy=about.structures.remedy)
-
-
-def _volume(entry: Entry, patient: str, about: Description, structures: Structures, slices: Slices) -> Volume:
-    several = len(entry.images) == 1 and len(about.inputs) > 1
-    images = tuple(read_geometry(path, slices, several=several) for path in entry.images)
-    masks = (read_geometry(entry.label, slices),) if entry.label else ()
-    inputs = sum(file.inputs for file in images)
-    if inputs != len(about.inputs):
-        raise UserError(
-            f"{images[0].path}: does not hold the {counted(len(about.inputs), 'input')} of {about.path.name}: "
-            f"{first_few(about.inputs, 16)} ({inputs!s}). Correct the image, or {about.path.name}."
-        )
-    volume = Volume(entry.name, patient, images, masks, structures)
-    volume.check()
-    return volume
-
-
-def _notes(root: Path, cases: list[Case]) -> Iterator[str]:
-    bare = [case.name for case in cases if not case.labelled]
-    if bare:
-        yield f"{counted(len(bare), 'image')} without label map in {LABELS}, only for prediction: {first_few(bare)}."
-    if reading.is_folder(root / TEST):
-        yield f"{TEST} is not read: its images have no label maps."

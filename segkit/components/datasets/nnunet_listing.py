@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import MOST_INPUTS
+from segkit.components.datasets.case import MOST_INPUTS, CaseFiles
 from segkit.components.datasets.kinds import NIFTI
 from segkit.components.datasets.structures import MOST_LABEL, Structures
 from segkit.errors import UserError, counted, first_few
@@ -40,15 +40,6 @@ class Description:
     structures: Structures
     ending: str
     pairs: tuple[tuple[str, str], ...] | None
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A case: its name, the image's files, and the label map; None if it has none."""
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
 
 
 def read_description(root: Path) -> Description:
@@ -126,7 +117,7 @@ def _damaged(path: Path, what: str) -> UserError:
     return UserError(f"{path}: damaged: {what}.")
 
 
-def entries_of(root: Path, about: Description, problems: list[str]) -> Iterator[Entry]:
+def entries_of(root: Path, about: Description, problems: list[str]) -> Iterator[CaseFiles]:
     """Yield the training cases; what is wrong with single ones is added to `problems`."""
     images, labels = (_by_name(root, root / part, about.ending, problems) for part in (IMAGES, LABELS))
     inputs: dict[str, dict[int, Path]] = {}
@@ -147,7 +138,8 @@ def entries_of(root: Path, about: Description, problems: list[str]) -> Iterator[
         problems.append(f"{labels[name]}: a label map without image in {IMAGES}. Add the image, or remove it.")
     for name in sorted(inputs, key=reading.natural):
         with reading.collected(problems):
-            yield Entry(name, _of_one(name, inputs[name], about), labels.get(name))
+            masks = (labels[name],) if name in labels else ()
+            yield CaseFiles(name, None, _of_one(name, inputs[name], about), masks)
 
 
 def _listed(
@@ -156,7 +148,7 @@ def _listed(
     pairs: tuple[tuple[str, str], ...],
     inputs: Mapping[str, Mapping[int, Path]],
     problems: list[str],
-) -> Iterator[Entry]:
+) -> Iterator[CaseFiles]:
     """Yield the listed cases; nnU-Net's first version lists CASE.nii.gz where the files are CASE_0000.nii.gz."""
     seen: set[str] = set()
     for image, label in pairs:
@@ -169,7 +161,8 @@ def _listed(
             if not os.path.exists(path) and name not in inputs:
                 raise UserError(f"{path}: is not there, though {NAME} lists it. Add it, or take it out of {NAME}.")
             files = (path,) if os.path.exists(path) or name not in inputs else _of_one(name, inputs[name], about)
-            yield Entry(name, tuple(reading.inside(root, file) for file in files), reading.inside(root, root / label))
+            images = tuple(reading.inside(root, file) for file in files)
+            yield CaseFiles(name, None, images, (reading.inside(root, root / label),))
 
 
 def _of_one(name: str, numbered: Mapping[int, Path], about: Description) -> tuple[Path, ...]:

@@ -16,7 +16,6 @@ from segkit.components.datasets.kinds import is_nifti, volume
 from segkit.components.datasets.loading import RGB
 from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.nifti_writing import write_label_map, write_placed, write_probabilities
-from segkit.components.datasets.structures import Structures
 from segkit.components.datasets.volumes import Volume
 from segkit.errors import UserError, counted
 from segkit.files import write_bytes
@@ -83,9 +82,7 @@ def read_volume(paths: Sequence[Path], inputs: Sequence[str], slices: Slices) ->
     """
     found = tuple(read_geometry(path, slices, several=len(paths) < len(inputs)) for path in paths)
     _check_inputs(paths[0], sum(geometry.inputs for geometry in found), inputs)
-    whole = Volume(paths[0].name, None, found, (), Structures({}))
-    whole.check()
-    first = found[0]
+    whole, first = Volume(found), found[0]
     ending = ".nii.gz" if first.path.name.lower().endswith(".gz") else ".nii"
     return Opened(whole.read()[0], Form(ending, ending, 1, functools.partial(_write_volume, first)))
 

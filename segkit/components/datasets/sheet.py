@@ -92,7 +92,7 @@ def read_sheet(path: Path, problems: list[str]) -> Sheet:
 def _lines(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     """Return the cells of each line that is not blank, and its number."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    found, line = [], 1
+    found, line = list[tuple[int, list[str]]](), 1
     try:
         for cells in reader:
             if len(found) > MOST_ROWS or len(cells) > MOST_COLUMNS:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Dataset
+from segkit.components.datasets.case import CaseFiles, Dataset
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.kinds import volume, without_ending
 from segkit.components.datasets.loading import Lengths, Loader, input_names
-from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.sheet import Row, Sheet, read_sheet
 from segkit.components.datasets.structures import (
     Label,
-    Structures,
     WrittenColour,
     one_file_each,
     structures_in_pictures,
 )
-from segkit.components.datasets.volumes import Volume, to_dataset
+from segkit.components.datasets.volumes import to_dataset
 from segkit.errors import UserError
 
 PATIENT = "patient"
@@ -39,18 +37,6 @@ class Columns:
     name: str | None
     spacing: tuple[str, ...]
     tags: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Listed:
-    """What a line says of a case; its files are there."""
-
-    name: str
-    patient: str | None
-    images: tuple[Path, ...]
-    masks: tuple[Path, ...]
-    spacing_mm: tuple[float, ...] | None
-    tags: dict[str, str]
 
 
 def table(
@@ -117,24 +103,8 @@ def table(
             raise UserError("spacing_mm: of NIfTI volumes, three lengths (slice, row, column), or none.")
         if structures.coloured:
             raise UserError("labels: NIfTI label maps hold whole numbers, not colours, e.g. labels = { wall = 1 }.")
-        found = list(_nifti(listed, structures, slices, problems))
-        return to_dataset("table", structures, inputs, found, whole=volumes, spacing_mm=three, problems=problems)
-    loader = Loader(structures, inputs, grey, fixed)
-    cases = [
-        loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
-        for one in listed
-    ]
-    return loader.dataset("table", cases, problems)
-
-
-def _nifti(listed: list[Listed], structures: Structures, slices: Slices, problems: list[str]) -> Iterator[Volume]:
-    """Yield the volumes of lines that name NIfTI files; what is wrong with others is added to `problems`."""
-    for one in listed:
-        with reading.collected(problems):
-            images, masks = (tuple(read_geometry(path, slices) for path in paths) for paths in (one.images, one.masks))
-            volume = Volume(one.name, one.patient, images, masks, structures, one.tags)
-            volume.check()
-            yield volume
+        return to_dataset("table", structures, inputs, listed, problems, whole=volumes, slices=slices, spacing_mm=three)
+    return Loader(structures, inputs, grey, fixed).dataset("table", listed, problems)
 
 
 def _columns(
@@ -163,7 +133,7 @@ def _columns(
     return Columns(images, masks, whose, name, spacings, rest if tags is None else tuple(tags))
 
 
-def _listed(sheet: Sheet, columns: Columns, root: Path, problems: list[str]) -> list[Listed]:
+def _listed(sheet: Sheet, columns: Columns, root: Path, problems: list[str]) -> list[CaseFiles]:
     """Return what lines say of cases; what is wrong with single ones is added to `problems`."""
     found, places = [], dict[str, str]()
     for row in sheet.rows:
@@ -189,7 +159,7 @@ def _listed(sheet: Sheet, columns: Columns, root: Path, problems: list[str]) -> 
             patient = row.cells[columns.patient] or None if columns.patient else None
             tags = {column: row.cells[column] for column in columns.tags if row.cells[column]}
             images, truths = (tuple(files[column] for column in names) for names in (columns.images, masks))
-            found.append(Listed(name, patient, images, truths, spacing, tags))
+            found.append(CaseFiles(name, patient, images, truths, tags, spacing))
     return found
 
 
