@@ -122,7 +122,7 @@ def _read(data: Dataset, seen: ImageStatistics, problems: list[str]) -> Sequence
         with collected(problems):
             image, masks = case.read()
             check_arrays(case, image, masks, channels=len(data.channels), inputs=len(data.inputs))
-            seen.add_case(case, image, masks, data)
+            seen.add(case, image, masks, data)
     with collected(problems):
         return (*data.notes, *(data.conclude() if data.conclude else ()))
     return data.notes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from segkit.components.datasets import tiff
 from segkit.components.datasets.kinds import advice_on, kind_of
 from segkit.components.datasets.quiet import WITHOUT_WARNINGS
-from segkit.components.datasets.reading import RefusedError, check_size
+from segkit.components.datasets.reading import RefusedError, check_size, refused_by
 from segkit.errors import UserError, sentence
 from segkit.types import Array
 
@@ -51,10 +51,10 @@ def decode_image(data: bytes, name: str) -> Decoded:
         UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, an animation, CMYK, or not upright.
     """
     try:
-        with WITHOUT_WARNINGS:
+        with refused_by(name), WITHOUT_WARNINGS:
             return _decoded(data)
-    except RefusedError as reason:
-        raise UserError(f"{name}: {reason}") from None
+    except UserError:
+        raise
     except Exception as error:  # a decoder may raise anything on damaged bytes
         short = isinstance(error, struct.error | EOFError | IndexError) or "truncated" in str(error).lower()
         text = "cut off" if short else str(error).strip().partition("\n")[0][:120] or type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkit.components.datasets import reading
@@ -21,19 +20,7 @@ Fields = tuple[str, ...]
 PATIENT = "patient"
 
 
-@dataclass
-class Files:
-    """The files of a dataset's folder, by the pattern that they match and the text of its fields.
-
-    Attributes:
-        images: of each input.
-        masks: of the label map alone, or of each structure.
-        unmatched: NIfTI files that match no pattern, relative to the folder.
-    """
-
-    images: dict[Pattern, dict[Fields, Path]]
-    masks: dict[Pattern, dict[Fields, Path]]
-    unmatched: list[str] = field(default_factory=list)
+Found = dict[Pattern, dict[Fields, Path]]  # files by the pattern that they match and the text of its fields
 
 
 def nifti(
@@ -81,14 +68,12 @@ def nifti(
     if flaw := flaw_of_channels(inputs, "input"):
         raise UserError(f"images: {flaw}.")
     problems: list[str] = []
-    files = find(top, _patterns(images, "images"), _patterns(masks, "masks"), problems)
-    found = list(_cases(top, files, problems))
-    notes = []
-    if files.unmatched:
-        notes.append(
-            f"{counted(len(files.unmatched), 'NIfTI file')} left out, which match no pattern: "
-            f"{first_few(files.unmatched)}."
-        )
+    image_patterns, mask_patterns, unmatched = _patterns(images, "images"), _patterns(masks, "masks"), list[str]()
+    files = _find(top, [*image_patterns, *mask_patterns], problems, unmatched)
+    pictures, truths = ({pattern: files[pattern] for pattern in part} for part in (image_patterns, mask_patterns))
+    found = list(_cases(top, pictures, truths, problems))
+    left_out = f"{counted(len(unmatched), 'NIfTI file')} left out, which match no pattern: {first_few(unmatched)}."
+    notes = [left_out] if unmatched else []
     return to_dataset(
         "nifti", structures, inputs, found, problems, whole=volumes, slices=slices, spacing_mm=spacing_mm, notes=notes
     )
@@ -102,13 +87,14 @@ def _patterns(given: str | dict[str, str], what: str) -> list[Pattern]:
     return [parse_pattern(text, f"{what}.{name}") for name, text in given.items()]
 
 
-def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], problems: list[str]) -> Files:
+def _find(root: Path, patterns: Sequence[Pattern], problems: list[str], unmatched: list[str]) -> Found:
     """Return the files below `root` that match; what is wrong with single files is added to `problems`.
+
+    Other NIfTI files are added to `unmatched`.
 
     Raises:
         UserError: patterns have other fields than the first, or no file matches one of them.
     """
-    patterns = [*images, *masks]
     first = patterns[0]
     for other in patterns[1:]:
         if set(other.fields) != set(first.fields):
@@ -118,15 +104,14 @@ def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], proble
             )
         if other.text == first.text:
             raise UserError(f"{other.what}: has the pattern of {first.what}, {first.text!r}. Write another.")
-    files = Files({pattern: {} for pattern in images}, {pattern: {} for pattern in masks})
-    found: dict[Pattern, dict[Fields, Path]] = {**files.images, **files.masks}
+    found: Found = {pattern: {} for pattern in patterns}
     depth = max(pattern.depth for pattern in patterns)
     for path in reading.files_below(root, root, depth, problems):
         relative = path.relative_to(root).as_posix()
         with reading.collected(problems):
             match = matching(relative, patterns, root)
             if match is None:
-                files.unmatched += [relative] if relative.lower().endswith(NIFTI) else []
+                unmatched += [relative] if relative.lower().endswith(NIFTI) else []
                 continue
             key = tuple(match[1][name] for name in first.fields)
             other_file = found[match[0]].setdefault(key, reading.inside(root, path))
@@ -135,7 +120,7 @@ def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], proble
     for pattern in patterns:
         if not found[pattern] and not problems:
             raise UserError(f"{root}: no file matches {pattern.what} = {pattern.text!r}. {_content(root, depth)}")
-    return files
+    return found
 
 
 def _content(root: Path, depth: int) -> str:
@@ -143,33 +128,33 @@ def _content(root: Path, depth: int) -> str:
     return f"It holds {first_few(names)}." if names else "It holds no files down to that depth."
 
 
-def _cases(root: Path, files: Files, problems: list[str]) -> Iterator[CaseFiles]:
+def _cases(root: Path, images: Found, masks: Found, problems: list[str]) -> Iterator[CaseFiles]:
     """Yield the cases whose files are complete, in natural order."""
-    fields = next(iter(files.images)).fields
+    fields = next(iter(images)).fields
     frames = Frames(root)
-    keys = {key for found in files.images.values() for key in found}
-    masked = {key for found in files.masks.values() for key in found}
-    problems += _lonely(files, masked - keys)
+    keys = {key for found in images.values() for key in found}
+    masked = {key for found in masks.values() for key in found}
+    problems += _lonely(images, masks, masked - keys)
     for key in sorted(keys, key=lambda key: [reading.natural(text) for text in key]):
         with reading.collected(problems):
-            first = next(found[key] for found in files.images.values() if key in found)
-            images = _complete(files.images, key, first)
-            masks = _complete(files.masks, key, first) if key in masked else []
+            first = next(found[key] for found in images.values() if key in found)
+            pictures = _complete(images, key, first)
+            truths = _complete(masks, key, first) if key in masked else ()
             values = dict(zip(fields, key, strict=True))
             tags = {name: text for name, text in values.items() if name != PATIENT}
             told = {**frames.tags(first, tags), **tags}
-            yield CaseFiles(case_name(values), values.get(PATIENT), tuple(images), tuple(masks), told)
+            yield CaseFiles(case_name(values), values.get(PATIENT), pictures, truths, told)
 
 
-def _lonely(files: Files, keys: set[Fields]) -> Iterator[str]:
+def _lonely(images: Found, masks: Found, keys: set[Fields]) -> Iterator[str]:
     """Yield a message for each mask without image."""
-    images = " and ".join(repr(pattern.text) for pattern in files.images)
-    for found in files.masks.values():
+    wanted = " and ".join(repr(pattern.text) for pattern in images)
+    for found in masks.values():
         for key in sorted(found.keys() & keys):
-            yield f"{found[key]}: a mask without image (which matches {images}). Add the image, or remove it."
+            yield f"{found[key]}: a mask without image (which matches {wanted}). Add the image, or remove it."
 
 
-def _complete(files: Mapping[Pattern, Mapping[Fields, Path]], key: Fields, first: Path) -> list[Path]:
+def _complete(files: Found, key: Fields, first: Path) -> tuple[Path, ...]:
     """Return the file of each pattern for a case."""
     missing = [pattern for pattern, found in files.items() if key not in found]
     if missing:
@@ -177,7 +162,7 @@ def _complete(files: Mapping[Pattern, Mapping[Fields, Path]], key: Fields, first
         masks = missing[0].what.startswith("masks")
         remedy = "Add it; where a structure is absent, an empty mask." if masks else "Add it, or remove the case."
         raise UserError(f"{first}: its case has no file for {names}. {remedy}")
-    return [found[key] for found in files.values()]
+    return tuple(found[key] for found in files.values())
 
 
 def case_name(values: Mapping[str, str]) -> str:

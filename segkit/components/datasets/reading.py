@@ -32,6 +32,15 @@ class RefusedError(Exception):
     """Why a file is refused though it may be intact; the caller adds its name."""
 
 
+@contextmanager
+def refused_by(place: Path | str) -> Iterator[None]:
+    """Turn a RefusedError of the block into a UserError that names the file."""
+    try:
+        yield
+    except RefusedError as reason:
+        raise UserError(f"{place}: {reason}") from None
+
+
 class DatasetError(UserError):
     """Files of a dataset cannot be read; the message lists the first kinds of problems, one per line.
 
