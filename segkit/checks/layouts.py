@@ -16,7 +16,7 @@ from segkit.errors import counted, first_few
 from segkit.recipe import toml
 
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
-MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
+MASK_SUFFIX = re.compile(rf"(.*?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
 SUNNYBROOK = re.compile(r"(^|/)(SCD[0-9]{7}|SCD_ManualContours|SCD_IMAGES_[0-9]+|contours-manual/IRCCI-expert)/", re.I)
 ACDC = re.compile(r"(^|/)patient[0-9]{3}/patient[0-9]{3}_(frame[0-9]+(_gt)?|4d)\.nii(\.gz)?$")
 NNUNET = re.compile(r"(^|/)(imagesTr|labelsTr)/")

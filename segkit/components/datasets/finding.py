@@ -13,7 +13,7 @@ from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.kinds import DICOM, IMAGES, is_bare_dicom, is_nifti, without_ending
 from segkit.components.datasets.nifti import case_name
 from segkit.components.datasets.nnunet_listing import INPUT
-from segkit.components.datasets.patterns import Pattern
+from segkit.components.datasets.patterns import Pattern, best_matches
 from segkit.components.datasets.reading import collected, files_below, inside, is_folder, natural
 from segkit.components.datasets.scans import Scan, read_dicom_series, read_pictures, read_volume
 from segkit.errors import UserError, counted, first_few
@@ -119,11 +119,11 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
     for path in _files(root, chosen or [root], out, problems):
         if not (is_nifti(path) or path.suffix.lower() in IMAGES or is_bare_dicom(path)):
             others.append(path)
-        elif (match := best_match(path, (*taken.images, *taken.masks))) and match[0] in taken.masks:
+        elif (match := _match(path, (*taken.images, *taken.masks))) and match[0] in taken.masks:
             masks.append(path)
         else:
             images.append(path)
-    matching = [path for path in images if best_match(path, taken.images)]
+    matching = [path for path in images if _match(path, taken.images)]
     if not images and len(problems) == before:
         held = _listed(root, [*masks, *others])
         text = f"It holds {held}." if held else "It holds no files."
@@ -159,15 +159,8 @@ def _listed(root: Path, paths: Sequence[Path]) -> str:
     return first_few(path.relative_to(root).as_posix() for path in paths)
 
 
-def best_match(path: Path, patterns: Sequence[Pattern]) -> tuple[Pattern, dict[str, str]] | None:
-    """Return the pattern that the end of a path matches, and its fields; of several, that which spells most out."""
-    parts = path.absolute().parts
-    found = [
-        (pattern, fields)
-        for pattern in patterns
-        if (fields := pattern.match("/".join(parts[-pattern.depth :]))) is not None
-    ]
-    return max(found, key=lambda match: match[0].literal, default=None)
+def _match(path: Path, patterns: Sequence[Pattern]) -> tuple[Pattern, dict[str, str]] | None:
+    return next(iter(best_matches(path.absolute().as_posix(), patterns, end=True)), None)
 
 
 def _add(found: Found, files: Named, taken: Taken, root: Path | None) -> None:
@@ -241,7 +234,7 @@ def _cases(found: Found, files: Named, taken: Taken) -> Iterator[tuple[str, tupl
 def _place(path: Path, name: str, taken: Taken) -> tuple[tuple[str, str], int] | None:
     """Return the case of a file, by a name and what tells it from others of that name, and the number of its input."""
     several = len(taken.inputs) > 1
-    if several and (match := best_match(path, taken.images)):
+    if several and (match := _match(path, taken.images)):
         case = case_name(match[1])
         return (case, ""), taken.images.index(match[0])
     if several and not taken.numbered and len(taken.folders) == len(taken.inputs):

@@ -10,7 +10,7 @@ from segkit.components.datasets.acdc import Frames
 from segkit.components.datasets.case import CaseFiles, Dataset, flaw_of_channels
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.kinds import NIFTI
-from segkit.components.datasets.patterns import Pattern, matching, parse_pattern
+from segkit.components.datasets.patterns import Pattern, best_matches, parse_pattern
 from segkit.components.datasets.structures import Label, one_file_each, structures_of
 from segkit.components.datasets.volumes import to_dataset
 from segkit.errors import UserError, counted, first_few
@@ -109,12 +109,16 @@ def _find(root: Path, patterns: Sequence[Pattern], problems: list[str], unmatche
     for path in reading.files_below(root, root, depth, problems):
         relative = path.relative_to(root).as_posix()
         with reading.collected(problems):
-            match = matching(relative, patterns, root)
-            if match is None:
+            matches = best_matches(relative, patterns)
+            if len(matches) > 1:
+                names = " and ".join(f"{pattern.what} = {pattern.text!r}" for pattern, _ in matches)
+                raise UserError(f"{path}: matches both {names}. Write patterns that tell these files apart.")
+            if not matches:
                 unmatched += [relative] if relative.lower().endswith(NIFTI) else []
                 continue
-            key = tuple(match[1][name] for name in first.fields)
-            other_file = found[match[0]].setdefault(key, reading.inside(root, path))
+            pattern, fields = matches[0]
+            key = tuple(fields[name] for name in first.fields)
+            other_file = found[pattern].setdefault(key, reading.inside(root, path))
             if other_file is not path:
                 raise UserError(f"{path}: a second file of one case, beside {other_file}. Which counts? Remove one.")
     for pattern in patterns:

@@ -79,23 +79,17 @@ def parse_pattern(text: str, what: str) -> Pattern:
     return Pattern(text, what, tuple(fields), literal, re.compile(expression))
 
 
-def matching(path: str, patterns: Sequence[Pattern], root: Path) -> tuple[Pattern, dict[str, str]] | None:
-    """Return the pattern that a path matches, and its fields; None if there is none.
+def best_matches(path: str, patterns: Sequence[Pattern], *, end: bool = False) -> list[tuple[Pattern, dict[str, str]]]:
+    """Return the patterns that a path, or its `end`, matches, with its fields: those that spell most of it out.
 
-    Of several, the one that spells most of the path out counts: "{name}_gt.nii.gz" before "{name}.nii.gz".
-
-    Raises:
-        UserError: several spell out as much.
+    "{name}_gt.nii.gz" comes before "{name}.nii.gz".
     """
-    found = [(pattern, fields) for pattern in patterns if (fields := pattern.match(path)) is not None]
-    if not found:
-        return None
-    most = max(pattern.literal for pattern, _ in found)
-    best = [(pattern, fields) for pattern, fields in found if pattern.literal == most]
-    if len(best) > 1:
-        names = " and ".join(f"{pattern.what} = {pattern.text!r}" for pattern, _ in best)
-        raise UserError(f"{root / path}: matches both {names}. Write patterns that tell these files apart.")
-    return best[0]
+    parts, found = path.split("/"), []
+    for pattern in patterns:
+        fields = pattern.match("/".join(parts[-pattern.depth :]) if end else path)
+        found += [(pattern, fields)] if fields is not None else []
+    most = max((pattern.literal for pattern, _ in found), default=0)
+    return [match for match in found if match[0].literal == most]
 
 
 def patient_expression(text: str | None) -> re.Pattern[str] | None:
