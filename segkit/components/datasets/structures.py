@@ -79,10 +79,9 @@ class Structures:
             raise UserError(
                 f"{path}: holds unexpected values ({self._listed(unknown)}). Known are {known}. {self.remedy}{many}"
             )
-        masks = np.empty((len(self.values), *labels.shape), bool)
-        for mask, (first, *further) in zip(masks, self.values.values(), strict=True):
-            np.equal(labels, first, out=mask)
-            for value in further:
+        masks = np.zeros((len(self.values), *labels.shape), bool)
+        for mask, values in zip(masks, self.values.values(), strict=True):
+            for value in found.intersection(values):
                 mask |= labels == value
         return masks
 
