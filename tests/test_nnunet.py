@@ -121,6 +121,9 @@ def test_pictures(tmp_path: Path) -> None:
     assert masks is not None
     assert (image.shape, masks.shape) == ((8, 9), (1, 8, 9))
     assert np.array_equal(masks[0], image > 99)
+    picture = tmp_path / "grey/imagesTr/road_1_0000.png"
+    picture.with_name("road_2_0000.png").write_bytes(picture.read_bytes())
+    assert read(tmp_path / "grey").notes[0].startswith("1 image without masks")
     data = read(pictures(tmp_path / "colour", colour=True))
     coloured, _ = data.cases[0].read()
     assert (data.inputs, coloured.shape) == (("R", "G", "B"), (3, 8, 9))

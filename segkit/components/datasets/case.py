@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkit.components.datasets.reading import flaw_of_name
-from segkit.errors import ContractError, counted, first_unprintable
+from segkit.errors import ContractError, counted, first_few, first_unprintable
 from segkit.types import Array
 
 MOST_CHANNELS = 16
@@ -134,6 +134,13 @@ class Dataset:
             _check_metadata(case)
             if case.load is None:
                 check_arrays(case, *case.read(), channels=len(self.channels), inputs=len(self.inputs))
+
+
+def unlabelled_notes(found: Sequence[CaseFiles]) -> list[str]:
+    """Return a note on the cases without masks, if there are some."""
+    bare = [files.name for files in found if not files.masks]
+    text = f"{counted(len(bare), 'image')} without masks, neither trained on nor evaluated: {first_few(bare)}."
+    return [text] if bare else []
 
 
 def flaw_of_channels(names: Sequence[str], what: str = "channel") -> str:

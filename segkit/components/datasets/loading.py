@@ -12,7 +12,7 @@ from typing import Annotated
 
 from annotated_types import MaxLen, MinLen
 
-from segkit.components.datasets.case import Case, CaseFiles, Dataset, flaw_of_channels
+from segkit.components.datasets.case import Case, CaseFiles, Dataset, flaw_of_channels, unlabelled_notes
 from segkit.components.datasets.dicom_header import read_format
 from segkit.components.datasets.images import may_be_coloured, read_picture, read_pictures
 from segkit.components.datasets.kinds import is_named_dicom
@@ -100,7 +100,9 @@ class Loader:
         if self.inputs == ONE_INPUT and self.grey is None and shows_colours([case.images[0] for case in found]):
             self.inputs = RGB
         cases = tuple(map(self._case, found))
-        data = Dataset(name, self.structures.names, cases, tuple(notes), self.inputs, self.conclude)
+        data = Dataset(
+            name, self.structures.names, cases, (*notes, *unlabelled_notes(found)), self.inputs, self.conclude
+        )
         if problems:
             raise DatasetError(problems, data)
         return data

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset
 from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.loading import Loader
-from segkit.components.datasets.nnunet_listing import (
-    PICTURES,
-    TEST,
-    Description,
-    entries_of,
-    read_description,
-)  # fmt: skip
+from segkit.components.datasets.nnunet_listing import PICTURES, TEST, Description, entries_of, read_description
 from segkit.components.datasets.patterns import find_patient, patient_expression
 from segkit.components.datasets.structures import Label, Structures, structures_of
 from segkit.components.datasets.volumes import to_dataset
 from segkit.errors import UserError, first_few
 from segkit.types import Positive
-
-if TYPE_CHECKING:
-    pass
 
 
 def nnunet(

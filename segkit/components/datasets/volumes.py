@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets.case import KINDS, MOST_INPUTS, Case, CaseFiles, Dataset
+from segkit.components.datasets.case import KINDS, MOST_INPUTS, Case, CaseFiles, Dataset, unlabelled_notes
 from segkit.components.datasets.geometry import Geometry, Slices, check_agreement
 from segkit.components.datasets.nifti_files import read_geometry, read_labels, read_voxels
 from segkit.components.datasets.reading import DatasetError, collected
@@ -171,9 +171,7 @@ def _opened(files: CaseFiles, structures: Structures, inputs: Sequence[str], sli
 
 def _notes(volumes: Sequence[tuple[CaseFiles, Volume]]) -> Iterator[str]:
     """Yield what the user should know: volumes without masks, and headers that contradict themselves."""
-    bare = [files.name for files, _ in volumes if not files.masks]
-    if bare:
-        yield f"{counted(len(bare), 'image')} without masks, neither trained on nor evaluated: {first_few(bare)}."
+    yield from unlabelled_notes([files for files, _ in volumes])
     kinds = Counter(volume.images[0].slices for _, volume in volumes)
     if len(kinds) > 1:
         counts = ", ".join(f"{counted(count, kind + ' volume')}" for kind, count in kinds.most_common())
