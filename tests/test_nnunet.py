@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import segkit
 from segkit import UserError
+from segkit.checks.data import check_data
 from segkit.components.datasets import Dataset
 from segkit.components.datasets.reading import DatasetError
 from segkit.recipe.model import Recipe
@@ -128,6 +130,12 @@ def test_pictures(tmp_path: Path) -> None:
     coloured, _ = data.cases[0].read()
     assert (data.inputs, coloured.shape) == (("R", "G", "B"), (3, 8, 9))
     assert np.array_equal(coloured[0], image)
+
+
+def test_inputs_of_pictures_called_by_their_colours_are_read_by_the_lines_of_check(tmp_path: Path) -> None:
+    names = {"0": "red", "1": "green", "2": "blue"}
+    report = check_data(pictures(tmp_path, colour=True, channel_names=names))
+    assert (report.layout, tomllib.loads(report.recipe)) == ("nnunet", {"data": {"nnunet": {"root": str(tmp_path)}}})
 
 
 def test_the_recipe_of_the_decathlon_reads_its_layout(tmp_path: Path) -> None:

@@ -88,7 +88,8 @@ def _read_as(guess: Guess, root: Path, report: DataReport) -> None:
         with collected(unread):
             masks.add(inside(root, path))
     labels = masks.labels()
-    if guess.reader in ("image_folder", "table") and isinstance(labels.get("background"), list):
+    pictures = guess.reader in ("image_folder", "table")
+    if pictures and isinstance(labels.get("background"), list):
         del labels["background"]  # a colour there
     parameters = guess.parameters | labels
     report.layout = guess.reader
@@ -104,7 +105,7 @@ def _read_as(guess: Guess, root: Path, report: DataReport) -> None:
         report.add([str(error)])
     if isinstance(data, Dataset):
         report.findings += [Finding("note", note) for note in _read(data, seen, problems)]
-        if data.inputs == RGB:
+        if pictures and data.inputs == RGB and isinstance(parameters.get("image", ""), str):
             parameters["grey"] = False
             report.findings.append(Finding("note", COLOURED))
     named = {finding.place for finding in report.findings}
