@@ -66,13 +66,13 @@ def predictor(
 
 
 def found_by(model: Predictor, *given: Path, out: Path = Path("nowhere")) -> Found:
-    return find_scans(given, Outputs(model, out).taken(), out)
+    return find_scans(given, Outputs(model, out).conventions(), out)
 
 
 def written(model: Predictor, given: Path, out: Path, **options: Any) -> dict[str, Any]:
     """Return what was written of the images, by name."""
     outputs = Outputs(model, out, **options)
-    found = find_scans([given], outputs.taken(), out)
+    found = find_scans([given], outputs.conventions(), out)
     assert not found.problems
     made = {}
     for scan in found.scans:
@@ -546,7 +546,7 @@ def test_a_terminal_shows_how_many_are_done(run: Run, tmp_path: Path, monkeypatc
 
 def test_data_whose_reader_is_missing_say_nothing_of_names(tmp_path: Path) -> None:
     outputs = Outputs(replace(predictor(), missing={"data": "a plugin"}), tmp_path)
-    assert (outputs.taken().images, outputs.values) == ((), (1, 2))
+    assert (outputs.conventions().images, outputs.values) == ((), (1, 2))
 
 
 VALUES = {"wall": 4, "cavity": 9}

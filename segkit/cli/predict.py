@@ -51,7 +51,7 @@ def predict(
     prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
     outputs = Outputs(predictor, out, probabilities=probabilities)
-    found = find_scans(images, outputs.taken(), out)
+    found = find_scans(images, outputs.conventions(), out)
     for line in found.notes:
         echo(f"note: {line}", err=True)
     _check_apart(out, found.scans)

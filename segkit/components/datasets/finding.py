@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segkit.components.datasets.conventions import Conventions
 from segkit.components.datasets.dicom_series import Series, group_slices, stack
-from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.kinds import DICOM, IMAGES, is_bare_dicom, is_nifti, without_ending
 from segkit.components.datasets.nifti import case_name
 from segkit.components.datasets.nnunet_listing import INPUT
@@ -21,36 +21,13 @@ from segkit.errors import UserError, counted, first_few
 DEPTH = 4  # levels of folders in which images are searched
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Which images a model takes, and what the data that it was trained on call them.
-
-    Attributes:
-        inputs: of the model.
-        slices: across which of the patient's axes the slices of NIfTI volumes lie.
-        images: patterns of the names of NIfTI files, one an input; none if names follow no pattern.
-        masks: patterns of files that are masks.
-        folders: names of the folders that hold the images, where a folder has them.
-        numbered: whether files are called CASE_0000 even of one input.
-        suffixes: of the names of results.
-    """
-
-    inputs: tuple[str, ...] = ("image",)
-    slices: Slices = "auto"
-    images: tuple[Pattern, ...] = ()
-    masks: tuple[Pattern, ...] = ()
-    folders: tuple[str, ...] = ()
-    numbered: bool = False
-    suffixes: tuple[str, ...] = ()
-
-
 @dataclass
 class Found:
     """The images among files and folders.
 
     Attributes:
         scans: in natural order.
-        notes: on what was left out, and how files were taken.
+        notes: on what was left out, and on how files were taken.
         problems: files that cannot be used.
     """
 
@@ -62,7 +39,7 @@ class Found:
 Named = dict[Path, str]  # files, and the names of their results
 
 
-def find_scans(given: Sequence[Path], taken: Taken, out: Path) -> Found:
+def find_scans(given: Sequence[Path], conventions: Conventions, out: Path) -> Found:
     """Return the images among files and folders.
 
     Folders are searched down to `DEPTH` levels. There, DICOM files of one series are a volume if they lie like one, or
@@ -70,7 +47,8 @@ def find_scans(given: Sequence[Path], taken: Taken, out: Path) -> Found:
 
     Args:
         given: files, whatever their names, and folders.
-        taken: by the model. Files of several inputs belong together by the patterns, or by the numbers in CASE_0000.
+        conventions: of the model. Files of several inputs belong together by the patterns, or by the numbers in
+            CASE_0000.
         out: a folder that is left out: that of the results.
 
     Raises:
@@ -80,15 +58,15 @@ def find_scans(given: Sequence[Path], taken: Taken, out: Path) -> Found:
     loose: Named = {}
     for path in given:
         if is_folder(path):
-            _add_folder(found, path, taken, out)
+            _add_folder(found, path, conventions, out)
         else:
             loose.setdefault(path, without_ending(path.name))
-    _add(found, loose, taken, None)
-    found.scans = list(_distinct(found, taken))
+    _add(found, loose, conventions, None)
+    found.scans = list(_distinct(found, conventions))
     return found
 
 
-def _distinct(found: Found, taken: Taken) -> Iterator[Scan]:
+def _distinct(found: Found, conventions: Conventions) -> Iterator[Scan]:
     """Yield each image once, and only those whose results overwrite no other's."""
     seen: set[tuple[str, ...]] = set()
     owners: dict[str, Scan] = {}
@@ -97,7 +75,7 @@ def _distinct(found: Found, taken: Taken) -> Iterator[Scan]:
         if key in seen:
             continue
         seen.add(key)
-        results = [f"{scan.name}{suffix}".casefold() for suffix in ("", *taken.suffixes)]
+        results = [f"{scan.name}{suffix}".casefold() for suffix in ("", *conventions.suffixes)]
         other = next((owners[name] for name in results if name in owners), None)
         if other is None:
             owners |= dict.fromkeys(results, scan)
@@ -108,9 +86,9 @@ def _distinct(found: Found, taken: Taken) -> Iterator[Scan]:
             found.problems.append(f"{scan.source}: {what}. {remedy}")
 
 
-def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
+def _add_folder(found: Found, root: Path, conventions: Conventions, out: Path) -> None:
     """Add the images of a folder."""
-    chosen = [root / name for name in taken.folders if is_folder(root / name)]
+    chosen = [root / name for name in conventions.folders if is_folder(root / name)]
     problems = found.problems
     before = len(problems)
     images: list[Path] = []
@@ -119,11 +97,11 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
     for path in _files(root, chosen or [root], out, problems):
         if not (is_nifti(path) or path.suffix.lower() in IMAGES or is_bare_dicom(path)):
             others.append(path)
-        elif (match := _match(path, (*taken.images, *taken.masks))) and match[0] in taken.masks:
+        elif (match := _match(path, (*conventions.images, *conventions.masks))) and match[0] in conventions.masks:
             masks.append(path)
         else:
             images.append(path)
-    matching = [path for path in images if _match(path, taken.images)]
+    matching = [path for path in images if _match(path, conventions.images)]
     if not images and len(problems) == before:
         held = _listed(root, [*masks, *others])
         text = f"It holds {held}." if held else "It holds no files."
@@ -142,7 +120,7 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
         found.notes.append(f"{root}: only {searched} is searched.")
     chosen_files = matching or images
     names = {path: (path.relative_to(root).parent / without_ending(path.name)).as_posix() for path in chosen_files}
-    _add(found, names, taken, root)
+    _add(found, names, conventions, root)
 
 
 def _files(root: Path, folders: Sequence[Path], out: Path, problems: list[str]) -> Iterator[Path]:
@@ -163,7 +141,7 @@ def _match(path: Path, patterns: Sequence[Pattern]) -> tuple[Pattern, dict[str, 
     return next(iter(best_matches(path.absolute().as_posix(), patterns, end=True)), None)
 
 
-def _add(found: Found, files: Named, taken: Taken, root: Path | None) -> None:
+def _add(found: Found, files: Named, conventions: Conventions, root: Path | None) -> None:
     """Add the images that files make, in natural order of their names; `root` is the folder that was given."""
     single = {path: name for path, name in files.items() if path.name.upper() != "DICOMDIR"}
     of_folder: dict[str, list[Series]] = {}
@@ -172,13 +150,13 @@ def _add(found: Found, files: Named, taken: Taken, root: Path | None) -> None:
     scans: list[Scan] = []
     for name, alike in of_folder.items():
         for number, series in enumerate(alike, 1):
-            read = functools.partial(read_dicom_series, series, taken.inputs)
+            read = functools.partial(read_dicom_series, series, conventions.inputs)
             scans.append(Scan(f"{name}-{number}" if len(alike) > 1 else name, series.name, series.files, read))
-    for name, paths in _cases(found, single, taken):
+    for name, paths in _cases(found, single, conventions):
         if all(map(is_nifti, paths)):
-            reading = functools.partial(read_volume, paths, taken.inputs, taken.slices)
+            reading = functools.partial(read_volume, paths, conventions.inputs, conventions.slices)
         else:
-            reading = functools.partial(read_pictures, paths, taken.inputs)
+            reading = functools.partial(read_pictures, paths, conventions.inputs)
         scans.append(Scan(name, first_few(map(str, paths)), paths, reading))
     found.scans += sorted(scans, key=lambda scan: [natural(part) for part in scan.name.split("/")])
 
@@ -212,35 +190,35 @@ def _series_name(series: Series, files: Named, root: Path | None) -> str:
     return folder.resolve().name or "series"
 
 
-def _cases(found: Found, files: Named, taken: Taken) -> Iterator[tuple[str, tuple[Path, ...]]]:
+def _cases(found: Found, files: Named, conventions: Conventions) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Yield the name of the results of each image, and its files in the order of the inputs."""
     cases: dict[tuple[str, str], dict[int, Path]] = {}
     for path, name in files.items():
-        case, number = _place(path, name, taken) or ((name, str(path)), 0)
+        case, number = _place(path, name, conventions) or ((name, str(path)), 0)
         other = cases.setdefault(case, {}).setdefault(number, path)
         if other is not path:
             found.problems.append(f"{path}: a second file of one image, beside {other}. Remove one of them.")
     for (name, _), numbered in cases.items():
         paths = tuple(numbered[number] for number in sorted(numbered))
-        if sorted(numbered) in ([0], list(range(len(taken.inputs)))):
+        if sorted(numbered) in ([0], list(range(len(conventions.inputs)))):
             yield name, paths
             continue
-        takes = f"the model takes {counted(len(taken.inputs), 'input')}: {', '.join(taken.inputs)}"
+        takes = f"the model takes {counted(len(conventions.inputs), 'input')}: {', '.join(conventions.inputs)}"
         held = f"its files are {first_few(path.name for path in paths)}"
         what = f"an image of other inputs than the model's; {takes}"
         found.problems.append(f"{paths[0]}: {what} ({held}). Give one file for each input.")
 
 
-def _place(path: Path, name: str, taken: Taken) -> tuple[tuple[str, str], int] | None:
+def _place(path: Path, name: str, conventions: Conventions) -> tuple[tuple[str, str], int] | None:
     """Return the case of a file, by a name and what tells it from others of that name, and the number of its input."""
-    several = len(taken.inputs) > 1
-    if several and (match := _match(path, taken.images)):
+    several = len(conventions.inputs) > 1
+    if several and (match := _match(path, conventions.images)):
         case = case_name(match[1])
-        return (case, ""), taken.images.index(match[0])
-    if several and not taken.numbered and len(taken.folders) == len(taken.inputs):
-        for number, folder in enumerate(taken.folders):
+        return (case, ""), conventions.images.index(match[0])
+    if several and not conventions.numbered and len(conventions.folders) == len(conventions.inputs):
+        for number, folder in enumerate(conventions.folders):
             if name.startswith(f"{folder}/"):
                 return (name.removeprefix(f"{folder}/"), ""), number
-    if (several or taken.numbered) and (numbered := INPUT.fullmatch(name)):
+    if (several or conventions.numbered) and (numbered := INPUT.fullmatch(name)):
         return (numbered[1], str(path.parent)), int(numbered[2])
     return None
