@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segkit import UserError, datasets
-from segkit.components.datasets import Case, Dataset, cine, fill, read_contour, read_dicom
-from segkit.components.datasets.contours import Contour, check_structures, fill_structures, outside_notes
+from segkit.components.datasets import Dataset, cine, fill, read_contour, read_dicom
+from segkit.components.datasets.contours import Contour, check_structures
 from segkit.components.datasets.dicom_header import read_format
 from segkit.components.datasets.reading import (
     MOST_TEXT,
-    DatasetError,
     collected,
     decode,
     entries,
@@ -27,7 +25,6 @@ from segkit.components.datasets.reading import (
     read_bytes,
 )
 from segkit.errors import counted, first_few
-from segkit.types import Array, Mask
 
 Structure = Literal["wall", "cavity"]
 Contours = dict[int, dict[str, Contour]]  # frame number -> "i" or "o" -> line
@@ -78,7 +75,7 @@ def sunnybrook(
     check_structures(structures)
     needed = {"i", "o"} if "wall" in structures else {"i"}
     problems: list[str] = []
-    frames, partial, absent, astray = list[tuple[Case, Path]](), [], [], dict[str, int]()
+    frames, partial, absent = cine.Frames("sunnybrook", structures), [], []
     for patient, images, folder in _linked(top, problems):
         if images is None:
             absent.append(patient)
@@ -88,47 +85,18 @@ def sunnybrook(
             chosen = _choose(_candidates(top, images, (series or {}).get(patient)), contours, images)
             phases = cine.phases_of(contours)
             for number, lines in contours.items():
-                if not needed <= set(lines):
-                    partial.append(f"{patient}/{number:04d}")
-                    continue
-                path, name = chosen[number], f"{patient}/{chosen[number].stem}"
-                load = functools.partial(_read, name, path, lines, structures, astray)
-                files = (path, *(Path(line.name) for line in lines.values()))
-                spacing, tags = read_format(path).spacing_mm, cine.tags_of(phases.get(number))
-                frames.append((Case(name, patient, spacing_mm=spacing, tags=tags, load=load, files=files), path))
-    cases, gaps = cine.volumes(frames, problems) if volumes else ([case for case, _ in frames], [])
-    if problems:
-        for case, _ in frames:
-            with collected(problems):  # tell all at once
-                case.read()
-        raise DatasetError(problems)
-    notes = [*gaps]
-    if absent:
-        notes.append(f"{counted(len(absent), 'patient')} with contours, but without images here: {first_few(absent)}.")
-    if partial:
-        notes.append(
-            f"{counted(len(partial), 'frame')} left out, which lack an inner or an outer contour: {first_few(partial)}."
-        )
-    if gaps and not cases:
-        raise UserError(f"{root}: no volume. {gaps[0]}")
-    if not cases:
-        raise UserError(f"{root}: no frame has an image and the contours of {', '.join(structures)}. {' '.join(notes)}")
-    return Dataset(
-        "sunnybrook",
-        tuple(structures),
-        tuple(cases),
-        tuple(notes),
-        conclude=lambda: outside_notes({case.name: astray.get(case.name, 0) for case, _ in frames}),
+                name = f"{patient}/{chosen[number].stem}"
+                if needed <= set(lines):
+                    files = {kind: Path(line.name) for kind, line in lines.items()}
+                    frames.add(name, patient, chosen[number], files, phases.get(number))
+                else:
+                    partial.append(name)
+    left_out = (
+        (absent, "patient", "with contours, but without images here"),
+        (partial, "frame", "left out, which lack an inner or an outer contour"),
     )
-
-
-def _read(
-    name: str, path: Path, lines: dict[str, Contour], structures: tuple[Structure, ...], astray: dict[str, int]
-) -> tuple[Array, Mask]:
-    """Return image and masks of a frame; note in `astray` how many pixels lie outside the outer contour."""
-    image, _ = read_dicom(path)
-    masks, astray[name] = fill_structures(lines, (image.shape[0], image.shape[1]), structures)
-    return image, masks
+    notes = [f"{counted(len(found), noun)} {what}: {first_few(found)}." for found, noun, what in left_out if found]
+    return frames.dataset(root, volumes=volumes, notes=notes, problems=problems)
 
 
 def _linked(top: Path, problems: list[str]) -> Iterator[tuple[str, Path | None, Path]]:

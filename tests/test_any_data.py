@@ -101,7 +101,7 @@ KINDS: dict[str, tuple[Make, str, tuple[str, ...], dict[str, str], str, int]] = 
     ),
     "stacks": (stacks, "image_folder", ("image",), {"sizes": "3 x 16 x 12 (4)"}, r"patient\d/stack", 4),
     "table": (listed, "table", ("t1", "t2"), {"tag scanner": "A (2), B (2)"}, r"scans/\da", 0),
-    "short axis": (short_axis, "rvsc", ("image",), {"contours": "inner (16), outer (16)"}, r"patient0\d/ES", 20),
+    "short axis": (short_axis, "rvsc", ("image",), {"empty masks": "0"}, r"patient0\d/ES", 20),
     "CT": (ct, "nifti", ("image",), {"spacing": "8 x 1.5 x 1.5 mm (5)"}, r"ct\d", 5),
 }  # fmt: skip
 

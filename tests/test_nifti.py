@@ -19,7 +19,7 @@ from segkit import UserError
 from segkit.components.datasets import Dataset
 from segkit.components.datasets.nifti_files import read_geometry, read_labels, read_voxels
 from segkit.components.datasets.nifti_writing import write_label_map, write_probabilities
-from segkit.components.datasets.reading import DatasetError
+from segkit.components.datasets.reading import DatasetError, merged
 from segkit.recipe.model import Recipe
 from tests.volumes import AFFINE, SHAPE, acdc, compressed, decompressed, grey, labels, load, save
 
@@ -436,7 +436,7 @@ SETTINGS: list[tuple[dict[str, Any], str]] = [
     ({"labels": {"all": 1}}, "labels: .*name of the mean"),
     ({"labels": {"a": 0}}, "labels.a"),
     ({"masks": {"a": GT}, "labels": {"a": 1}}, "labels and background: belong to label maps"),
-    ({"masks": {}}, "masks: the table is empty"),
+    ({"masks": {}}, "masks: name at least one structure"),
     ({"images": "{patient}.nii.gz", "masks": "{name}_gt.nii.gz"}, "must have the fields of images"),
     ({"images": "{patient}.nii.gz", "masks": "{patient}.nii.gz"}, "masks: has the pattern of images"),
     ({"images": "{patient.nii.gz"}, "is not a field"),
@@ -495,9 +495,9 @@ def test_faults_of_one_kind_are_one_line(tmp_path: Path) -> None:
     for number in range(9):
         save(tmp_path / f"{number}.nii", grey(shape=(*SHAPE, number + 2)))
         save(tmp_path / f"{number}_gt.nii", labels(most=1))
-    (found,) = problems_of(tmp_path, images="{patient}.nii", masks="{patient}_gt.nii")
+    (found,) = merged(problems_of(tmp_path, images="{patient}.nii", masks="{patient}_gt.nii"))
     assert found.startswith(f"{tmp_path}/0.nii: holds several volumes")
-    assert found.endswith("4.nii, and 4 more: 9 in all.")
+    assert found.endswith("4.nii and 4 more: 9 in all.")
 
 
 def test_a_phase_that_is_no_number(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_reads_labelled_frames_as_the_table_links_them(tree: Path) -> None:
     away = distance()
     for mask, truth in zip(case.masks, ((away < OUTER) & (away >= INNER), away < INNER), strict=True):
         assert np.count_nonzero(mask != truth) <= 24  # pixels on the line
-    assert data.notes == ("1 frame left out, which lack an inner or an outer contour: SCD0000101/0060.",)
+    assert data.notes == ("1 frame left out, which lack an inner or an outer contour: SCD0000101/IM-0003-0060.",)
 
 
 def test_the_cavity_alone_takes_end_systole_along(tree: Path) -> None:
@@ -233,7 +233,7 @@ def test_check_knows_the_published_layout_and_reads_it_by_the_plugin(tree: Path)
     )  # fmt: skip
     assert report.recipe.partition("\n")[2] == f'[data.sunnybrook]\nroot = "{tree}"\n'
     assert [str(finding) for finding in report.findings if finding.kind == "note"] == [
-        "1 frame left out, which lack an inner or an outer contour: SCD0000101/0060."
+        "1 frame left out, which lack an inner or an outer contour: SCD0000101/IM-0003-0060."
     ]
 
 

@@ -67,13 +67,13 @@ def predictor(
 
 
 def found_by(model: Predictor, *given: Path, out: Path = Path("nowhere")) -> Found:
-    return find_scans(given, Outputs(model, out).taken(), out)
+    return find_scans(given, Outputs(model, out).conventions(), out)
 
 
 def written(model: Predictor, given: Path, out: Path, **options: Any) -> dict[str, Any]:
     """Return what was written of the images, by name."""
     outputs = Outputs(model, out, **options)
-    found = find_scans([given], outputs.taken(), out)
+    found = find_scans([given], outputs.conventions(), out)
     assert not found.problems
     made = {}
     for scan in found.scans:
@@ -308,7 +308,7 @@ def test_files_that_make_no_image_say_why(tmp_path: Path) -> None:
         scan.read()
     cv2.imwrite(str(tmp_path / "a_0001.png"), pixels[1:])
     (scan,) = found_by(model, tmp_path / "a_0000.png", tmp_path / "a_0001.png").scans
-    with pytest.raises(UserError, match=r"a_0001\.png: has another size than .*a_0000\.png \(8 x 8 against 9 x 8\)"):
+    with pytest.raises(UserError, match=r"a_0001\.png: the image has 8 x 8 pixels, \S+a_0000\.png has 9 x 8"):
         scan.read()
     (problem,) = found_by(model, tmp_path / "a_0000.png", tmp_path / "a_0001.png", tmp_path / "a_0001.nii.gz").problems
     assert "a_0001.nii.gz: a second file of one image, beside" in str(problem)
@@ -552,7 +552,7 @@ def test_a_terminal_shows_how_many_are_done(run: Run, tmp_path: Path, monkeypatc
 
 def test_data_whose_reader_is_missing_say_nothing_of_names(tmp_path: Path) -> None:
     outputs = Outputs(replace(predictor(), missing={"data": "a plugin"}), tmp_path)
-    assert (outputs.taken().images, outputs.values) == ((), (1, 2))
+    assert (outputs.conventions().images, outputs.values) == ((), (1, 2))
 
 
 VALUES = {"wall": 4, "cavity": 9}

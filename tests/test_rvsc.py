@@ -204,7 +204,7 @@ def test_very_many_problems_of_one_kind_are_one_line(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(UserError, match=r"its image p01-0000\.dcm is not in") as caught:
         read(tmp_path)
-    assert str(caught.value).endswith("P01-0004-icontour-manual.txt, and 25 more: 30 in all.")
+    assert str(caught.value).endswith("P01-0004-icontour-manual.txt and 25 more: 30 in all.")
     faults = [finding for finding in check_data(tmp_path).findings if finding.kind == "fault"]
     assert len(faults) == 30
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ class Guess:
         parameters: its parameters, as in a recipe.
         masks: files whose levels are the structures; none if the reader knows them.
         notes: what the user should know about the guess.
+        hints: commented lines of the recipe's table, for the user to judge.
     """
 
     reader: str
     parameters: dict[str, Any]
     masks: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return the table of a recipe."""
         values = [f"{name} = {toml.format_value(value)}" for name, value in self.parameters.items()]
-        return [f"[data.{self.reader}]", *values]
+        return [f"[data.{self.reader}]", *values, *self.hints]

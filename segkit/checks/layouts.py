@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from segkit.components.datasets.decoding import advice_on, volume
+from segkit.checks.guess import Guess
 from segkit.components.datasets.image_folder import MASK_SUFFIX, MASK_WORDS, name_of_image
-from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS
+from segkit.components.datasets.kinds import DICOM, IMAGES, advice_on, volume
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
+from segkit.recipe import toml
 
 SUNNYBROOK = re.compile(r"(^|/)(SCD[0-9]{7}|SCD_ManualContours|SCD_IMAGES_[0-9]+|contours-manual/IRCCI-expert)/", re.I)
 ACDC = re.compile(r"(^|/)patient[0-9]{3}/patient[0-9]{3}_(frame[0-9]+(_gt)?|4d)\.nii(\.gz)?$")
@@ -49,7 +50,7 @@ class Pair:
 def stem(file: str) -> str | None:
     """Return the path of an image file without its ending; None for other files."""
     head, dot, ending = file.rpartition(".")
-    return head if dot and f".{ending.lower()}" in KINDS else None
+    return head if dot and f".{ending.lower()}" in IMAGES else None
 
 
 def pairs(files: Iterable[str]) -> list[Pair]:
@@ -77,6 +78,30 @@ def pairs(files: Iterable[str]) -> list[Pair]:
 
 def _shared(images: set[str], masks: set[str]) -> int:
     return len(images & {name_of_image(name, images) for name in masks})
+
+
+def guess_image_folder(root: Path, files: Sequence[str]) -> Guess | None:
+    """Return how the dataset `image_folder` reads the folder; None if no images and masks share names."""
+    found = pairs(files)
+    if not found:
+        return None
+    best, *others = found
+    folders = {name: folder for name, folder in (("images", best.images), ("masks", best.masks)) if folder != name}
+    masks = tuple(root / file for file in files if file.startswith(f"{best.masks}/") and stem(file))
+    listed = first_few((f"{pair.images} with {pair.masks}" for pair in others), 3)
+    more = (
+        f"{counted(len(others), 'more pair')} of folders, which the lines below leave out: {listed}. One pair is "
+        "read: put all images below one folder, one for each patient, and the masks below another in the same way."
+    )
+    inputs = {folder.rpartition("/")[2].lower(): folder for folder in (best.images, *best.alike)}
+    line = f"# images = {toml.format_value(inputs)}  # {len(inputs)} inputs of the same names? Then use this line."
+    return Guess(
+        "image_folder",
+        {"root": str(root), **folders},
+        masks,
+        notes=(more,) if others else (),
+        hints=(line,) if best.alike else (),
+    )
 
 
 def is_mask(folder: str) -> bool:
@@ -121,7 +146,7 @@ def explain_unknown(root: Path, files: list[str]) -> str:
     mask = next((name for name in images if (match := MASK_SUFFIX.fullmatch(name)) and match[1] in known), None)
     if mask:
         return f"images and masks are in one folder ({mask} is a mask): put the masks into another. {advice}"
-    if all(_ending(file) in DICOM_SUFFIXES for file in files if stem(file)):
+    if all(_ending(file) in DICOM for file in files if stem(file)):
         held = f"{counted(len(images), 'DICOM image')}, but no masks and no contours (PXXcontours-manual)."
         return f"{held} {WITHOUT_MASKS}"
     alike = _alike(files)
@@ -140,12 +165,3 @@ def _alike(files: list[str]) -> list[str]:
         if name and seen.setdefault(name, folder) != folder:
             return [seen[name], folder]
     return []
-
-
-def more_pairs_note(found: list[Pair]) -> str:
-    """Return the warning about further pairs of folders."""
-    listed = first_few((f"{pair.images} with {pair.masks}" for pair in found[1:]), 3)
-    return (
-        f"{counted(len(found) - 1, 'more pair')} of folders, which the lines below leave out: {listed}. One pair is "
-        "read: put all images below one folder, one for each patient, and the masks below another in the same way."
-    )

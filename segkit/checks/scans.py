@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segkit.components.datasets.dicom_series import find_series
-from segkit.components.datasets.images import DICOM_SUFFIXES
-from segkit.components.datasets.loading import size_text
-from segkit.components.datasets.reading import collected, inside
+from segkit.components.datasets.kinds import DICOM
+from segkit.components.datasets.reading import collected, inside, size_text
 
 MOST = 4096  # files whose headers are read
 SHOWN = 6
@@ -19,7 +18,7 @@ SHOWN = 6
 def describe_scans(root: Path, files: Iterable[str]) -> dict[str, str]:
     """Return the number of series, their sizes and spacing, by name; nothing if there are no DICOM files."""
     paths, problems = list[Path](), list[str]()
-    named = [file for file in files if file.lower().endswith(DICOM_SUFFIXES) or "." not in file.rpartition("/")[2]]
+    named = [file for file in files if file.lower().endswith(DICOM) or "." not in file.rpartition("/")[2]]
     for file in named[:MOST]:
         with collected(problems):
             paths += [inside(root, root / file)] if os.path.isfile(root / file) else []

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.loading import ONE_INPUT, size_text
+from segkit.components.datasets.reading import size_text
 from segkit.data.splits import patient_warnings
 from segkit.errors import first_few
 from segkit.testing.findings import Finding
@@ -38,37 +38,19 @@ class ImageStatistics:
         self._contents: dict[tuple[tuple[int, ...], str, bytes], list[str]] = {}
         self._constant: list[str] = []
 
-    def add(
-        self,
-        name: str,
-        patient: str | None,
-        pixels: Any,
-        spacing: tuple[float, ...] | None,
-        inputs: Sequence[str] = ONE_INPUT,
-    ) -> None:
-        """Add an image (H, W), or of inputs (I, H, W) or (I, D, H, W)."""
-        parts = pixels if pixels.ndim > 2 else pixels[None]
+    def add(self, case: Case, image: Any, masks: Any, dataset: Dataset) -> None:
+        """Add a case that was read: its image (H, W), (I, H, W) or (I, D, H, W), and its masks."""
+        parts = image if image.ndim > 2 else image[None]
         self.count += 1
         self._cached += (len(parts) + 1) * parts[0].size
         self._sizes[size_text(parts.shape[1:])] += 1
-        self._kinds[pixels.dtype.name] += 1
+        self._kinds[image.dtype.name] += 1
+        spacing = case.spacing_mm
         self._spacings[f"{' x '.join(f'{mm:g}' for mm in spacing)} mm" if spacing else "not stated"] += 1
-        self.patients[patient or None] += 1
-        lows, highs = ([float(limit(part)) for part in parts] for limit in (_lowest, _highest))
-        for label, low, high in zip(inputs, lows, highs, strict=True):
-            before = self._ranges.get(label, (low, high))
-            self._ranges[label] = min(before[0], low), max(before[1], high)
-        if min(lows) == max(highs):
-            self._constant.append(name)
-            return
-        digest = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
-        self._contents.setdefault((pixels.shape, pixels.dtype.name, digest), []).append(name)
-
-    def add_case(self, case: Case, image: Any, masks: Any, dataset: Dataset) -> None:
-        """Add a case that was read."""
-        self.add(case.name, case.patient, image, case.spacing_mm, dataset.inputs)
+        self.patients[case.patient or None] += 1
         for tag, text in case.tags.items():
             self._tags.setdefault(tag, Counter())[text] += 1
+        self._add_values(case.name, image, dict(zip(dataset.inputs, parts, strict=True)))
         if masks is None:
             self._unlabelled += 1
             return
@@ -76,6 +58,17 @@ class ImageStatistics:
         self._structures.update({name: int(shown) for name, shown in zip(dataset.channels, there, strict=True)})
         self.empty += not any(there)
         self._overlapping = self._overlapping or bool((masks.sum(axis=0) > 1).any())
+
+    def _add_values(self, name: str, image: Any, parts: Mapping[str, Any]) -> None:
+        spans = {label: (float(part.min()), float(part.max())) for label, part in parts.items()}
+        for label, (low, high) in spans.items():
+            before = self._ranges.get(label, (low, high))
+            self._ranges[label] = min(before[0], low), max(before[1], high)
+        if len({value for span in spans.values() for value in span}) == 1:
+            self._constant.append(name)
+            return
+        digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+        self._contents.setdefault((image.shape, image.dtype.name, digest), []).append(name)
 
     def facts(self) -> dict[str, str]:
         """Return a description of each statistic by name; nothing if no image could be read."""
@@ -133,21 +126,9 @@ class ImageStatistics:
 
     def exclusive_lines(self) -> list[str]:
         """Return a commented line if there are several structures that never overlap."""
-        return [] if self._overlapping else exclusive(len(self._structures))
-
-
-def exclusive(structures: int) -> list[str]:
-    """Return a commented line of a recipe for structures that never overlap; none for a single one."""
-    text = f"{structures} structures that never overlap: one class a pixel. It belongs above all tables."
-    return [f'# channels = "exclusive"  # {text}'] if structures > 1 else []
-
-
-def _lowest(part: Any) -> Any:
-    return part.min()
-
-
-def _highest(part: Any) -> Any:
-    return part.max()
+        count = len(self._structures)
+        text = f"{count} structures that never overlap: one class a pixel. It belongs above all tables."
+        return [f'# channels = "exclusive"  # {text}'] if count > 1 and not self._overlapping else []
 
 
 def _frequencies(counter: Counter[str]) -> str:

@@ -10,10 +10,9 @@ from typing import Any
 
 from segkit.checks.guess import Guess
 from segkit.checks.layouts import is_mask
-from segkit.components.datasets.decoding import volume
-from segkit.components.datasets.images import KINDS
+from segkit.components.datasets.kinds import IMAGES, volume
 from segkit.components.datasets.reading import inside
-from segkit.components.datasets.sheet import LineFaults, Sheet, read_sheet
+from segkit.components.datasets.sheet import Sheet, read_sheet
 from segkit.errors import UserError
 from segkit.recipe import toml
 from segkit.recipe.listed_split import read_lists
@@ -28,7 +27,7 @@ def guess_table(root: Path, files: Iterable[str]) -> Guess | None:
     for file in _tables(files):
         with suppress(UserError):  # another table, which no reader reads
             path = inside(root, root / file)
-            guess = _guess(read_sheet(path, LineFaults(path)))
+            guess = _guess(read_sheet(path, []))
             if guess:
                 return guess
     return None
@@ -69,4 +68,4 @@ def _guess(sheet: Sheet) -> Guess | None:
 def _names_files(sheet: Sheet, column: str) -> bool:
     """Return whether the cells of a column are names of images, but for empty ones."""
     cells = [row.cells[column] for row in sheet.rows[:LINES] if row.cells[column]]
-    return bool(cells) and all(cell.lower().endswith(KINDS) or volume(cell) for cell in cells)
+    return bool(cells) and all(cell.lower().endswith(IMAGES) or volume(cell) for cell in cells)

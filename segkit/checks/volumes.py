@@ -14,10 +14,9 @@ from typing import Any
 from segkit.checks.guess import Guess
 from segkit.checks.layouts import MOST_FOLDERS, NNUNET, is_mask
 from segkit.components.datasets.case import flaw_of_channels
-from segkit.components.datasets.image_folder import MASK_WORDS
+from segkit.components.datasets.image_folder import MASK_SUFFIX
 
 NIFTI = re.compile(r"(?P<stem>.*?)(?P<ending>\.nii(\.gz)?)", re.IGNORECASE)
-MASK = re.compile(rf"(.*?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
 HEADED = re.compile(r"([A-Za-z]+[-_. ]*)([0-9].*?)(\.nii(?:\.gz)?)", re.IGNORECASE)
 NUMBERED = re.compile(r"([-_. ]?([A-Za-z]+))([0-9]+)")
 SEPARATORS = "-_. "
@@ -125,7 +124,7 @@ def _masks(
         at: which of its parts holds masks alone; None if none does.
         beside: the folders of images beside that part.
     """
-    suffixes = {name: MASK.fullmatch(_stem(name)) for name in names[folders]}
+    suffixes = {name: MASK_SUFFIX.fullmatch(_stem(name)) for name in names[folders]}
     alone = sum(suffix is not None for suffix in suffixes.values()) == 1
     for name, suffix in suffixes.items():
         stem = _stem(name)
@@ -169,7 +168,7 @@ def _ends(names: Sequence[str], base: str, alone: bool) -> Iterator[str]:
             break
         found = NIFTI.fullmatch(name)
         rest = found["stem"][len(base) :] if found else ""
-        is_image = alone or not rest or not MASK.fullmatch(base + rest)
+        is_image = alone or not rest or not MASK_SUFFIX.fullmatch(base + rest)
         if found and is_image and (not base or not rest or rest[0] in SEPARATORS):
             yield name[len(base) :]
 

@@ -51,7 +51,7 @@ def predict(
     prepare(path, plugins)
     predictor = api.load(path, trust_plugins=trust_plugins, device=device)
     outputs = Outputs(predictor, out, probabilities=probabilities)
-    found = find_scans(images, outputs.taken(), out)
+    found = find_scans(images, outputs.conventions(), out)
     for line in found.notes:
         echo(f"note: {line}", err=True)
     _check_apart(out, found.scans)
@@ -70,12 +70,12 @@ def _check_apart(out: Path, scans: Sequence[Scan]) -> None:
         )
 
 
-def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> list[UserError]:
+def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> list[str]:
     """Predict images one after the other, and write what is found; return why some could not be read."""
     from segkit.components.datasets.loading import COLOURED
     from segkit.registry.faults import ComponentError
 
-    unread: list[UserError] = []
+    unread: list[str] = []
     coloured: list[str] = []
     overlapping: list[str] = []
     with _progress(len(scans)) as show:
@@ -86,7 +86,7 @@ def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> l
             except ComponentError:  # a fault of the model or of a plugin, the same for every image
                 raise
             except UserError as error:
-                unread.append(_by_kind(error, str(scan.files[0])))
+                unread.append(str(error))
                 show(None)
                 continue
             written = outputs.write(scan.name, opened, found)
@@ -101,30 +101,19 @@ def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> l
     return unread
 
 
-def _by_kind(error: UserError, place: str) -> UserError:
-    """Return an error that begins with its file so that those of other files with the same text can be counted."""
-    from segkit.components.datasets.reading import FileError
-
-    text = str(error)
-    if isinstance(error, FileError) or not text.startswith(f"{place}: "):
-        return error
-    what, _, remedy = text.removeprefix(f"{place}: ").removesuffix(".").partition(". ")
-    return FileError(place, what, f"{remedy}." if remedy else "")
-
-
 def _described(written: Written) -> str:
     sizes = ", ".join(f"{name} {counted(size, written.noun)}" for name, size in written.sizes.items())
     return f"{sizes} -> {written.target}"
 
 
-def _report(problems: Sequence[UserError], total: int) -> None:
+def _report(problems: Sequence[str], total: int) -> None:
     """Raise if some images could not be used: faults of one kind are one line."""
     from segkit.components.datasets.reading import merged
 
     if not problems:
         return
     if total == 1:
-        raise problems[0]
+        raise UserError(problems[0])
     done = "; the others are done" if len(problems) < total else ""
     lines = [f"  {line}" for text in merged(problems) for line in text.splitlines()]
     raise UserError("\n".join([f"{len(problems)} of {total} images could not be predicted{done}:", *lines]))

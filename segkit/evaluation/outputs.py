@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segkit import files
-from segkit.components.datasets.conventions import images_like, label_values
-from segkit.components.datasets.finding import Taken
+from segkit.components.datasets.conventions import Conventions, conventions_of, label_values
 from segkit.components.datasets.scans import Form, Opened
 from segkit.components.intensities import scaled
 from segkit.evaluation.overlay import draw_overlay
@@ -71,10 +70,10 @@ class Outputs:
         self.values = label_values(*self._data, self.channels)
         self._has_legend = False
 
-    def taken(self) -> Taken:
+    def conventions(self) -> Conventions:
         """Return which images the model takes, as the data of its training name them."""
         suffixes = *self._suffixes.values(), *(self._probability(name) for name in self.channels)
-        return images_like(*self._data, self.predictor.inputs, suffixes)
+        return conventions_of(*self._data, self.predictor.inputs, suffixes)
 
     def write(self, name: str, opened: Opened, found: Prediction) -> Written:
         """Write what was predicted of an image.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from segkit.components.datasets.reading import DIFFERING
 from segkit.errors import counted, first_few
 
 KINDS = ("fault", "warning", "note")
@@ -48,7 +48,7 @@ def grouped(findings: Iterable[Finding]) -> Iterator[str]:
     """Yield a line for each kind of finding: those that differ only in place, names and numbers share one."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in in_order(findings):
-        alike = re.sub(r"'[^']*'|[0-9][0-9.,]*", "#", finding.text)
+        alike = DIFFERING.sub("#", finding.text)
         groups.setdefault((finding.kind, alike), []).append(finding)
     for (kind, _), group in groups.items():
         first, count = group[0], len(group)

@@ -41,7 +41,7 @@ def one(data: bytes) -> bool:
     FILE.write_bytes(data)
     refused = 0
     try:
-        image = read_picture(FILE, stacks=True).pixels
+        image = read_picture(FILE).pixels
         assert image.ndim == 2 or (image.ndim == 4 and len(image) == 1)
         assert image.dtype in (np.uint8, np.uint16, np.float32)
         assert np.isfinite(image).all()
@@ -49,7 +49,7 @@ def one(data: bytes) -> bool:
         assert FILE.name in str(error)
         refused += 1
     try:
-        assert read_levels(FILE, stacks=True)[0].ndim in (2, 3)
+        assert read_levels(FILE)[0].ndim in (2, 3)
     except UserError as error:
         assert FILE.name in str(error)
         refused += 1

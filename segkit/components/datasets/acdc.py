@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.reading import FileError
+from segkit.errors import UserError
 
 NAME = "Info.cfg"
 LINE = re.compile(r"[ \t]*(\w+)[ \t]*:[ \t]*(.*?)[ \t]*")
@@ -51,6 +51,6 @@ def _parse(path: Path) -> dict[str, str]:
     found = {match[1]: match[2] for line in text.splitlines() if (match := LINE.fullmatch(line))}
     for phase in {"ED", "ES"} & found.keys():
         if not re.fullmatch("[0-9]{1,6}", found[phase]):
-            raise FileError(path, "a phase is no number of a frame", "Write e.g. ED: 1.", f"{phase}: {found[phase]!r}")
+            raise UserError(f"{path}: a phase is no number of a frame ({phase}: {found[phase]!r}). Write e.g. ED: 1.")
         found[phase] = found[phase].lstrip("0")
     return found

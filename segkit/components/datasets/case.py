@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkit.components.datasets.reading import flaw_of_name
-from segkit.errors import ContractError, counted, first_unprintable
+from segkit.errors import ContractError, counted, first_few, first_unprintable
 from segkit.types import Array
 
 MOST_CHANNELS = 16
@@ -72,6 +72,25 @@ class Case:
         return self.labelled if self.load is not None else self.masks is not None
 
 
+@dataclass(frozen=True)
+class CaseFiles:
+    """The files of a case, which a reader has found and not opened.
+
+    Attributes:
+        name, patient, tags: of the case.
+        images: one file an input, or one that holds all.
+        masks: one file of all structures, or one each; none if there are no masks.
+        spacing_mm: what is stated of this case alone.
+    """
+
+    name: str
+    patient: str | None
+    images: tuple[Path, ...]
+    masks: tuple[Path, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+    spacing_mm: tuple[float, ...] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Cases with the same channels and the same inputs.
@@ -115,6 +134,13 @@ class Dataset:
             _check_metadata(case)
             if case.load is None:
                 check_arrays(case, *case.read(), channels=len(self.channels), inputs=len(self.inputs))
+
+
+def unlabelled_notes(found: Sequence[CaseFiles]) -> list[str]:
+    """Return a note on the cases without masks, if there are some."""
+    bare = [files.name for files in found if not files.masks]
+    text = f"{counted(len(bare), 'image')} without masks, neither trained on nor evaluated: {first_few(bare)}."
+    return [text] if bare else []
 
 
 def flaw_of_channels(names: Sequence[str], what: str = "channel") -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import struct
 
-from segkit.components.datasets.decoding import RefusedError, without_exif
+from segkit.components.datasets.decoding import without_exif
+from segkit.components.datasets.reading import RefusedError
 from segkit.errors import counted
 
 IMPLICIT, EXPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"

@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from segkit.components.datasets.finding import Taken
+from segkit.components.datasets.geometry import Slices
 from segkit.components.datasets.nnunet_listing import IMAGES, TEST
 from segkit.components.datasets.patterns import Pattern, parse_pattern
 
 REGIONS = ("nifti", "nnunet")  # readers whose labels may be lists of values; other readers' lists are colours
 
 
-def images_like(
+@dataclass(frozen=True)
+class Conventions:
+    """Which images a model takes, and what the data that it was trained on call them.
+
+    Attributes:
+        inputs: of the model.
+        slices: across which of the patient's axes the slices of NIfTI volumes lie.
+        images: patterns of the names of NIfTI files, one an input; none if names follow no pattern.
+        masks: patterns of files that are masks.
+        folders: names of the folders that hold the images, where a folder has them.
+        numbered: whether files are called CASE_0000 even of one input.
+        suffixes: of the names of results.
+    """
+
+    inputs: tuple[str, ...] = ("image",)
+    slices: Slices = "auto"
+    images: tuple[Pattern, ...] = ()
+    masks: tuple[Pattern, ...] = ()
+    folders: tuple[str, ...] = ()
+    numbered: bool = False
+    suffixes: tuple[str, ...] = ()
+
+
+def conventions_of(
     reader: str, arguments: Mapping[str, Any], inputs: tuple[str, ...], suffixes: tuple[str, ...] = ()
-) -> Taken:
+) -> Conventions:
     """Return which images a model takes.
 
     Args:
@@ -25,7 +49,7 @@ def images_like(
     """
     images, is_nifti = arguments.get("images"), reader == "nifti"
     folders = {"nnunet": (IMAGES, TEST), "image_folder": _texts(images)}
-    return Taken(
+    return Conventions(
         inputs,
         arguments.get("slices", "auto"),
         _patterns(images) if is_nifti else (),

@@ -8,17 +8,15 @@ Pillow decodes the formats that it returns unchanged. OpenCV decodes TIFF; PNG i
 
 from __future__ import annotations
 
-import contextlib
 import io
 import struct
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segkit.components.datasets import tiff
+from segkit.components.datasets.kinds import advice_on, kind_of
 from segkit.components.datasets.quiet import WITHOUT_WARNINGS
-from segkit.components.datasets.reading import RefusedError as RefusedError
-from segkit.components.datasets.reading import check_size
+from segkit.components.datasets.reading import RefusedError, check_size, refused_by
 from segkit.errors import UserError, sentence
 from segkit.types import Array
 
@@ -27,24 +25,6 @@ if TYPE_CHECKING:
 
 DENSEST = 1100  # more than deflate's largest ratio of decoded to compressed bytes (1032)
 PNG, JPEG, EXIF = b"\x89PNG", b"\xff\xd8", b"Exif\0\0"
-VOLUME_SUFFIXES = {
-    ".nii": "NIfTI", ".nii.gz": "NIfTI", ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".mgz": "MGH",
-    ".mgh": "MGH", ".mnc": "MINC",
-}  # fmt: skip
-READS_NIFTI = "the datasets nifti and nnunet read NIfTI (`segkit check FOLDER` prints the lines)"
-CONVERT = """convert it to NIfTI, e.g. SimpleITK.WriteImage(SimpleITK.ReadImage("a.mha"), "a.nii.gz")"""
-MARKS = (
-    (0, b"\x89PNG", "a PNG picture"), (0, b"\xff\xd8\xff", "a JPEG picture"), (0, b"II*\0", "a TIFF picture"),
-    (0, b"MM\0*", "a TIFF picture"),
-    (0, b"GIF8", "a GIF picture"), (8, b"WEBP", "a WebP picture"), (4, b"jP  ", "a JPEG 2000 picture"),
-    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 picture"), (4, b"ftyp", "a HEIF picture or a film"),
-    (0, b"II+\0", "a TIFF picture"), (0, b"MM\0+", "a TIFF picture"), (0, b"8BPS", "a Photoshop document"),
-    (0, b"%PDF", "a PDF document"), (0, b"\x93NUMPY", "a NumPy array"), (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-    (0, b"MATLAB ", "a MATLAB file"), (0, b"PK\3\4", "a ZIP archive"), (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"7z\xbc\xaf", "a 7z archive"), (0, b"Rar!", "a RAR archive"), (257, b"ustar", "a TAR archive"),
-    (0, b"version https://git-lfs", "a Git LFS pointer instead of the file (`git lfs pull` fetches it)"),
-    (0, b"\x80\x02", "a pickle"), (0, b"\x7fELF", "a program"), (0, b"<", "an HTML, SVG or XML file"),
-)  # fmt: skip
 
 Colour = tuple[int, int, int]
 
@@ -64,28 +44,28 @@ class Decoded:
     palette: tuple[Colour, ...] = ()
 
 
-def decode_image(data: bytes, name: str, *, stacks: bool = False) -> Decoded:
-    """Return the pixels of a PNG, TIFF, JPEG or BMP file, with `stacks` also of a TIFF of several pages.
+def decode_image(data: bytes, name: str) -> Decoded:
+    """Return the pixels of a PNG, TIFF, JPEG or BMP file; a TIFF may have several pages.
 
     Raises:
-        UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, several images, CMYK, or not upright.
+        UserError: damaged, of another kind, larger than 8192 x 8192 or 256 MiB, an animation, CMYK, or not upright.
     """
     try:
-        with WITHOUT_WARNINGS:
-            return _decoded(data, stacks)
-    except RefusedError as reason:
-        raise UserError(f"{name}: {reason}") from None
+        with refused_by(name), WITHOUT_WARNINGS:
+            return _decoded(data)
+    except UserError:
+        raise
     except Exception as error:  # a decoder may raise anything on damaged bytes
         short = isinstance(error, struct.error | EOFError | IndexError) or "truncated" in str(error).lower()
         text = "cut off" if short else str(error).strip().partition("\n")[0][:120] or type(error).__name__
         raise UserError(f"{name}: a damaged image: {sentence(text)}") from None
 
 
-def _decoded(data: bytes, stacks: bool) -> Decoded:
+def _decoded(data: bytes) -> Decoded:
     import numpy as np
 
     if data[:4] in tiff.MARKS:
-        return Decoded(tiff.decode_tiff(data, stacks))
+        return Decoded(tiff.decode_tiff(data))
     image, is_png = _open(data), data[:4] == PNG
     if image.mode == "CMYK":
         raise RefusedError(tiff.CMYK)
@@ -151,33 +131,3 @@ def _open(data: bytes) -> ImageFile:
 def without_exif(data: bytes) -> bytes:
     """Return a JPEG with EXIF data hidden from Pillow, which would copy the values of all tags, even overlapping."""
     return data.replace(EXIF, bytes(len(EXIF)))
-
-
-def kind_of(data: bytes) -> str:
-    """Return what the bytes of a file are, such as "a NIfTI volume" or "a text file"."""
-    start = data[:4096]
-    if start[:2] == b"\x1f\x8b":
-        with contextlib.suppress(zlib.error):
-            start = zlib.decompressobj(31).decompress(start, 512)
-    if start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0"):
-        return "a NIfTI volume"
-    if start[:4] == b"NRRD":
-        return "a NRRD volume"
-    if start[:10] in (b"ObjectType", b"NDims = 3\n", b"NDims = 2\n"):
-        return "a MetaImage volume"
-    for at, mark, kind in MARKS:
-        if data[at : at + len(mark)] == mark:
-            return kind
-    if any((byte < 32 and byte not in b"\t\r\n\f") or byte == 127 for byte in start):
-        return "of an unknown kind"
-    return "a text file" if data else "an empty file"
-
-
-def advice_on(kind: str) -> str:
-    """Return what to do with a volume of a kind, such as "NIfTI", where images are expected."""
-    return READS_NIFTI if "NIfTI" in kind else CONVERT
-
-
-def volume(name: str) -> str | None:
-    """Return the kind of volume that a file's name indicates, None for other files."""
-    return next((kind for suffix, kind in VOLUME_SUFFIXES.items() if name.lower().endswith(suffix)), None)

@@ -21,12 +21,10 @@ from segkit.components.datasets.compressed import (
     check_frame,
     joined_frames,
 )
-from segkit.components.datasets.decoding import RefusedError
 from segkit.components.datasets.dicom_header import MOST_HEADER, PIXEL_DATA, Format, format_of, parse_header
 from segkit.components.datasets.lossless_jpeg import decode_lossless_jpeg
 from segkit.components.datasets.quiet import WITHOUT_WARNINGS
-from segkit.components.datasets.reading import read_bytes
-from segkit.errors import UserError
+from segkit.components.datasets.reading import RefusedError, read_bytes, refused_by
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -48,14 +46,12 @@ def read_dicom(path: Path) -> tuple[Array, tuple[float, float] | None]:
 
 def parse_dicom(data: bytes, name: str) -> tuple[Array, tuple[float, float] | None]:
     """Return what `read_dicom` does, from the bytes of a file."""
-    try:
+    with refused_by(name):
         header, at = parse_header(data)
         found = format_of(header)
         if found.frames != 1:
             raise RefusedError(f"{found.frames} frames in one file; only files of one frame are read. Split it first.")
         return _image(_stored(data, at, found)[0], found, 0), found.spacing_mm
-    except RefusedError as reason:
-        raise UserError(f"{name}: {reason}") from None
 
 
 def read_frames(path: Path) -> list[Array]:
@@ -65,12 +61,10 @@ def read_frames(path: Path) -> list[Array]:
         UserError: the file is damaged or of a kind that is not read; the message names it and the reason.
     """
     data = read_bytes(path)
-    try:
+    with refused_by(path):
         header, at = parse_header(data)
         found = format_of(header)
         return [_image(frame, found, number) for number, frame in enumerate(_stored(data, at, found))]
-    except RefusedError as reason:
-        raise UserError(f"{path}: {reason}") from None
 
 
 def _stored(data: bytes, at: int, found: Format) -> list[NDArray[np.integer]]:

@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT
-from segkit.components.datasets.decoding import RefusedError, kind_of
+from segkit.components.datasets.kinds import kind_of
 from segkit.components.datasets.quiet import WITHOUT_WARNINGS
-from segkit.components.datasets.reading import SIDE, read_bytes
-from segkit.errors import UserError
+from segkit.components.datasets.reading import SIDE, RefusedError, read_bytes, refused_by
 
 if TYPE_CHECKING:
     from pydicom import Dataset as Header
@@ -75,10 +74,8 @@ def read_header(path: Path) -> Header:
             return header
     except RefusedError:
         pass  # perhaps it is only longer
-    try:
+    with refused_by(path):
         return parse_header(read_bytes(path, first=MOST_HEADER))[0]
-    except RefusedError as reason:
-        raise UserError(f"{path}: {reason}") from None
 
 
 def read_format(path: Path) -> Format:
@@ -88,10 +85,8 @@ def read_format(path: Path) -> Format:
         UserError: it cannot be read, or is no DICOM image of a kind that is read.
     """
     header = read_header(path)
-    try:
+    with refused_by(path):
         return format_of(header)
-    except RefusedError as reason:
-        raise UserError(f"{path}: {reason}") from None
 
 
 def parse_header(data: bytes) -> tuple[Header, int]:

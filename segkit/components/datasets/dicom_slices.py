@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.components.datasets.decoding import RefusedError
 from segkit.components.datasets.dicom_header import format_of, numbers_of, read_header, spacing_of, text_of
-from segkit.errors import UserError
+from segkit.components.datasets.reading import RefusedError, refused_by
 
 Vector = tuple[float, float, float]
 
@@ -57,7 +56,7 @@ def read_slices(path: Path) -> list[Slice]:
         UserError: it is no DICOM image, or one that is not read; the message names it.
     """
     header = read_header(path)
-    try:
+    with refused_by(path):
         found = format_of(header)
         slices = []
         for frame in range(found.frames):
@@ -77,8 +76,6 @@ def read_slices(path: Path) -> list[Slice]:
                 )
             )  # fmt: skip
         return slices
-    except RefusedError as reason:
-        raise UserError(f"{path}: {reason}") from None
 
 
 def _unit_axes(cosines: Sequence[float]) -> tuple[Vector, Vector]:

@@ -8,42 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from segkit.components.datasets.conventions import Conventions
 from segkit.components.datasets.dicom_series import Series, group_slices, stack
-from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.images import DICOM_SUFFIXES, KINDS, is_bare_dicom
+from segkit.components.datasets.kinds import DICOM, IMAGES, is_bare_dicom, is_nifti, without_ending
 from segkit.components.datasets.loading import RGB
 from segkit.components.datasets.nifti import case_name
-from segkit.components.datasets.nifti_files import ENDINGS
 from segkit.components.datasets.nnunet_listing import INPUT
-from segkit.components.datasets.patterns import Pattern
-from segkit.components.datasets.reading import FileError, collected, files_below, inside, is_folder, natural
-from segkit.components.datasets.scans import Scan, is_nifti, read_dicom_series, read_pictures, read_volume
+from segkit.components.datasets.patterns import Pattern, best_matches
+from segkit.components.datasets.reading import collected, files_below, inside, is_folder, natural
+from segkit.components.datasets.scans import Scan, read_dicom_series, read_pictures, read_volume
 from segkit.errors import UserError, counted, first_few
 
 DEPTH = 4  # levels of folders in which images are searched
-
-
-@dataclass(frozen=True)
-class Taken:
-    """Which images a model takes, and what the data that it was trained on call them.
-
-    Attributes:
-        inputs: of the model.
-        slices: across which of the patient's axes the slices of NIfTI volumes lie.
-        images: patterns of the names of NIfTI files, one an input; none if names follow no pattern.
-        masks: patterns of files that are masks.
-        folders: names of the folders that hold the images, where a folder has them.
-        numbered: whether files are called CASE_0000 even of one input.
-        suffixes: of the names of results.
-    """
-
-    inputs: tuple[str, ...] = ("image",)
-    slices: Slices = "auto"
-    images: tuple[Pattern, ...] = ()
-    masks: tuple[Pattern, ...] = ()
-    folders: tuple[str, ...] = ()
-    numbered: bool = False
-    suffixes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -52,19 +28,19 @@ class Found:
 
     Attributes:
         scans: in natural order.
-        notes: on what was left out, and how files were taken.
+        notes: on what was left out, and on how files were taken.
         problems: files that cannot be used.
     """
 
     scans: list[Scan] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    problems: list[UserError] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
 Named = dict[Path, str]  # files, and the names of their results
 
 
-def find_scans(given: Sequence[Path], taken: Taken, out: Path) -> Found:
+def find_scans(given: Sequence[Path], conventions: Conventions, out: Path) -> Found:
     """Return the images among files and folders.
 
     Folders are searched down to `DEPTH` levels. There, DICOM files of one series are a volume if they lie like one, or
@@ -72,7 +48,8 @@ def find_scans(given: Sequence[Path], taken: Taken, out: Path) -> Found:
 
     Args:
         given: files, whatever their names, and folders.
-        taken: by the model. Files of several inputs belong together by the patterns, or by the numbers in CASE_0000.
+        conventions: of the model. Files of several inputs belong together by the patterns, or by the numbers in
+            CASE_0000.
         out: a folder that is left out: that of the results.
 
     Raises:
@@ -82,15 +59,15 @@ def find_scans(given: Sequence[Path], taken: Taken, out: Path) -> Found:
     loose: Named = {}
     for path in given:
         if is_folder(path):
-            _add_folder(found, path, taken, out)
+            _add_folder(found, path, conventions, out)
         else:
-            loose.setdefault(path, _bare_name(path))
-    _add(found, loose, taken, None)
-    found.scans = list(_distinct(found, taken))
+            loose.setdefault(path, without_ending(path.name))
+    _add(found, loose, conventions, None)
+    found.scans = list(_distinct(found, conventions))
     return found
 
 
-def _distinct(found: Found, taken: Taken) -> Iterator[Scan]:
+def _distinct(found: Found, conventions: Conventions) -> Iterator[Scan]:
     """Yield each image once, and only those whose results overwrite no other's."""
     seen: set[tuple[str, ...]] = set()
     owners: dict[str, Scan] = {}
@@ -99,7 +76,7 @@ def _distinct(found: Found, taken: Taken) -> Iterator[Scan]:
         if key in seen:
             continue
         seen.add(key)
-        results = [f"{scan.name}{suffix}".casefold() for suffix in ("", *taken.suffixes)]
+        results = [f"{scan.name}{suffix}".casefold() for suffix in ("", *conventions.suffixes)]
         other = next((owners[name] for name in results if name in owners), None)
         if other is None:
             owners |= dict.fromkeys(results, scan)
@@ -107,26 +84,26 @@ def _distinct(found: Found, taken: Taken) -> Iterator[Scan]:
         else:
             what = f"its results would overwrite those of {other.source}"
             remedy = "Give them one after the other, each with another --out, or rename one."
-            found.problems.append(FileError(scan.source, what, remedy))
+            found.problems.append(f"{scan.source}: {what}. {remedy}")
 
 
-def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
+def _add_folder(found: Found, root: Path, conventions: Conventions, out: Path) -> None:
     """Add the images of a folder."""
-    chosen = [root / name for name in taken.folders if is_folder(root / name)]
-    problems: list[str] = []
+    chosen = [root / name for name in conventions.folders if is_folder(root / name)]
+    problems = found.problems
+    before = len(problems)
     images: list[Path] = []
     masks: list[Path] = []
     others: list[Path] = []
     for path in _files(root, chosen or [root], out, problems):
-        if not (is_nifti(path) or path.suffix.lower() in KINDS or is_bare_dicom(path)):
+        if not (is_nifti(path) or path.suffix.lower() in IMAGES or is_bare_dicom(path)):
             others.append(path)
-        elif (match := best_match(path, (*taken.images, *taken.masks))) and match[0] in taken.masks:
+        elif (match := _match(path, (*conventions.images, *conventions.masks))) and match[0] in conventions.masks:
             masks.append(path)
         else:
             images.append(path)
-    matching = [path for path in images if best_match(path, taken.images)]
-    found.problems += map(UserError, problems)
-    if not images and not problems:
+    matching = [path for path in images if _match(path, conventions.images)]
+    if not images and len(problems) == before:
         held = _listed(root, [*masks, *others])
         text = f"It holds {held}." if held else "It holds no files."
         raise UserError(f"{root}: contains no images down to {DEPTH} levels of folders. {text}")
@@ -142,8 +119,9 @@ def _add_folder(found: Found, root: Path, taken: Taken, out: Path) -> None:
     if chosen:
         searched = " and ".join(f"{path.relative_to(root).as_posix()}/" for path in chosen)
         found.notes.append(f"{root}: only {searched} {'is' if len(chosen) == 1 else 'are'} searched.")
-    names = {path: (path.relative_to(root).parent / _bare_name(path)).as_posix() for path in matching or images}
-    _add(found, names, taken, root)
+    chosen_files = matching or images
+    names = {path: (path.relative_to(root).parent / without_ending(path.name)).as_posix() for path in chosen_files}
+    _add(found, names, conventions, root)
 
 
 def _files(root: Path, folders: Sequence[Path], out: Path, problems: list[str]) -> Iterator[Path]:
@@ -160,25 +138,11 @@ def _listed(root: Path, paths: Sequence[Path]) -> str:
     return first_few(path.relative_to(root).as_posix() for path in paths)
 
 
-def best_match(path: Path, patterns: Sequence[Pattern]) -> tuple[Pattern, dict[str, str]] | None:
-    """Return the pattern that the end of a path matches, and its fields; of several, that which spells most out."""
-    parts = path.absolute().parts
-    found = [
-        (pattern, fields)
-        for pattern in patterns
-        if (fields := pattern.match("/".join(parts[-pattern.depth :]))) is not None
-    ]
-    return max(found, key=lambda match: match[0].literal, default=None)
+def _match(path: Path, patterns: Sequence[Pattern]) -> tuple[Pattern, dict[str, str]] | None:
+    return next(iter(best_matches(path.absolute().as_posix(), patterns, end=True)), None)
 
 
-def _bare_name(path: Path) -> str:
-    """Return a file's name without the ending that tells its format."""
-    ending = next((ending for ending in reversed(ENDINGS) if path.name.lower().endswith(ending)), path.suffix)
-    known = ending.lower() in (*ENDINGS, *KINDS)
-    return path.name[: -len(ending)] if known and len(ending) < len(path.name) else path.name
-
-
-def _add(found: Found, files: Named, taken: Taken, root: Path | None) -> None:
+def _add(found: Found, files: Named, conventions: Conventions, root: Path | None) -> None:
     """Add the images that files make, in natural order of their names; `root` is the folder that was given."""
     single = {path: name for path, name in files.items() if path.name.upper() != "DICOMDIR"}
     of_folder: dict[str, list[Series]] = {}
@@ -187,20 +151,20 @@ def _add(found: Found, files: Named, taken: Taken, root: Path | None) -> None:
     scans: list[Scan] = []
     for name, alike in of_folder.items():
         for number, series in enumerate(alike, 1):
-            read = functools.partial(read_dicom_series, series, taken.inputs)
+            read = functools.partial(read_dicom_series, series, conventions.inputs)
             scans.append(Scan(f"{name}-{number}" if len(alike) > 1 else name, series.name, series.files, read))
-    for name, paths in _cases(found, single, taken):
+    for name, paths in _cases(found, single, conventions):
         if all(map(is_nifti, paths)):
-            reading = functools.partial(read_volume, paths, taken.inputs, taken.slices)
+            reading = functools.partial(read_volume, paths, conventions.inputs, conventions.slices)
         else:
-            reading = functools.partial(read_pictures, paths, taken.inputs)
+            reading = functools.partial(read_pictures, paths, conventions.inputs)
         scans.append(Scan(name, first_few(map(str, paths)), paths, reading))
     found.scans += sorted(scans, key=lambda scan: [natural(part) for part in scan.name.split("/")])
 
 
 def _series(found: Found, files: Named) -> Iterator[Series]:
     """Yield the volumes among DICOM files, and take them out of `files`; a film in one file is a problem."""
-    dicom = [path for path in files if path.suffix.lower() in DICOM_SUFFIXES or is_bare_dicom(path)]
+    dicom = [path for path in files if path.suffix.lower() in DICOM or is_bare_dicom(path)]
     for slices in group_slices(dicom, []):  # reading the images reports what is wrong with single files
         paths = {item.path for item in slices}
         if len(slices) == 1 or (len(paths) > 1 and not all(item.position and item.axes for item in slices)):
@@ -211,7 +175,7 @@ def _series(found: Found, files: Named) -> Iterator[Series]:
             if len(paths) == len(slices):
                 found.notes.append(f"{error} Its images are predicted one by one.")
                 continue
-            found.problems.append(error)
+            found.problems.append(str(error))
         for path in paths:
             del files[path]
 
@@ -227,36 +191,36 @@ def _series_name(series: Series, files: Named, root: Path | None) -> str:
     return folder.resolve().name or "series"
 
 
-def _cases(found: Found, files: Named, taken: Taken) -> Iterator[tuple[str, tuple[Path, ...]]]:
+def _cases(found: Found, files: Named, conventions: Conventions) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Yield the name of the results of each image, and its files in the order of the inputs."""
     cases: dict[tuple[str, str], dict[int, Path]] = {}
     for path, name in files.items():
-        case, number = _place(path, name, taken) or ((name, str(path)), 0)
+        case, number = _place(path, name, conventions) or ((name, str(path)), 0)
         other = cases.setdefault(case, {}).setdefault(number, path)
         if other is not path:
-            found.problems.append(FileError(path, f"a second file of one image, beside {other}", "Remove one of them."))
+            found.problems.append(f"{path}: a second file of one image, beside {other}. Remove one of them.")
     for (name, _), numbered in cases.items():
         paths = tuple(numbered[number] for number in sorted(numbered))
-        if sorted(numbered) in ([0], list(range(len(taken.inputs)))):
+        if sorted(numbered) in ([0], list(range(len(conventions.inputs)))):
             yield name, paths
             continue
-        takes = f"the model takes {counted(len(taken.inputs), 'input')}: {', '.join(taken.inputs)}"
+        takes = f"the model takes {counted(len(conventions.inputs), 'input')}: {', '.join(conventions.inputs)}"
         held = f"its files are {first_few(path.name for path in paths)}"
         what = f"an image of other inputs than the model's; {takes}"
-        found.problems.append(FileError(paths[0], what, "Give one file for each input.", held))
+        found.problems.append(f"{paths[0]}: {what} ({held}). Give one file for each input.")
 
 
-def _place(path: Path, name: str, taken: Taken) -> tuple[tuple[str, str], int] | None:
+def _place(path: Path, name: str, conventions: Conventions) -> tuple[tuple[str, str], int] | None:
     """Return the case of a file, by a name and what tells it from others of that name, and the number of its input."""
-    several = len(taken.inputs) > 1
-    if several and (match := best_match(path, taken.images)):
+    several = len(conventions.inputs) > 1
+    if several and (match := _match(path, conventions.images)):
         case = case_name(match[1])
-        return (case, ""), taken.images.index(match[0])
-    if several and not taken.numbered and len(taken.folders) == len(taken.inputs):
-        for number, folder in enumerate(taken.folders):
+        return (case, ""), conventions.images.index(match[0])
+    if several and not conventions.numbered and len(conventions.folders) == len(conventions.inputs):
+        for number, folder in enumerate(conventions.folders):
             if name.startswith(f"{folder}/"):
                 return (name.removeprefix(f"{folder}/"), ""), number
-    by_number = taken.numbered or (several and taken.inputs != RGB)  # a picture in colours holds all three
+    by_number = conventions.numbered or (several and conventions.inputs != RGB)  # one in colours holds all three
     if by_number and (numbered := INPUT.fullmatch(name)):
         return (numbered[1], str(path.parent)), int(numbered[2])
     return None

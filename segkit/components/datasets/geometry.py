@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.reading import FileError
+from segkit.components.datasets.reading import size_text
+from segkit.errors import UserError
 from segkit.types import Array
 
 if TYPE_CHECKING:
@@ -120,15 +121,13 @@ def check_agreement(image: Geometry, other: Geometry, what: str) -> None:
     """Raise unless the voxels of another file, e.g. `what` = "mask", lie where those of the image do.
 
     Raises:
-        FileError: it names both files, and in what they differ.
+        UserError: it names both files, and in what they differ.
     """
     differences = list(_differences(image, other))
     if differences:
-        raise FileError(
-            other.path,
-            f"this {what} does not lie where its image does",
-            f"Resample the {what} onto the image, or, if only the header is wrong, copy the image's (`fslcpgeom`).",
-            f"{image.path}: {'; '.join(differences)}",
+        raise UserError(
+            f"{other.path}: this {what} does not lie where its image does ({image.path}: {'; '.join(differences)}). "
+            f"Resample the {what} onto the image, or, if only the header is wrong, copy the image's (`fslcpgeom`)."
         )
 
 
@@ -137,7 +136,7 @@ def _differences(one: Geometry, other: Geometry) -> Iterator[str]:
     import numpy as np
 
     if one.shape != other.shape:
-        yield f"{' x '.join(map(str, one.shape))} voxels against {' x '.join(map(str, other.shape))}"
+        yield f"{size_text(one.shape)} voxels against {size_text(other.shape)}"
         return
     limit = SAME_PLACE * min(one.lengths)
     corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)

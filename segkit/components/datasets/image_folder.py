@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Dataset
-from segkit.components.datasets.decoding import advice_on, volume
-from segkit.components.datasets.images import KINDS, describe_other_content
-from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
-from segkit.components.datasets.masks import Label, WrittenColour, parse_labels
-from segkit.errors import UserError, counted, first_few, sentence
+from segkit.components.datasets.case import CaseFiles, Dataset
+from segkit.components.datasets.kinds import IMAGES, advice_on, describe_other_content, volume
+from segkit.components.datasets.loading import Lengths, Loader, input_names
+from segkit.components.datasets.patterns import find_patient, patient_expression
+from segkit.components.datasets.structures import Label, WrittenColour, structures_in_pictures
+from segkit.errors import UserError, counted, first_few
 
 DOT = re.compile(r"(?<!^)\.")
 DEPTH = 4  # folders below `images` and `masks`
 MASK_WORDS = ("mask", "label", "seg", "truth", "gt", "annot", "manual", "roi")
-MASK_SUFFIX = re.compile(rf"(.+?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The image of a case, or one an input, and its mask.
-
-    Attributes:
-        name: their path below their folders, without suffix.
-        images: the image's files, one an input.
-        mask: the mask's file; None if there is none.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    mask: Path | None
+MASK_SUFFIX = re.compile(rf"(.*?)[-_. ]*({'|'.join(MASK_WORDS)})[a-z]*[-_. ]*[0-9]*", re.IGNORECASE)
 
 
 def image_folder(
@@ -41,7 +26,7 @@ def image_folder(
     root: Path,
     images: str | dict[str, str] = "images",
     masks: str = "masks",
-    labels: dict[str, Label] | None = None,
+    labels: dict[str, Label | WrittenColour] | None = None,
     background: WrittenColour | None = None,
     grey: bool | None = None,
     patient: str | None = None,
@@ -76,31 +61,27 @@ def image_folder(
         UserError: an image without a mask or the reverse, other sizes, unexpected levels, damage; the file is named.
     """
     top = reading.open_root(root)
-    inputs = input_names(images, grey, "images")
-    loader = Loader(parse_labels(labels, background), grey, spacing_mm=spacing_mm)
-    pattern = _pattern(patient)
+    structures = structures_in_pictures(labels, background)
+    loader = Loader(structures, input_names(images, grey, "images"), grey, spacing_mm)
+    expression = patient_expression(patient)
     problems: list[str] = []
     skipped: list[Path] = []
-    cases = []
-    for pair in find_pairs(top, images, masks, problems, skipped):
+    found = []
+    for case in find_pairs(top, images, masks, problems, skipped):
         with reading.collected(problems):
-            whose = _patient(pair.name, pattern, pair.images[0])
-            if pair.mask:
-                cases.append(loader.case(pair.name, whose, pair.images, (pair.mask,)))
-    if problems:
-        raise reading.DatasetError(problems)
+            folder, _, name = case.name.rpartition("/")
+            whose = find_patient(expression, name, case.images[0]) if expression else folder.split("/")[0] or None
+            found.append(replace(case, patient=whose))
     notes = []
     if skipped:
         listed = first_few(path.relative_to(top).as_posix() for path in skipped)
         notes.append(f"{counted(len(skipped), 'non-image file')} left out: {listed}.")
-    if inputs == ONE_INPUT and loader.find_colours(cases):
-        inputs = RGB
-    return Dataset("image_folder", loader.labels.channels, tuple(cases), tuple(notes), inputs, loader.conclude)
+    return loader.dataset("image_folder", found, problems, notes)
 
 
 def find_pairs(
     root: Path, images: str | Mapping[str, str], masks: str, problems: list[str], skipped: list[Path]
-) -> list[Pair]:
+) -> list[CaseFiles]:
     """Return the images of a folder, or of one an input, each with its mask; no file is opened.
 
     Args:
@@ -128,29 +109,10 @@ def find_pairs(
         problems += _unpaired(root, files, first, folders[0], "image", skipped)
     found = []
     for name in first:
-        with reading.collected(problems):
-            paths = [reading.inside(root, files[name]) for files in pictures if name in files]
-            mask = reading.inside(root, truths[name]) if name in truths else None
-            found.append(Pair(name, tuple(paths), mask))
-    return found
-
-
-def _pattern(patient: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(patient) if patient is not None else None
-    except re.error as error:
-        raise UserError(f"patient: {patient!r} is not a regular expression: {sentence(error)}") from None
-
-
-def _patient(stem: str, pattern: re.Pattern[str] | None, path: Path) -> str | None:
-    """Return the patient from an image's name or folder."""
-    folder, _, name = stem.rpartition("/")
-    if pattern is None:
-        return folder.split("/")[0] or None
-    match = pattern.search(name)
-    found = (match[1] if pattern.groups else match[0]) if match else None
-    if not found:
-        raise UserError(f"{path}: patient = {pattern.pattern!r} finds no patient in {name!r}.")
+        if all(name in files for files in (*pictures, truths)):
+            with reading.collected(problems):
+                *paths, mask = (reading.inside(root, files[name]) for files in (*pictures, truths))
+                found.append(CaseFiles(name, None, tuple(paths), (mask,)))
     return found
 
 
@@ -165,7 +127,7 @@ def _by_stem(root: Path, below: str, problems: list[str], skipped: list[Path]) -
     found: dict[str, Path] = {}
     for path in reading.files_below(root, folder, DEPTH, problems):
         stem = path.relative_to(folder).with_suffix("").as_posix()
-        if path.suffix.lower() not in KINDS:
+        if path.suffix.lower() not in IMAGES:
             skipped.append(path)
         elif found.setdefault(stem, path) != path:
             problems.append(f"{path}: has the name of {found[stem]}. Which one counts? Remove the other.")
@@ -198,7 +160,7 @@ def _unpaired(
     }
     for name in [name for name in these if name not in those]:
         wanted = str(root / below / name)
-        folder = next((wanted + ending for ending in KINDS if reading.is_folder(Path(wanted + ending))), None)
+        folder = next((wanted + ending for ending in IMAGES if reading.is_folder(Path(wanted + ending))), None)
         hint = f" {folder} is a folder." if folder else ""
         if wanted in others:
             kind = volume(others[wanted].name)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets import tiff
-from segkit.components.datasets.decoding import JPEG, PNG, advice_on, decode_image, volume, without_exif
+from segkit.components.datasets.decoding import JPEG, PNG, decode_image, without_exif
 from segkit.components.datasets.dicom import parse_dicom
-from segkit.components.datasets.reading import entries, is_folder, read_bytes
-from segkit.errors import UserError, first_few
+from segkit.components.datasets.kinds import is_dicom, volume
+from segkit.components.datasets.reading import read_bytes, size_text
+from segkit.errors import UserError
 from segkit.types import Array
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
-KINDS = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", *DICOM_SUFFIXES)
 LUMA = (299, 587, 114)  # thousandths of red, green and blue (ITU-R BT.601)
 HEAD = 4096  # bytes that are read of a file to see whether it may show colours
 ROWS = 512  # converted at a time, which bounds the memory
@@ -50,16 +48,39 @@ def read_image(path: Path) -> Array:
     Raises:
         UserError: the file is missing, damaged, of another kind or larger than 8192 x 8192; the message names it.
     """
-    return read_picture(path).pixels
+    pixels = read_picture(path).pixels
+    if pixels.ndim > 2:
+        raise UserError(f"{path}: several images in one file; only files of one image are read. Split it first.")
+    return pixels
 
 
-def read_picture(path: Path, *, grey: bool = True, stacks: bool = False) -> Picture:
-    """Return an image with its spacing and whether it was coloured.
+def read_pictures(paths: Sequence[Path], *, grey: bool = True) -> Picture:
+    """Return the image of several files, one an input, or of one file as `read_picture` does.
+
+    Raises:
+        UserError: as for `read_picture`; or they differ in size.
+    """
+    import numpy as np
+
+    found = [read_picture(path, grey=grey) for path in paths]
+    first = found[0].pixels
+    if len(found) == 1:
+        return found[0]
+    for path, picture in zip(paths, found, strict=True):
+        if picture.pixels.shape != first.shape:
+            sizes = [size_text(part.shape[-2 if part.ndim == 2 else 1 :]) for part in (picture.pixels, first)]
+            raise UserError(f"{path}: the image has {sizes[0]} pixels, {paths[0]} has {sizes[1]}.")
+    several = np.concatenate if first.ndim == 4 else np.stack
+    pixels: Array = several([picture.pixels for picture in found])
+    return Picture(pixels, coloured=any(picture.coloured for picture in found))
+
+
+def read_picture(path: Path, *, grey: bool = True) -> Picture:
+    """Return an image with its spacing and whether it was coloured; a TIFF of several pages is a volume.
 
     Args:
         path: a DICOM, PNG, TIFF, JPEG or BMP file.
         grey: one channel, as `read_image` gives; otherwise three, red, green and blue, equal in a grey file.
-        stacks: also read TIFF files of several pages, as volumes.
 
     Raises:
         UserError: as for `read_image`.
@@ -68,7 +89,7 @@ def read_picture(path: Path, *, grey: bool = True, stacks: bool = False) -> Pict
     if is_dicom(path, data):
         image, spacing = parse_dicom(data, str(path))
         return Picture(image if grey else _thrice(image), spacing)
-    pixels = decode_image(data, str(path), stacks=stacks).pixels
+    pixels = decode_image(data, str(path)).pixels
     single = equal_channels(pixels)
     if single is not None and alpha_differs(pixels) and single.min() == single.max():
         raise UserError(f"{path}: its picture is in the alpha channel, which is not read. Save it as a grey image.")
@@ -99,39 +120,6 @@ def may_be_coloured(path: Path) -> bool:
     except Exception:  # what is damaged, or not among the first bytes, is seen when the image is decoded
         return True
     return True
-
-
-def describe_other_content(folder: Path, files: Sequence[str]) -> str:
-    """Return what a folder without images holds, from the names of its files, and what to do."""
-    kind = next((kind for name in files if (kind := volume(name))), None)
-    if kind:
-        return f"It contains {kind} volumes; {advice_on(kind)}."
-    if files:
-        return f"It contains {first_few(files)}. Images are PNG, TIFF, JPEG, BMP or DICOM files."
-    folders = [entry.name for entry in entries(folder) if is_folder(entry)]
-    return f"Name the one of its folders that contains them: {first_few(folders)}." if folders else "It is empty."
-
-
-def is_bare_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM and has no suffix, as those from scanners."""
-    if (path.suffix and not path.suffix[1:].isdigit()) or not os.path.isfile(path):
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
-def is_dicom(path: Path, data: bytes) -> bool:
-    """Return whether a file is DICOM by its name or its first bytes.
-
-    Raises:
-        UserError: it is a volume of another format by its name.
-    """
-    if kind := volume(path.name):
-        raise UserError(f"{path}: a {kind} volume; {advice_on(kind)}.")
-    return path.suffix.lower() in DICOM_SUFFIXES or data[128:132] == b"DICM"
 
 
 def alpha_differs(pixels: NDArray[Any]) -> bool:

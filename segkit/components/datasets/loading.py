@@ -12,11 +12,13 @@ from typing import Annotated
 
 from annotated_types import MaxLen, MinLen
 
-from segkit.components.datasets.case import Case, flaw_of_channels
+from segkit.components.datasets.case import Case, CaseFiles, Dataset, flaw_of_channels, unlabelled_notes
 from segkit.components.datasets.dicom_header import read_format
-from segkit.components.datasets.images import DICOM_SUFFIXES, Picture, may_be_coloured, read_picture
-from segkit.components.datasets.masks import Colours, Labels, agree, read_masks
-from segkit.components.datasets.reading import DatasetError
+from segkit.components.datasets.images import may_be_coloured, read_picture, read_pictures
+from segkit.components.datasets.kinds import is_named_dicom
+from segkit.components.datasets.masks import Palette, agree, read_colours, read_levels
+from segkit.components.datasets.reading import DatasetError, size_text
+from segkit.components.datasets.structures import Structures
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Array, Mask, Positive
 
@@ -32,19 +34,9 @@ CONTRADICTS = (
 )
 
 
-def read_any(path: Path, *, grey: bool = True) -> Picture:
-    """Return an image of any kind of file that is read: (H, W) or (I, H, W), a volume (I, D, H, W).
-
-    Raises:
-        UserError: it cannot be read; the message names the file.
-    """
-    return read_picture(path, grey=grey, stacks=True)
-
-
 def stated_spacing(path: Path) -> tuple[float, ...] | None:
     """Return the spacing in mm that a file's header states; None if it states none, or cannot be read."""
-    named = path.suffix.lower() in DICOM_SUFFIXES or path.suffix[1:].isdigit() or not path.suffix
-    if named and os.path.isfile(path):  # a pipe would never end
+    if is_named_dicom(path) and os.path.isfile(path):  # a pipe would never end
         with suppress(UserError):  # reading the pixels reports it
             return read_format(path).spacing_mm
     return None
@@ -56,7 +48,7 @@ def shows_colours(images: Sequence[Path]) -> bool:
     step = max(1, len(maybe) / PROBES)
     for number in range(min(PROBES, len(maybe))):
         with suppress(UserError):  # reading the case reports it
-            if read_any(maybe[int(number * step)], grey=False).coloured:
+            if read_picture(maybe[int(number * step)], grey=False).coloured:
                 return True
     return False
 
@@ -82,52 +74,46 @@ class Loader:
     """Makes the cases of a data set of image files, and reads them; one for all its cases.
 
     Attributes:
-        labels: what masks stand for.
-        grey: whether colour becomes grey; false reads red, green and blue; None refuses coloured images.
-        separate: whether each structure has a mask file of its own.
+        structures: what masks stand for.
+        inputs: their names; one file for three of them is read in colours.
+        grey: whether colour becomes grey in files of one input; None refuses it.
         spacing_mm: of every case, whatever its files state.
     """
 
-    labels: Labels
+    structures: Structures
+    inputs: tuple[str, ...]
     grey: bool | None
-    separate: bool = False
     spacing_mm: tuple[float, ...] | None = None
-    _palettes: dict[Path, Colours] = field(default_factory=dict)
+    _palettes: dict[Path, Palette] = field(default_factory=dict)
     _coloured: set[str] = field(default_factory=set)
 
-    def case(
-        self,
-        name: str,
-        patient: str | None,
-        images: tuple[Path, ...],
-        masks: tuple[Path, ...],
-        *,
-        spacing_mm: tuple[float, ...] | None = None,
-        tags: dict[str, str] | None = None,
-    ) -> Case:
-        """Return a case.
+    def dataset(
+        self, name: str, found: Sequence[CaseFiles], problems: Sequence[str], notes: Sequence[str] = ()
+    ) -> Dataset:
+        """Return the dataset of the cases that were found; images of one input that show colours have three.
 
-        Args:
-            name: its name.
-            patient: whose it is.
-            images: the file of each input, or the one that holds all.
-            masks: the file of all structures, or one each; none if there are no masks.
-            spacing_mm: its own spacing.
-            tags: its groups.
+        Raises:
+            DatasetError: there are problems.
         """
-        spacing = spacing_mm or self.spacing_mm or next(filter(None, map(stated_spacing, images)), None)
-        axes = len(spacing) if spacing else 0
-        load = functools.partial(self._load, name, images, masks, axes)
-        return Case(
-            name, patient, None, None, spacing,
-            load=load, files=(*images, *masks), labelled=bool(masks), tags=tags or {},
-        )  # fmt: skip
+        if problems and not found:
+            raise DatasetError(problems)
+        if self.inputs == ONE_INPUT and self.grey is None and shows_colours([case.images[0] for case in found]):
+            self.inputs = RGB
+        cases = tuple(map(self._case, found))
+        data = Dataset(
+            name, self.structures.names, cases, (*notes, *unlabelled_notes(found)), self.inputs, self.conclude
+        )
+        if problems:
+            raise DatasetError(problems, data)
+        return data
 
-    def find_colours(self, cases: Sequence[Case]) -> bool:
-        """Return whether images have three inputs: as the recipe says, or as some of the cases of one input show."""
-        if self.grey is None and shows_colours([case.files[0] for case in cases]):
-            self.grey = False
-        return self.grey is False
+    def _case(self, found: CaseFiles) -> Case:
+        spacing = found.spacing_mm or self.spacing_mm or next(filter(None, map(stated_spacing, found.images)), None)
+        load = functools.partial(self._load, found.name, found.images, found.masks, len(spacing or ()))
+        files, labelled = (*found.images, *found.masks), bool(found.masks)
+        return Case(
+            found.name, found.patient, None, None, spacing, tags=found.tags, load=load, files=files, labelled=labelled
+        )
 
     def conclude(self) -> list[str]:
         """Return notes on what was read, once all cases were.
@@ -145,13 +131,17 @@ class Loader:
     def _load(
         self, name: str, images: tuple[Path, ...], masks: tuple[Path, ...], axes: int
     ) -> tuple[Array, Mask | None]:
-        image = self._image(name, images)
-        truth = self._masks(masks) if masks else None
-        pixels = _pixels(image)
+        in_colours = len(images) < len(self.inputs)
+        picture = read_pictures(images, grey=not in_colours)
+        if picture.coloured and not in_colours:
+            if self.grey is None:
+                raise UserError(f"{images[0]}: {CONTRADICTS}")
+            self._coloured.add(name)
+        image, truth = picture.pixels, self._masks(masks)
+        pixels = image.shape[1:] if image.ndim > 2 else image.shape
         if truth is not None and truth.shape[1:] != pixels:
-            raise UserError(
-                f"{masks[0]}: the mask has {size_text(truth.shape[1:])} pixels, its image has {size_text(pixels)}."
-            )
+            sizes = size_text(truth.shape[1:]), size_text(pixels)
+            raise UserError(f"{masks[0]}: the mask has {sizes[0]} pixels, its image has {sizes[1]}.")
         if axes == 3 and len(pixels) == 2:  # a stack of one slice
             image = image.reshape(-1, 1, *pixels)
             truth = truth[:, None] if truth is not None else None
@@ -159,43 +149,17 @@ class Loader:
             raise UserError(f"{images[0]}: a stack of {pixels[0]} slices: spacing_mm needs (slice, row, column).")
         return image, truth
 
-    def _image(self, name: str, images: tuple[Path, ...]) -> Array:
-        import numpy as np
-
-        found: list[Array] = []
-        for path in images:
-            picture = read_any(path, grey=self.grey is not False)
-            if picture.coloured and self.grey is None:
-                raise UserError(f"{path}: {CONTRADICTS}")
-            if picture.coloured and self.grey:
-                self._coloured.add(name)
-            if found and picture.pixels.shape != found[0].shape:
-                sizes = size_text(_pixels(picture.pixels)), size_text(_pixels(found[0]))
-                raise UserError(f"{path}: the image has {sizes[0]} pixels, {images[0]} has {sizes[1]}.")
-            found.append(picture.pixels)
-        if len(found) == 1:
-            return found[0]
-        return np.concatenate(found) if found[0].ndim == 4 else np.stack(found)
-
-    def _masks(self, paths: tuple[Path, ...]) -> Mask:
-        import numpy as np
-
-        found: list[Mask] = []
+    def _masks(self, paths: tuple[Path, ...]) -> Mask | None:
+        found: list[tuple[Array, Path]] = []
         for path in paths:
-            labels, palettes = (Labels(), {}) if self.separate else (self.labels, self._palettes)
-            read = read_masks(path, labels, palettes)
-            if found and read.shape != found[0].shape:
-                sizes = size_text(read.shape[1:]), size_text(found[0].shape[1:])
+            if self.structures.coloured:
+                found.append((read_colours(path), path))
+                continue
+            levels, palette = read_levels(path)
+            if palette:
+                self._palettes[path] = palette
+            if found and levels.shape != found[0][0].shape:
+                sizes = size_text(levels.shape), size_text(found[0][0].shape)
                 raise UserError(f"{path}: the mask has {sizes[0]} pixels, {paths[0]} has {sizes[1]}.")
-            found.append(read)
-        return np.concatenate(found)
-
-
-def _pixels(image: Array) -> tuple[int, ...]:
-    """Return an image's shape without the axis of its inputs."""
-    return image.shape[1:] if image.ndim > 2 else image.shape
-
-
-def size_text(shape: tuple[int, ...]) -> str:
-    """Return "20 x 30" for an image's size, "4 x 20 x 30" for a volume's."""
-    return " x ".join(map(str, shape))
+            found.append((levels, path))
+        return self.structures.masks(found) if found else None

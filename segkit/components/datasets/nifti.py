@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.acdc import Frames
-from segkit.components.datasets.case import Dataset, flaw_of_channels
+from segkit.components.datasets.case import CaseFiles, Dataset, flaw_of_channels
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
-from segkit.components.datasets.patterns import Pattern, matching, parse_pattern
-from segkit.components.datasets.reading import FileError
-from segkit.components.datasets.structures import Label, Structures, structures_of
-from segkit.components.datasets.volumes import Volume, to_dataset
+from segkit.components.datasets.kinds import NIFTI
+from segkit.components.datasets.patterns import Pattern, best_matches, parse_pattern
+from segkit.components.datasets.structures import Label, one_file_each, structures_of
+from segkit.components.datasets.volumes import to_dataset
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Positive
 
@@ -22,19 +20,7 @@ Fields = tuple[str, ...]
 PATIENT = "patient"
 
 
-@dataclass
-class Files:
-    """The files of a dataset's folder, by the pattern that they match and the text of its fields.
-
-    Attributes:
-        images: of each input.
-        masks: of the label map alone, or of each structure.
-        unmatched: NIfTI files that match no pattern, relative to the folder.
-    """
-
-    images: dict[Pattern, dict[Fields, Path]]
-    masks: dict[Pattern, dict[Fields, Path]]
-    unmatched: list[str] = field(default_factory=list)
+Found = dict[Pattern, dict[Fields, Path]]  # files by the pattern that they match and the text of its fields
 
 
 def nifti(
@@ -74,36 +60,23 @@ def nifti(
         UserError: a file is damaged, lacks its partner, lies elsewhere than its image, or holds other values or NaN.
     """
     top = reading.open_root(root)
-    structures = _structures(masks, labels, background)
+    if isinstance(masks, str):
+        structures = structures_of(labels, background)
+    else:
+        structures = one_file_each(masks, "masks", labels, background)
     inputs = tuple(images) if isinstance(images, dict) else ("image",)
     if flaw := flaw_of_channels(inputs, "input"):
         raise UserError(f"images: {flaw}.")
-    problems: list[UserError] = []
-    files = find(top, _patterns(images, "images"), _patterns(masks, "masks"), problems)
-    found = list(_volumes(top, files, structures, slices, problems))
-    notes = []
-    if files.unmatched:
-        notes.append(
-            f"{counted(len(files.unmatched), 'NIfTI file')} left out, which no pattern matches: "
-            f"{first_few(files.unmatched)}."
-        )
-    channels = tuple(masks) if isinstance(masks, dict) else structures_of(labels, background).names
+    problems: list[str] = []
+    image_patterns, mask_patterns, unmatched = _patterns(images, "images"), _patterns(masks, "masks"), list[str]()
+    files = _find(top, [*image_patterns, *mask_patterns], problems, unmatched)
+    pictures, truths = ({pattern: files[pattern] for pattern in part} for part in (image_patterns, mask_patterns))
+    found = list(_cases(top, pictures, truths, problems))
+    left_out = f"{counted(len(unmatched), 'NIfTI file')} left out, which no pattern matches: {first_few(unmatched)}."
+    notes = [left_out] if unmatched else []
     return to_dataset(
-        "nifti", channels, inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes, problems=problems
+        "nifti", structures, inputs, found, problems, whole=volumes, slices=slices, spacing_mm=spacing_mm, notes=notes
     )
-
-
-def _structures(
-    masks: str | dict[str, str], labels: dict[str, Label | tuple[Label, ...]] | None, background: tuple[Label, ...]
-) -> Structures | None:
-    """Return the structures of label maps; None if each has a file of its own."""
-    if isinstance(masks, str):
-        return structures_of(labels, background)
-    if labels is not None or background:
-        raise UserError("labels and background: belong to label maps, but `masks` names one file for each structure.")
-    if flaw := flaw_of_channels(tuple(masks)):
-        raise UserError(f"masks: {flaw}.")
-    return None
 
 
 def _patterns(given: str | dict[str, str], what: str) -> list[Pattern]:
@@ -114,13 +87,14 @@ def _patterns(given: str | dict[str, str], what: str) -> list[Pattern]:
     return [parse_pattern(text, f"{what}.{name}") for name, text in given.items()]
 
 
-def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], problems: list[UserError]) -> Files:
+def _find(root: Path, patterns: Sequence[Pattern], problems: list[str], unmatched: list[str]) -> Found:
     """Return the files below `root` that match; what is wrong with single files is added to `problems`.
+
+    Other NIfTI files are added to `unmatched`.
 
     Raises:
         UserError: patterns have other fields than the first, or no file matches one of them.
     """
-    patterns = [*images, *masks]
     first = patterns[0]
     for other in patterns[1:]:
         if set(other.fields) != set(first.fields):
@@ -130,28 +104,27 @@ def find(root: Path, images: Sequence[Pattern], masks: Sequence[Pattern], proble
             )
         if other.text == first.text:
             raise UserError(f"{other.what}: has the pattern of {first.what}, {first.text!r}. Write another.")
-    files = Files({pattern: {} for pattern in images}, {pattern: {} for pattern in masks})
-    found: dict[Pattern, dict[Fields, Path]] = {**files.images, **files.masks}
-    walked: list[str] = []
+    found: Found = {pattern: {} for pattern in patterns}
     depth = max(pattern.depth for pattern in patterns)
-    for path in reading.files_below(root, root, depth, walked):
+    for path in reading.files_below(root, root, depth, problems):
         relative = path.relative_to(root).as_posix()
-        try:
-            match = matching(relative, patterns, root)
-            if match is None:
-                files.unmatched += [relative] if relative.lower().endswith(ENDINGS) else []
+        with reading.collected(problems):
+            matches = best_matches(relative, patterns)
+            if len(matches) > 1:
+                names = " and ".join(f"{pattern.what} = {pattern.text!r}" for pattern, _ in matches)
+                raise UserError(f"{path}: matches both {names}. Write patterns that tell these files apart.")
+            if not matches:
+                unmatched += [relative] if relative.lower().endswith(NIFTI) else []
                 continue
-            key = tuple(match[1][name] for name in first.fields)
-            other_file = found[match[0]].setdefault(key, reading.inside(root, path))
+            pattern, fields = matches[0]
+            key = tuple(fields[name] for name in first.fields)
+            other_file = found[pattern].setdefault(key, reading.inside(root, path))
             if other_file is not path:
-                raise FileError(path, f"a second file of one case, beside {other_file}", "Which counts? Remove one.")
-        except UserError as error:
-            problems.append(error)
-    problems += [UserError(problem) for problem in walked]
+                raise UserError(f"{path}: a second file of one case, beside {other_file}. Which counts? Remove one.")
     for pattern in patterns:
         if not found[pattern] and not problems:
             raise UserError(f"{root}: no file matches {pattern.what} = {pattern.text!r}. {_content(root, depth)}")
-    return files
+    return found
 
 
 def _content(root: Path, depth: int) -> str:
@@ -159,55 +132,41 @@ def _content(root: Path, depth: int) -> str:
     return f"It holds {first_few(names)}." if names else "It holds no files down to that depth."
 
 
-def _volumes(
-    root: Path, files: Files, structures: Structures | None, slices: Slices, problems: list[UserError]
-) -> Iterator[Volume]:
-    """Yield the cases whose files are complete and agree, in natural order."""
-    fields = next(iter(files.images)).fields
+def _cases(root: Path, images: Found, masks: Found, problems: list[str]) -> Iterator[CaseFiles]:
+    """Yield the cases whose files are complete, in natural order."""
+    fields = next(iter(images)).fields
     frames = Frames(root)
-    keys = {key for found in files.images.values() for key in found}
-    masked = {key for found in files.masks.values() for key in found}
-    problems += _lonely(files, masked - keys)
+    keys = {key for found in images.values() for key in found}
+    masked = {key for found in masks.values() for key in found}
+    problems += _lonely(images, masks, masked - keys)
     for key in sorted(keys, key=lambda key: [reading.natural(text) for text in key]):
-        try:
-            first = next(found[key] for found in files.images.values() if key in found)
-            images = _complete(files.images, key, first)
-            masks = _complete(files.masks, key, first) if key in masked else []
+        with reading.collected(problems):
+            first = next(found[key] for found in images.values() if key in found)
+            pictures = _complete(images, key, first)
+            truths = _complete(masks, key, first) if key in masked else ()
             values = dict(zip(fields, key, strict=True))
             tags = {name: text for name, text in values.items() if name != PATIENT}
-            volume = Volume(
-                case_name(values),
-                values.get(PATIENT),
-                tuple(read_geometry(path, slices) for path in images),
-                tuple(read_geometry(path, slices) for path in masks),
-                structures,
-                {**frames.tags(first, tags), **tags},
-            )
-            volume.check()
-            yield volume
-        except UserError as error:
-            problems.append(error)
+            told = {**frames.tags(first, tags), **tags}
+            yield CaseFiles(case_name(values), values.get(PATIENT), pictures, truths, told)
 
 
-def _lonely(files: Files, keys: set[Fields]) -> Iterator[FileError]:
-    """Yield an error for each mask without image."""
-    images = " and ".join(repr(pattern.text) for pattern in files.images)
-    for found in files.masks.values():
+def _lonely(images: Found, masks: Found, keys: set[Fields]) -> Iterator[str]:
+    """Yield a message for each mask without image."""
+    wanted = " and ".join(repr(pattern.text) for pattern in images)
+    for found in masks.values():
         for key in sorted(found.keys() & keys):
-            yield FileError(
-                found[key], f"a mask without image (which matches {images})", "Add the image, or remove it."
-            )
+            yield f"{found[key]}: a mask without image (which matches {wanted}). Add the image, or remove it."
 
 
-def _complete(files: Mapping[Pattern, Mapping[Fields, Path]], key: Fields, first: Path) -> list[Path]:
+def _complete(files: Found, key: Fields, first: Path) -> tuple[Path, ...]:
     """Return the file of each pattern for a case."""
     missing = [pattern for pattern, found in files.items() if key not in found]
     if missing:
         names = ", ".join(f"{pattern.what} ({pattern.text})" for pattern in missing)
         masks = missing[0].what.startswith("masks")
         remedy = "Add it; where a structure is absent, an empty mask." if masks else "Add it, or remove the case."
-        raise FileError(first, f"its case has no file for {names}", remedy)
-    return [found[key] for found in files.values()]
+        raise UserError(f"{first}: its case has no file for {names}. {remedy}")
+    return tuple(found[key] for found in files.values())
 
 
 def case_name(values: Mapping[str, str]) -> str:

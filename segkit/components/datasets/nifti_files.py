@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.decoding import DENSEST, kind_of
+from segkit.components.datasets.decoding import DENSEST
 from segkit.components.datasets.geometry import Geometry, Slices, slices_of
-from segkit.components.datasets.reading import MOST_TEXT, FileError
-from segkit.components.datasets.structures import MOST_LABEL
+from segkit.components.datasets.kinds import kind_of
+from segkit.components.datasets.reading import MOST_TEXT, size_text
+from segkit.components.datasets.structures import label_map
 from segkit.errors import UserError
 from segkit.files import kind_of as kind_of_path
 from segkit.files import unreadable
@@ -26,13 +27,11 @@ from segkit.types import Array
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ENDINGS = (".nii", ".nii.gz")
 MOST_VOXELS = 1024**3
 GZIP = b"\x1f\x8b"
 HEADER = {348: 352, 540: 544}  # bytes of a header of NIfTI-1 and -2, and where voxels may begin
 ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # the code of the unit of length: unknown, metre, mm, micron
-NOT_WHOLE = 1e-3  # how far a label may lie from a whole number, for files that store them scaled
 
 
 def read_geometry(path: Path, slices: Slices = "auto", *, several: bool = False) -> Geometry:
@@ -45,7 +44,7 @@ def read_geometry(path: Path, slices: Slices = "auto", *, several: bool = False)
         several: whether a fourth axis may hold several volumes, as inputs of one image.
 
     Raises:
-        FileError: it is not NIfTI, damaged, too large, of colours or complex numbers, or its spacing cannot be used.
+        UserError: it is not NIfTI, damaged, too large, of colours or complex numbers, or its spacing cannot be used.
     """
     import numpy as np
 
@@ -53,19 +52,18 @@ def read_geometry(path: Path, slices: Slices = "auto", *, several: bool = False)
     count = int(header["dim"][0])
     sizes = [int(size) for size in header["dim"][1 : 1 + max(0, min(count, 7))]]
     if not 2 <= count <= 7 or min(sizes) < 1:
-        raise FileError(path, "a damaged NIfTI file: its header states no shape", "Export it again.", f"{sizes}")
+        raise UserError(f"{path}: a damaged NIfTI file: its header states no shape ({sizes}). Export it again.")
     width, height, depth, *more = [*sizes, 1][: max(3, count)]
     while more and more[-1] == 1:
         more.pop()
     if len(more) > 1 or (more and not several):
-        raise FileError(
-            path,
-            "holds several volumes, a time series or several inputs, where one is expected",
-            "Split it into files of one volume each, or leave it out by a narrower pattern.",
-            " x ".join(map(str, sizes)),
+        raise UserError(
+            f"{path}: holds several volumes, a time series or several inputs, where one is expected "
+            f"({size_text(sizes)}). Split it into files of one volume each, or leave it out by a narrower "
+            "pattern."
         )
     if np.prod([float(size) for size in sizes]) > MOST_VOXELS:
-        raise FileError(path, f"too large: more than {MOST_VOXELS:,} voxels", "Crop it.", " x ".join(map(str, sizes)))
+        raise UserError(f"{path}: too large: more than {MOST_VOXELS:,} voxels ({size_text(sizes)}). Crop it.")
     _check_type(path, header)
     shape = (width, height, depth)
     lengths, affine = _places(path, header, shape, count)
@@ -87,10 +85,10 @@ def _header(path: Path) -> Any:
         raise _cut_off(path)
     magic = data[344:348] if size == 348 else data[4:8]
     if magic in (b"ni1\0", b"ni2\0"):
-        raise FileError(path, "a NIfTI header whose voxels lie in another file", "Save both as one .nii.gz file.")
+        raise UserError(f"{path}: a NIfTI header whose voxels lie in another file. Save both as one .nii.gz file.")
     if size not in HEADER or magic not in (b"n+1\0", b"n+2\0"):
         found = "an Analyze file" if size in HEADER else kind_of(data)
-        raise FileError(path, f"not a NIfTI file, but {found}", "Convert it, or leave it out.")
+        raise UserError(f"{path}: not a NIfTI file, but {found}. Convert it, or leave it out.")
     kind: Any = Nifti1Header if size == 348 else Nifti2Header  # without types
     return kind(data[:size], order, check=False)
 
@@ -101,10 +99,10 @@ def _check_type(path: Path, header: Any) -> None:
         kind = header.get_data_dtype()
         header.get_slope_inter()
     except Exception as error:  # nibabel raises several kinds for codes that it does not know
-        raise FileError(path, "a damaged NIfTI file", "Export it again.", str(error)[:100]) from None
+        raise UserError(f"{path}: a damaged NIfTI file ({str(error)[:100]}). Export it again.") from None
     if kind.kind in "Vc" or kind.itemsize > 8 or kind.itemsize == 0:
         named = "colours" if kind.kind == "V" else f"voxels of type {kind.name}"
-        raise FileError(path, f"holds {named}, which are not read", "Save each part as a file of real numbers.")
+        raise UserError(f"{path}: holds {named}, which are not read. Save each part as a file of real numbers.")
 
 
 def _places(
@@ -123,11 +121,10 @@ def _places(
     scale = TO_MM.get(int(plain["xyzt_units"]) & 7)
     if not np.isfinite(zooms).all() or zooms.min() <= 0 or scale is None:
         unit = "" if scale else f", in an unknown unit {int(plain['xyzt_units']) & 7}"
-        raise FileError(
-            path,
-            "its spacing must be three lengths above 0",
-            "Write the true spacing into the header, e.g. with nibabel's `set_zooms`.",
-            f"{' x '.join(f'{zoom:g}' for zoom in zooms)}{unit}",
+        raise UserError(
+            f"{path}: its spacing must be three lengths above 0 "
+            f"({' x '.join(f'{zoom:g}' for zoom in zooms)}{unit}). Write the true spacing into the header, e.g. "
+            "with nibabel's `set_zooms`."
         )
     with np.errstate(all="ignore"):
         try:
@@ -136,8 +133,8 @@ def _places(
             affine = np.full((4, 4), np.nan)
         axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         if not np.isfinite(affine).all() or not abs(np.linalg.det(axes)) > 1e-3:
-            raise FileError(
-                path, "its affine is singular: the header does not say how voxels lie", "Write a true one into it."
+            raise UserError(
+                f"{path}: its affine is singular: the header does not say how voxels lie. Write a true one into it."
             )
     affine[:3] *= scale
     first, second, third = (float(zoom) * scale for zoom in zooms)
@@ -150,7 +147,7 @@ def read_voxels(file: Geometry) -> Array:
     uint8, uint16 and int16 as stored; other whole numbers become int16 or uint16 where they fit, all else float32.
 
     Raises:
-        FileError: the file is damaged or cut off, or holds NaN or infinity.
+        UserError: the file is damaged or cut off, or holds NaN or infinity.
     """
     import numpy as np
 
@@ -166,11 +163,10 @@ def read_voxels(file: Geometry) -> Array:
         voxels = raw.astype(np.float32, copy=False)
     finite = np.isfinite(voxels)
     if not finite.all():
-        raise FileError(
-            file.path,
-            "holds voxels that are not finite (NaN, infinity, or beyond 32 bits)",
-            "Replace them, e.g. by the value of the background.",
-            f"{finite.size - int(finite.sum()):,} of {finite.size:,}",
+        raise UserError(
+            f"{file.path}: holds voxels that are not finite (NaN, infinity, or beyond 32 bits) "
+            f"({finite.size - int(finite.sum()):,} of {finite.size:,}). Replace them, e.g. by the value of the "
+            "background."
         )
     return voxels
 
@@ -192,24 +188,9 @@ def read_labels(file: Geometry) -> Array:
     """Return a label map (X, Y, Z) along the file's axes, uint8 or uint16.
 
     Raises:
-        FileError: as for `read_voxels`, or values are not whole numbers from 0 to 65,535.
+        UserError: as for `read_voxels`, or values are not whole numbers from 0 to 65,535.
     """
-    import numpy as np
-
-    voxels: NDArray[Any] = read_voxels(file)
-    remedy = "A label map holds whole numbers from 0 to 65,535: is it an image, or probabilities?"
-    if voxels.dtype == np.float32:
-        whole = np.rint(voxels)
-        wrong = int((np.abs(whole - voxels) > NOT_WHOLE).sum())
-        if wrong:
-            raise FileError(
-                file.path, "holds values that are not whole numbers", remedy, f"{wrong:,} of {voxels.size:,}"
-            )
-        voxels = whole
-    lowest, highest = float(voxels.min()), float(voxels.max())
-    if lowest < 0 or highest > MOST_LABEL:
-        raise FileError(file.path, "holds values that are no labels", remedy, f"{lowest:g} to {highest:g}")
-    return voxels if voxels.dtype == np.uint8 else voxels.astype(np.uint16)
+    return label_map(read_voxels(file), file.path)
 
 
 def _raw(file: Geometry) -> NDArray[Any]:
@@ -222,7 +203,7 @@ def _raw(file: Geometry) -> NDArray[Any]:
     offset = float(file.header["vox_offset"]) or start
     size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
     if not start <= offset <= MOST_TEXT << 4:
-        raise FileError(file.path, "a damaged NIfTI file: no voxels can begin there", "Export it again.", f"{offset:g}")
+        raise UserError(f"{file.path}: a damaged NIfTI file: no voxels can begin there ({offset:g}). Export it again.")
     with _opened(file.path) as opened:
         if size > os.path.getsize(file.path) * (DENSEST if isinstance(opened, gzip.GzipFile) else 1):
             raise _cut_off(file.path)
@@ -235,8 +216,8 @@ def _raw(file: Geometry) -> NDArray[Any]:
     return voxels.astype(kind.newbyteorder("="), copy=False)
 
 
-def _cut_off(path: Path) -> FileError:
-    return FileError(path, "a damaged NIfTI file: it is cut off", "Copy or download it again.")
+def _cut_off(path: Path) -> UserError:
+    return UserError(f"{path}: a damaged NIfTI file: it is cut off. Copy or download it again.")
 
 
 @contextmanager
@@ -252,6 +233,6 @@ def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     except EOFError:
         raise _cut_off(path) from None
     except (gzip.BadGzipFile, zlib.error):
-        raise FileError(path, "damaged: it cannot be decompressed", "Copy or download it again.") from None
+        raise UserError(f"{path}: damaged: it cannot be decompressed. Copy or download it again.") from None
     except (OSError, ValueError) as error:
         raise UserError(unreadable(path, error)) from None

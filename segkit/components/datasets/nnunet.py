@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.decoding import decode_image
+from segkit.components.datasets.case import Dataset
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.images import read_image
-from segkit.components.datasets.masks import read_levels
-from segkit.components.datasets.nifti_files import read_geometry
-from segkit.components.datasets.nnunet_listing import (
-    LABELS,
-    PICTURES,
-    TEST,
-    Description,
-    Entry,
-    entries_of,
-    read_description,
-)  # fmt: skip
-from segkit.components.datasets.reading import FileError
+from segkit.components.datasets.loading import Loader
+from segkit.components.datasets.nnunet_listing import PICTURES, TEST, Description, entries_of, read_description
+from segkit.components.datasets.patterns import find_patient, patient_expression
 from segkit.components.datasets.structures import Label, Structures, structures_of
-from segkit.components.datasets.volumes import Volume, to_dataset
-from segkit.errors import UserError, counted, first_few, sentence
-from segkit.types import Array, Positive
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from segkit.components.datasets.volumes import to_dataset
+from segkit.errors import UserError, first_few
+from segkit.types import Positive
 
 
 def nnunet(
@@ -46,7 +29,7 @@ def nnunet(
     """Data set in nnU-Net's raw layout, or the Medical Segmentation Decathlon's, as its dataset.json describes it.
 
     `imagesTr/CASE_0000.nii.gz` is the first input of a case, `labelsTr/CASE.nii.gz` its label map; images may also be
-    PNG, BMP or one-page TIFF pictures. Regions, as "whole": [1, 2], are masks that overlap. If dataset.json lists
+    PNG, BMP or TIFF pictures. Regions, as "whole": [1, 2], are masks that overlap. If dataset.json lists
     `training` pairs, as in the Decathlon, these are the cases, and a 4-D image holds the inputs along its last axis.
     Images without label maps can be predicted alone; `imagesTs` is not read.
 
@@ -66,27 +49,20 @@ def nnunet(
     top = reading.open_root(root)
     about = read_description(top)
     structures = _chosen(about, labels)
-    pattern = _pattern(patient)
-    problems: list[UserError] = []
-    cases: list[Case] = []
-    found: list[Volume] = []
+    expression = patient_expression(patient)
+    problems: list[str] = []
+    found = []
     for entry in entries_of(top, about, problems):
-        try:
-            whose = _patient(entry, pattern)
-            if about.ending in PICTURES:
-                cases.append(_picture(entry, whose, about, structures, spacing_mm and spacing_mm[1:]))
-            else:
-                found.append(_volume(entry, whose, about, structures, slices))
-        except UserError as error:
-            problems.append(error)
-    if problems and cases:
-        raise reading.DatasetError(reading.merged(problems))
-    notes = _notes(top, cases)
-    if cases:
-        return Dataset("nnunet", structures.names, tuple(cases), tuple(notes), about.inputs)
+        with reading.collected(problems):
+            whose = find_patient(expression, entry.name, entry.images[0]) if expression else entry.name
+            found.append(replace(entry, patient=whose))
+    notes = [f"{TEST} is not read: its images have no label maps."] if reading.is_folder(top / TEST) else []
+    if about.ending in PICTURES:
+        loader = Loader(structures, about.inputs, grey=True, spacing_mm=spacing_mm and spacing_mm[1:])
+        return loader.dataset("nnunet", found, problems, notes)
     return to_dataset(
-        "nnunet", structures.names, about.inputs, found, whole=volumes, spacing_mm=spacing_mm, notes=notes,
-        problems=problems,
+        "nnunet", structures, about.inputs, found, problems, whole=volumes, slices=slices, spacing_mm=spacing_mm,
+        notes=notes,
     )  # fmt: skip
 
 
@@ -102,97 +78,4 @@ def _chosen(about: Description, labels: dict[str, Label | tuple[Label, ...]] | N
         raise UserError(
             f"labels: {first_few(map(str, sorted(used - known)))} is no value of {about.path}. It has {stated}."
         )
-    return Structures(chosen.values, frozenset(known - used), remedy=about.structures.remedy)
-
-
-def _pattern(patient: str | None) -> re.Pattern[str] | None:
-    try:
-        return re.compile(patient) if patient is not None else None
-    except re.error as error:
-        raise UserError(f"patient: {patient!r} is not a regular expression: {sentence(error)}") from None
-
-
-def _patient(entry: Entry, pattern: re.Pattern[str] | None) -> str:
-    if pattern is None:
-        return entry.name
-    match = pattern.search(entry.name)
-    found = (match[1] if pattern.groups else match[0]) if match else None
-    if not found:
-        raise FileError(
-            entry.images[0],
-            f"patient = {pattern.pattern!r} finds no patient in its name",
-            "Correct it, or leave it out.",
-        )
-    return found
-
-
-def _volume(entry: Entry, patient: str, about: Description, structures: Structures, slices: Slices) -> Volume:
-    several = len(entry.images) == 1 and len(about.inputs) > 1
-    images = tuple(read_geometry(path, slices, several=several) for path in entry.images)
-    masks = (read_geometry(entry.label, slices),) if entry.label else ()
-    inputs = sum(file.inputs for file in images)
-    if inputs != len(about.inputs):
-        raise FileError(
-            images[0].path,
-            f"does not hold the {counted(len(about.inputs), 'input')} of {about.path.name}: "
-            f"{first_few(about.inputs, 16)}",
-            f"Correct the image, or {about.path.name}.",
-            str(inputs),
-        )
-    volume = Volume(entry.name, patient, images, masks, structures)
-    volume.check()
-    return volume
-
-
-def _picture(
-    entry: Entry, patient: str, about: Description, structures: Structures, spacing_mm: tuple[float, float] | None
-) -> Case:
-    load = functools.partial(read_picture, entry, len(about.inputs), structures)
-    files = (*entry.images, *((entry.label,) if entry.label else ()))
-    return Case(entry.name, patient, spacing_mm=spacing_mm, load=load, files=files, labelled=entry.label is not None)
-
-
-def read_picture(entry: Entry, inputs: int, structures: Structures) -> tuple[Array, Array | None]:
-    """Return the image (H, W), or (I, H, W) of several inputs, and the masks (C, H, W) of a case of pictures.
-
-    Raises:
-        UserError: a file is damaged, sizes differ, or the mask holds other values than the structures'.
-    """
-    import numpy as np
-
-    parts = _colours(entry.images[0]) if len(entry.images) < inputs else [read_image(path) for path in entry.images]
-    named = [(parts[0], entry.images[0]), *zip(parts[1:], entry.images[1:], strict=False)]
-    levels: Any = None
-    if entry.label:
-        levels, _ = read_levels(entry.label)
-        named.append((levels, entry.label))
-    for part, path in named:
-        if part.shape != parts[0].shape:
-            sizes = " against ".join(f"{rows} x {columns}" for rows, columns in (part.shape, parts[0].shape))
-            raise FileError(path, f"has another size than {entry.images[0]}", "Export both at one size.", sizes)
-    image = parts[0] if inputs == 1 else np.stack(parts)
-    return image, None if levels is None else structures.masks(_whole(levels, entry), entry.label or Path())
-
-
-def _whole(levels: NDArray[Any], entry: Entry) -> NDArray[Any]:
-    if levels.dtype.kind != "u":
-        raise FileError(
-            entry.label or "", "holds values that are not whole numbers", "Save it with one level a structure."
-        )
-    return levels
-
-
-def _colours(path: Path) -> list[Array]:
-    """Return red, green and blue of a picture."""
-    pixels: NDArray[Any] = decode_image(reading.read_bytes(path), str(path)).pixels[0]
-    if pixels.shape[2] < 3:
-        raise FileError(path, "is grey, though it is the only file of three inputs", "Save it in colours.")
-    return [pixels[..., channel] for channel in range(3)]
-
-
-def _notes(root: Path, cases: list[Case]) -> Iterator[str]:
-    bare = [case.name for case in cases if not case.labelled]
-    if bare:
-        yield f"{counted(len(bare), 'image')} without label map in {LABELS}, only for prediction: {first_few(bare)}."
-    if reading.is_folder(root / TEST):
-        yield f"{TEST} is not read: its images have no label maps."
+    return Structures(chosen.values, frozenset({0, *(known - used)}), remedy=about.structures.remedy)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.nifti_files import ENDINGS
-from segkit.components.datasets.reading import FileError
+from segkit.components.datasets.case import MOST_INPUTS, CaseFiles
+from segkit.components.datasets.kinds import NIFTI
 from segkit.components.datasets.structures import MOST_LABEL, Structures
 from segkit.errors import UserError, counted, first_few
 from segkit.files import read_json
@@ -42,15 +42,6 @@ class Description:
     pairs: tuple[tuple[str, str], ...] | None
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A case: its name, the image's files, and the label map; None if it has none."""
-
-    name: str
-    images: tuple[Path, ...]
-    label: Path | None
-
-
 def read_description(root: Path) -> Description:
     """Return what the `dataset.json` of a folder, resolved, says.
 
@@ -69,12 +60,14 @@ def read_description(root: Path) -> Description:
     names = found.get("channel_names", found.get("modality"))
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise _damaged(path, '"channel_names" (or "modality") must name the inputs, as {"0": "CT"}')
+    if len(names) > MOST_INPUTS:
+        raise _damaged(path, f"it names {len(names):,} inputs; at most {MOST_INPUTS} are read")
     if sorted(names) != sorted(map(str, range(len(names)))):
         raise _damaged(path, f"the inputs must be numbered from 0 without a gap, got {first_few(names, 8)}")
     ending = found.get("file_ending", ".nii.gz")
-    if ending not in (*ENDINGS, *PICTURES):
-        known = ", ".join((*ENDINGS, *PICTURES))
-        raise FileError(path, f"files that end with {ending!r} are not read", f"Convert them to one of {known}.")
+    if ending not in (*NIFTI, *PICTURES):
+        known = ", ".join((*NIFTI, *PICTURES))
+        raise UserError(f"{path}: files that end with {ending!r} are not read. Convert them to one of {known}.")
     inputs = [names[str(index)] for index in range(len(names))]
     unique = [name if inputs.count(name) == 1 else f"{name}-{index}" for index, name in enumerate(inputs)]
     return Description(path, tuple(unique), _structures(path, found.get("labels")), ending, _pairs(path, found))
@@ -98,10 +91,9 @@ def _structures(path: Path, labels: Any) -> Structures:
             )
         values[name] = several
     if IGNORED in values:
-        raise FileError(
-            path,
-            f'has the label "{IGNORED}": parts of the masks are not annotated, which cannot be trained on',
-            "Use complete masks, or leave out the cases and the label.",
+        raise UserError(
+            f'{path}: has the label "{IGNORED}": parts of the masks are not annotated, which cannot be trained on. '
+            "Use complete masks, or leave out the cases and the label."
         )
     shown = {name: several for name, several in values.items() if several != (0,)}
     if not shown:
@@ -125,7 +117,7 @@ def _damaged(path: Path, what: str) -> UserError:
     return UserError(f"{path}: damaged: {what}.")
 
 
-def entries_of(root: Path, about: Description, problems: list[UserError]) -> Iterator[Entry]:
+def entries_of(root: Path, about: Description, problems: list[str]) -> Iterator[CaseFiles]:
     """Yield the training cases; what is wrong with single ones is added to `problems`."""
     images, labels = (_by_name(root, root / part, about.ending, problems) for part in (IMAGES, LABELS))
     inputs: dict[str, dict[int, Path]] = {}
@@ -143,14 +135,11 @@ def entries_of(root: Path, about: Description, problems: list[UserError]) -> Ite
             f"{_content(root / LABELS)}"
         )
     for name in sorted(labels.keys() - inputs.keys(), key=reading.natural):
-        problems.append(
-            FileError(labels[name], f"a label map without image in {IMAGES}", "Add the image, or remove it.")
-        )
+        problems.append(f"{labels[name]}: a label map without image in {IMAGES}. Add the image, or remove it.")
     for name in sorted(inputs, key=reading.natural):
-        try:
-            yield Entry(name, _of_one(name, inputs[name], about), labels.get(name))
-        except UserError as error:
-            problems.append(error)
+        with reading.collected(problems):
+            masks = (labels[name],) if name in labels else ()
+            yield CaseFiles(name, None, _of_one(name, inputs[name], about), masks)
 
 
 def _listed(
@@ -158,48 +147,45 @@ def _listed(
     about: Description,
     pairs: tuple[tuple[str, str], ...],
     inputs: Mapping[str, Mapping[int, Path]],
-    problems: list[UserError],
-) -> Iterator[Entry]:
+    problems: list[str],
+) -> Iterator[CaseFiles]:
     """Yield the listed cases; nnU-Net's first version lists CASE.nii.gz where the files are CASE_0000.nii.gz."""
     seen: set[str] = set()
     for image, label in pairs:
-        try:
+        with reading.collected(problems):
             path = root / image
             name = path.name.removesuffix(about.ending)
             if name in seen:
-                raise FileError(about.path, "lists a case twice", "Remove one of the two.", name)
+                raise UserError(f"{about.path}: lists a case twice ({name}). Remove one of the two.")
             seen.add(name)
             if not os.path.exists(path) and name not in inputs:
-                raise FileError(path, f"is not there, though {NAME} lists it", f"Add it, or take it out of {NAME}.")
+                raise UserError(f"{path}: is not there, though {NAME} lists it. Add it, or take it out of {NAME}.")
             files = (path,) if os.path.exists(path) or name not in inputs else _of_one(name, inputs[name], about)
-            yield Entry(name, tuple(reading.inside(root, file) for file in files), reading.inside(root, root / label))
-        except UserError as error:
-            problems.append(error)
+            images = tuple(reading.inside(root, file) for file in files)
+            yield CaseFiles(name, None, images, (reading.inside(root, root / label),))
 
 
 def _of_one(name: str, numbered: Mapping[int, Path], about: Description) -> tuple[Path, ...]:
     """Return the files of a case in the order of the inputs; a coloured picture may hold three."""
     coloured = about.ending in PICTURES and len(about.inputs) == 3 and sorted(numbered) == [0]
     if sorted(numbered) != list(range(1 if coloured else len(about.inputs))):
-        raise FileError(
-            numbered[min(numbered)],
-            f"its case lacks some of the {counted(len(about.inputs), 'input')} of {NAME}, {first_few(about.inputs)}",
-            f"Add the missing files, or correct {NAME}.",
-            f"files {first_few(f'_{number:04d}' for number in sorted(numbered))}",
+        raise UserError(
+            f"{numbered[min(numbered)]}: its case lacks some of the {counted(len(about.inputs), 'input')} of {NAME}, "
+            f"{first_few(about.inputs)} (files {first_few(f'_{number:04d}' for number in sorted(numbered))}). Add "
+            f"the missing files, or correct {NAME}."
         )
     return tuple(numbered[number] for number in sorted(numbered))
 
 
-def _by_name(root: Path, folder: Path, ending: str, problems: list[UserError]) -> dict[str, Path]:
+def _by_name(root: Path, folder: Path, ending: str, problems: list[str]) -> dict[str, Path]:
     """Return the files of a folder with an ending, by their name without it."""
     if not reading.is_folder(folder):
         return {}
-    found, wrong = {}, list[str]()
-    for path in reading.files_below(root, reading.inside(root, folder), 1, wrong):
+    found = {}
+    for path in reading.files_below(root, reading.inside(root, folder), 1, problems):
         if path.name.endswith(ending):
-            with reading.collected(wrong):
+            with reading.collected(problems):
                 found[path.name.removesuffix(ending)] = reading.inside(root, path)
-    problems += [UserError(text) for text in wrong]
     return found
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.components.datasets.reading import FileError
-from segkit.errors import UserError
+from segkit.errors import UserError, sentence
 
 PIECE = re.compile(r"\{([^{}]*)\}|(\*)|([^{}*]+)|(.)")
 FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -80,20 +79,39 @@ def parse_pattern(text: str, what: str) -> Pattern:
     return Pattern(text, what, tuple(fields), literal, re.compile(expression))
 
 
-def matching(path: str, patterns: Sequence[Pattern], root: Path) -> tuple[Pattern, dict[str, str]] | None:
-    """Return the pattern that a path matches, and its fields; None if there is none.
+def best_matches(path: str, patterns: Sequence[Pattern], *, end: bool = False) -> list[tuple[Pattern, dict[str, str]]]:
+    """Return the patterns that a path, or its `end`, matches, with its fields: those that spell most of it out.
 
-    Of several, the one that spells most of the path out counts: "{name}_gt.nii.gz" before "{name}.nii.gz".
+    "{name}_gt.nii.gz" comes before "{name}.nii.gz".
+    """
+    parts, found = path.split("/"), []
+    for pattern in patterns:
+        fields = pattern.match("/".join(parts[-pattern.depth :]) if end else path)
+        found += [(pattern, fields)] if fields is not None else []
+    most = max((pattern.literal for pattern, _ in found), default=0)
+    return [match for match in found if match[0].literal == most]
+
+
+def patient_expression(text: str | None) -> re.Pattern[str] | None:
+    """Return the regular expression that a recipe's `patient` gives.
 
     Raises:
-        FileError: several spell out as much.
+        UserError: it is none.
     """
-    found = [(pattern, fields) for pattern in patterns if (fields := pattern.match(path)) is not None]
+    try:
+        return re.compile(text) if text is not None else None
+    except re.error as error:
+        raise UserError(f"patient: {text!r} is not a regular expression: {sentence(error)}") from None
+
+
+def find_patient(expression: re.Pattern[str], name: str, path: Path) -> str:
+    """Return the patient in a name: what the first group of an expression matches, or all of it.
+
+    Raises:
+        UserError: it finds none; the message names the file.
+    """
+    match = expression.search(name)
+    found = (match[1] if expression.groups else match[0]) if match else None
     if not found:
-        return None
-    most = max(pattern.literal for pattern, _ in found)
-    best = [(pattern, fields) for pattern, fields in found if pattern.literal == most]
-    if len(best) > 1:
-        names = " and ".join(f"{pattern.what} = {pattern.text!r}" for pattern, _ in best)
-        raise FileError(root / path, f"matches both {names}", "Write patterns that tell these files apart.")
-    return best[0]
+        raise UserError(f"{path}: patient = {expression.pattern!r} finds no patient in {name!r}.")
+    return found

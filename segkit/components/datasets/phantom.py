@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Le, Lt
 
 from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.cine import tags_of, volume_of
+from segkit.components.datasets.cine import volume_of
 from segkit.errors import UserError
 from segkit.types import Count
 
@@ -59,7 +59,7 @@ def phantom(
             for index in range(total):
                 image, masks = draw(patient, index, total, systole, height, width)
                 case = f"{name}/{phase.lower()}-{index + 1:02d}"
-                stack.append(Case(case, name, image, masks, (spacing, spacing), tags=tags_of(phase)))
+                stack.append(Case(case, name, image, masks, (spacing, spacing), tags={"phase": phase}))
             whole = volumes and stack
             cases += [volume_of(f"{name}/{phase}", stack, (SLICE_MM, spacing, spacing))] if whole else stack
     return Dataset("phantom", CHANNELS, tuple(cases))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from segkit.errors import UserError, join_mistakes
+from segkit.errors import UserError, first_few, join_mistakes
 from segkit.files import read_bytes as read_bytes
 from segkit.files import unreadable
 
@@ -19,13 +19,26 @@ MOST_STACK = 1 << 30  # bytes of the pixels of all slices of a file
 MOST_TEXT = 1 << 20  # bytes of a list or a contour; genuine ones have a few thousand
 MOST_FILES = 1_000_000  # in one walk; more is a disk, not a data set
 SHOWN = 4  # further places of a problem
-DIFFERING = re.compile(r"""'[^']*'|"[^"]*"|#[0-9a-f]{6}|(?<!\S)/\S+|\b[0-9][0-9.,]*""")  # in messages that are alike
+PLACE = re.compile(r".*/.*|\S+\.\w+(:[0-9]+)?")  # a file, and perhaps its line
+DIFFERING = re.compile(
+    r"""'[^']*'|"[^"]*"|#[0-9a-f]{6}|(?<![^\s(])/\S+|\b[0-9][0-9.,]*"""
+)  # in messages that are alike
+DIGITS = "0123456789"  # "\u00b2".isdigit() is true, but no number
 JUNK = ("thumbs.db", "desktop.ini", "icon\r")
 BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # they make a name look like another
 
 
 class RefusedError(Exception):
     """Why a file is refused though it may be intact; the caller adds its name."""
+
+
+@contextmanager
+def refused_by(place: Path | str) -> Iterator[None]:
+    """Turn a RefusedError of the block into a UserError that names the file."""
+    try:
+        yield
+    except RefusedError as reason:
+        raise UserError(f"{place}: {reason}") from None
 
 
 class DatasetError(UserError):
@@ -37,57 +50,25 @@ class DatasetError(UserError):
     """
 
     def __init__(self, problems: Sequence[str], others: object = None) -> None:
-        super().__init__(str(join_mistakes(_by_kind(problems))))
+        super().__init__(str(join_mistakes(merged(problems))))
         self.problems, self.others = tuple(problems), others
 
 
-class FileError(UserError):
-    """One file cannot be used.
+def merged(problems: Iterable[object]) -> list[str]:
+    """Return one line for each kind of problem, with a count and examples of the files that have it.
 
-    Attributes:
-        place: the file.
-        kind: what is wrong and what to do, in words that other files with the same fault share.
-        detail: what differs between such files, e.g. a number.
+    Problems are of one kind if they differ only in files, quoted names, numbers and colours.
     """
-
-    def __init__(self, place: Path | str, what: str, remedy: str, detail: str = "") -> None:
-        super().__init__(f"{place}: {what}{f' ({detail})' if detail else ''}. {remedy}".rstrip())
-        self.place, self.kind, self.detail = str(place), (what, remedy), detail
-
-
-def merged(errors: Sequence[UserError]) -> list[str]:
-    """Return the messages of errors, those of one kind as one line with a count and examples."""
-    kinds: dict[object, list[UserError]] = {}
-    for error in errors:
-        kinds.setdefault(error.kind if isinstance(error, FileError) else str(error), []).append(error)
+    kinds: dict[str, dict[str, str]] = {}  # the first problem of each place
+    for problem in map(str, problems):
+        place, _, text = problem.partition(": ")
+        kind = problem if "\n" in problem or not PLACE.fullmatch(place) else DIFFERING.sub("#", text)
+        kinds.setdefault(kind, {}).setdefault(place, problem)
     return [
-        _counted(str(first), [error.place for error in others if isinstance(error, FileError)], "The same holds for")
-        for first, *others in kinds.values()
+        f"{first} The same holds for {first_few(others, SHOWN)}: {len(others) + 1:,} in all." if others else first
+        for found in kinds.values()
+        for first, others in [(next(iter(found.values())), list(found)[1:])]
     ]
-
-
-def _counted(first: str, others: Sequence[str], word: str) -> str:
-    """Return a message with the places where the same is wrong, and their number."""
-    if not others:
-        return first
-    more = f", and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
-    return f"{first} {word} {', '.join(others[:SHOWN])}{more}: {len(others) + 1:,} in all."
-
-
-def _by_kind(problems: Sequence[str]) -> list[str]:
-    """Return one line a kind of problem; files, quoted names, numbers and colours make no other kind."""
-    kinds: dict[str, list[tuple[str, str]]] = {}
-    for problem in dict.fromkeys(problems):
-        place, colon, text = problem.partition(": ")
-        if not colon or "/" not in place or "\n" in problem:
-            place, text = "", problem
-        kinds.setdefault(DIFFERING.sub("#", text) if place else text, []).append((place, text))
-    lines = []
-    for (place, text), *others in kinds.values():
-        same = all(other == text for _, other in others)
-        first = f"{place}: {text}" if place else text
-        lines.append(_counted(first, [other for other, _ in others], "The same holds for" if same else "Likewise"))
-    return lines
 
 
 @contextmanager
@@ -240,4 +221,9 @@ def once(root: Path, folder: Path, seen: set[Path]) -> Path:
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Return the sort key of natural order, in which "case2" comes before "case10"."""
     parts = re.findall(r"[0-9]+|[^0-9]+", name.casefold())
-    return [(int(part), "") if part.isdigit() and len(part) < 19 else (-1, part) for part in parts], name
+    return [(int(part), "") if part[0] in DIGITS and len(part) < 19 else (-1, part) for part in parts], name
+
+
+def size_text(shape: Sequence[int]) -> str:
+    """Return "20 x 30" for an image's size, "4 x 20 x 30" for a volume's."""
+    return " x ".join(map(str, shape))

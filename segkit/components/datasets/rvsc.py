@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from segkit.components.datasets import cine, contours, reading
-from segkit.components.datasets.case import Case, Dataset
-from segkit.components.datasets.dicom import read_dicom
-from segkit.components.datasets.dicom_header import read_format
+from segkit.components.datasets.case import Dataset
 from segkit.errors import UserError, counted, first_few
-from segkit.types import Array, Mask
 
 Structure = Literal["wall", "cavity", "endocardium", "epicardium"]
 
@@ -52,6 +48,18 @@ class Patient:
         if len(found) > 1:
             raise UserError(f"{found[0]} and {found[1]} have the same name. Which one counts? Remove the other.")
         return reading.inside(self.root, found[0]) if found else None
+
+    def image(self, frame: str) -> Path:
+        """Return the image of a labelled frame.
+
+        Raises:
+            UserError: it is not there, or there are two.
+        """
+        path = self.file(f"{frame}.dcm") or self.file(frame)
+        if path is None:
+            contour = next(iter(self.frames[frame].values()))
+            raise UserError(f"{contour}: its image {frame}.dcm is not in {self.folder}.")
+        return path
 
     def phases(self) -> dict[str, str]:
         """Return "ED" or "ES" of each labelled frame, where their numbers say so; see `cine.phases_of`."""
@@ -91,34 +99,18 @@ def rvsc(*, root: Path, structures: tuple[Structure, ...] = ("wall", "cavity"), 
     if not patients and not problems:
         raise UserError(f"{root}: contains no patient's folder (with PXXlist.txt, PXXdicom, PXXcontours-manual).")
     needed = {kind for structure in structures for kind in contours.NEEDED[structure]}
-    frames, partial, astray = list[tuple[Case, Path]](), [], dict[str, int]()
+    frames, partial = cine.Frames("rvsc", structures), []
     for patient in patients:
         phases = patient.phases()
-        for frame, found in patient.frames.items():
-            if not needed <= set(found):
+        for frame, lines in patient.frames.items():
+            if not needed <= set(lines):
                 partial.append(f"{patient.folder.name}/{frame}")
                 continue
             with reading.collected(problems):
-                case, path = _frame(patient, frame, structures, astray)
-                frames.append((replace(case, tags=cine.tags_of(phases.get(frame))), path))
-    cases, gaps = cine.volumes(frames, problems) if volumes else ([case for case, _ in frames], [])
-    if problems:
-        for case, _ in frames:
-            with reading.collected(problems):  # tell all at once
-                case.read()
-        raise reading.DatasetError(problems)
-    if gaps and not cases:
-        raise UserError(f"{root}: no volume. {gaps[0]}")
-    if not cases:
-        listed = ", ".join(structures)
-        raise UserError(f"{root}: {counted(len(patients), 'patient')}, but no frame with the contours of {listed}.")
-    return Dataset(
-        "rvsc",
-        tuple(structures),
-        tuple(cases),
-        (*_notes(patients, partial), *gaps),
-        conclude=lambda: contours.outside_notes({case.name: astray.get(case.name, 0) for case, _ in frames}),
-    )
+                path = patient.image(frame)
+                name = f"{patient.folder.name}/{path.name[: len(frame)]}"
+                frames.add(name, patient.folder.name, path, lines, phases.get(frame))
+    return frames.dataset(root, volumes=volumes, notes=tuple(_notes(patients, partial)), problems=problems)
 
 
 def read_patients(root: Path, problems: list[str]) -> list[Patient]:
@@ -181,37 +173,6 @@ def _listed(patient: Patient, path: Path, problems: list[str]) -> Iterator[str]:
                 problems.append(f"{path}:{line}: {name} is not in {patient.folder}.")
             else:
                 yield name
-
-
-def read_case(patient: Patient, frame: str, structures: tuple[Structure, ...]) -> tuple[Case, int]:
-    """Return a labelled frame, and how many pixels of its inner contour lie outside the outer one."""
-    astray: dict[str, int] = {}
-    case, _ = _frame(patient, frame, structures, astray)
-    image, masks = case.read()
-    return replace(case, image=image, masks=masks, load=None), astray[case.name]
-
-
-def _frame(
-    patient: Patient, frame: str, structures: tuple[Structure, ...], astray: dict[str, int]
-) -> tuple[Case, Path]:
-    """Return a labelled frame, not yet read, and its image; reading it adds the pixels outside to `astray`."""
-    files = patient.frames[frame]
-    path = patient.file(f"{frame}.dcm") or patient.file(frame)
-    if path is None:
-        raise UserError(f"{next(iter(files.values()))}: its image {frame}.dcm is not in {patient.folder}.")
-    name = f"{patient.folder.name}/{path.name[: len(frame)]}"
-    load = functools.partial(_read, name, path, files, structures, astray)
-    spacing = read_format(path).spacing_mm
-    return Case(name, patient.folder.name, spacing_mm=spacing, load=load, files=(path, *files.values())), path
-
-
-def _read(
-    name: str, path: Path, files: Mapping[str, Path], structures: tuple[Structure, ...], astray: dict[str, int]
-) -> tuple[Array, Mask]:
-    image, _ = read_dicom(path)
-    lines = {kind: contours.read_contour(file) for kind, file in files.items()}
-    masks, astray[name] = contours.fill_structures(lines, (image.shape[0], image.shape[1]), structures)
-    return image, masks
 
 
 def _notes(patients: list[Patient], partial: list[str]) -> Iterator[str]:

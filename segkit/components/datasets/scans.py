@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.case import KINDS
-from segkit.components.datasets.decoding import volume
 from segkit.components.datasets.dicom_series import Series, affine_of, read_series
 from segkit.components.datasets.geometry import Geometry, Slices
-from segkit.components.datasets.images import read_picture
-from segkit.components.datasets.loading import RGB, size_text
-from segkit.components.datasets.nifti_files import ENDINGS, read_geometry
+from segkit.components.datasets.images import read_pictures as read_images
+from segkit.components.datasets.kinds import is_nifti, volume
+from segkit.components.datasets.loading import RGB
+from segkit.components.datasets.nifti_files import read_geometry
 from segkit.components.datasets.nifti_writing import write_label_map, write_placed, write_probabilities
-from segkit.components.datasets.reading import FileError
 from segkit.components.datasets.volumes import Volume
 from segkit.errors import UserError, counted
 from segkit.files import write_bytes
@@ -75,22 +74,15 @@ class Scan:
     read: Callable[[], Opened]
 
 
-def is_nifti(path: Path) -> bool:
-    """Return whether a file is NIfTI by its name."""
-    return path.name.lower().endswith(ENDINGS)
-
-
 def read_volume(paths: Sequence[Path], inputs: Sequence[str], slices: Slices) -> Opened:
     """Return the volume (I, D, H, W) of NIfTI files: one an input, or one of all.
 
     Raises:
-        FileError: a file is damaged, they lie elsewhere than the first, or hold other inputs than `inputs`.
+        UserError: a file is damaged, they lie elsewhere than the first, or hold other inputs than `inputs`.
     """
     found = tuple(read_geometry(path, slices, several=len(paths) < len(inputs)) for path in paths)
     _check_inputs(paths[0], sum(geometry.inputs for geometry in found), inputs)
-    whole = Volume(paths[0].name, None, found, (), None)
-    whole.check()
-    first = found[0]
+    whole, first = Volume(found), found[0]
     ending = ".nii.gz" if first.path.name.lower().endswith(".gz") else ".nii"
     return Opened(whole.read()[0], Form(ending, ending, 1, functools.partial(_write_volume, first)))
 
@@ -123,22 +115,16 @@ def read_pictures(paths: Sequence[Path], inputs: Sequence[str]) -> Opened:
 
     for path in paths:
         if is_nifti(path):
-            raise FileError(path, "NIfTI, though other inputs of its image are not", "Give all inputs in one format.")
+            raise UserError(f"{path}: NIfTI, though other inputs of its image are not. Give all inputs in one format.")
         if kind := volume(path.name):
-            raise FileError(path, f"a {kind} volume, which is not read", "Convert it to NIfTI (.nii.gz).")
+            raise UserError(f"{path}: a {kind} volume, which is not read. Convert it to NIfTI (.nii.gz).")
     colours = len(paths) == 1 and len(inputs) == len(RGB)
-    pictures = [read_picture(path, grey=not colours, stacks=True) for path in paths]
-    arrays: list[Any] = [picture.pixels for picture in pictures]
-    shows_three = colours and (pictures[0].coloured or tuple(inputs) == RGB)
+    picture = read_images(paths, grey=not colours)
+    shows_three = colours and (picture.coloured or tuple(inputs) == RGB)
     _check_inputs(paths[0], len(RGB) if shows_three else len(paths), inputs)
-    for path, array in zip(paths, arrays, strict=True):
-        if array.shape != arrays[0].shape:
-            sizes = " against ".join(size_text(found.shape[-2:]) for found in (array, arrays[0]))
-            raise FileError(path, f"has another size than {paths[0]}", "Export both at one size.", sizes)
-    several = np.concatenate if arrays[0].ndim == 4 else np.stack
-    image: Any = arrays[0] if len(arrays) == 1 else several(arrays)
+    image: Any = picture.pixels
     image = image if image.dtype.name in KINDS else image.astype(np.float32)
-    return Opened(image, STACK if image.ndim == 4 else PICTURE, pictures[0].coloured and not colours)
+    return Opened(image, STACK if image.ndim == 4 else PICTURE, picture.coloured and not colours)
 
 
 def _check_inputs(place: Path | str, count: int, inputs: Sequence[str]) -> None:
@@ -152,7 +138,7 @@ def _check_inputs(place: Path | str, count: int, inputs: Sequence[str]) -> None:
     else:
         remedy = "Give an image of one input."
     takes = f"the model takes {counted(len(inputs), 'input')}: {', '.join(inputs)}"
-    raise FileError(place, f"is an image of {counted(count, 'input')}; {takes}", remedy)
+    raise UserError(f"{place}: is an image of {counted(count, 'input')}; {takes}. {remedy}")
 
 
 def _write_picture(path: Path, pixels: NDArray[Any]) -> None:

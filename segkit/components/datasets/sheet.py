@@ -1,11 +1,10 @@
-"""Tables in CSV, as spreadsheets write them, and messages that name their lines."""
+"""Tables in CSV, as spreadsheets write them."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from segkit.components.datasets.reading import decode, flaw_of_name, read_bytes
 from segkit.errors import UserError, counted, first_few
 
 DELIMITERS = (",", ";", "\t")
-LARGEST = 64 << 20  # bytes; a table of a million cases
+LARGEST = 64 << 20  # bytes
+MOST_ROWS, MOST_COLUMNS = 1_000_000, 1000
 DIVIDED = "columns are divided by comma, semicolon or tab"
 
 
@@ -22,11 +22,11 @@ class Row:
     """A line of a table.
 
     Attributes:
-        line: its number in the file, from 1.
+        place: "FILE:LINE", for messages.
         cells: its values by column, without white space around them.
     """
 
-    line: int
+    place: str
     cells: dict[str, str]
 
 
@@ -49,38 +49,14 @@ class Sheet:
             raise UserError(f"{self.path}:1: has no column {column!r}, which `{parameter}` names; it has {listed}.")
 
 
-class LineFaults:
-    """What is wrong with the lines of a table; faults of one kind become one message with their lines."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._found: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
-
-    def add(self, line: int, kind: str, example: str = "", advice: str = "") -> None:
-        """Add the fault of a line; `kind` and `advice` are those of all faults like it."""
-        self._found[kind, advice].append((line, example))
-
-    def messages(self) -> list[str]:
-        """Return one message for each kind of fault."""
-        return [self._message(kind, advice, places) for (kind, advice), places in self._found.items()]
-
-    def _message(self, kind: str, advice: str, places: list[tuple[int, str]]) -> str:
-        (line, example), *more = places
-        end = f" {advice}" if advice else ""
-        if not more:
-            return f"{self._path}:{line}: {kind}{f': {example}' if example else ''}.{end}"
-        listed = first_few(f"{line} ({example})" if example else str(line) for line, example in places)
-        return f"{self._path}: {kind}, in {counted(len(places), 'line')}: {listed}.{end}"
-
-
-def read_sheet(path: Path, faults: LineFaults) -> Sheet:
+def read_sheet(path: Path, problems: list[str]) -> Sheet:
     """Return a table; comma, semicolon or tab divide its columns, whichever its first line has the most of.
 
     Empty lines, and columns without a name, are left out.
 
     Args:
         path: a CSV file in UTF-8, whose first line names the columns.
-        faults: receives lines that have not as many cells as there are columns.
+        problems: receives lines that have not as many cells as there are columns.
 
     Raises:
         UserError: it cannot be read, is no text, has no rows, or two columns of one name.
@@ -100,13 +76,15 @@ def read_sheet(path: Path, faults: LineFaults) -> Sheet:
     rows = []
     for line, cells in lines[1:]:
         if len(cells) != len(lines[0][1]):
-            faults.add(line, f"has not {counted(len(lines[0][1]), 'cell')}, as its header", f"{len(cells)}")
+            wanted = counted(len(lines[0][1]), "cell")
+            problems.append(f"{path}:{line}: has {counted(len(cells), 'cell')}, its header {wanted}.")
         elif any(cells):
             named = {name: cell for name, cell in zip(lines[0][1], cells, strict=True) if name}
-            rows.append(Row(line, named))
             if flaw := next(filter(None, map(flaw_of_name, named.values())), None):
-                faults.add(line, f"a cell {flaw}")
-    if not rows and not faults.messages():
+                problems.append(f"{path}:{line}: a cell {flaw}.")
+            else:
+                rows.append(Row(f"{path}:{line}", named))
+    if not rows and not problems:
         raise UserError(f"{path}: has no rows below its header.")
     return Sheet(path, tuple(columns), tuple(rows))
 
@@ -114,9 +92,13 @@ def read_sheet(path: Path, faults: LineFaults) -> Sheet:
 def _lines(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
     """Return the cells of each line that is not blank, and its number."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    found, line = [], 1
+    found, line = list[tuple[int, list[str]]](), 1
     try:
         for cells in reader:
+            if len(found) > MOST_ROWS or len(cells) > MOST_COLUMNS:
+                raise UserError(
+                    f"{path}:{line}: tables are read up to {MOST_ROWS:,} rows of {MOST_COLUMNS:,} cells. Divide it."
+                )
             if cells:
                 found.append((line, [cell.strip() for cell in cells]))
             line = reader.line_num + 1

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.components.datasets import reading
-from segkit.components.datasets.case import Dataset, flaw_of_channels
-from segkit.components.datasets.decoding import VOLUME_SUFFIXES, volume
+from segkit.components.datasets.case import CaseFiles, Dataset
 from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.loading import ONE_INPUT, RGB, Lengths, Loader, input_names
-from segkit.components.datasets.masks import Label, Labels, WrittenColour, parse_labels
-from segkit.components.datasets.nifti_files import read_geometry
-from segkit.components.datasets.sheet import LineFaults, Row, Sheet, read_sheet
-from segkit.components.datasets.structures import Structures
-from segkit.components.datasets.volumes import Volume, to_dataset
+from segkit.components.datasets.kinds import volume, without_ending
+from segkit.components.datasets.loading import Lengths, Loader, input_names
+from segkit.components.datasets.sheet import Row, Sheet, read_sheet
+from segkit.components.datasets.structures import (
+    Label,
+    WrittenColour,
+    one_file_each,
+    structures_in_pictures,
+)
+from segkit.components.datasets.volumes import to_dataset
 from segkit.errors import UserError
 
 PATIENT = "patient"
@@ -36,25 +39,13 @@ class Columns:
     tags: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Listed:
-    """What a line says of a case; its files are there."""
-
-    name: str
-    patient: str | None
-    images: tuple[Path, ...]
-    masks: tuple[Path, ...]
-    spacing_mm: tuple[float, ...] | None
-    tags: dict[str, str]
-
-
 def table(
     *,
     file: Path,
     root: Path | None = None,
     image: str | tuple[str, ...] | dict[str, str] = "image",
     mask: str | dict[str, str] = "mask",
-    labels: dict[str, Label] | None = None,
+    labels: dict[str, Label | WrittenColour] | None = None,
     background: WrittenColour | None = None,
     grey: bool | None = None,
     patient: str = PATIENT,
@@ -90,18 +81,17 @@ def table(
     Raises:
         UserError: the table cannot be read, lacks a column, or a file or line is wrong; all lines are named.
     """
-    faults = LineFaults(file)
-    sheet = read_sheet(file, faults)
+    problems: list[str] = []
+    sheet = read_sheet(file, problems)
     of_inputs = image if isinstance(image, str | dict) else dict(zip(image, image, strict=True))
     inputs = input_names(of_inputs, grey, "image")
     columns = _columns(sheet, of_inputs, mask, patient, name, tags, spacing_mm)
-    truth = _labels(mask, labels, background)
+    if isinstance(mask, str):
+        structures = structures_in_pictures(labels, background)
+    else:
+        structures = one_file_each(mask, "mask", labels, background)
     fixed = None if spacing_mm is None or columns.spacing else tuple(float(mm) for mm in spacing_mm)
-    loader = Loader(truth, grey, separate=not isinstance(mask, str), spacing_mm=fixed)
-    listed = _listed(sheet, columns, reading.open_root(root or file.parent), faults)
-    problems = faults.messages()
-    if problems:
-        raise reading.DatasetError(problems)
+    listed = _listed(sheet, columns, reading.open_root(root or file.parent), problems)
     kinds = {volume(path.name) for one in listed for path in (*one.images, *one.masks)}
     if NIFTI in kinds:
         if len(kinds) > 1:
@@ -111,50 +101,10 @@ def table(
         three = fixed if fixed is not None and len(fixed) == 3 else None
         if three is None and spacing_mm is not None:
             raise UserError("spacing_mm: of NIfTI volumes, three lengths (slice, row, column), or none.")
-        found, wrong = _nifti(listed, None if loader.separate else _structures(truth), slices)
-        return to_dataset("table", truth.channels, inputs, found, whole=volumes, spacing_mm=three, problems=wrong)
-    cases = [
-        loader.case(one.name, one.patient, one.images, one.masks, spacing_mm=one.spacing_mm, tags=one.tags)
-        for one in listed
-    ]
-    if inputs == ONE_INPUT and loader.find_colours(cases):
-        inputs = RGB
-    return Dataset("table", truth.channels, tuple(cases), (), inputs, loader.conclude)
-
-
-def _structures(labels: Labels) -> Structures:
-    if labels.colours:
-        raise UserError("labels: NIfTI label maps hold whole numbers, not colours, e.g. labels = { wall = 1 }.")
-    values = {name: (level,) for name, level in zip(labels.channels, labels.levels or (1,), strict=True)}
-    return Structures(values, stated=bool(labels.levels))
-
-
-def _nifti(listed: list[Listed], structures: Structures | None, slices: Slices) -> tuple[list[Volume], list[UserError]]:
-    """Return the volumes of lines that name NIfTI files, and what is wrong with others."""
-    found: list[Volume] = []
-    problems: list[UserError] = []
-    for one in listed:
-        try:
-            images, masks = (tuple(read_geometry(path, slices) for path in paths) for paths in (one.images, one.masks))
-            volume = Volume(one.name, one.patient, images, masks, structures, one.tags)
-            volume.check()
-            found.append(volume)
-        except UserError as error:
-            problems.append(error)
-    return found, problems
-
-
-def _labels(
-    mask: str | Mapping[str, str], labels: Mapping[str, Label] | None, background: WrittenColour | None
-) -> Labels:
-    if isinstance(mask, str):
-        return parse_labels(labels, background)
-    if labels is not None or background is not None:
-        raise UserError("labels: counts only if one mask holds all structures; here `mask` names a column for each.")
-    flaw = "name at least one structure" if not mask else flaw_of_channels(tuple(mask))
-    if flaw:
-        raise UserError(f"mask: {flaw}.")
-    return Labels(tuple(mask))
+        if structures.coloured:
+            raise UserError("labels: NIfTI label maps hold whole numbers, not colours, e.g. labels = { wall = 1 }.")
+        return to_dataset("table", structures, inputs, listed, problems, whole=volumes, slices=slices, spacing_mm=three)
+    return Loader(structures, inputs, grey, fixed).dataset("table", listed, problems)
 
 
 def _columns(
@@ -183,64 +133,61 @@ def _columns(
     return Columns(images, masks, whose, name, spacings, rest if tags is None else tuple(tags))
 
 
-def _listed(sheet: Sheet, columns: Columns, root: Path, faults: LineFaults) -> list[Listed]:
-    found, lines = [], dict[str, int]()
+def _listed(sheet: Sheet, columns: Columns, root: Path, problems: list[str]) -> list[CaseFiles]:
+    """Return what lines say of cases; what is wrong with single ones is added to `problems`."""
+    found, places = [], dict[str, str]()
     for row in sheet.rows:
-        images = [_file(row, column, sheet.path, root, faults) for column in columns.images]
-        for column in columns.images:
-            if not row.cells[column]:
-                faults.add(row.line, f"the column {column!r} names no image")
-        name = row.cells[columns.name] if columns.name else _name(images[0], root)
-        if columns.name and not name:
-            faults.add(row.line, f"the column {columns.name!r} gives no name")
-        elif name and lines.setdefault(name, row.line) != row.line:
-            faults.add(row.line, "the same case again", f"{name}, as in line {lines[name]}", "Names must be unique.")
-        patient = row.cells[columns.patient] or None if columns.patient else None
-        masks = _masks(row, columns.masks, sheet.path, root, faults)
-        spacing = _spacing(row, columns.spacing, faults)
-        tags = {column: row.cells[column] for column in columns.tags if row.cells[column]}
-        found.append(Listed(name, patient, tuple(filter(None, images)), masks, spacing, tags))
+        files: dict[str, Path] = {}
+        masks = [column for column in columns.masks if row.cells[column]]
+        for column in (*columns.images, *masks):
+            with reading.collected(problems):
+                files[column] = _file(row, column, sheet.path, root)
+        if 0 < len(masks) < len(columns.masks):
+            problems.append(
+                f"{row.place}: has a mask in {masks[0]!r} only. Where a structure is absent, name an empty mask; a "
+                "case without any mask is unlabelled."
+            )
+        with reading.collected(problems):
+            spacing = _spacing(row, columns.spacing)
+            if len(files) < len(columns.images) + len(masks):
+                continue
+            name = row.cells[columns.name] if columns.name else _name(files[columns.images[0]], root)
+            if not name:
+                raise UserError(f"{row.place}: the column {columns.name!r} gives no name.")
+            if places.setdefault(name, row.place) != row.place:
+                raise UserError(f"{row.place}: the case {name!r} again, as in {places[name]}. Names must be unique.")
+            patient = row.cells[columns.patient] or None if columns.patient else None
+            tags = {column: row.cells[column] for column in columns.tags if row.cells[column]}
+            images, truths = (tuple(files[column] for column in names) for names in (columns.images, masks))
+            found.append(CaseFiles(name, patient, images, truths, tags, spacing))
     return found
 
 
-def _masks(row: Row, columns: tuple[str, ...], table: Path, root: Path, faults: LineFaults) -> tuple[Path, ...]:
-    given = [column for column in columns if row.cells[column]]
-    if 0 < len(given) < len(columns):
-        missing = next(column for column in columns if column not in given)
-        advice = "Where a structure is absent, name an empty mask; a case without any mask is unlabelled."
-        faults.add(row.line, f"has a mask in {given[0]!r} but none in {missing!r}", "", advice)
-    return tuple(filter(None, (_file(row, column, table, root, faults) for column in given)))
-
-
-def _file(row: Row, column: str, table: Path, root: Path, faults: LineFaults) -> Path | None:
-    """Return the file that a cell names; None if it is empty, missing or outside of the root."""
-    cell = row.cells[column]
+def _file(row: Row, column: str, table: Path, root: Path) -> Path:
+    """Return the file that a cell names."""
+    cell, place = row.cells[column], f"{row.place}: the column {column!r}"
     if not cell:
-        return None
+        raise UserError(f"{place} names no image.")
     path = Path(os.path.normpath(table.resolve().parent / cell))
     if not os.path.exists(path):
-        advice = f"Paths are relative to {table.parent}."
-        faults.add(row.line, f"the column {column!r} names a file that is not there", cell, advice)
-    elif not path.resolve().is_relative_to(root):
-        advice = "Nothing outside is read: copy the data there, or name a folder above both as `root`."
-        faults.add(row.line, f"the column {column!r} leads out of {root}", cell, advice)
-    elif not os.path.isfile(path):
-        faults.add(row.line, f"the column {column!r} names no file, but a folder or a device", cell)
-    else:
-        return path
-    return None
+        raise UserError(f"{place} names a file that is not there: {cell!r}. Paths are relative to {table.parent}.")
+    if not path.resolve().is_relative_to(root):
+        raise UserError(
+            f"{place} leads out of {root}: {cell!r}. Nothing outside is read: copy the data there, or name a folder "
+            "above both as `root`."
+        )
+    if not os.path.isfile(path):
+        raise UserError(f"{place} names no file, but a folder or a device: {cell!r}.")
+    return path
 
 
-def _name(image: Path | None, root: Path) -> str:
+def _name(image: Path, root: Path) -> str:
     """Return a case's name from the path of its image: below the root, without suffix."""
-    if image is None:
-        return ""
     shown = (image if image.is_relative_to(root) else image.resolve()).relative_to(root)
-    suffix = next((end for end in VOLUME_SUFFIXES if shown.name.lower().endswith(end)), shown.suffix)
-    return shown.as_posix().removesuffix(shown.as_posix()[len(shown.as_posix()) - len(suffix) :])
+    return shown.with_name(without_ending(shown.name)).as_posix()
 
 
-def _spacing(row: Row, columns: tuple[str, ...], faults: LineFaults) -> tuple[float, ...] | None:
+def _spacing(row: Row, columns: tuple[str, ...]) -> tuple[float, ...] | None:
     cells = [row.cells[column] for column in columns]
     if not any(cells):
         return None
@@ -249,6 +196,5 @@ def _spacing(row: Row, columns: tuple[str, ...], faults: LineFaults) -> tuple[fl
     except ValueError:
         found = (math.nan,)
     if not all(0 < mm < math.inf for mm in found):
-        faults.add(row.line, "its spacing must be lengths in mm above 0", ", ".join(cells))
-        return None
+        raise UserError(f"{row.place}: its spacing must be lengths in mm above 0, got {cells}.")
     return found

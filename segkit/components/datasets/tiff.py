@@ -64,18 +64,16 @@ def directories(data: bytes) -> Iterator[dict[int, int]]:
         (at,) = unpacked(number, entries + size * count)
 
 
-def decode_tiff(data: bytes, stacks: bool) -> Array:
+def decode_tiff(data: bytes) -> Array:
     """Return the pages (D, H, W, S) of a TIFF; S samples: grey, red, green and blue, or either with alpha.
 
     Raises:
-        RefusedError: too large, CMYK, not upright, a stack unless `stacks`, or pages that are not one stack of slices.
+        RefusedError: too large, CMYK, not upright, or pages that are not one stack of slices.
         ValueError, struct.error: damaged.
     """
     import numpy as np
 
     pages = list(directories(data))
-    if len(pages) > 1 and not stacks:
-        raise RefusedError("several images in one file; only files of one image are read. Split it first.")
     sizes = [_size(page) for page in pages]
     if not pages:
         raise ValueError("it has no image")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets import nifti_files
-from segkit.components.datasets.case import KINDS, Case, Dataset
-from segkit.components.datasets.geometry import Geometry, check_agreement
-from segkit.components.datasets.reading import DatasetError, merged
-from segkit.components.datasets.structures import Structures, one_mask
+from segkit.components.datasets.case import KINDS, MOST_INPUTS, Case, CaseFiles, Dataset, unlabelled_notes
+from segkit.components.datasets.geometry import Geometry, Slices, check_agreement
+from segkit.components.datasets.nifti_files import read_geometry, read_labels, read_voxels
+from segkit.components.datasets.reading import DatasetError, collected
+from segkit.components.datasets.structures import Structures
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Array
 
@@ -28,30 +27,22 @@ DISAGREE = 0.01  # of a spacing
 
 @dataclass(frozen=True, eq=False)
 class Volume:
-    """The files of a volume, whose headers have been read and agree.
+    """A volume whose headers have been read: all files have the voxels of the first in the same places.
 
     Attributes:
-        name: of its case.
-        patient: whose it is.
         images: one file an input, or one file of all.
-        masks: a label map, or one file a structure if `structures` is None; none if unlabelled.
-        structures: what the label map shows.
-        tags: of its case.
+        masks: a label map, or one file a structure; none if unlabelled.
+        structures: what they show.
+
+    Raises:
+        UserError: files differ; the message names both and says in what.
     """
 
-    name: str
-    patient: str | None
     images: tuple[Geometry, ...]
-    masks: tuple[Geometry, ...]
-    structures: Structures | None
-    tags: Mapping[str, str] = field(default_factory=dict)
+    masks: tuple[Geometry, ...] = ()
+    structures: Structures | None = None
 
-    def check(self) -> None:
-        """Raise unless all files have the voxels of the first in the same places.
-
-        Raises:
-            FileError: the message names both files and in what they differ.
-        """
+    def __post_init__(self) -> None:
         for other in self.images[1:]:
             check_agreement(self.images[0], other, "input")
         for mask in self.masks:
@@ -70,21 +61,14 @@ class Volume:
         image = np.empty((len(inputs), *inputs[0].shape), _common_kind(inputs))
         for place, part in zip(image, inputs, strict=True):
             place[...] = part
-        if not self.masks:
+        if not self.masks or self.structures is None:
             return image, None
-        maps = [(frame.orient(nifti_files.read_labels(file)), file.path) for file in self.masks]
-        if self.structures is not None:
-            return image, self.structures.masks(*maps[0])
-        return image, np.stack([one_mask(*found) for found in maps])
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that `read` reads."""
-        return tuple(file.path for file in (*self.images, *self.masks))
+        maps = [(frame.orient(read_labels(file)), file.path) for file in self.masks]
+        return image, self.structures.masks(maps)
 
 
 def _inputs(file: Geometry, frame: Geometry) -> Iterator[NDArray[Any]]:
-    voxels: NDArray[Any] = nifti_files.read_voxels(file)
+    voxels: NDArray[Any] = read_voxels(file)
     for index in range(file.inputs):
         yield frame.orient(voxels[..., index] if file.inputs > 1 else voxels)
 
@@ -123,59 +107,76 @@ class SliceReader:
 
 def to_dataset(
     name: str,
-    channels: Sequence[str],
+    structures: Structures,
     inputs: Sequence[str],
-    volumes: Sequence[Volume],
+    found: Iterable[CaseFiles],
+    problems: list[str],
     *,
     whole: bool,
+    slices: Slices,
     spacing_mm: SpacingMM = None,
     notes: Iterable[str] = (),
-    problems: Sequence[UserError] = (),
 ) -> Dataset:
-    """Return a dataset whose cases are the volumes, or their slices, named NAME/slice-001 and so on.
+    """Return a dataset whose cases are volumes, or their slices, named NAME/slice-001 and so on.
 
     Args:
-        name, channels, inputs: of the dataset.
-        volumes: at least one, if there are no problems.
+        name, structures, inputs, notes: of the dataset.
+        found: the files of the volumes.
+        problems: of further cases.
         whole: whether a case is a volume.
+        slices: across which of the patient's axes slices lie.
         spacing_mm: (slice, row, column) in place of what the headers say.
-        notes: of the dataset, before those on the volumes.
-        problems: of further volumes.
 
     Raises:
-        DatasetError: there are problems.
+        DatasetError: there are problems, those of headers among them.
     """
+    volumes: list[tuple[CaseFiles, Volume]] = []
+    for files in found:
+        with collected(problems):
+            volumes.append((files, _opened(files, structures, inputs, slices)))
     if problems and not volumes:
-        raise DatasetError(merged(problems))
+        raise DatasetError(problems)
     reader = SliceReader()
     cases: list[Case] = []
-    for volume in volumes:
+    for files, volume in volumes:
         spacing = spacing_mm or volume.images[0].spacing_mm
-        shared: dict[str, Any] = {"tags": volume.tags, "files": volume.files, "labelled": bool(volume.masks)}
+        paths, labelled = (*files.images, *files.masks), bool(files.masks)
+        shared: dict[str, Any] = {"tags": files.tags, "files": paths, "labelled": labelled}
         if whole:
-            cases.append(Case(volume.name, volume.patient, spacing_mm=spacing, load=volume.read, **shared))
+            cases.append(Case(files.name, files.patient, spacing_mm=spacing, load=volume.read, **shared))
             continue
         for index in range(volume.images[0].depth):
             load = functools.partial(reader.read, volume, index)
-            label = f"{volume.name}/slice-{index + 1:03d}"
-            cases.append(Case(label, volume.patient, spacing_mm=spacing[1:], load=load, **shared))
+            label = f"{files.name}/slice-{index + 1:03d}"
+            cases.append(Case(label, files.patient, spacing_mm=spacing[1:], load=load, **shared))
     told = (*notes, *_notes(volumes))
-    found = Dataset(name, tuple(channels), tuple(cases), told, tuple(inputs), None if whole else reader.forget)
+    data = Dataset(name, structures.names, tuple(cases), told, tuple(inputs), None if whole else reader.forget)
     if problems:
-        raise DatasetError(merged(problems), found)
-    return found
+        raise DatasetError(problems, data)
+    return data
 
 
-def _notes(volumes: Sequence[Volume]) -> Iterator[str]:
+def _opened(files: CaseFiles, structures: Structures, inputs: Sequence[str], slices: Slices) -> Volume:
+    """Return a volume whose headers are read."""
+    several = len(files.images) < len(inputs)
+    images = tuple(read_geometry(path, slices, several=several) for path in files.images)
+    count = sum(file.inputs for file in images)
+    if count != len(inputs):
+        wanted = f"{counted(len(inputs), 'input')}: {first_few(inputs, MOST_INPUTS)}"
+        raise UserError(
+            f"{files.images[0]}: holds {counted(count, 'input')}, where the data have {wanted}. Correct one."
+        )
+    return Volume(images, tuple(read_geometry(path, slices) for path in files.masks), structures)
+
+
+def _notes(volumes: Sequence[tuple[CaseFiles, Volume]]) -> Iterator[str]:
     """Yield what the user should know: volumes without masks, and headers that contradict themselves."""
-    bare = [volume.name for volume in volumes if not volume.masks]
-    if bare:
-        yield f"{counted(len(bare), 'image')} without masks, neither trained on nor evaluated: {first_few(bare)}."
-    kinds = Counter(volume.images[0].slices for volume in volumes)
+    yield from unlabelled_notes([files for files, _ in volumes])
+    kinds = Counter(volume.images[0].slices for _, volume in volumes)
     if len(kinds) > 1:
         counts = ", ".join(f"{counted(count, kind + ' volume')}" for kind, count in kinds.most_common())
         yield f"Slices lie differently: {counts}. `slices` makes them alike."
-    odd = [volume.name for volume in volumes if volume.images[0].disagreement > DISAGREE]
+    odd = [files.name for files, volume in volumes if volume.images[0].disagreement > DISAGREE]
     if odd:
         yield (
             f"{counted(len(odd), 'header')} with another spacing (pixdim, which counts) than the affine's: "
