@@ -57,12 +57,13 @@ def predictor(
     inputs: tuple[str, ...] = ("image",),
     channels: tuple[str, ...] = ("wall", "cavity"),
     overlap: bool = False,
+    trained_on_overlap: bool = False,
 ) -> Predictor:
     """Return a model that knows its structures by their grey levels."""
     made = recipe("transforms.eval=[]", "intensity='none'", *(sets or (NIFTI,)))
     levels = (WALL, WALL if overlap else CAVITY)[: len(channels)]
     unit = {"mean": [0.0] * len(inputs), "std": [1.0] * len(inputs)}
-    meta = {"inputs": list(inputs), "normalization": unit, "threads": 1}
+    meta = {"inputs": list(inputs), "overlapping": trained_on_overlap, "normalization": unit, "threads": 1}
     return Predictor(Bands(levels).eval(), made, channels, meta, choose("cpu", "float32"), {})
 
 
@@ -140,6 +141,11 @@ def test_where_masks_overlap_each_structure_has_one_and_no_label_map_is_left(tmp
         assert np.array_equal(np.asarray(mask.dataobj), voxels == WALL)
     written(predictor(), path, tmp_path / "out")
     assert not list((tmp_path / "out").glob("scan-wall*"))
+
+
+def test_a_model_whose_training_masks_overlap_gives_every_image_one_mask_a_structure(tmp_path: Path) -> None:
+    path = save(tmp_path / "in/scan.nii.gz", levels(2, (7, 6, 3)))
+    assert written(predictor(trained_on_overlap=True), path, tmp_path / "out")["scan"].overlapping
 
 
 def test_probabilities_lie_where_the_image_does(tmp_path: Path) -> None:

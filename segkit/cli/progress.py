@@ -66,14 +66,14 @@ class LineProgress:
             self.write(f"[{event.trial}] {event.kind}{': ' + event.text if event.text else ''}")
 
     def read(self, done: int, total: int) -> None:
-        """Show how many cases of a data set have been read, if it takes long."""
+        """Show how many cases of a data set have been read, or its slices transformed, if it takes long."""
         now = time.monotonic()
         if done == 1:
             self.reading_since = self.said = now
         elif now - self.said > READING_SECONDS or (done == total and self.said > self.reading_since):
             self.said = now
             left = format_duration((now - self.reading_since) / done * (total - done))
-            self.write(f"reading data: {done:,} of {total:,} cases, {left} left")
+            self.write(f"reading data: {done:,} of {total:,}, {left} left")
 
     def left(self, event: Event) -> str:
         """Return the estimated time left of a trial."""
@@ -105,7 +105,7 @@ class LiveProgress(LineProgress):
     def read(self, done: int, total: int) -> None:
         if done == 1:
             self.bars[READING] = self.progress.add_task(READING, total=total, parts=[])
-        self.progress.update(self.bars[READING], completed=done, parts=[f"{done:,}/{total:,} cases"])
+        self.progress.update(self.bars[READING], completed=done, parts=[f"{done:,}/{total:,}"])
         if done == total:
             self.progress.remove_task(self.bars.pop(READING))
 

@@ -80,7 +80,8 @@ class DataCache:
                 self._opened.clear()  # two at a time may not fit into memory
             entry = self._entries.get(key)
             try:
-                self._opened[key] = (_open(entry) if entry else None) or self._read(key, data(), intensity)
+                made = (_open(entry) if entry else None) or self._read(key, data(), intensity)
+                self._opened[key] = dataclasses.replace(made, progress=self.progress)
             except BaseException as error:  # of what reads a case
                 raise_fault(data, error)
         found = self._opened[key]
@@ -109,8 +110,9 @@ class DataCache:
         try:
             shutil.rmtree(entry, ignore_errors=True)
             found = fill(dataset, intensity, make_folder(temporary), self.progress)
-            known = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-            known |= {"slices": None, "prepared": {}, "cases": [dataclasses.asdict(case) for case in found.cases]}
+            passing = ("slices", "prepared", "progress")
+            known = {name: value for name, value in vars(found).items() if name not in passing}
+            known["cases"] = [dataclasses.asdict(case) for case in found.cases]
             write_text(temporary / CASES, json.dumps(known))
             with explain_os_errors(entry):
                 temporary.replace(entry)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -58,6 +58,7 @@ class Data:
         standardized: whether intensity has brought each case to mean 0 and deviation 1.
         slices: of all cases, in order.
         prepared: the slices after transforms, by these; see `segkit.data.preparing`.
+        progress: called while they are made, with the number of slices done, and of all.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Data:
     standardized: bool
     slices: Slices
     prepared: dict[str, Slices] = field(default_factory=dict)
+    progress: Callable[[int, int], None] = lambda done, total: None
 
     @property
     def kind(self) -> Kind:

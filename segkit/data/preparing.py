@@ -121,6 +121,7 @@ def _transformed(
                     if done < len(leading):
                         return None
                     writer.add(names[number], pair[0][None], pair[1][None], error)
+                    data.progress(number + 1, len(data.slices))
         return writer.close()
     finally:
         writer.abandon()

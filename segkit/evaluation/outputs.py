@@ -52,7 +52,7 @@ class Outputs:
 
     Of each image `NAME.EXT` is a label map with the values that the recipe's data give the structures, else 1, 2, ...;
     `labels.json` says which is which. A single structure without a value of its own is 255 in pictures, 1 in volumes.
-    Where structures overlap, each has a mask, `NAME-STRUCTURE.EXT`.
+    Where structures overlap, there or in the masks of the training, each has a mask, `NAME-STRUCTURE.EXT`.
 
     Args:
         predictor: whose predictions they are.
@@ -118,9 +118,9 @@ class Outputs:
             self._has_legend = True
 
     def _label_map(self, masks: NDArray[np.bool_], form: Form) -> Array | None:
-        """Return a label map of masks; None where they overlap, or are of regions that do."""
+        """Return a label map of masks; None where they overlap, or those of the training do."""
         values = self.values if self.values is not None else (form.full,) if len(masks) == 1 else None
-        if values is None or (masks.sum(axis=0, dtype=np.uint8) > 1).any():
+        if values is None or self.predictor.meta["overlapping"] or (masks.sum(axis=0, dtype=np.uint8) > 1).any():
             return None
         labels: NDArray[Any] = np.zeros(masks.shape[1:], np.uint8 if max(values) < 256 else np.uint16)
         for value, mask in zip(values, masks, strict=True):

@@ -63,6 +63,7 @@ class Meta(_Stored):
     variant: str
     recipe: dict[str, Any]
     inputs: Annotated[list[str], Len(1, 16)]
+    overlapping: bool = False  # whether the masks that it was trained on overlap
     channels: Annotated[list[str], Len(1, 16)]
     exclusive: bool
     normalization: _Normalization

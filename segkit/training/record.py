@@ -167,6 +167,7 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "recipe": record.recipe.dump(),
         "exclusive": record.recipe.channels == "exclusive",
         "inputs": list(parts.data.inputs),
+        "overlapping": any(parts.data.cases[number].overlapping for number in parts.split.train),
         "normalization": {name: list(found) for name, found in vars(parts.feed.normalization).items()},
         "metrics": {name: x if math.isfinite(x) else None for name, x in last.items() if name.startswith("val_")},
         "epoch": parts.state.epoch - (kind == "best"),
