@@ -212,5 +212,5 @@ def test_a_structure_that_only_colour_shows(tmp_path: Path, run: Callable[..., s
 def test_example_recipes_train(name: str, make: Make, root: str, run: Callable[..., str]) -> None:
     make(Path("data"))
     sets = (root, "model.unet.widths=[2, 4]", "train.epochs=2", "train.device=cpu", "train.threads=1")
-    _, rows = trained(run, str(RECIPES / f"{name}.toml"), *(word for text in sets for word in ("--set", text)))
+    _, rows = trained(run, str(RECIPES / f"examples/{name}.toml"), *(word for text in sets for word in ("--set", text)))
     assert {row["metric"] for row in rows} == {"dice", "hd95"}

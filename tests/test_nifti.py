@@ -325,7 +325,7 @@ def test_slices_that_lie_differently_are_noted(tmp_path: Path) -> None:
 
 
 def test_the_recipe_of_acdc_reads_its_layout(tmp_path: Path) -> None:
-    recipe = Recipe.load(RECIPES / "acdc.toml", sets=[f"data.nifti.root={acdc(tmp_path)}"])
+    recipe = Recipe.load(RECIPES / "examples" / "acdc.toml", sets=[f"data.nifti.root={acdc(tmp_path)}"])
     data = recipe.data()
     assert len(data.cases) == 4
     assert {case.tags["phase"] for case in data.cases} == {"ED", "ES"}

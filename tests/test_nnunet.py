@@ -139,7 +139,7 @@ def test_inputs_of_pictures_called_by_their_colours_are_read_by_the_lines_of_che
 
 
 def test_the_recipe_of_the_decathlon_reads_its_layout(tmp_path: Path) -> None:
-    recipe = Recipe.load(RECIPES / "decathlon.toml", sets=[f"data.nnunet.root={decathlon(tmp_path)}"])
+    recipe = Recipe.load(RECIPES / "examples" / "decathlon.toml", sets=[f"data.nnunet.root={decathlon(tmp_path)}"])
     data = recipe.data()
     assert [case.has_masks for case in data.cases] == [True, True]
     image, _ = data.cases[0].read()

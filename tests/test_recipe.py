@@ -19,7 +19,7 @@ from segkit.registry.slot import fold
 from segkit.study.plan import plan_trials
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-STUDIES = sorted(RECIPES.glob("*.toml"))
+STUDIES = sorted([*RECIPES.glob("*.toml"), *RECIPES.glob("examples/*.toml")])
 OVERLAYS = sorted(RECIPES.glob("overlays/*.toml"))
 
 

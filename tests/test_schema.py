@@ -16,7 +16,9 @@ from segkit.recipe.model import Recipe
 from segkit.recipe.schema import recipe_schema
 from segkit.types import Fraction, Tensor
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
+RECIPES = sorted(
+    path for path in (Path(__file__).parents[1] / "recipes").rglob("*.toml") if path.parent.name != "overlays"
+)
 
 
 @pytest.fixture(scope="module")
