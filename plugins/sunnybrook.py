@@ -12,7 +12,7 @@ from typing import Any, Literal
 from segkit import UserError, datasets
 from segkit.components.datasets import Dataset, cine, fill, read_contour, read_dicom
 from segkit.components.datasets.contours import Contour, check_structures
-from segkit.components.datasets.dicom_header import read_format
+from segkit.components.datasets.formats.dicom_header import read_format
 from segkit.components.datasets.reading import (
     MOST_TEXT,
     collected,

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from segkit import UserError
-from segkit.components.datasets.dicom import parse_dicom
+from segkit.components.datasets.formats.dicom import parse_dicom
 from tests.rvsc_like import BIG_ENDIAN, JPEG, JPEG_2000, JPEG_LS, LOSSLESS_JPEG, RLE, dicom, jpeg, lossless_jpeg, runs
 
 PIXELS = np.arange(42, dtype=np.uint16).reshape(6, 7) * 90

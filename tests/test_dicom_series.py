@@ -11,7 +11,7 @@ import pytest
 from pydicom.dataset import Dataset as Header
 
 from segkit import UserError
-from segkit.components.datasets.dicom_series import Series, affine_of, find_series, read_series
+from segkit.components.datasets.formats.dicom_series import Series, affine_of, find_series, read_series
 from tests.rvsc_like import JPEG_2000, LOSSLESS_JPEG, dicom, lossless_jpeg
 
 SHAPE = (4, 5, 6)  # slices, rows, columns

@@ -20,8 +20,8 @@ from PIL import Image
 import segkit
 from segkit import UserError
 from segkit.components.datasets import Dataset, read_image
-from segkit.components.datasets.images import may_be_coloured, read_picture
-from segkit.components.datasets.masks import read_levels
+from segkit.components.datasets.formats.images import may_be_coloured, read_picture
+from segkit.components.datasets.formats.masks import read_levels
 from tests.all_cases import read_all
 from tests.rvsc_like import dicom
 

@@ -17,8 +17,8 @@ import pytest
 import segkit
 from segkit import UserError
 from segkit.components.datasets import Dataset
-from segkit.components.datasets.nifti_files import read_geometry, read_labels, read_voxels
-from segkit.components.datasets.nifti_writing import write_label_map, write_probabilities
+from segkit.components.datasets.formats.nifti_files import read_geometry, read_labels, read_voxels
+from segkit.components.datasets.formats.nifti_writing import write_label_map, write_probabilities
 from segkit.components.datasets.reading import DatasetError, merged
 from segkit.recipe.model import Recipe
 from tests.volumes import AFFINE, SHAPE, acdc, compressed, decompressed, grey, labels, load, save

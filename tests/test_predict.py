@@ -21,9 +21,9 @@ import segkit
 from segkit import UserError
 from segkit.cli import main
 from segkit.components.datasets.conventions import label_values
-from segkit.components.datasets.dicom_series import affine_of, find_series
 from segkit.components.datasets.finding import Found, find_scans
-from segkit.components.datasets.nifti_files import read_geometry
+from segkit.components.datasets.formats.dicom_series import affine_of, find_series
+from segkit.components.datasets.formats.nifti_files import read_geometry
 from segkit.data.cache import DataCache
 from segkit.device import choose
 from segkit.evaluation.outputs import Outputs, sheet, shown_slices

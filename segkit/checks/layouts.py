@@ -10,8 +10,8 @@ from itertools import product
 from pathlib import Path
 
 from segkit.checks.guess import Guess
+from segkit.components.datasets.formats.kinds import DICOM, IMAGES, advice_on, volume
 from segkit.components.datasets.image_folder import MASK_SUFFIX, MASK_WORDS, name_of_image
-from segkit.components.datasets.kinds import DICOM, IMAGES, advice_on, volume
 from segkit.components.datasets.reading import is_folder
 from segkit.errors import counted, first_few
 from segkit.recipe import toml

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from segkit.components.datasets.case import MOST_CHANNELS
-from segkit.components.datasets.kinds import is_nifti
-from segkit.components.datasets.masks import ColouredMaskError, Palette, agree, read_colours, read_levels
-from segkit.components.datasets.nifti_files import read_geometry, read_labels
+from segkit.components.datasets.formats.kinds import is_nifti
+from segkit.components.datasets.formats.masks import ColouredMaskError, Palette, agree, read_colours, read_levels
+from segkit.components.datasets.formats.nifti_files import read_geometry, read_labels
 from segkit.components.datasets.reading import collected
 from segkit.components.datasets.structures import as_hex, values_in
 from segkit.errors import UserError

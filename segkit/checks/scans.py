@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from segkit.components.datasets.dicom_series import find_series
-from segkit.components.datasets.kinds import DICOM
+from segkit.components.datasets.formats.dicom_series import find_series
+from segkit.components.datasets.formats.kinds import DICOM
 from segkit.components.datasets.reading import collected, inside, size_text
 
 MOST = 4096  # files whose headers are read

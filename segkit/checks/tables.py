@@ -10,7 +10,7 @@ from typing import Any
 
 from segkit.checks.guess import Guess
 from segkit.checks.layouts import is_mask
-from segkit.components.datasets.kinds import IMAGES, volume
+from segkit.components.datasets.formats.kinds import IMAGES, volume
 from segkit.components.datasets.reading import inside
 from segkit.components.datasets.sheet import Sheet, read_sheet
 from segkit.errors import UserError

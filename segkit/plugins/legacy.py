@@ -17,8 +17,9 @@ MOVED = {
     "segkit.unet": "segkit.components.unet",
     **{
         f"segkit.datasets.{name}": f"segkit.components.datasets.{name}"
-        for name in ("case", "contours", "dicom", "image_folder", "images", "phantom", "reading", "rvsc")
+        for name in ("case", "contours", "image_folder", "phantom", "reading", "rvsc")
     },
+    **{f"segkit.datasets.{name}": f"segkit.components.datasets.formats.{name}" for name in ("dicom", "images")},
     **{
         f"segkit.losses.{name}": f"segkit.components.losses.{name}"
         for name in ("counts", "mixed", "overlap", "pixel", "surface")

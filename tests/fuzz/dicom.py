@@ -9,7 +9,7 @@ import random
 import numpy as np
 
 from segkit import UserError
-from segkit.components.datasets.dicom import parse_dicom
+from segkit.components.datasets.formats.dicom import parse_dicom
 from tests.fuzz.mutation import mutated
 from tests.rvsc_like import JPEG, JPEG_2000, JPEG_LS, LOSSLESS_JPEG, PLAIN, RLE, dicom, jpeg, lossless_jpeg, runs
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from segkit import UserError
-from segkit.components.datasets.images import read_picture
-from segkit.components.datasets.masks import read_levels
+from segkit.components.datasets.formats.images import read_picture
+from segkit.components.datasets.formats.masks import read_levels
 from tests.fuzz.mutation import mutated
 
 STACK = "stack"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from segkit.components.datasets.case import Case, Dataset
 from segkit.components.datasets.contours import fill, read_contour
-from segkit.components.datasets.dicom import read_dicom
+from segkit.components.datasets.formats.dicom import read_dicom
+from segkit.components.datasets.formats.images import read_image
 from segkit.components.datasets.image_folder import image_folder
-from segkit.components.datasets.images import read_image
 from segkit.components.datasets.nifti import nifti
 from segkit.components.datasets.nnunet import nnunet
 from segkit.components.datasets.phantom import phantom

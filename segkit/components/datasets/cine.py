@@ -10,10 +10,10 @@ from pathlib import Path
 
 from segkit.components.datasets.case import Case, Dataset
 from segkit.components.datasets.contours import fill_structures, outside_notes, read_contour
-from segkit.components.datasets.dicom import read_dicom
-from segkit.components.datasets.dicom_header import read_format
-from segkit.components.datasets.dicom_series import UnevenError, one_kind, stack
-from segkit.components.datasets.dicom_slices import Slice, read_slices
+from segkit.components.datasets.formats.dicom import read_dicom
+from segkit.components.datasets.formats.dicom_header import read_format
+from segkit.components.datasets.formats.dicom_series import UnevenError, one_kind, stack
+from segkit.components.datasets.formats.dicom_slices import Slice, read_slices
 from segkit.components.datasets.reading import DatasetError, collected, natural
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Array, Mask

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segkit.components.datasets.geometry import Slices
+from segkit.components.datasets.formats.geometry import Slices
 from segkit.components.datasets.nnunet_listing import IMAGES, TEST
 from segkit.components.datasets.patterns import Pattern, parse_pattern
 

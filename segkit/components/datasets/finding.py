@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkit.components.datasets.conventions import Conventions
-from segkit.components.datasets.dicom_series import Series, group_slices, stack
-from segkit.components.datasets.kinds import DICOM, IMAGES, is_bare_dicom, is_nifti, without_ending
+from segkit.components.datasets.formats.dicom_series import Series, group_slices, stack
+from segkit.components.datasets.formats.kinds import DICOM, IMAGES, is_bare_dicom, is_nifti, without_ending
 from segkit.components.datasets.loading import RGB
 from segkit.components.datasets.nifti import case_name
 from segkit.components.datasets.nnunet_listing import INPUT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import CaseFiles, Dataset
-from segkit.components.datasets.kinds import IMAGES, advice_on, describe_other_content, volume
+from segkit.components.datasets.formats.kinds import IMAGES, advice_on, describe_other_content, volume
 from segkit.components.datasets.loading import Lengths, Loader, input_names
 from segkit.components.datasets.patterns import find_patient, patient_expression
 from segkit.components.datasets.structures import Label, WrittenColour, structures_in_pictures

@@ -13,10 +13,10 @@ from typing import Annotated
 from annotated_types import MaxLen, MinLen
 
 from segkit.components.datasets.case import Case, CaseFiles, Dataset, flaw_of_channels, unlabelled_notes
-from segkit.components.datasets.dicom_header import read_format
-from segkit.components.datasets.images import may_be_coloured, read_picture, read_pictures
-from segkit.components.datasets.kinds import is_named_dicom
-from segkit.components.datasets.masks import Palette, agree, read_colours, read_levels
+from segkit.components.datasets.formats.dicom_header import read_format
+from segkit.components.datasets.formats.images import may_be_coloured, read_picture, read_pictures
+from segkit.components.datasets.formats.kinds import is_named_dicom
+from segkit.components.datasets.formats.masks import Palette, agree, read_colours, read_levels
 from segkit.components.datasets.reading import DatasetError, size_text
 from segkit.components.datasets.structures import Structures
 from segkit.errors import UserError, counted, first_few

@@ -8,8 +8,8 @@ from pathlib import Path
 from segkit.components.datasets import reading
 from segkit.components.datasets.acdc import Frames
 from segkit.components.datasets.case import CaseFiles, Dataset, flaw_of_channels
-from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.kinds import NIFTI
+from segkit.components.datasets.formats.geometry import Slices
+from segkit.components.datasets.formats.kinds import NIFTI
 from segkit.components.datasets.patterns import Pattern, best_matches, parse_pattern
 from segkit.components.datasets.structures import Label, one_file_each, structures_of
 from segkit.components.datasets.volumes import to_dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import Dataset
-from segkit.components.datasets.geometry import Slices
+from segkit.components.datasets.formats.geometry import Slices
 from segkit.components.datasets.loading import Loader
 from segkit.components.datasets.nnunet_listing import PICTURES, TEST, Description, entries_of, read_description
 from segkit.components.datasets.patterns import find_patient, patient_expression

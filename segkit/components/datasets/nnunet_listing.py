@@ -11,7 +11,7 @@ from typing import Any
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import MOST_INPUTS, CaseFiles
-from segkit.components.datasets.kinds import NIFTI
+from segkit.components.datasets.formats.kinds import NIFTI
 from segkit.components.datasets.structures import MOST_LABEL, Structures
 from segkit.errors import UserError, counted, first_few
 from segkit.files import read_json

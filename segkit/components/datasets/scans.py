@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.case import KINDS
-from segkit.components.datasets.dicom_series import Series, affine_of, read_series
-from segkit.components.datasets.geometry import Geometry, Slices
-from segkit.components.datasets.images import read_pictures as read_images
-from segkit.components.datasets.kinds import is_nifti, volume
+from segkit.components.datasets.formats.dicom_series import Series, affine_of, read_series
+from segkit.components.datasets.formats.geometry import Geometry, Slices
+from segkit.components.datasets.formats.images import read_pictures as read_images
+from segkit.components.datasets.formats.kinds import is_nifti, volume
+from segkit.components.datasets.formats.nifti_files import read_geometry
+from segkit.components.datasets.formats.nifti_writing import write_label_map, write_placed, write_probabilities
 from segkit.components.datasets.loading import RGB
-from segkit.components.datasets.nifti_files import read_geometry
-from segkit.components.datasets.nifti_writing import write_label_map, write_placed, write_probabilities
 from segkit.components.datasets.volumes import Volume
 from segkit.errors import UserError, counted
 from segkit.files import write_bytes

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from segkit.components.datasets import reading
 from segkit.components.datasets.case import CaseFiles, Dataset
-from segkit.components.datasets.geometry import Slices
-from segkit.components.datasets.kinds import volume, without_ending
+from segkit.components.datasets.formats.geometry import Slices
+from segkit.components.datasets.formats.kinds import volume, without_ending
 from segkit.components.datasets.loading import Lengths, Loader, input_names
 from segkit.components.datasets.sheet import Row, Sheet, read_sheet
 from segkit.components.datasets.structures import (

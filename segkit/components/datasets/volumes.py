@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segkit.components.datasets.case import KINDS, MOST_INPUTS, Case, CaseFiles, Dataset, unlabelled_notes
-from segkit.components.datasets.geometry import Geometry, Slices, check_agreement
-from segkit.components.datasets.nifti_files import read_geometry, read_labels, read_voxels
+from segkit.components.datasets.formats.geometry import Geometry, Slices, check_agreement
+from segkit.components.datasets.formats.nifti_files import read_geometry, read_labels, read_voxels
 from segkit.components.datasets.reading import DatasetError, collected
 from segkit.components.datasets.structures import Structures
 from segkit.errors import UserError, counted, first_few

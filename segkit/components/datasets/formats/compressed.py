@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 
-from segkit.components.datasets.decoding import without_exif
+from segkit.components.datasets.formats.decoding import without_exif
 from segkit.components.datasets.reading import RefusedError
 from segkit.errors import counted
 

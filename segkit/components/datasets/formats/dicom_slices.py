@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.components.datasets.dicom_header import format_of, numbers_of, read_header, spacing_of, text_of
+from segkit.components.datasets.formats.dicom_header import format_of, numbers_of, read_header, spacing_of, text_of
 from segkit.components.datasets.reading import RefusedError, refused_by
 
 Vector = tuple[float, float, float]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT
-from segkit.components.datasets.kinds import kind_of
-from segkit.components.datasets.quiet import WITHOUT_WARNINGS
+from segkit.components.datasets.formats.compressed import BIG_ENDIAN, DECODERS, EXPLICIT, IMPLICIT
+from segkit.components.datasets.formats.kinds import kind_of
+from segkit.components.datasets.formats.quiet import WITHOUT_WARNINGS
 from segkit.components.datasets.reading import SIDE, RefusedError, read_bytes, refused_by
 
 if TYPE_CHECKING:

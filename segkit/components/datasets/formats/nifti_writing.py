@@ -6,8 +6,8 @@ import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets.geometry import Geometry
-from segkit.components.datasets.nifti_files import HEADER
+from segkit.components.datasets.formats.geometry import Geometry
+from segkit.components.datasets.formats.nifti_files import HEADER
 from segkit.files import write_bytes
 from segkit.types import Array
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets import tiff
-from segkit.components.datasets.decoding import JPEG, PNG, decode_image, without_exif
-from segkit.components.datasets.dicom import parse_dicom
-from segkit.components.datasets.kinds import is_dicom, volume
+from segkit.components.datasets.formats import tiff
+from segkit.components.datasets.formats.decoding import JPEG, PNG, decode_image, without_exif
+from segkit.components.datasets.formats.dicom import parse_dicom
+from segkit.components.datasets.formats.kinds import is_dicom, volume
 from segkit.components.datasets.reading import read_bytes, size_text
 from segkit.errors import UserError
 from segkit.types import Array

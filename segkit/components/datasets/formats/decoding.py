@@ -13,9 +13,9 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segkit.components.datasets import tiff
-from segkit.components.datasets.kinds import advice_on, kind_of
-from segkit.components.datasets.quiet import WITHOUT_WARNINGS
+from segkit.components.datasets.formats import tiff
+from segkit.components.datasets.formats.kinds import advice_on, kind_of
+from segkit.components.datasets.formats.quiet import WITHOUT_WARNINGS
 from segkit.components.datasets.reading import RefusedError, check_size, refused_by
 from segkit.errors import UserError, sentence
 from segkit.types import Array

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.components.datasets.decoding import Colour, Decoded, decode_image
-from segkit.components.datasets.dicom import parse_dicom
-from segkit.components.datasets.images import alpha_differs, equal_channels, plain
-from segkit.components.datasets.kinds import is_dicom
+from segkit.components.datasets.formats.decoding import Colour, Decoded, decode_image
+from segkit.components.datasets.formats.dicom import parse_dicom
+from segkit.components.datasets.formats.images import alpha_differs, equal_channels, plain
+from segkit.components.datasets.formats.kinds import is_dicom
 from segkit.components.datasets.reading import read_bytes
 from segkit.components.datasets.structures import label_map
 from segkit.errors import UserError

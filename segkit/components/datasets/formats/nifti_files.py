@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.decoding import DENSEST
-from segkit.components.datasets.geometry import Geometry, Slices, slices_of
-from segkit.components.datasets.kinds import kind_of
+from segkit.components.datasets.formats.decoding import DENSEST
+from segkit.components.datasets.formats.geometry import Geometry, Slices, slices_of
+from segkit.components.datasets.formats.kinds import kind_of
 from segkit.components.datasets.reading import MOST_TEXT, size_text
 from segkit.components.datasets.structures import label_map
 from segkit.errors import UserError

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segkit.components.datasets.compressed import (
+from segkit.components.datasets.formats.compressed import (
     BIG_ENDIAN,
     DECODERS,
     EXPLICIT,
@@ -21,9 +21,9 @@ from segkit.components.datasets.compressed import (
     check_frame,
     joined_frames,
 )
-from segkit.components.datasets.dicom_header import MOST_HEADER, PIXEL_DATA, Format, format_of, parse_header
-from segkit.components.datasets.lossless_jpeg import decode_lossless_jpeg
-from segkit.components.datasets.quiet import WITHOUT_WARNINGS
+from segkit.components.datasets.formats.dicom_header import MOST_HEADER, PIXEL_DATA, Format, format_of, parse_header
+from segkit.components.datasets.formats.lossless_jpeg import decode_lossless_jpeg
+from segkit.components.datasets.formats.quiet import WITHOUT_WARNINGS
 from segkit.components.datasets.reading import RefusedError, read_bytes, refused_by
 from segkit.types import Array
 

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from segkit.components.datasets.quiet import SILENT_OPENCV
+from segkit.components.datasets.formats.quiet import SILENT_OPENCV
 from segkit.components.datasets.reading import MOST_STACK, SIDE, RefusedError, check_size
 from segkit.types import Array
 

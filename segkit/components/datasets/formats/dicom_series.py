@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segkit.components.datasets.dicom import read_frames
-from segkit.components.datasets.dicom_slices import AXES, Slice, Vector, cross, read_slices
+from segkit.components.datasets.formats.dicom import read_frames
+from segkit.components.datasets.formats.dicom_slices import AXES, Slice, Vector, cross, read_slices
 from segkit.components.datasets.reading import collected
 from segkit.errors import UserError, counted, first_few
 from segkit.types import Array
