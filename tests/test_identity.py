@@ -367,6 +367,17 @@ def test_a_trial_that_was_stopped_at_once_is_told_as_interrupted(monkeypatch: py
     assert status()["status"] == "interrupted"
 
 
+def test_an_interruption_while_a_recipe_is_written_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = small.recipe()
+
+    def interrupted(*handed: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segkit.registry.component.Component.dump", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        found.dump()
+
+
 @pytest.mark.parametrize("delay", [0.0, *(pytest.param(delay, marks=pytest.mark.slow) for delay in (0.3, 1.0))])
 def test_sigterm_to_the_group_while_trials_start_is_an_interruption(delay: float) -> None:
     Path("one.toml").write_text(toml.dumps(BASE | PHANTOM | TWO | {"train": BASE["train"] | {"epochs": 2000}}))

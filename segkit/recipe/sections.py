@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticSerializationError
 
 from segkit.components.transforms import transforms
 from segkit.errors import truncate
@@ -38,6 +39,15 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, arbitrary_types_allowed=True
     )
+
+    def model_dump_json(self, **options: Any) -> str:
+        """Return the table as JSON; a Ctrl-C stays one, which pydantic would turn into an error of its own."""
+        try:
+            return super().model_dump_json(**options)
+        except PydanticSerializationError as error:
+            if "KeyboardInterrupt" in str(error):
+                raise KeyboardInterrupt from None
+            raise
 
 
 Share = Annotated[float, Gt(0), Lt(1)]
