@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator
@@ -117,33 +118,36 @@ def kept(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """Return the study's folder and how many files it writes: each is written, flushed and renamed, then its folder."""
-    folder, counting = tmp_path_factory.mktemp("whole"), Faulty("rename", 0)
-    with pytest.MonkeyPatch.context() as patch, counting.installed(patch):
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """Return the study's folder, and the number of its operations of each kind."""
+    folder, counting = tmp_path_factory.mktemp("whole"), [Faulty(kind, 0) for kind in FAULTS if kind != "short write"]
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        for fault in counting:
+            stack.enter_context(fault.installed(patch))
         assert study(folder).counts == {"finished": 2}
-    assert counting.count > 20
-    return folder, counting.count
+    counts = {fault.kind: fault.count for fault in counting}
+    assert min(counts.values()) > 20
+    return folder, counts | {"short write": counts["write"]}
 
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_loses_nothing(
-    kind: str, whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, whole: tuple[Path, dict[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Early, in the middle or late; another point for each kind of fault."""
-    folder, operations = whole
-    points = {"write": 2, "short write": operations // 3, "flush": 2 * operations // 3, "rename": operations}
+    folder, counts = whole
+    count = counts[kind]
+    points = {"write": 2, "short write": count // 3, "flush": count // 3, "rename": count}
     strike(kind, [points[kind]], folder, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
 def test_a_fault_at_any_operation_loses_nothing(
-    kind: str, whole: tuple[Path, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, whole: tuple[Path, dict[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, operations = whole
-    count = 2 * operations if kind == "flush" else operations
-    strike(kind, range(1, count + 1), folder, tmp_path, monkeypatch)
+    folder, counts = whole
+    strike(kind, range(1, counts[kind] + 1), folder, tmp_path, monkeypatch)
 
 
 def strike(kind: str, numbers: Iterable[int], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
