@@ -6,7 +6,6 @@ Order and randomness depend on the seed, the epoch and the sample alone, not on 
 from __future__ import annotations
 
 import functools
-import os
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -15,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from segkit.data.filling import usable_cores
 from segkit.data.samples import Samples, assemble
 from segkit.data.workers import TIMEOUT, TensorPair, Workers, as_tensors
 
@@ -131,5 +131,4 @@ def _count(workers: int | Literal["auto"], device: torch.device, transforms: int
         return workers
     if device.type == "cpu" or not transforms:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores - 1))
+    return max(1, min(MOST_WORKERS, usable_cores() - 1))

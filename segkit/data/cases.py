@@ -55,7 +55,6 @@ class Data:
         name, channels, inputs, notes: as of `Dataset`.
         fingerprint: sha256 (hex) of channels, inputs, names, patients, pixels, masks and spacing, in the order of the
             cases; it depends neither on where the files lie nor on the machine.
-        standardized: whether intensity has brought each case to mean 0 and deviation 1.
         slices: of all cases, in order.
         prepared: the slices after transforms, by these; see `segkit.data.preparing`.
         progress: called while they are made, with the number of slices done, and of all.
@@ -67,7 +66,6 @@ class Data:
     cases: tuple[StoredCase, ...]
     notes: tuple[str, ...]
     fingerprint: str
-    standardized: bool
     slices: Slices
     prepared: dict[str, Slices] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda done, total: None

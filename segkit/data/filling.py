@@ -86,9 +86,13 @@ def fill(
         cases=tuple(cases),
         notes=tuple(notes),
         fingerprint=found.hexdigest(),
-        standardized=bool(intensity.entry.traits["standardized"]),
         slices=slices,
     )
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _concluded(dataset: Dataset, problems: list[UserError]) -> Sequence[str]:
@@ -102,7 +106,7 @@ def _concluded(dataset: Dataset, problems: list[UserError]) -> Sequence[str]:
 
 def _ahead(dataset: Dataset, intensity: Component) -> Iterator[tuple[Case, Future[_Read]]]:
     """Yield each case and its result, in order; some are read ahead in threads, more if the last one was small."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = usable_cores()
     waiting: deque[tuple[Case, Future[_Read]]] = deque()
     most = 0
     with ThreadPoolExecutor(threads, "segkit-reader") as pool:

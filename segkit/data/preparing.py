@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import threading
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from segkit.data.cases import Data
+from segkit.data.filling import usable_cores
 from segkit.data.pipeline import Pair, Pipeline, TransformError
 from segkit.data.store import Slices, Writer
 from segkit.files import explain_os_errors
@@ -112,7 +112,7 @@ def _transformed(
         except TransformError as error:
             return pair, len(leading), str(error)
 
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = usable_cores()
     try:
         with ThreadPoolExecutor(threads, "segkit-transform") as pool:
             for start in range(0, len(data.slices), AHEAD):

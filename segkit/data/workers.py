@@ -161,7 +161,7 @@ class Workers:
         """
         if self._batches is None or number != self._taken:
             self._tasks.start = number
-            self._begin()
+            self._start()
         found = self._next(number)
         self._taken = number + 1
         if isinstance(found, UserError):
@@ -173,7 +173,7 @@ class Workers:
             return images[:found], bits[:found]
         return found
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         """Start processes, which make batches without end; those that made other batches end."""
         handler = signal.getsignal(signal.SIGCHLD)
         with _quiet():

@@ -19,6 +19,7 @@ from typing import Any
 
 from segkit import plugins
 from segkit.data.cache import DataCache
+from segkit.data.filling import usable_cores
 from segkit.interrupts import SIGNALS
 from segkit.registry.faults import described
 from segkit.training.trial import Event, Trial
@@ -36,7 +37,7 @@ def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None 
         device: the device's type, e.g. "cuda".
         threads: CPU threads each, if they are resolved.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    cores = usable_cores()
     most = 1 if device != "cpu" else max(1, cores // (threads or 1))
     jobs = max(1, min(most, trials) if asked == "auto" else int(asked))
     return jobs, threads or (max(1, cores // jobs) if device == "cpu" else 1)
