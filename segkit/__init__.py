@@ -25,6 +25,7 @@ from segkit.components.models import models
 from segkit.components.optimizers import optimizers
 from segkit.components.regularizers import regularizers
 from segkit.components.schedulers import Schedule, schedulers
+from segkit.components.steps import steps
 from segkit.components.transforms import transforms
 from segkit.components.upsamplers import upsamplers
 from segkit.errors import UserError
@@ -58,6 +59,7 @@ __all__ = [
     "regularizers",
     "run",
     "schedulers",
+    "steps",
     "transforms",
     "upsamplers",
 ]

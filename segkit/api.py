@@ -135,7 +135,7 @@ def load(
 
 # the parts of a recipe that a trained model depends on
 SETTABLE = re.compile(r"(data|metrics|model|channels|drop|transforms\.eval|train\.(batch_size|device|precision))\b")
-NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "metrics", "data")
+NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "step", "metrics", "data")
 
 
 def _available(tree: dict[str, Any], name: str) -> tuple[dict[str, Any], dict[str, str]]:
@@ -259,6 +259,7 @@ def _by_set(cases: Sequence[StoredCase], meta: Mapping[str, Any]) -> dict[str, l
     Checkpoints name the cases of each set and the patients of the training set; those of older versions only the cases.
     """
     sets = {case: name for name, names in reversed(meta["split"].items()) for case in names}
+    sets |= dict.fromkeys(meta["split"].get("unlabelled", ()), "train")
     patients = {case.patient: sets[case.name] for case in cases if case.patient is not None and case.name in sets}
     patients |= dict.fromkeys(meta["trained_patients"], "train")
     found: dict[str, list[int]] = {name: [] for name in (*meta["split"], NEW)}

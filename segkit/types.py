@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol
 
 from annotated_types import Ge, Gt, Le
 
@@ -18,7 +18,7 @@ Spacing = tuple[float, ...] | None
 """The distance between pixel centres in mm along (row, column), or (slice, row, column); None if not stated."""
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -29,5 +29,35 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Probability = NDArray[np.float32]
     NamedParameters = Iterable[tuple[str, Parameter]]
+    Scores = Tensor | tuple[Tensor, ...]
+    Forward = Callable[[Tensor], Scores]
 else:  # names for annotations alone: a component's file needs no torch to be listed
-    Tensor = Array = Mask = Probability = NamedParameters = Any
+    Tensor = Array = Mask = Probability = NamedParameters = Scores = Forward = Any
+
+
+class Batch(NamedTuple):
+    """The samples of one training step.
+
+    Attributes:
+        image: (N, I, H, W) float32, normalised, on the device of the training.
+        target: (N, C, H, W) float32 in {0, 1}, beside it; with background as channel 0 where classes are exclusive. A
+            sample without masks shows no structure.
+        labelled: (N,) bool, whether a sample has masks; on the CPU, so that no choice by it waits for the device.
+    """
+
+    image: Tensor
+    target: Tensor
+    labelled: Tensor
+
+
+class Losses(Protocol):
+    """The recipe's losses as a step gets them."""
+
+    def __call__(self, scores: Scores, target: Tensor, members: Tensor | None = None) -> dict[str, Tensor]:
+        """Return each loss by name, unweighted, in float32.
+
+        Args:
+            scores: (N, C, H, W), or several of falling resolution, which are weighted within each loss.
+            target: (N, C, H, W) in {0, 1}.
+            members: (N,) bool, those of the batch that count, all by default; losses of none are 0.
+        """

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 import segkit
 from segkit.components.schedulers import Schedule
 from segkit.device import Device, choose
+from segkit.training.levels import log_odds
 from segkit.training.loop import Report, State, train
 from segkit.training.loss_watch import NonFiniteError
-from segkit.training.objective import Objective, log_odds
+from segkit.training.objective import Objective
 from segkit.training.warnings import dominant_term
+from segkit.types import Batch
 from tests.benchmarks.loop import measure
 
 CPU = choose("cpu", "float32")
@@ -26,8 +28,9 @@ class Tensors:
     def __init__(self, batches: list[tuple[Tensor, Tensor]]) -> None:
         self.batches, self.steps_per_epoch = batches, len(batches)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        yield from self.batches[start:]
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        for image, target in self.batches[start:]:
+            yield Batch(image, target, torch.ones(len(image), dtype=torch.bool))
 
 
 def batches(count: int = 4, size: int = 2) -> list[tuple[Tensor, Tensor]]:
@@ -199,12 +202,12 @@ def test_non_finite_loss_stops_with_term_and_batch() -> None:
 def test_gradient_shares_tell_what_drowns_what() -> None:
     net, (image, target) = model(), batches(1)[0]
     state = state_of(net, loss={"combined": {"bce_reduction": "sum"}, "dice": {}})
-    shares = state.objective.gradient_shares(state.objective.terms(net(image), target))
+    shares = state.objective.gradient_shares([*state.objective(net(image), target).values()])
     assert [row["term"] for row in shares] == ["loss.combined.bce", "loss.combined.mix", "loss.dice"]
     assert sum(row["gradient_share"] for row in shares) == pytest.approx(1)
     assert "loss.combined.bce has 99" in str(dominant_term(shares))
     state = state_of(net, loss={"bce": {}, "dice": {}})
-    assert dominant_term(state.objective.gradient_shares(state.objective.terms(net(image), target))) is None
+    assert dominant_term(state.objective.gradient_shares([*state.objective(net(image), target).values()])) is None
 
 
 def test_log_odds_make_sigmoid_the_softmax() -> None:

@@ -206,8 +206,8 @@ def test_the_published_loss_turns_the_output_black_under_sgd_and_the_guard_says_
     parts = setup.set_up(small.recipe(*published), Limit(), DataCache())  # the same, without the guard
     state = parts.state
     for epoch in range(1, 21):
-        for image, target in parts.feed.epoch(epoch):
-            state.objective.total(state.objective.terms(state.model(image), target)).backward()  # type: ignore[no-untyped-call]
+        for image, target, _ in parts.feed.epoch(epoch):
+            state.objective.loss(state.model(image), target).backward()  # type: ignore[no-untyped-call]
             state.optimizer.step()
             state.optimizer.zero_grad()
     parts.feed.batches.close()

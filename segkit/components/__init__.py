@@ -12,6 +12,7 @@ from segkit.components import (
     optimizers,
     regularizers,
     schedulers,
+    steps,
     transforms,
     upsamplers,
 )
@@ -24,6 +25,7 @@ SINGLE: dict[str, Registry] = {
     "model": models.models,
     "optimizer": optimizers.optimizers,
     "scheduler": schedulers.schedulers,
+    "step": steps.steps,
 }
 """The tables of a recipe that hold one component, and of which registry."""
 
@@ -42,6 +44,7 @@ REGISTRIES: tuple[Registry, ...] = (
     regularizers.regularizers,
     optimizers.optimizers,
     schedulers.schedulers,
+    steps.steps,
     upsamplers.upsamplers,
     initializers.initializers,
     transforms.transforms,

@@ -108,6 +108,11 @@ class Batches(AbstractContextManager["Batches"]):
             else:
                 yield self._to_device(as_tensors(assemble(self.samples, self.seed, self._order(number))))
 
+    def labelled(self, epoch: int, batch: int) -> torch.Tensor:
+        """Return which members of a batch have masks, (N,) bool on the CPU; epochs from 1, batches from 0."""
+        members = self._order((epoch - 1) * self.steps_per_epoch + batch)
+        return torch.tensor([self.samples.labelled[index] for _, index in members])
+
     def _to_device(self, batch: TensorPair) -> TensorPair:
         """Move a batch to the device, on CUDA in a stream of its own."""
         images, bits = batch

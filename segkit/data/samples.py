@@ -31,6 +31,7 @@ class Samples:
         slices: of the data set.
         numbers: the slices that are samples, in order.
         names: the samples' names, for messages.
+        labelled: whether each has masks.
         pipeline: the transforms that remain for each sample drawn.
     """
 
@@ -38,6 +39,7 @@ class Samples:
     numbers: list[int]
     names: list[str]
     pipeline: Pipeline
+    labelled: list[bool]
 
     @classmethod
     def of(cls, data: Data, cases: Sequence[int], transforms: Sequence[Component], *, exclusive: bool) -> Samples:
@@ -47,10 +49,11 @@ class Samples:
             UserError: a transform cannot be used; the message names the case.
         """
         slices, rest = prepare(data, transforms, exclusive=exclusive)
-        chosen = [(number, data.cases[case].slice_name(number)) for case in cases for number in data.cases[case].slices]
+        chosen = [(number, data.cases[case]) for case in cases for number in data.cases[case].slices]
         for number, _ in chosen:
             slices.check(number)
-        return cls(slices, [number for number, _ in chosen], [name for _, name in chosen], rest)
+        names = [case.slice_name(number) for number, case in chosen]
+        return cls(slices, [number for number, _ in chosen], names, rest, [case.labelled for _, case in chosen])
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -58,6 +58,7 @@ class Split:
         validation: for validation, which chooses the epoch.
         full_train: for training, if the training fraction were 1.
         test: for the verdict; empty without a test set.
+        unlabelled: without masks, for a training that can use them; empty otherwise.
         notes: what the user should know about the split.
         warnings: what makes its results doubtful.
     """
@@ -66,6 +67,7 @@ class Split:
     validation: tuple[int, ...]
     full_train: tuple[int, ...]
     test: tuple[int, ...] = ()
+    unlabelled: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -80,6 +82,7 @@ def split_cases(
     train: Sequence[str] | None = None,
     folds: int | Sequence[Sequence[str]] | None = None,
     fold: int | None = None,
+    unlabelled: bool = False,
 ) -> Split:
     """Split by patient.
 
@@ -90,7 +93,8 @@ def split_cases(
     generator matters. Shares are rounded to whole patients, at least one in each set.
 
     Args:
-        data: each case without a patient counts as a patient, and a warning says so; cases without masks are in no set.
+        data: each case without a patient counts as a patient, and a warning says so; cases without masks are in no set,
+            or with `unlabelled` beside the training set.
         validation: share of the patients, 0 to 1, or names of patients (or of cases, which stand for their patients);
             a share is ignored with `folds`.
         train_fraction: share of the other patients, 0 to 1.
@@ -99,6 +103,7 @@ def split_cases(
         train: names of the patients from which training and, unless it is named, validation are taken.
         folds: the number of groups for cross-validation, at least 2, or the names of each.
         fold: the group for validation, from 1 to `folds`.
+        unlabelled: whether cases without masks are trained on: all whose patient is not in validation or test.
 
     Raises:
         UserError: too few patients for a set or a group, no case with masks, a fold out of range, a name that the data
@@ -131,8 +136,9 @@ def split_cases(
     rest = _without(pool, validated)
     chosen = rest[: _share(train_fraction, len(rest))], validated, rest, tested
     numbers = [tuple(sorted(number for group in part for number in groups[group])) for part in chosen]
-    found = Split(train=numbers[0], validation=numbers[1], full_train=numbers[2], test=numbers[3])
-    check_separate(data, {"train": found.full_train, "validation": found.validation, "test": found.test})
+    bare = _unlabelled(data.cases, {*validated, *tested}) if unlabelled else ()
+    found = Split(train=numbers[0], validation=numbers[1], full_train=numbers[2], test=numbers[3], unlabelled=bare)
+    check_separate(data, {"train": found.full_train + bare, "validation": found.validation, "test": found.test})
     unused = _without(order, rest, validated, tested)
     warnings = patient_warnings(sum(case.patient is None for case in data.cases), len(data.cases))
     return replace(found, notes=tuple(_notes(data, found, unused)), warnings=warnings)
@@ -150,6 +156,11 @@ def _groups(cases: Sequence[Known]) -> dict[str, list[int]]:
         if case.labelled:
             groups.setdefault(_group(case), []).append(number)
     return groups
+
+
+def _unlabelled(cases: Sequence[Known], taken: Collection[str]) -> tuple[int, ...]:
+    """Return the numbers of the cases without masks whose patient is not taken."""
+    return tuple(number for number, case in enumerate(cases) if not case.labelled and _group(case) not in taken)
 
 
 def _share(fraction: float, count: int) -> int:
@@ -220,7 +231,7 @@ def _nearest(unknown: Sequence[str], known: Collection[str]) -> str:
 
 def _notes(data: KnownData, split: Split, unused: Sequence[str]) -> Iterator[str]:
     """Yield what is left out, and what a set does not show."""
-    unlabelled = sum(not case.labelled for case in data.cases)
+    unlabelled = sum(not case.labelled for case in data.cases) - len(split.unlabelled)
     if unlabelled:
         yield f"{counted(unlabelled, 'case')} without masks: left out of every set."
     if unused:

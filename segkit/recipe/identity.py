@@ -31,10 +31,10 @@ NOT_TRAINING = (
 )  # fmt: skip
 # keys added since training number 2: at their defaults a trial is the one that it was without them
 ADDED = (
-    ("intensity",), ("split", "test"), ("split", "train"), ("train", "select"), ("train", "select_by"),
+    ("intensity",), ("split", "test"), ("split", "train"), ("train", "select"), ("train", "select_by"), ("step",),
 )  # fmt: skip
 # the same of parameters of data
-ADDED_TO_DATA = {"volumes": False}
+ADDED_TO_DATA = {"volumes": False, "unlabelled": 0}
 # what may change when a trial is resumed
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
 # settings of train that determine on what hardware, and how, a trial computes

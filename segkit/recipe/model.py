@@ -44,6 +44,7 @@ class Recipe(Section):
     regularizer: Annotated[tuple[Component, ...], Several(SEVERAL["regularizer"])] = ()
     optimizer: Annotated[Component, SINGLE["optimizer"]] = Field(default="Adam", validate_default=True)
     scheduler: Annotated[Component, SINGLE["scheduler"]] | None = None
+    step: Annotated[Component, SINGLE["step"]] = Field(default="supervised", validate_default=True)
     metrics: Annotated[tuple[Component, ...], Several(SEVERAL["metrics"])] = Field(
         default={"dice": {}, "soft_dice": {}, "iou": {}, "precision": {}, "recall": {}}, validate_default=True
     )
@@ -125,7 +126,8 @@ class Recipe(Section):
 
     def components(self) -> list[Component]:
         """Return all components of the recipe, nested ones included."""
-        own = [self.data, self.intensity, self.model, self.optimizer, *self.loss, *self.regularizer, *self.metrics]
+        own = [self.data, self.intensity, self.model, self.optimizer, self.step]
+        own += [*self.loss, *self.regularizer, *self.metrics]
         own += [*self.transforms.train, *self.transforms.eval, *([self.scheduler] if self.scheduler else [])]
         return [part for component in own for part in parts_of(component)]
 

@@ -15,7 +15,7 @@ from segkit.components.transforms import transforms
 from segkit.errors import truncate
 from segkit.registry import values
 from segkit.registry.component import Component
-from segkit.types import Count, Fraction, Positive
+from segkit.types import Count, Fraction, NonNegative, Positive
 
 DEVICE = re.compile(r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")
 
@@ -31,6 +31,12 @@ def _unique(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if twice is not None:
         raise ValueError(f"{twice} is listed twice. List each seed once.")
     return seeds
+
+
+def _some_weight(weights: tuple[float, ...]) -> tuple[float, ...]:
+    if not any(weights):
+        raise ValueError("all of them are 0: nothing would be learned. Give one a weight above 0")
+    return weights
 
 
 class Section(BaseModel):
@@ -151,6 +157,16 @@ class Train(Section):
     )
     accumulate: Count = Field(1, description="Batches whose gradients are averaged into one optimizer step.")
     clip_norm: Positive | None = Field(None, description="Largest norm of the gradient; no clipping when not given.")
+    ema: Share | None = Field(
+        None,
+        description="Decay of a moving average of the weights, which is then evaluated and kept; none when not given. "
+        "After step n, from 0, it is at most (1 + n) / (10 + n), so that the average forgets the first weights.",
+    )
+    auxiliary_weights: Annotated[tuple[NonNegative, ...], Len(1, 16), AfterValidator(_some_weight)] | None = Field(
+        None,
+        description="Weights of the several scores that a model returns in training, the finest first, normalized to a "
+        "sum of 1; each is half of the one before when not given.",
+    )
     device: Annotated[str, AfterValidator(_device), WithJsonSchema({"type": "string", "pattern": DEVICE.pattern})] = (
         "auto"
     )

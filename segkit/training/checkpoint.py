@@ -46,6 +46,7 @@ class _Split(_Stored):  # names of cases
     train: list[str]
     validation: list[str]
     test: list[str] = []
+    unlabelled: list[str] = []
 
 
 class _Normalization(_Stored):  # of images after intensity, one of each an input

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,17 +16,20 @@ from segkit.components.schedulers import Schedule
 from segkit.device import Device
 from segkit.registry.component import Component
 from segkit.registry.faults import raise_fault
+from segkit.training.average import Average
 from segkit.training.loss_watch import LossWatch
 from segkit.training.objective import Objective
 from segkit.training.step_watch import StepWatch
+from segkit.training.training_step import Seen, TrainingStep
+from segkit.types import Batch, Forward, Scores
 
 
 class Batches(Protocol):
-    """What the loop trains on: (image, target) float tensors on the device, the same whenever an epoch is asked for."""
+    """What the loop trains on: batches on the device, the same whenever an epoch is asked for."""
 
     steps_per_epoch: int
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch (from 1), beginning with batch `start`."""
 
 
@@ -36,6 +39,8 @@ class State:
 
     Attributes:
         scaler: of the loss, for float16.
+        training_step: computes the losses of a batch.
+        average: of the model's weights, if the recipe asks for one.
         parts: the recipe's components by slot, to be named in errors.
         epoch: the epoch under way, from 1.
         batch: batches done of that epoch.
@@ -50,6 +55,8 @@ class State:
     schedule: Schedule
     scaler: torch.amp.GradScaler
     objective: Objective
+    training_step: TrainingStep = field(default_factory=TrainingStep)
+    average: Average | None = None
     parts: Mapping[str, Component] = field(default_factory=dict)
     epoch: int = 1
     batch: int = 0
@@ -62,8 +69,13 @@ class State:
         """Return the component of a slot, if the recipe has one, to be named in an error."""
         return [self.parts[slot]] if slot in self.parts else []
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The model that is validated and kept: with the averaged weights where there are such."""
+        return self.model if self.average is None else self.average.model
+
     def __post_init__(self) -> None:
-        self.step_watch = StepWatch(self.objective, self.optimizer, self.parts)
+        self.step_watch = StepWatch(self.objective, self.optimizer, self.parts, self.training_step.module)
         self.loss_watch = LossWatch(self.objective, self.step_watch)
 
 
@@ -110,34 +122,32 @@ def train(
     epochs: int,
     accumulate: int = 1,
     clip_norm: float | None = None,
-    forward: Callable[[Tensor], Tensor] | None = None,
+    forward: Forward | None = None,
 ) -> Iterator[Report]:
     """Train from `state` to the end of epoch `epochs`; yield a report after every step of the optimizer.
 
     A caller may save the state at any of them, once it has asked for the losses. Epoch-wise schedules are the caller's
     to step, since they may follow its validation loss.
     """
-    forward = forward or state.model
+    model, training_step = _in_precision(forward or state.model, device), state.training_step
     objective, optimizer, scaler, watch = state.objective, state.optimizer, state.scaler, state.loss_watch
-    total, autocast = batches.steps_per_epoch, device.autocast()
+    total = batches.steps_per_epoch
     while state.epoch <= epochs:
         state.model.train()
         if state.batch == 0:
             state.rate = float(optimizer.param_groups[0]["lr"])
         seen, started = 0, time.perf_counter()
-        for image, target in batches.epoch(state.epoch, state.batch):
-            with autocast:
-                scores = forward(image)
-            values = objective.terms(scores, target)
+        for batch in batches.epoch(state.epoch, state.batch):
+            values, scored = training_step(model, batch, objective)
             loss = objective.total(values)
             if not state.first_batch:
-                state.first_batch = _shares(state, values, scores, target)
-            row = watch(values, loss, (image, target, scores.detach()), state.epoch, state.step)
+                state.first_batch = _shares(state, values, scored)
+            row = watch(values, loss, batch, scored, state.epoch, state.step)
             group = min(accumulate, total - state.batch // accumulate * accumulate)
             _backward(state, loss if group == 1 else loss / group)
             state.sums = row.clone() if state.sums is None else state.sums.add_(row)
             state.batch += 1
-            seen += image.shape[0]
+            seen += batch.image.shape[0]
             if state.batch % accumulate == 0 or state.batch == total:
                 if clip_norm is not None:
                     scaler.unscale_(optimizer)
@@ -152,17 +162,31 @@ def train(
         yield report
 
 
+def _in_precision(forward: Forward, device: Device) -> Forward:
+    """Return the forward pass as a step gets it: in the device's precision, scores in float32 whatever that is."""
+    autocast = device.autocast()
+
+    def run(image: Tensor) -> Scores:
+        with autocast:
+            scores = forward(image)
+        if isinstance(scores, tuple):
+            return tuple(level.float() for level in scores)
+        return scores if scores.dtype == torch.float32 else scores.float()
+
+    return run
+
+
 def _report(state: State, complete: bool, seen: int, started: float) -> Report:
     return Report(state, state.epoch, state.step, state.rate, complete, seen, time.perf_counter() - started)
 
 
-def _shares(state: State, values: Sequence[Tensor], scores: Tensor, target: Tensor) -> list[dict[str, Any]]:
+def _shares(state: State, values: Sequence[Tensor], scored: Seen | None) -> list[dict[str, Any]]:
     try:
         shares = state.objective.gradient_shares(values)
     except BaseException as error:
         raise_fault(_involved(state), error)
     finite = all(math.isfinite(row["gradient_share"]) for row in shares)
-    state.step_watch.check_first_batch(state.model, scores, target, finite=finite)
+    state.step_watch.check_first_batch(state.model, values, scored, finite=finite)
     return shares
 
 
@@ -176,7 +200,7 @@ def _backward(state: State, loss: Tensor) -> None:
 def _involved(state: State) -> list[Component]:
     """Return the components that take part in a gradient."""
     terms = (*state.objective.losses, *state.objective.penalties)
-    return [*(term.component for term in terms), *state.blamed("model")]
+    return [*state.blamed("step"), *(term.component for term in terms), *state.blamed("model")]
 
 
 def _step(state: State) -> None:
@@ -194,4 +218,7 @@ def _step(state: State) -> None:
         state.schedule.step_batch()
     except BaseException as error:
         raise_fault(state.blamed(slot), error)
+    state.training_step.updated(state.model)
+    if state.average is not None:
+        state.average.update(state.step)
     state.step += 1

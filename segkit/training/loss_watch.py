@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from segkit.registry.faults import ComponentError
+from segkit.training.levels import detached
 from segkit.training.objective import Objective
 from segkit.training.step_watch import StepWatch
-from segkit.training.tracing import all_finite
-
-Batch = tuple[Tensor, Tensor, Tensor]  # image, target, scores
+from segkit.training.tracing import all_finite, tensors_in
+from segkit.training.training_step import Seen
+from segkit.types import Batch
 
 
 class NonFiniteError(Exception):
@@ -30,15 +31,19 @@ class LossWatch:
 
     def __init__(self, objective: Objective, steps: StepWatch) -> None:
         self.objective, self.steps = objective, steps
-        self._pending: deque[tuple[Tensor, Any, Batch, int, int]] = deque()
-        self._last: Batch | None = None  # on which the loss was finite
+        self._pending: deque[tuple[Tensor, Any, Batch, Seen | None, int, int]] = deque()
+        self._last: Seen | None = None  # scores on which the loss was finite
 
-    def __call__(self, values: Sequence[Tensor], loss: Tensor, batch: Batch, epoch: int, step: int) -> Tensor:
+    def __call__(
+        self, values: Sequence[Tensor], loss: Tensor, batch: Batch, scored: Seen | None, epoch: int, step: int
+    ) -> Tensor:
         """Check a step's summands and their total, on CUDA those of earlier steps; return them as one vector.
 
         Raises:
             NonFiniteError: a loss is not finite.
         """
+        if scored is not None:
+            scored = detached(scored[0]), scored[1]
         if len(values) == 1 and values[0] is loss:
             row = loss.detach().expand(2)  # half of what stacking costs
         else:
@@ -48,11 +53,11 @@ class LossWatch:
             copy.copy_(row, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record()
-            self._pending.append((copy, arrived, batch, epoch, step))
+            self._pending.append((copy, arrived, batch, scored, epoch, step))
             while self._pending and self._pending[0][1].query():
                 self._check(*self._pending.popleft())
         else:
-            self._check(row, None, batch, epoch, step)
+            self._check(row, None, batch, scored, epoch, step)
         return row
 
     def check_pending(self) -> None:
@@ -65,30 +70,30 @@ class LossWatch:
         """Return the error of the plugin that made the last step's gradients or weights not finite, if one did."""
         if self._last is None:
             return None
-        _, target, scores = self._last
-        return self.objective.infinite_gradient(scores, target) or self.steps.infinite_weights(step)
+        return self.objective.infinite_gradient(*self._last) or self.steps.infinite_weights(step)
 
-    def _check(self, row: Tensor, arrived: Any, batch: Batch, epoch: int, step: int) -> None:
+    def _check(self, row: Tensor, arrived: Any, batch: Batch, scored: Seen | None, epoch: int, step: int) -> None:
         found = row.tolist()
         if abs(found[-1]) < float("inf"):  # false for NaN too
-            self._last = batch
+            self._last = scored
             return
-        image, target, _ = batch
         terms = dict(zip(self.objective.names, found, strict=False))
         bad = [name for name, value in terms.items() if not abs(value) < float("inf")] or ["their weighted sum"]
         shown = ", ".join(f"{name} = {value:.4g}" for name, value in terms.items())
         where = f"at epoch {epoch}, step {step + 1} ({shown})"
-        message = f"{', '.join(bad)} is not finite {where}. {self._cause(terms, batch, step)}"
-        raise NonFiniteError(message, terms, image, target)
+        message = f"{', '.join(bad)} is not finite {where}. {self._cause(terms, batch, scored, step)}"
+        raise NonFiniteError(message, terms, batch.image, batch.target)
 
-    def _cause(self, terms: dict[str, float], batch: Batch, step: int) -> str:
-        image, target, scores = batch
-        if not all_finite([image]):
+    def _cause(self, terms: dict[str, float], batch: Batch, scored: Seen | None, step: int) -> str:
+        if not all_finite([batch.image]):
             return "The images themselves contain non-finite values: check the transforms and the data."
-        wrong = self.objective.infinite_value(terms, scores, target)
-        if wrong is None and step == 0 and not all_finite([scores]):
+        finite = scored is None or all_finite(tensors_in(scored))
+        wrong = self.objective.infinite_value(terms, *scored) if scored is not None else None
+        if wrong is None and step == 0 and not finite:
             wrong = self.steps.model_fault("the model's scores are not finite before any step.")
         wrong = wrong or self._fault_in_step(step)
+        if wrong is None and finite:
+            wrong = self.steps.step_fault(terms)
         if wrong is not None:
             return str(wrong)
         rate = float(self.steps.torch_optimizer.param_groups[0]["lr"])

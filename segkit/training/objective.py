@@ -12,17 +12,10 @@ from torch import Tensor, nn
 
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError
+from segkit.training.levels import Levels, detached
 from segkit.training.terms import Term
-from segkit.training.tracing import all_finite
-
-
-def log_odds(scores: Tensor) -> Tensor:
-    """Turn softmax scores (N, C, H, W) into one-against-rest log-odds, `x_c - logsumexp(x_others)`.
-
-    sigmoid(log_odds(x)) is softmax(x): losses need not know which of the two the recipe chose.
-    """
-    others = [torch.cat([scores[:, :c], scores[:, c + 1 :]], dim=1) for c in range(scores.shape[1])]
-    return scores - torch.stack([torch.logsumexp(rest, dim=1) for rest in others], dim=1)
+from segkit.training.tracing import all_finite, tensors_in
+from segkit.types import Scores
 
 
 class Objective:
@@ -32,16 +25,24 @@ class Objective:
         losses, regularizers: of the recipe.
         model: the module whose named parameters the regularizers see.
         exclusive: whether scores are of exclusive classes (softmax, background first).
+        level_weights: of scores of several resolutions, the finest first; by default each is half of the one before.
 
     Attributes:
-        names: of the summands, losses first; a loss of several parts is as many summands.
+        loss_names: of the losses; a loss of several parts has as many.
+        names: of the summands, losses first; see `adopt`.
         weights: the factors of the summands.
     """
 
     def __init__(
-        self, losses: Sequence[Component], regularizers: Sequence[Component], model: nn.Module, *, exclusive: bool
+        self,
+        losses: Sequence[Component],
+        regularizers: Sequence[Component],
+        model: nn.Module,
+        *,
+        exclusive: bool,
+        level_weights: Sequence[float] | None = None,
     ) -> None:
-        self.exclusive = exclusive
+        self.levels = Levels(exclusive=exclusive, weights=level_weights)
         self.losses = [Term.of(component) for component in losses]
         built = [Term.of(component) for component in regularizers]
         self.penalties = [term for term in built if not term.proximal]
@@ -50,55 +51,81 @@ class Objective:
         for term in self.losses:
             if isinstance(term.compute, nn.Module) and self.parameters:
                 term.compute.to(self.parameters[0][1].device)
-        summands = [*self.losses, *self.penalties]
-        self.names = [name for term in summands for name in term.names]
-        self.weights = [term.weight for term in summands for _ in term.names]
-        self._called = False  # whether the terms have been called, and so checked in full
+        self.loss_names = [name for term in self.losses for name in term.names]
+        self._loss_weights = [term.weight for term in self.losses for _ in term.names]
+        self._called: set[str] = set()  # which terms have been called, and so checked in full
+        self.adopt(self.loss_names)
 
-    def terms(self, scores: Tensor, target: Tensor) -> list[Tensor]:
-        """Return each summand, unweighted, in float32 for scores (N, C, H, W) of any dtype.
+    def adopt(self, names: Sequence[str]) -> None:
+        """Make the summands those that a step returns, and the penalties; a name that is no loss's has weight 1."""
+        known = dict(zip(self.loss_names, self._loss_weights, strict=True))
+        self.names = [*names, *(name for term in self.penalties for name in term.names)]
+        self.weights = [known.get(name, 1.0) for name in names]
+        self.weights += [term.weight for term in self.penalties for _ in term.names]
+
+    def __call__(self, scores: Scores, target: Tensor) -> dict[str, Tensor]:
+        """Return each loss by name, unweighted, in float32 for scores of any dtype; 0 for a batch of none.
 
         Whether a plugin changes its inputs is checked in full at the first call, later by torch's count of writes.
 
         Args:
-            scores: the model's output.
+            scores: the model's output (N, C, H, W), or several of falling resolution.
             target: (N, C, H, W) in {0, 1}; with background as channel 0 where classes are exclusive.
 
         Raises:
-            ComponentError: a loss or regularizer failed, returned something other than a scalar, or changed its inputs.
+            ComponentError: a loss failed, returned something other than a scalar, or changed its inputs.
+            UserError: the stated weights of the levels are more or fewer than the levels.
         """
-        logits = self._logits(scores)
+        if not target.shape[0]:
+            nothing = functools.reduce(torch.add, [part.float().sum() for part in tensors_in((scores,))])
+            return dict.fromkeys(self.loss_names, nothing)
+        if isinstance(scores, Tensor):
+            return dict(zip(self.loss_names, self._losses(self.levels.logits(scores), target), strict=True))
+        weights = self.levels.weights_of(len(scores))
+        found = [self._losses(*level) for level in self.levels(scores, target)]
+        sums = [
+            functools.reduce(torch.add, [weight * value for weight, value in zip(weights, values, strict=True)])
+            for values in zip(*found, strict=True)
+        ]
+        return dict(zip(self.loss_names, sums, strict=True))
+
+    def _losses(self, logits: Tensor, target: Tensor) -> list[Tensor]:
         values: list[Tensor] = []
         for term in self.losses:
             if not term.untrusted:
                 values += term(logits, target)
                 continue
             written = logits._version, target._version
-            values += term(logits, target) if self._called else term.first_call(logits, target)
+            values += term(logits, target) if "losses" in self._called else term.first_call(logits, target)
             if (logits._version, target._version) != written:
                 raise term.input_changed("logits" if logits._version != written[0] else "target", logits, target)
-        for term in self.penalties:
-            values += term(self.parameters) if self._called else term.first_call(self.parameters)
-        self._called = True
-        if logits.requires_grad and not any(value.requires_grad for value in values):
-            raise self.losses[0].no_gradient(logits, target)
+        self._called.add("losses")
         return values
+
+    def penalty_values(self) -> list[Tensor]:
+        """Return each penalty, unweighted; raises as the call does."""
+        values: list[Tensor] = []
+        for term in self.penalties:
+            values += term(self.parameters) if "penalties" in self._called else term.first_call(self.parameters)
+        self._called.add("penalties")
+        return values
+
+    def no_gradient(self, scores: Scores, target: Tensor) -> ComponentError | None:
+        """Return the error of losses that have no gradient; None if one has."""
+        if any(value.requires_grad for value in self(scores, target).values()):
+            return None
+        return self.losses[0].no_gradient(*self.levels(scores, target)[0])
 
     @property
     def warnings(self) -> list[str]:
         """What the first call of each plugin among them found that does not prevent training."""
-        return [text for term in (*self.losses, *self.penalties) for text in term.warnings]
-
-    def _logits(self, scores: Tensor) -> Tensor:
-        logits = scores if scores.dtype == torch.float32 else scores.float()
-        return log_odds(logits) if self.exclusive else logits
+        unused = "train.auxiliary_weights: has no effect: the model returns scores of one resolution."
+        found = [text for term in (*self.losses, *self.penalties) for text in term.warnings]
+        return [*found, unused] if self.levels.unused else found
 
     def total(self, values: Sequence[Tensor]) -> Tensor:
         """Return the weighted sum of the summands."""
-        if len(values) == 1 and self.weights[0] == 1:
-            return values[0]
-        pairs = zip(self.weights, values, strict=False)
-        return functools.reduce(torch.add, [value if weight == 1 else value * weight for weight, value in pairs])
+        return _weighted(self.weights, values)
 
     def gradient_shares(self, values: Sequence[Tensor]) -> list[dict[str, Any]]:
         """Return value and share of the gradient norm of each summand; the graph is kept for a step."""
@@ -120,41 +147,50 @@ class Objective:
         return [gradient for gradient in found if gradient is not None]
 
     def loss(self, scores: Tensor, target: Tensor) -> Tensor:
-        """Return the weighted sum of the losses alone, which validation reports; raises as `terms` does.
+        """Return the weighted sum of the losses alone, which validation reports; raises as the call does.
 
         Raises:
             ComponentError: also if a plugin's loss is not finite although the logits are.
         """
-        logits, values = self._logits(scores), list[Tensor]()
+        logits, values = self.levels.logits(scores), list[Tensor]()
         shared = len(self.losses) > 1
         for term in self.losses:  # torch counts no writes in inference
             copied = shared and term.untrusted
             values += term(logits.clone(), target.clone()) if copied else term(logits, target)
-        total = self.total(values)
+        total = _weighted(self._loss_weights, values)
         if any(term.untrusted for term in self.losses) and not all_finite([total]):
-            numbers = dict(zip(self.names, (float(value) for value in values), strict=False))
+            numbers = dict(zip(self.loss_names, (float(value) for value in values), strict=True))
             wrong = self.infinite_value(numbers, scores, target)
             if wrong is not None:
                 raise wrong
         return total
 
-    def infinite_value(self, values: Mapping[str, float], scores: Tensor, target: Tensor) -> ComponentError | None:
+    def infinite_value(self, values: Mapping[str, float], scores: Scores, target: Tensor) -> ComponentError | None:
         """Return the error of a plugin's summand that is not finite although its inputs are."""
-        logits = self._logits(scores)
-        for term in (*self.losses, *self.penalties):
+        found = list[ComponentError | None]()
+        levels = self.levels(scores, target)
+        for term in self.losses if len(levels[0][0]) else ():
+            for level in levels if term.untrusted else ():
+                own = [values[name] for name in term.names if name in values]
+                if len(levels) > 1:
+                    own = [float(value.detach()) for value in term(*level)]
+                found.append(term.infinite_value(own, *level))
+        for term in self.penalties:
             if term.untrusted:
-                inputs = (logits, target) if term in self.losses else (self.parameters,)
-                wrong = term.infinite_value([values[name] for name in term.names if name in values], *inputs)
-                if wrong is not None:
-                    return wrong
-        return None
+                own = [values[name] for name in term.names if name in values]
+                found.append(term.infinite_value(own, self.parameters))
+        return next(filter(None, found), None)
 
-    def infinite_gradient(self, scores: Tensor, target: Tensor, *, penalties: bool = False) -> ComponentError | None:
+    def infinite_gradient(self, scores: Scores, target: Tensor, *, penalties: bool = False) -> ComponentError | None:
         """Return the error of a plugin's loss (or penalty) whose gradient is not finite although its value is."""
-        logits = self._logits(scores.detach()).requires_grad_()
         weights = [weight for _, weight in self.parameters]
         checked = self.penalties if penalties else []
-        of_losses = (term.infinite_gradient([logits], logits, target) for term in self.losses if term.untrusted)
+        of_losses = (
+            term.infinite_gradient([logits], logits, truth)
+            for logits, truth in self.levels(detached(scores), target)
+            for term in self.losses
+            if term.untrusted and logits.requires_grad_()
+        )
         of_penalties = (term.infinite_gradient(weights, self.parameters) for term in checked if term.untrusted)
         return next(filter(None, itertools.chain(of_losses, of_penalties)), None)
 
@@ -162,3 +198,10 @@ class Objective:
         """Apply the proximal steps, after the optimizer's."""
         for term in self.steps:
             term.step(self.parameters, learning_rate * term.weight)
+
+
+def _weighted(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    if len(values) == 1 and weights[0] == 1:
+        return values[0]
+    pairs = zip(weights, values, strict=False)
+    return functools.reduce(torch.add, [value if weight == 1 else value * weight for weight, value in pairs])

@@ -92,6 +92,8 @@ class Record:
         """Return what both trial.json and the checkpoints say of how, and on which cases, the trial is trained."""
         parts, train = self.parts, self.recipe.train
         sets = {"train": parts.split.train, "validation": parts.split.validation, "test": parts.split.test}
+        if parts.split.unlabelled:
+            sets["unlabelled"] = parts.split.unlabelled
         return {
             "device": str(parts.device.device),
             "precision": parts.device.precision,
@@ -115,14 +117,15 @@ def _evaluated_volumes(parts: Setup) -> list[StoredCase]:
 
 def save_best(record: Record) -> None:
     """Write the current weights as best.safetensors."""
-    checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), _meta(record, "best"))
+    weights = record.parts.state.evaluated.state_dict()
+    checkpoint.save(record.folder / "best.safetensors", weights, _meta(record, "best"))
 
 
 def save_last(record: Record) -> None:
     """Write everything that training changes as last.safetensors.
 
     Raises:
-        ComponentError: the state of a plugin's optimizer or scheduler cannot be saved.
+        ComponentError: the state of a plugin's optimizer, scheduler or step cannot be saved.
     """
     state, device, slot = record.parts.state, record.parts.device, "optimizer"
     try:
@@ -148,8 +151,11 @@ def save_last(record: Record) -> None:
         "warnings": record.warnings,
         "seconds": record.seconds_so_far(),
     }
+    owned = state.training_step.state()
+    extra |= {"training_step": owned} if owned else {}
+    extra |= {"raw_weights": state.model.state_dict()} if state.average is not None else {}
     try:
-        checkpoint.save(record.folder / "last.safetensors", state.model.state_dict(), _meta(record, "last"), extra)
+        checkpoint.save(record.folder / "last.safetensors", state.evaluated.state_dict(), _meta(record, "last"), extra)
     except TypeError as error:  # it names the part of the state that cannot be saved
         raise_fault(state.blamed("scheduler" if str(error).startswith("state.schedule") else "optimizer"), error)
 
@@ -158,7 +164,7 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
     parts = record.parts
     used = plugins.used_by(record.recipe.components())
     last = record.history[-1] if record.history else {}
-    trained = (parts.data.cases[n].patient for n in parts.split.train)
+    trained = (parts.data.cases[n].patient for n in (*parts.split.train, *parts.split.unlabelled))
     return {
         "kind": kind,
         "training_number": TRAINING_NUMBER,
@@ -210,7 +216,10 @@ def restore(record: Record) -> str:
     state, saved = record.parts.state, found.state
     if saved is None:
         raise UserError(f"{path}: holds no training state. Train it again with --fresh.")
-    checkpoint.load_into(state.model, found.weights, str(path))
+    checkpoint.load_into(state.evaluated, found.weights, str(path))
+    if state.average is not None:
+        state.model.load_state_dict(saved["raw_weights"])
+    state.training_step.load(saved.get("training_step", {}))
     load_optimizer(state.optimizer, saved["optimizer"])
     state.schedule.load_state_dict(saved["schedule"])
     state.scaler.load_state_dict(saved["scaler"])

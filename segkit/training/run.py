@@ -172,12 +172,17 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
     """Validate, step an epoch-wise schedule, keep the weights if they are selected, write the epoch's row."""
     parts, state = record.parts, record.parts.state
     if report.epoch == 1:
-        texts = (*state.objective.warnings, *state.step_watch.warnings, warnings.dominant_term(state.first_batch))
+        texts = (
+            *state.objective.warnings,
+            *state.training_step.warnings,
+            *state.step_watch.warnings,
+            warnings.dominant_term(state.first_batch),
+        )
         yield from (record.warn(text) for text in texts if text)
     generators = GeneratorWatch()
-    rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
+    rows, val_loss = parts.evaluator.run(state.evaluated, parts.epoch_metrics, state.objective.loss)
     if not math.isfinite(val_loss):
-        raise UserError(state.loss_watch.explain_validation(state.model, report.epoch, state.step, val_loss))
+        raise UserError(state.loss_watch.explain_validation(state.evaluated, report.epoch, state.step, val_loss))
     try:
         state.schedule.step_epoch(val_loss)
     except BaseException as error:

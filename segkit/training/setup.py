@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segkit import plugins
 from segkit.components.metrics import metrics
@@ -24,12 +24,15 @@ from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
-from segkit.registry.faults import fault
+from segkit.registry.faults import fault, raise_fault
+from segkit.training.average import Average
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import State
 from segkit.training.objective import Objective
+from segkit.training.training_step import TrainingStep
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
+from segkit.types import Batch, Forward
 
 ALWAYS = "dice"  # computed each epoch, whatever the recipe's metrics
 
@@ -49,7 +52,7 @@ class Setup:
     evaluator: Evaluator
     tested: Evaluator | None
     epoch_metrics: Sequence[Component]
-    forward: Callable[[Tensor], Tensor]
+    forward: Forward
     data: Data
     split: Split
     log: list[str]
@@ -66,11 +69,13 @@ class Feed:
         self.channels, self.exclusive = channels, exclusive
         self.steps_per_epoch = min(batches.steps_per_epoch, limit or batches.steps_per_epoch)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (image (N, I, H, W), target (N, C, H, W)) of an epoch, beginning with batch `start`."""
-        norm = self.normalization
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, beginning with batch `start`."""
+        norm, mixed = self.normalization, not all(self.batches.samples.labelled)
         for number, (images, masks) in enumerate(self.batches.epoch(epoch, start), start):
-            yield to_device_float(images, masks, norm.mean, norm.std, self.channels, self.exclusive)
+            pair = to_device_float(images, masks, norm.mean, norm.std, self.channels, self.exclusive)
+            labelled = self.batches.labelled(epoch, number) if mixed else torch.ones(len(images), dtype=torch.bool)
+            yield Batch(*pair, labelled)
             if number + 1 == self.steps_per_epoch:
                 return
 
@@ -100,7 +105,8 @@ def read_and_split(recipe: Recipe, cache: DataCache) -> tuple[Data, Split]:
         if case.overlapping:
             text = 'its channels overlap, but the recipe says channels = "exclusive". Use "independent".'
             raise UserError(f"{case.name}: {text}")
-    return data, split_cases(data, **recipe.split.model_dump(exclude={"file"}))
+    wanted = recipe.step.entry.traits["unlabelled"]
+    return data, split_cases(data, unlabelled=wanted, **recipe.split.model_dump(exclude={"file"}))
 
 
 def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
@@ -122,13 +128,13 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     model = build_model(recipe, len(data.inputs), channels)
     model = model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     drawn = generators.warnings(recipe.model)
-    samples = Samples.of(data, split.train, transforms, exclusive=exclusive)
+    samples = Samples.of(data, (*split.train, *split.unlabelled), transforms, exclusive=exclusive)
     batches = Batches(
         samples,
         batch_size=settings.batch_size,
         seed=settings.seed,
         workers=settings.workers,
-        samples_per_epoch=_slices(data, split.full_train) if settings.budget == "steps" else None,
+        samples_per_epoch=_slices(data, (*split.full_train, *split.unlabelled)) if settings.budget == "steps" else None,
         device=device.device,
         plugins=plugins.folders(),
     )
@@ -156,10 +162,11 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
 
 def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Device) -> tuple[State, list[str]]:
     """Return the state at the beginning of a training, and warnings about the components that move the model."""
-    objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=recipe.channels == "exclusive")
+    exclusive, levels = recipe.channels == "exclusive", recipe.train.auxiliary_weights
+    objective = Objective(recipe.loss, recipe.regularizer, model, exclusive=exclusive, level_weights=levels)
     if not objective.parameters:
         raise fault(recipe.model, "it has no parameter to train.")
-    parts = {"model": recipe.model, "optimizer": recipe.optimizer}
+    parts = {"model": recipe.model, "optimizer": recipe.optimizer, "step": recipe.step}
     generators = GeneratorWatch()
     optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
     warnings = generators.warnings(recipe.optimizer)
@@ -170,9 +177,19 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
         steps = -(-steps_per_epoch // recipe.train.accumulate)
         schedule = Schedule.of(recipe.scheduler(optimizer, recipe.train.epochs, steps))
         warnings += generators.warnings(recipe.scheduler)
-    state = State(model, optimizer, schedule, device.scaler(), objective, parts=parts)
+    training_step = TrainingStep(recipe.step)
+    training_step.prepare(model, device.device)
+    average = _average(recipe, model)
+    state = State(model, optimizer, schedule, device.scaler(), objective, training_step, average, parts)
     left_out = state.step_watch.left_out()
     return state, warnings if left_out is None else [*warnings, str(left_out)]
+
+
+def _average(recipe: Recipe, model: nn.Module) -> Average | None:
+    try:
+        return Average(model, recipe.train.ema) if recipe.train.ema is not None else None
+    except BaseException as error:  # not every plugin's model can be copied
+        raise_fault(recipe.model, error)
 
 
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
@@ -185,7 +202,7 @@ def _limited(data: Data, split: Split, recipe: Recipe, limit: Limit) -> tuple[Sp
     """Return the split and training transforms of a training cut short."""
     if limit.overfit:
         few = split.train[: limit.overfit]
-        return replace(split, train=few, full_train=few, validation=few, test=()), recipe.transforms.eval
+        return replace(split, train=few, full_train=few, validation=few, test=(), unlabelled=()), recipe.transforms.eval
     if limit.batches:
         most = limit.batches * recipe.train.batch_size
         few, tested = (_first(data, cases, most) for cases in (split.validation, split.test))
@@ -207,11 +224,12 @@ def _counts(data: Data, split: Split) -> str:
     def patients(numbers: Sequence[int]) -> str:
         return counted(len({data.cases[n].patient or data.cases[n].name for n in numbers}), "patient")
 
+    without = f" and {len(split.unlabelled)} without masks" if split.unlabelled else ""
     volumes = f" ({counted(_slices(data, split.train), 'slice')})" if any(len(c.shape) == 3 for c in data.cases) else ""
     inputs = "" if data.inputs == ("image",) else f"inputs {', '.join(data.inputs)}; "
     test = f", {len(split.test)} of {patients(split.test)} for the test" if split.test else ""
     return (
-        f"data {data.name}: {counted(len(split.train), 'case')}{volumes} of {patients(split.train)} for training, "
-        f"{len(split.validation)} of {patients(split.validation)} for validation{test}; "
+        f"data {data.name}: {counted(len(split.train), 'case')}{volumes} of {patients(split.train)}{without} for "
+        f"training, {len(split.validation)} of {patients(split.validation)} for validation{test}; "
         f"{inputs}channels {', '.join(data.channels)}"
     )

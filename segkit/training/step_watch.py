@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault, plugin_parts
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.objective import Objective
-from segkit.training.tracing import all_finite
+from segkit.training.tracing import all_finite, tensors_in
 
 KEPT = 64  # steps whose gradient norms are remembered: on CUDA a loss is read some steps later
 MANY = 16  # steps by which an optimizer that accumulates gradients itself should have moved
@@ -25,16 +26,23 @@ class StepWatch:
     """Checks the first batch and every step that a plugin computes or schedules; segkit's and torch's cost nothing.
 
     Attributes:
-        optimizer, scheduler, model: what comes from a plugin of each slot: the component, or one nested in it.
+        optimizer, scheduler, model, step: what comes from a plugin of each slot: the component, or one nested in it.
         warnings: what the first step showed that does not prevent training.
         only_zero_rates: whether a plugin's scheduler has set every learning rate to 0 so far.
     """
 
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, parts: Mapping[str, Component]) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        parts: Mapping[str, Component],
+        training_step: nn.Module | None = None,
+    ) -> None:
         self.objective, self.torch_optimizer, self.parts = objective, optimizer, parts
-        self.optimizer, self.scheduler, self.model = (
+        self.training_step = training_step or nn.Module()
+        self.optimizer, self.scheduler, self.model, self.step = (
             next(plugin_parts(part), None) if (part := parts.get(slot)) is not None else None
-            for slot in ("optimizer", "scheduler", "model")
+            for slot in ("optimizer", "scheduler", "model", "step")
         )
         self.proximal = next((term.component for term in objective.steps if term.untrusted), None)
         self.only_zero_rates = self.scheduler is not None
@@ -57,24 +65,46 @@ class StepWatch:
         """Return the error of a plugin's model; None if no plugin takes part in the model."""
         return fault(self.model, text, within=self.parts["model"]) if self.model is not None else None
 
-    def check_first_batch(self, module: nn.Module, scores: Tensor, target: Tensor, *, finite: bool) -> None:
+    def step_fault(self, terms: Mapping[str, float]) -> ComponentError | None:
+        """Return the error of a plugin's step with a loss of its own that is not finite although all weights are."""
+        own = {name: value for name, value in terms.items() if name.startswith("step.")}
+        bad = [name for name, value in own.items() if not math.isfinite(value)]
+        if self.step is None or not bad or not all_finite(weight for _, weight in self.objective.parameters):
+            return None
+        value = own[bad[0]]
+        return fault(self.step, f"its loss {bad[0]} is {value} although scores and weights are finite.")
+
+    def check_first_batch(
+        self, module: nn.Module, values: Sequence[Tensor], scored: tuple[Any, Tensor] | None, *, finite: bool
+    ) -> None:
         """Check the gradients of a first batch, which are `finite` or not, where plugins take part in them.
 
+        Args:
+            module: the model.
+            values: the summands.
+            scored: the scores and target that the losses were computed from.
+            finite: whether all gradients are.
+
         Raises:
-            ComponentError: the gradient of a loss, a penalty or the model is not finite although values and scores
-                are, or the model has weights that it has not registered.
+            ComponentError: the gradient of a loss, a penalty, the model or the step is not finite although values and
+                scores are, or the model has weights that it has not registered.
         """
+        scores = list(tensors_in(scored[0:1])) if scored is not None else []
+        known = (*module.parameters(), *self.training_step.parameters())
+        hidden = _unregistered_weight(scores, known) if self.model is not None else None
         wrong: ComponentError | None = None
-        hidden = _unregistered_weight(scores, module) if self.model is not None else None
         if hidden is not None:
             wrong = self.model_fault(
                 f"it computes with a weight of shape {tuple(hidden.shape)} that is not among its parameters, so it is "
                 "neither trained nor saved: keep layers as attributes, or in `nn.ModuleList`."
             )
-        elif not finite and all_finite((scores, *self.objective.terms(scores, target))):  # else `LossWatch` reports it
-            wrong = self.objective.infinite_gradient(scores, target, penalties=True)
-            if wrong is None and self.model is not None and not all_finite(self.objective.gradients(scores.sum())):
+        elif not finite and all_finite((*scores, *values)):  # else `LossWatch` reports it
+            wrong = self.objective.infinite_gradient(*scored, penalties=True) if scored is not None else None
+            through_model = self.objective.gradients(scores[0].sum()) if wrong is None and scores else []
+            if self.model is not None and not all_finite(through_model):
                 wrong = self.model_fault("the gradient of its weights is not finite, though its scores are.")
+            if wrong is None and self.step is not None:
+                wrong = fault(self.step, "the gradient of its losses is not finite, though their values are.")
         if wrong is not None:
             raise wrong
 
@@ -154,9 +184,10 @@ def missing_gradients(parameters: Iterable[tuple[str, Tensor]]) -> str | None:
     return f"no gradient reaches {first_few(missing, 3)}: is a layer unused or detached?" if missing else None
 
 
-def _unregistered_weight(scores: Tensor, model: nn.Module) -> Tensor | None:
-    """Return a weight that the scores are computed with and that is not among the model's parameters."""
-    known, seen, waiting = {id(weight) for weight in model.parameters()}, set[Any](), [scores.grad_fn]
+def _unregistered_weight(scores: Iterable[Tensor], weights: Iterable[nn.Parameter]) -> Tensor | None:
+    """Return a weight that the scores are computed with and that is not among those given."""
+    known, seen = {id(weight) for weight in weights}, set[Any]()
+    waiting: list[Any] = [level.grad_fn for level in scores]
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:

@@ -80,7 +80,7 @@ class Term:
                 raise fault(self.component, *changed_setting(name, self._source, lambda: self.compute(*inputs)))
             for value in found:
                 if not (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
-                    raise fault(self.component, _not_a_scalar(value))
+                    raise fault(self.component, not_a_scalar(value))
             if len(found) != len(self.names):
                 raise fault(self.component, f"it names {len(self.parts)} parts, but returns {len(found)} terms.")
         return found
@@ -200,7 +200,8 @@ class Term:
             raise_fault(self.component, error)
 
 
-def _not_a_scalar(value: Any) -> str:
+def not_a_scalar(value: Any) -> str:
+    """Return what is wrong with a loss that is no floating-point scalar."""
     if not isinstance(value, Tensor):
         return f"{wrong_type(value, Tensor, 'tensor')} End with `.mean()` or `.sum()` of tensors."
     if value.ndim:

@@ -17,13 +17,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from scipy.stats import bootstrap
-from torch import Tensor, nn
+from torch import nn
 
 import segkit
 from segkit.components.schedulers import Schedule
 from segkit.device import choose
 from segkit.training.loop import State, train
 from segkit.training.objective import Objective
+from segkit.types import Batch
 
 STEPS = 6
 
@@ -33,11 +34,11 @@ class Tensors:
 
     steps_per_epoch = STEPS
 
-    def __init__(self, batches: list[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, batches: list[Batch]) -> None:
         self.batches = batches
         self.asked: list[float] = []
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the same batches every epoch."""
         self.asked = []
         for batch in self.batches:
@@ -58,7 +59,7 @@ def bare(model: nn.Module, batches: Tensors) -> Iterator[None]:
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 100)
     while True:
         model.train()
-        for image, target in batches.epoch(1):
+        for image, target, _ in batches.epoch(1):
             value = loss(model(image), target)
             value.backward()
             optimizer.step()
@@ -86,8 +87,8 @@ def measure(rounds: int, device: str) -> dict[str, list[float]]:
     torch.manual_seed(0)
     model = nn.Conv2d(1, 2, 3, padding=1).to(device)
     tensors = [
-        (torch.randn(2, 1, 16, 16, device=device), (torch.rand(2, 2, 16, 16, device=device) > 0.5).float())
-        for _ in range(STEPS)
+        Batch(image, (torch.rand(2, 2, 16, 16, device=device) > 0.5).float(), torch.ones(2, dtype=torch.bool))
+        for image in torch.randn(STEPS, 2, 1, 16, 16, device=device)
     ]
     batches = {loop: Tensors(tensors) for loop in (bare, ours)}
     loops = {loop: loop(copy.deepcopy(model), batches[loop]) for loop in batches}
