@@ -79,7 +79,7 @@ class Objective:
         if not target.shape[0]:
             nothing = functools.reduce(torch.add, [part.float().sum() for part in tensors_in((scores,))])
             return dict.fromkeys(self.loss_names, nothing)
-        if isinstance(scores, Tensor):
+        if not isinstance(scores, tuple):  # several times faster than to ask for a Tensor
             return dict(zip(self.loss_names, self._losses(self.levels.logits(scores), target), strict=True))
         weights = self.levels.weights_of(len(scores))
         found = [self._losses(*level) for level in self.levels(scores, target)]

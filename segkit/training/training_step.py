@@ -38,7 +38,7 @@ class _Losses:
         if members is not None and not members.all():
             target = target[members]
             scores = scores[members] if isinstance(scores, Tensor) else tuple(level[members] for level in scores)
-        if self.seen is None and len(target):
+        if self.seen is None and target.shape[0]:
             self.seen = scores, target
         return self.objective(scores, target)
 
@@ -87,9 +87,9 @@ class TrainingStep:
             ComponentError: it failed, or did not return scalar losses under the names of the first call.
         """
         losses = _Losses(objective)
-        found = self._checked(model, batch, losses) if self.untrusted else self.module(model, batch, losses)
+        found = self._checked(model, batch, losses) if self.untrusted else self.module.forward(model, batch, losses)
         values = [*found.values(), *objective.penalty_values()]
-        if not any(value.requires_grad for value in values):
+        if not (values[0].requires_grad or any(value.requires_grad for value in values)):
             raise self._no_gradient(objective, losses.seen)
         return values, losses.seen
 
