@@ -49,6 +49,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
     ("loss", "dice", {"reduction": "batch"}),
     ("regularizer", "l1", {"proximal": True, "apply_to": "weights"}),
     ("model", "unet", {"widths": [4, 8], "norm": "instance", "dropout": 0.2, "upsampler": "pixel_shuffle"}),
+    ("model", "unet", {"widths": [3, 4, 6], "deep_supervision": True, "residual": True, "convolutions": [1, 2, 3]}),
 ]
 BUILT_IN = [
     (registry.name, entry.name)
@@ -211,15 +212,22 @@ class Net(nn.Module):
     """Keeps something wrong, as `how` says."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, *, how: Literal["halved", "unused", "grows", "mixed"]
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        how: Literal["halved", "unused", "grows", "mixed", "pair always", "coarse first"],
     ) -> None:
         super().__init__()
         self.how, self.count = how, 0
         self.one = nn.Conv2d(in_channels, out_channels, 3, padding=1, stride=2 if how == "halved" else 1)
         self.other = nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Any:
         scores: Tensor = self.one(image)
+        if self.how == "pair always" or (self.how == "coarse first" and self.training):
+            pair = (scores, nn.functional.avg_pool2d(self.other(image), 2))
+            return pair if self.how == "pair always" else pair[::-1]
         if self.how not in ("unused", "halved"):
             scores = scores + self.other(image)
         if self.how == "grows":
@@ -326,6 +334,8 @@ WRONG: list[tuple[str, Callable[..., Any], dict[str, Any], str]] = [
     ("model", Net, {"how": "unused"}, "no gradient reaches other.weight, other.bias"),
     ("model", Net, {"how": "grows"}, "two calls with one image differ"),
     ("model", Net, {"how": "mixed"}, "depend on the other images of the batch"),
+    ("model", Net, {"how": "pair always"}, "in evaluation it returns a tuple of 2: return the finest scores alone"),
+    ("model", Net, {"how": "coarse first"}, "it returns (2, 3, 32, 32); for 3 channels it must be (2, 3, 64, 64)"),
     ("transform", ImageFlip, {}, "image and masks no longer match"),
     ("transform", Blend, {}, "gave the masks labels that were not there"),
     ("transform", Unseeded, {}, "the same seed gives different results"),

@@ -33,8 +33,11 @@ NOT_TRAINING = (
 ADDED = (
     ("intensity",), ("split", "test"), ("split", "train"), ("train", "select"), ("train", "select_by"), ("step",),
 )  # fmt: skip
-# the same of parameters of data
+# the same of parameters of data, and of the model
 ADDED_TO_DATA = {"volumes": False, "unlabelled": 0}
+ADDED_TO_UNET = {
+    "activation": "relu", "convolutions": 2, "deep_supervision": False, "downsampling": "max_pool", "residual": False,
+}  # fmt: skip
 # what may change when a trial is resumed
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
 # settings of train that determine on what hardware, and how, a trial computes
@@ -75,9 +78,11 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
         node.pop(path[-1], None)
     for path in ADDED:
         _drop_default(tree, path)
-    for name, values in tree.get("data", {}).items():
-        kept = {key: value for key, value in values.items() if key not in ADDED_TO_DATA or value != ADDED_TO_DATA[key]}
-        tree["data"] = {name: kept}
+    tree["data"] = {name: _without(values, ADDED_TO_DATA) for name, values in tree.get("data", {}).items()}
+    tree["model"] = {
+        name: _without(values, ADDED_TO_UNET if name == "unet" else {})
+        for name, values in tree.get("model", {}).items()
+    }
     return _digest(TRAINING_NUMBER, tree, plugin_hashes(recipe)["training"] if hashes is None else sorted(hashes))
 
 
@@ -106,6 +111,11 @@ def _drop_default(tree: dict[str, Any], path: tuple[str, ...]) -> None:
     default = getattr(field.default, name) if tables else SINGLE[name].component(field.default).dump()
     if node[name] == default:
         del node[name]
+
+
+def _without(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters without those that have the default."""
+    return {key: value for key, value in values.items() if key not in defaults or value != defaults[key]}
 
 
 def _comparable(tree: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +14,14 @@ from segkit.registry.component import Component
 from segkit.testing.examples import seeded
 from segkit.testing.report import Report
 from segkit.training.step_watch import missing_gradients
-from segkit.training.tracing import all_finite
+from segkit.training.tracing import all_finite, tensors_in
 
 SIZES = ((64, 64), (65, 47), (40, 96))
 FIXED_SIZE = ("multiple of", "divisible", "fixed size")
 
 
 def examine_model(report: Report, component: Component) -> None:
-    """Try a model: scores of the size of any image; every weight is trained, saved and loaded."""
+    """Try a model: scores of the size of any image, in training also a tuple; every weight is trained and saved."""
     with seeded():
         model: nn.Module = report.build(component, 1, 3)
     forward = checked(model, component, 3)
@@ -55,9 +56,7 @@ def _image(cases: int, channels: int, size: tuple[int, int]) -> Tensor:
 
 
 @torch.no_grad()
-def _returns_scores(
-    report: Report, model: nn.Module, forward: Callable[[Tensor], Tensor], size: tuple[int, int]
-) -> None:
+def _returns_scores(report: Report, model: nn.Module, forward: Callable[[Tensor], Any], size: tuple[int, int]) -> None:
     """Try one size of image, in training and evaluation; the first failure is reported."""
     for training in (True, False):
         known = len(report.findings)
@@ -65,9 +64,9 @@ def _returns_scores(
         with report.trying(what):
             model.train(training)
             scores = forward(_image(2, 1, size).contiguous(memory_format=torch.channels_last))
-            if not all_finite([scores]):
+            if not all_finite(tensors_in(scores)):
                 report.fault(f"{what}: its scores are not finite.")
-            elif scores.min() >= 0 and scores.max() <= 1 and size == SIZES[0] and not training:
+            elif size == SIZES[0] and not training and scores.min() >= 0 and scores.max() <= 1:
                 report.note("its scores lie in 0 to 1: an activation at the end? segkit applies its own.")
         if len(report.findings) > known:
             if size != SIZES[0] and report.documents(*FIXED_SIZE):
@@ -88,9 +87,11 @@ def _repeats_itself(report: Report, model: nn.Module) -> None:
         report.fault("in evaluation, the scores of an image depend on the other images of the batch.")
 
 
-def _check_gradients(report: Report, module: nn.Module, result: Tensor) -> None:
+def _check_gradients(report: Report, module: nn.Module, result: Any) -> None:
     """Differentiate a random sum of a result: every parameter that is trained must have a finite gradient."""
-    (result * torch.randn(result.shape, generator=torch.Generator().manual_seed(1))).sum().backward()  # type: ignore[no-untyped-call]
+    generator = torch.Generator().manual_seed(1)
+    sums = [(part * torch.randn(part.shape, generator=generator)).sum() for part in tensors_in(result)]
+    torch.stack(sums).sum().backward()  # type: ignore[no-untyped-call]
     missing = missing_gradients((name, weight) for name, weight in module.named_parameters() if weight.requires_grad)
     if missing:
         report.fault(missing)

@@ -17,7 +17,7 @@ from segkit.registry.faults import ComponentError, described, explained, how_to_
 from segkit.registry.source import ComponentCode
 from segkit.testing.findings import Finding
 from segkit.training.global_state import LIBRARIES, changed_setting, generator_states, restore, settings
-from segkit.training.tracing import line_that_changes
+from segkit.training.tracing import line_that_changes, tensors_in
 
 SEEDS, LAST_SEED = (4_021, 977_113), 55_021  # which no component chooses by itself
 MISPLACED = ("expected device", "same device", "CUDA enabled", "NVIDIA")  # of torch's messages about devices
@@ -164,8 +164,9 @@ class Report:
                     )
                     return
                 continue  # what needs values cannot run on meta
-            if isinstance(value, torch.Tensor) and value.device.type != device:
-                self.fault(f"for inputs on {device} its result is on {value.device}.")
+            elsewhere = [tensor.device for tensor in tensors_in(value) if tensor.device.type != device]
+            if elsewhere:
+                self.fault(f"for inputs on {device} its result is on {elsewhere[0]}.")
                 return
 
 
