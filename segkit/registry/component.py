@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segkit.registry.faults import fault, raise_fault
-from segkit.registry.signatures import PREFIX, parameter_model
+from segkit.registry.signatures import PREFIX, annotation_parts, parameter_model
 from segkit.registry.slot import Slot
+from segkit.types import PRETRAINED
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -92,6 +93,16 @@ class Component:
         skip = "weight" if self.entry.slot.weighted else None
         named = ((key.removeprefix(PREFIX), value) for key, value in self.values)
         return {key: value for key, value in named if key != skip}
+
+    def to_be_filled(self) -> Component:
+        """Return the component as it is built where a file fills it: parameters of the type `Pretrained` are None."""
+        changed: dict[str, Any] = {}
+        for (key, value), field in zip(self.values, self.entry.fields.values(), strict=True):
+            if isinstance(value, Component):
+                changed[key] = value.to_be_filled()
+            elif value is not None and PRETRAINED in (*field.metadata, *annotation_parts(field.annotation)):
+                changed[key] = None
+        return Component(self.entry, self.values.model_copy(update=changed)) if changed else self
 
     def dump(self) -> dict[str, Any]:
         """Return `{name: parameters}` as a recipe writes it, defaults included."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -70,6 +70,13 @@ def _check_type(annotation: Any, place: str) -> None:
     else:
         shown = getattr(annotation, "__name__", str(annotation))
         raise RegistrationError(f"{place} has type {shown}, which a recipe cannot write. {ADVICE}")
+
+
+def annotation_parts(annotation: Any) -> Iterator[Any]:
+    """Yield the types and metadata of an annotation, recursively."""
+    yield annotation
+    for argument in typing.get_args(annotation):
+        yield from annotation_parts(argument)
 
 
 def _resolved_type(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:

@@ -83,9 +83,16 @@ def _check_fit(recipe: Recipe, data: Data) -> None:
         raise UserError("\n".join(flaws))
 
 
-def build_model(recipe: Recipe, inputs: int, channels: int) -> nn.Module:
-    """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
-    model: nn.Module = recipe.model(inputs, channels + (recipe.channels == "exclusive"))
+def build_model(recipe: Recipe, inputs: int, channels: int, *, filled: bool = False) -> nn.Module:
+    """Return the recipe's model: one output a structure, and one for background where classes are exclusive.
+
+    Args:
+        recipe: of the trial.
+        inputs, channels: of the data.
+        filled: whether all of its weights are then read from a file, so that none need be downloaded.
+    """
+    component = recipe.model.to_be_filled() if filled else recipe.model
+    model: nn.Module = component(inputs, channels + (recipe.channels == "exclusive"))
     return model
 
 
