@@ -50,7 +50,7 @@ def _annotation(entry: Entry, parameter: str) -> Any:
 
 def is_file_path(path: KeyPath) -> bool:
     """Return whether the parameter at `path` is a file or folder, which is relative to its recipe."""
-    if path == ("split", "file"):
+    if path in (("split", "file"), ("train", "init_from")):
         return True
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     if registry is None or len(path) != 3 or path[1] not in registry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from segkit.components.schedulers import Schedule
+from segkit.components.schedulers import Schedule, scaled_rates, warmth
 from segkit.device import Device
 from segkit.registry.component import Component
 from segkit.registry.faults import raise_fault
@@ -37,6 +38,7 @@ class State:
     Attributes:
         scaler: of the loss, for float16.
         parts: the recipe's components by slot, to be named in errors.
+        warmup: optimizer steps over which the rates rise to the schedule's.
         epoch: the epoch under way, from 1.
         batch: batches done of that epoch.
         step: optimizer steps done in all.
@@ -51,6 +53,7 @@ class State:
     scaler: torch.amp.GradScaler
     objective: Objective
     parts: Mapping[str, Component] = field(default_factory=dict)
+    warmup: int = 0
     epoch: int = 1
     batch: int = 0
     step: int = 0
@@ -123,7 +126,7 @@ def train(
     while state.epoch <= epochs:
         state.model.train()
         if state.batch == 0:
-            state.rate = float(optimizer.param_groups[0]["lr"])
+            state.rate = float(optimizer.param_groups[0]["lr"]) * warmth(state.step, state.warmup)
         seen, started = 0, time.perf_counter()
         for image, target in batches.epoch(state.epoch, state.batch):
             with autocast:
@@ -183,12 +186,14 @@ def _step(state: State) -> None:
     """Step the optimizer, and a schedule that steps with it."""
     slot, optimizer = "optimizer", state.optimizer
     try:
-        state.step_watch.before_step(state.step)
-        state.scaler.step(optimizer)
-        state.step_watch.after_step()
-        state.scaler.update()
-        if state.objective.steps:
-            state.objective.step(optimizer.param_groups[0]["lr"])
+        warm = state.step >= state.warmup
+        with contextlib.nullcontext() if warm else scaled_rates(optimizer, warmth(state.step, state.warmup)):
+            state.step_watch.before_step(state.step)
+            state.scaler.step(optimizer)
+            state.step_watch.after_step()
+            state.scaler.update()
+            if state.objective.steps:
+                state.objective.step(optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         slot = "scheduler"
         state.schedule.step_batch()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +27,10 @@ from segkit.recipe.model import Recipe
 from segkit.registry.component import Component
 from segkit.registry.faults import fault
 from segkit.training.global_state import GeneratorWatch
+from segkit.training.initial import begin_with, lines_of
 from segkit.training.loop import State
 from segkit.training.objective import Objective
+from segkit.training.parameters import check_groups, for_optimizer, freeze
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
 
@@ -41,6 +44,7 @@ class Setup:
     Attributes:
         evaluator: of the validation cases.
         tested: of the test cases, None without a test set.
+        initial_weights: the report of those that come from another checkpoint.
     """
 
     state: State
@@ -54,6 +58,7 @@ class Setup:
     split: Split
     log: list[str]
     warnings: list[str]
+    initial_weights: dict[str, Any] | None = None
 
 
 class Feed:
@@ -110,8 +115,14 @@ def read_and_split(recipe: Recipe, cache: DataCache) -> tuple[Data, Split]:
     return data, split_cases(data, **recipe.split.model_dump(exclude={"file"}))
 
 
-def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
+def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = False) -> Setup:
     """Build everything a training needs from a recipe without "auto", in the order in which randomness is drawn.
+
+    Args:
+        recipe: of the trial.
+        limit: how the training is cut short.
+        cache: reads the data.
+        begun: whether the weights are then read from a checkpoint of the trial, so that initial ones are not needed.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
@@ -126,9 +137,16 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     channels = len(data.channels)
     torch.manual_seed(settings.seed)
     generators = GeneratorWatch()
-    model = build_model(recipe, len(data.inputs), channels)
+    begins_with = settings.init_from is not None and not begun
+    filled = begun or (begins_with and settings.init_match == "exact")
+    model = build_model(recipe, len(data.inputs), channels, filled=filled)
+    initial = begin_with(model, settings) if begins_with else None
     model = model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     drawn = generators.warnings(recipe.model)
+    begun_with = lines_of(initial, settings) if initial else []
+    if settings.freeze is not None:
+        frozen = len(freeze(model, settings.freeze))
+        begun_with.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
     samples = Samples.of(data, split.train, transforms, exclusive=exclusive)
     batches = Batches(
         samples,
@@ -156,7 +174,8 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
-        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes],
+        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes, *begun_with],
+        initial_weights=initial,
         warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
 
@@ -168,8 +187,9 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
         raise fault(recipe.model, "it has no parameter to train.")
     parts = {"model": recipe.model, "optimizer": recipe.optimizer}
     generators = GeneratorWatch()
-    optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
+    optimizer = recipe.optimizer(for_optimizer(model, recipe.optimizer, frozen=recipe.train.freeze is not None))
     warnings = generators.warnings(recipe.optimizer)
+    check_groups(recipe.optimizer, optimizer)
     if recipe.scheduler is None:
         schedule = Schedule.constant(optimizer)
     else:
@@ -177,7 +197,7 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
         steps = -(-steps_per_epoch // recipe.train.accumulate)
         schedule = Schedule.of(recipe.scheduler(optimizer, recipe.train.epochs, steps))
         warnings += generators.warnings(recipe.scheduler)
-    state = State(model, optimizer, schedule, device.scaler(), objective, parts=parts)
+    state = State(model, optimizer, schedule, device.scaler(), objective, parts, recipe.train.warmup or 0)
     left_out = state.step_watch.left_out()
     return state, warnings if left_out is None else [*warnings, str(left_out)]
 
