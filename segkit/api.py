@@ -125,7 +125,7 @@ def load(
     chosen = choose_for_checkpoint(recipe.train.device, recipe.train.precision, device)
     _check_sizes(recipe, len(meta["inputs"]), channels, found.weights, str(path))
     with torch.random.fork_rng(devices=[]):  # the initial weights are random, and replaced below
-        model = build_model(recipe, len(meta["inputs"]), len(channels))
+        model = build_model(recipe, len(meta["inputs"]), len(channels), filled=True)
     model = model.to(chosen.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     checkpoint.load_into(model, found.weights, str(path))
     return Predictor(
@@ -171,7 +171,7 @@ def _check_sizes(recipe: Recipe, inputs: int, channels: tuple[str, ...], weights
 
     try:
         with torch.device("meta"):
-            model = build_model(recipe, inputs, len(channels))
+            model = build_model(recipe, inputs, len(channels), filled=True)
     except ComponentError as error:
         if not any(plugin_parts(recipe.model)):
             raise UserError(f"{path}: the model that it describes cannot be built: {error}") from None

@@ -92,7 +92,8 @@ def _check_metrics(folder: Path, history: History, status: Status) -> Iterator[F
         yield Finding("fault", "its epochs are not 1, 2, 3, ...", place)
     if done != status.epochs_done:
         yield Finding("fault", f"has {counted(done, 'epoch')}, trial.json says {status.epochs_done}.", place)
-    if status.status == "finished" and not status.limited and done != status.epochs:
+    cut_short = status.limited or status.stopped_early
+    if status.status == "finished" and not cut_short and done != status.epochs:
         yield Finding("fault", f"has {counted(done, 'epoch')}, the recipe asks for {status.epochs}.", place)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, Lt
@@ -82,8 +82,7 @@ def _fuses(cls: Callable[..., Optimizer], weights: list[Any]) -> bool:
     """Try a fused step on the weights' devices: only that shows whether torch has one."""
     import torch
 
-    tensors = (tensor for item in weights for tensor in (item["params"] if isinstance(item, dict) else [item]))
-    for device, dtype in {(tensor.device, tensor.dtype) for tensor in tensors}:
+    for device, dtype in {(tensor.device, tensor.dtype) for tensor in _tensors(weights)}:
         scratch = torch.zeros(1, device=device, dtype=dtype)
         scratch.grad = torch.zeros_like(scratch)
         try:
@@ -93,12 +92,18 @@ def _fuses(cls: Callable[..., Optimizer], weights: list[Any]) -> bool:
     return True
 
 
+def _tensors(parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> Iterator[Tensor]:
+    """Yield the tensors that an optimizer is handed, alone or in groups."""
+    for item in parameters:
+        yield from item["params"] if isinstance(item, dict) else [item]
+
+
 def parameter_ids(optimizer: Optimizer) -> set[int]:
     """Return the `id` of each tensor that an optimizer updates."""
     return {id(weight) for group in optimizer.param_groups for weight in group["params"]}
 
 
-def _check_made(made: Any, parameters: Iterable[Tensor]) -> str | None:
+def _check_made(made: Any, parameters: Iterable[Tensor] | Iterable[dict[str, Any]]) -> str | None:
     import torch
 
     wrong = wrong_type(made, torch.optim.Optimizer, "torch.optim.Optimizer")
@@ -108,7 +113,7 @@ def _check_made(made: Any, parameters: Iterable[Tensor]) -> str | None:
         return "its parameter groups have no 'lr', which schedulers and the log read."
     if any(group.get("maximize") for group in made.param_groups):
         return "it is set to maximize, so that it would train backwards."
-    given = {id(weight) for weight in parameters if weight.requires_grad}  # empty for an exhausted generator
+    given = {id(weight) for weight in _tensors(parameters) if weight.requires_grad}  # empty for an exhausted generator
     if given and given.isdisjoint(parameter_ids(made)):
         return "it holds none of the parameters that it is handed, so nothing is trained: pass these on, not copies."
     return wrong_rate(made)
@@ -123,5 +128,11 @@ def wrong_rate(optimizer: Optimizer) -> str | None:
 
 
 optimizers = Registry(
-    "optimizer", "optimizers", home=__name__, handed=("parameters",), family=_register_torch, check=_check_made
+    "optimizer",
+    "optimizers",
+    home=__name__,
+    handed=("parameters",),
+    grouped=True,
+    family=_register_torch,
+    check=_check_made,
 )

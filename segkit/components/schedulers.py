@@ -2,17 +2,19 @@
 
 A scheduler steps in its own unit: OneCycleLR and CyclicLR after each step of the optimizer, the others after each
 epoch, ReduceLROnPlateau with the validation loss. Lengths that follow from the recipe are filled in: OneCycleLR spans
-the training, and `T_max` is the number of epochs (inside SequentialLR: of its own part).
+the training, and `T_max` is the number of epochs (inside SequentialLR: of its own part). Rates that a scheduler sets
+(`max_lr`, `base_lr`, `min_lr`) are those of the optimizer's first group; the others keep their ratio to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import math
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -38,6 +40,7 @@ HIDDEN_OF = {
     "ReduceLROnPlateau": "mode",  # it watches a loss: less is better
 }
 FRACTIONS = {"base_momentum", "end_factor", "factor", "max_momentum", "pct_start", "start_factor"}
+RATES = {"base_lr", "max_lr", "min_lr"}  # learning rates, which torch takes for each parameter group
 NON_NEGATIVE = {"cooldown", "eps", "eta_min", "min_lr", "patience", "power", "threshold"}
 
 
@@ -111,6 +114,24 @@ class Schedule:
         self.scheduler.load_state_dict(_merged(self.scheduler.state_dict(), state))
 
 
+def warmth(step: int, warmup: int) -> float:
+    """Return the factor of the rates of step number `step`, from 0: it rises linearly to 1 over the warm-up's steps."""
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+@contextlib.contextmanager
+def scaled_rates(optimizer: Optimizer, factor: float) -> Iterator[None]:
+    """Multiply an optimizer's learning rates; restore them at the end, since schedules compute the next from them."""
+    kept = [group["lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, kept, strict=True):
+        group["lr"] = rate * factor
+    try:
+        yield
+    finally:
+        for group, rate in zip(optimizer.param_groups, kept, strict=True):
+            group["lr"] = rate
+
+
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     """Return the numbers, strings and lists of them in a state; infinities are values that are not set yet."""
 
@@ -157,7 +178,7 @@ def _in_recipe(registry: Registry, cls: type, name: str, hint: Any, default: Any
             return NonNegative if name in NON_NEGATIVE else Fraction if name in FRACTIONS else Positive
         return plain(kind)
 
-    if {float, list[float]} <= set(typing.get_args(hint)):  # the list is for parameter groups, which recipes lack
+    if {float, list[float]} <= set(typing.get_args(hint)):  # a list is for parameter groups: see `_of_groups`
         hint, default = float, float(default) if isinstance(default, int) else default
     annotation = writable(hint, bounded)
     if name == "schedulers":  # a sequence of one would be no sequence
@@ -172,7 +193,11 @@ def _factory(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
     known = inspect.signature(cls).parameters
 
     def build(optimizer: Optimizer, epochs: int, steps_per_epoch: int, /, **values: Any) -> Schedule:
-        given = {key: value for key, value in values.items() if value is not None}
+        given = {
+            key: _of_groups(optimizer, value) if key in RATES else value
+            for key, value in values.items()
+            if value is not None
+        }
         if "T_max" in known:
             given.setdefault("T_max", epochs)
         if "total_steps" in known:
@@ -180,6 +205,12 @@ def _factory(cls: Callable[..., LRScheduler]) -> Callable[..., Schedule]:
         return Schedule(cls(optimizer, **given), "step" if cls.__name__ in BY_STEP else "epoch")
 
     return build
+
+
+def _of_groups(optimizer: Optimizer, rate: float) -> float | list[float]:
+    """Return a rate of the first parameter group as one of each, which keeps the ratios of the optimizer's own."""
+    own = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+    return rate if len(set(own)) == 1 or not own[0] else [rate * other / own[0] for other in own]
 
 
 def _unit_of(component: Component) -> Unit:

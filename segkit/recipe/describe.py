@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segkit.recipe import merge, toml
+from segkit.recipe.initial_weights import with_initial_weights
 from segkit.recipe.listed_split import with_listed_split
 from segkit.registry.component import Entry
 from segkit.registry.plausible import filled
@@ -53,6 +54,8 @@ def _type(schema: dict[str, Any]) -> str:
         parts = schema.get("prefixItems")
         inner = ", ".join(_type(part) for part in parts) if parts else f"{_type(schema.get('items', {}))}, ..."
         return f"[{inner}]"
+    if "properties" in schema:
+        return "table"
     if kind == "object":
         return f"table of {_type(schema.get('additionalProperties', {}))}"
     if schema.get("format") == "path":
@@ -95,7 +98,7 @@ def describe(entry: Entry) -> list[str]:
 
 def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
     """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
-    document = with_listed_split(document)
+    document = with_initial_weights(with_listed_split(document))
 
     def walk(node: Any, written: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
         if isinstance(node, dict) and node and (path[:1] != ("study",) or len(path) == 1):

@@ -27,11 +27,12 @@ EVALUATION_NUMBER = 2
 
 # what weights and chosen epoch do not depend on
 NOT_TRAINING = (
-    ("title",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"),
+    ("title",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"), ("train", "init_from"),
 )  # fmt: skip
 # keys added since training number 2: at their defaults a trial is the one that it was without them
 ADDED = (
     ("intensity",), ("split", "test"), ("split", "train"), ("train", "select"), ("train", "select_by"), ("step",),
+    ("train", "init_match"),
 )  # fmt: skip
 # the same of parameters of data, and of the model
 ADDED_TO_DATA = {"volumes": False, "unlabelled": 0}

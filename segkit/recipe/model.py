@@ -15,6 +15,7 @@ from segkit import plugins
 from segkit.components import SEVERAL, SINGLE
 from segkit.errors import MAX_LISTED, UserError, join_mistakes, suggest, truncate
 from segkit.recipe import merge, toml
+from segkit.recipe.initial_weights import with_initial_weights
 from segkit.recipe.lint import StudyLint
 from segkit.recipe.listed_split import with_listed_split
 from segkit.recipe.sections import Section, Split, Study, Train, Transforms
@@ -138,7 +139,7 @@ def validate(document: merge.Document) -> Recipe:
     Raises:
         UserError: every mistake, one a line: place, path, what is wrong, what is known.
     """
-    document = with_listed_split(document)
+    document = with_initial_weights(with_listed_split(document))
     try:
         return Recipe.model_validate_json(json.dumps(document.tree, default=str), strict=True)
     except ValidationError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from segkit.files import UnreadableError
 from segkit.recipe import toml
 from segkit.registry.component import Entry
 from segkit.registry.registry import Registry
+from segkit.registry.signatures import annotation_parts
 
 KeyPath = tuple[str, ...]
 
@@ -36,7 +36,7 @@ def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:
     if len(path) < 2 or path[0] not in registry:
         return False, None
     annotation = _annotation(registry[path[0]], path[1])
-    inner = next((part for part in _parts(annotation) if isinstance(part, Registry)), None)
+    inner = next((part for part in annotation_parts(annotation) if isinstance(part, Registry)), None)
     end = 3 if typing.get_origin(annotation) in (list, tuple) else 2  # after the index of an item, if it is a list
     return _nested(inner, path[end:]) if inner is not None and len(path) >= end else (False, None)
 
@@ -48,21 +48,14 @@ def _annotation(entry: Entry, parameter: str) -> Any:
     return typing.Annotated[(info.annotation, *info.metadata)]
 
 
-def _parts(annotation: Any) -> Iterator[Any]:
-    """Yield the types and metadata of an annotation, recursively."""
-    yield annotation
-    for argument in typing.get_args(annotation):
-        yield from _parts(argument)
-
-
 def is_file_path(path: KeyPath) -> bool:
     """Return whether the parameter at `path` is a file or folder, which is relative to its recipe."""
-    if path == ("split", "file"):
+    if path in (("split", "file"), ("train", "init_from")):
         return True
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     if registry is None or len(path) != 3 or path[1] not in registry:
         return False
-    return any(part is Path for part in _parts(_annotation(registry[path[1]], path[2])))
+    return any(part is Path for part in annotation_parts(_annotation(registry[path[1]], path[2])))
 
 
 def tree_at(path: KeyPath, value: Any) -> dict[str, Any]:

@@ -39,6 +39,13 @@ def _some_weight(weights: tuple[float, ...]) -> tuple[float, ...]:
     return weights
 
 
+def _tag(text: str) -> str:
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise ValueError(f'a tag is written "name=value", as in "phase=ES", got {values.format_value(truncate(text))}')
+    return text
+
+
 class Section(BaseModel):
     """A table of a recipe: unknown keys are mistakes, and values are not converted."""
 
@@ -56,6 +63,7 @@ class Section(BaseModel):
             raise
 
 
+NamePattern = Annotated[str, Len(1)]
 Share = Annotated[float, Gt(0), Lt(1)]
 Names = Annotated[tuple[str, ...], Len(1), AfterValidator(lambda names: tuple(sorted(names)))]  # any order is one split
 
@@ -179,6 +187,36 @@ class Train(Section):
     deterministic: bool = Field(False, description="Only deterministic operations on CUDA; slower there.")
     workers: Annotated[int, Ge(0), Le(1024)] | Literal["auto"] = "auto"
     save_every: Every = Every(epochs=1)
+    patience: Count | None = Field(
+        None, description="Epochs without a better select_by after which training ends; never when not given."
+    )
+    warmup: Count | None = Field(
+        None, description="Optimizer steps over which the rate rises linearly to the schedule's."
+    )
+    init_from: Path | None = Field(None, description="A checkpoint whose weights training begins with.")
+    init_match: Literal["exact", "names"] = Field(
+        "exact", description="exact: all weights must fit; names: those whose name and shape fit are taken."
+    )
+    init_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="The hash of these weights, which segkit fills in: they are then what must be found there."
+    )
+    freeze: Annotated[tuple[NamePattern, ...], Len(1)] | None = Field(
+        None, description='Patterns of the names of parameters that are not trained, or "norms" or "biases".'
+    )
+    oversample_foreground: Annotated[Fraction, Gt(0)] | None = Field(
+        None, description="Share of each batch that is drawn among slices with foreground, and cropped to show some."
+    )
+    sampling_weights: Annotated[dict[Annotated[str, AfterValidator(_tag)], NonNegative], Len(1)] | None = Field(
+        None, description='How often cases with a tag are drawn, as in { "phase=ES" = 2.0 }; others have weight 1.'
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.patience is not None and self.select == "last":
+            raise ValueError('patience ends the training at its best epoch, but select = "last" keeps the last one')
+        if self.init_from is None and (self.init_match != "exact" or self.init_sha256 is not None):
+            raise ValueError("init_match and init_sha256 are about init_from, which is not given: leave them out")
+        return self
 
 
 class Study(Section):

@@ -6,13 +6,14 @@ import functools
 import inspect
 import json
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segkit.registry.faults import fault, raise_fault
-from segkit.registry.signatures import PREFIX, parameter_model
+from segkit.registry.signatures import PREFIX, annotation_parts, parameter_model
 from segkit.registry.slot import Slot
+from segkit.types import PRETRAINED
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -52,12 +53,19 @@ class Entry:
     def parameters(self) -> type[BaseModel]:
         """The pydantic model of what a recipe may set, keyed by TOML names."""
         handed = 0 if self.slot.called and inspect.isclass(self.factory) else len(self.slot.handed)
-        return parameter_model(self.name, self.factory, self.signature, handed, self.slot.weighted)
+        return parameter_model(self.name, self.factory, self.signature, handed, self.slot)
 
     @functools.cached_property
     def fields(self) -> dict[str, FieldInfo]:
         """The fields of `parameters` by their TOML names."""
         return {str(field.alias): field for field in self.parameters.model_fields.values()}
+
+    def keys_at(self, path: Sequence[str | int]) -> list[str]:
+        """Return the known keys of the table that holds `path`: the component's own, or that of one of its groups."""
+        own = list(self.fields)
+        if len(path) == 3 and path[0] == "groups" and self.slot.grouped:
+            return ["match", *(name for name in own if name not in self.slot.own_keys)]
+        return own if len(path) == 1 else []
 
     @property
     def required(self) -> list[str]:
@@ -87,11 +95,25 @@ class Component:
         return float(getattr(self.values, PREFIX + "weight", 1.0))
 
     @property
+    def groups(self) -> tuple[dict[str, Any], ...]:
+        """The groups from the recipe (optimizers): the patterns that each matches, and its own parameters."""
+        return getattr(self.values, PREFIX + "groups", None) or ()
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """The validated parameters by their Python names; nested components are `Component`s."""
-        skip = "weight" if self.entry.slot.weighted else None
         named = ((key.removeprefix(PREFIX), value) for key, value in self.values)
-        return {key: value for key, value in named if key != skip}
+        return {key: value for key, value in named if key not in self.entry.slot.own_keys}
+
+    def to_be_filled(self) -> Component:
+        """Return the component as it is built where a file fills it: parameters of the type `Pretrained` are None."""
+        changed: dict[str, Any] = {}
+        for (key, value), info in zip(self.values, self.entry.fields.values(), strict=True):
+            if isinstance(value, Component):
+                changed[key] = value.to_be_filled()
+            elif value is not None and PRETRAINED in (*info.metadata, *annotation_parts(info.annotation)):
+                changed[key] = None
+        return Component(self.entry, self.values.model_copy(update=changed)) if changed else self
 
     def dump(self) -> dict[str, Any]:
         """Return `{name: parameters}` as a recipe writes it, defaults included."""

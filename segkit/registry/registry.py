@@ -203,8 +203,7 @@ class Registry(Slot):
             text = json.dumps(parameters, default=str)
             return Component(entry, entry.parameters.model_validate_json(text, strict=True))
         except ValidationError as error:
-            known = [*entry.fields]
-            mistakes = translate_errors(error, parameters, lambda path: known if len(path) == 1 else [], "parameter")
+            mistakes = translate_errors(error, parameters, entry.keys_at, "parameter")
             raise error_of(error.title, mistakes, (name,)) from None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from annotated_types import Len
 
 from segkit.errors import RegistrationError, counted, sentence
 from segkit.registry.messages import on_one_line
@@ -15,7 +17,7 @@ from segkit.registry.slot import Slot
 from segkit.registry.source import code_of, location
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ConfigDict
 
 PREFIX = "parameter_"  # keeps parameters from shadowing attributes of BaseModel
 WRITABLE = (bool, int, float, str, Path, type(None))
@@ -72,6 +74,13 @@ def _check_type(annotation: Any, place: str) -> None:
         raise RegistrationError(f"{place} has type {shown}, which a recipe cannot write. {ADVICE}")
 
 
+def annotation_parts(annotation: Any) -> Iterator[Any]:
+    """Yield the types and metadata of an annotation, recursively."""
+    yield annotation
+    for argument in typing.get_args(annotation):
+        yield from annotation_parts(argument)
+
+
 def _resolved_type(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     """Return the type of one parameter; the others' may be names that exist for type checkers only."""
     code = code_of(factory)
@@ -102,10 +111,44 @@ def _field(factory: Callable[..., Any], parameter: inspect.Parameter) -> tuple[A
     return annotation, Field(... if default is parameter.empty else default, alias=alias)
 
 
+def _groups(name: str, fields: Mapping[str, Any], config: ConfigDict) -> Any:
+    """Return the type of `groups`: tables of the patterns that each matches, and its own values of the parameters.
+
+    Its value is a tuple of such tables by Python names; what a group does not set is not in it.
+    """
+    from pydantic import AfterValidator, Field, PlainSerializer, WithJsonSchema, create_model
+
+    pattern = Annotated[str, Len(1)]
+    own: dict[str, Any] = {"match": (pattern | Annotated[tuple[pattern, ...], Len(1)], ...)}
+    for key, (annotation, field) in fields.items():
+        if not any(isinstance(part, Slot) for part in annotation_parts(annotation)):
+            own[key] = (annotation, Field(None, alias=field.alias))
+    group = create_model(f"{name} group", __config__=config, **own)
+
+    def plain(groups: tuple[BaseModel, ...]) -> tuple[dict[str, Any], ...]:
+        found = []
+        for number, values in enumerate(each.model_dump(exclude_unset=True) for each in groups):
+            if len(values) == 1:
+                raise ValueError(f"group {number} sets no parameter: give it one, e.g. weight_decay, or leave it out")
+            match = values.pop("match")
+            values = {key.removeprefix(PREFIX): value for key, value in values.items()}
+            found.append({"match": (match,) if isinstance(match, str) else match, **values})
+        return tuple(found)
+
+    def written(groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [{recipe_name(key): value for key, value in each.items()} for each in groups]
+
+    schema = {"type": "array", "minItems": 1, "items": group.model_json_schema(by_alias=True)}
+    several = Annotated[tuple[group, ...], Len(1)]
+    return Annotated[several, AfterValidator(plain), PlainSerializer(written), WithJsonSchema(schema)] | None
+
+
 def parameter_model(
-    name: str, factory: Callable[..., Any], signature: inspect.Signature, handed: int, weighted: bool
+    name: str, factory: Callable[..., Any], signature: inspect.Signature, handed: int, slot: Slot
 ) -> type[BaseModel]:
     """Return the strict model of a component's parameters, `extra="forbid"`, keyed by TOML names.
+
+    The keys of the slot itself, `weight` and `groups`, are among them.
 
     Raises:
         RegistrationError: the signature is untyped, unwritable, or has a default outside its own bounds.
@@ -115,14 +158,19 @@ def parameter_model(
     fields: dict[str, Any] = {}
     for parameter in _recipe_parameters(factory, signature, handed):
         alias = recipe_name(parameter.name)
-        if weighted and alias == "weight":
-            raise RegistrationError(f"{location(factory)}: parameter 'weight' is taken: it is the slot's own factor.")
+        if alias in slot.own_keys:
+            raise RegistrationError(
+                f"{location(factory)}: parameter '{alias}' is taken: it is a key of the slot itself."
+            )
         if any(alias == field.alias for _, field in fields.values()):
             raise RegistrationError(f"{location(factory)}: two parameters are called '{alias}' in a recipe.")
         fields[PREFIX + parameter.name] = _field(factory, parameter)
-    if weighted:
-        fields[PREFIX + "weight"] = (float, Field(1.0, alias="weight", ge=0, allow_inf_nan=False))
     config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+    if slot.grouped:
+        groups = _groups(name, fields, ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False))
+        fields[PREFIX + "groups"] = (groups, Field(None, alias="groups"))
+    if slot.weighted:
+        fields[PREFIX + "weight"] = (float, Field(1.0, alias="weight", ge=0, allow_inf_nan=False))
     try:
         model: type[BaseModel] = create_model(name, __config__=config, **fields)
         defaults = {key: value for key, value in fields.items() if not value[1].is_required()}

@@ -28,6 +28,7 @@ class Slot:
         handed: the names of the positional arguments that segkit passes.
         called: whether a component is called with these each time (a loss), or is a factory called once (a model).
         weighted: whether a recipe may give each component a `weight`.
+        grouped: whether a recipe may give a component `groups`, tables of other parameters for some of the weights.
         traits: what `register` may declare about a component, with its type: `bool` (default False), `float` (default
             None), or the possible words (default the first).
         check: takes the product of a factory and its positional arguments; returns what is wrong with it, or None.
@@ -40,9 +41,15 @@ class Slot:
     handed: tuple[str, ...] = ()
     called: bool = False
     weighted: bool = False
+    grouped: bool = False
     traits: Mapping[str, Trait] = field(default_factory=dict)
     check: Callable[..., str | None] = lambda made, *handed: None
     around: Callable[..., AbstractContextManager[None]] = lambda *handed: nullcontext()
+
+    @property
+    def own_keys(self) -> tuple[str, ...]:
+        """The keys of a component's table that are the slot's, not the component's."""
+        return (*(("weight",) if self.weighted else ()), *(("groups",) if self.grouped else ()))
 
     def with_defaults(self, traits: Mapping[str, Any], place: str) -> dict[str, Any]:
         """Return every trait of the slot with its value, defaults included.

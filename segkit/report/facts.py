@@ -53,6 +53,11 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
         "units": {unit(name) for name in names},
         "training_number": TRAINING_NUMBER,
         "limited": any(trial.info.get("limited") for trial in summary.whole),
+        "stopped": [
+            f"{trial.name}: after epoch {trial.info.get('epochs_done')} of {trial.info.get('epochs')}"
+            for trial in summary.whole
+            if trial.info.get("stopped_early")
+        ],
         "reused": sum("reused_from" in trial.info for trial in summary.whole),
         "empty": _empty_structures(summary),
         "unknown_metrics": [name for name in summary.scores.metrics if name not in metrics],

@@ -61,6 +61,7 @@ class Existing:
 
 def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
     """Return the state of a trial's folder; `mix` allows other hardware settings there."""
+    trial = _with_known_weights(trial)
     folder = trial.path
     status = Status.find(folder)
     if status is None:
@@ -99,6 +100,16 @@ def _changed_trial(trial: Trial, status: Status, changed: dict[str, str], settin
         return Existing(trial, "other", f"{what}. {REMEDY}")
     what = what or "the source of a plugin it uses has changed"
     return Existing(trial, "other", f"holds another trial: {what}. {TRAIN_AGAIN}")
+
+
+def _with_known_weights(trial: Trial) -> Trial:
+    """Return a trial with the hash of the weights that it has begun with, where their file is gone."""
+    train = trial.recipe.train
+    if train.init_from is None or train.init_sha256 is not None:
+        return trial
+    stored = stored_recipe(trial.path).get("train", {})
+    known = {"init_sha256": stored.get("init_sha256")} if stored.get("init_from") == str(train.init_from) else {}
+    return replace(trial, recipe=trial.recipe.model_copy(update={"train": train.model_copy(update=known)}))
 
 
 def _with_hardware_of_folder(trial: Trial) -> Trial:

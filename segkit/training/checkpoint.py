@@ -74,6 +74,7 @@ class Meta(_Stored):
     epoch: Annotated[int, Ge(0)]
     step: Annotated[int, Ge(0)]
     fingerprint: str
+    initial_weights: dict[str, Any] | None = None  # which of them come from `train.init_from`
     precision: str
     device: str
     threads: Annotated[int, Ge(1), Field(le=4096)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from segkit.components.schedulers import Schedule
+from segkit.components.schedulers import Schedule, scaled_rates, warmth
 from segkit.device import Device
 from segkit.registry.component import Component
 from segkit.registry.faults import raise_fault
@@ -42,6 +43,7 @@ class State:
         training_step: computes the losses of a batch.
         average: of the model's weights, if the recipe asks for one.
         parts: the recipe's components by slot, to be named in errors.
+        warmup: optimizer steps over which the rates rise to the schedule's.
         epoch: the epoch under way, from 1.
         batch: batches done of that epoch.
         step: optimizer steps done in all.
@@ -58,6 +60,7 @@ class State:
     training_step: TrainingStep = field(default_factory=TrainingStep)
     average: Average | None = None
     parts: Mapping[str, Component] = field(default_factory=dict)
+    warmup: int = 0
     epoch: int = 1
     batch: int = 0
     step: int = 0
@@ -135,7 +138,7 @@ def train(
     while state.epoch <= epochs:
         state.model.train()
         if state.batch == 0:
-            state.rate = float(optimizer.param_groups[0]["lr"])
+            state.rate = float(optimizer.param_groups[0]["lr"]) * warmth(state.step, state.warmup)
         seen, started = 0, time.perf_counter()
         for batch in batches.epoch(state.epoch, state.batch):
             values, scored = training_step(model, batch, objective)
@@ -207,12 +210,14 @@ def _step(state: State) -> None:
     """Step the optimizer, and a schedule that steps with it."""
     slot, optimizer = "optimizer", state.optimizer
     try:
-        state.step_watch.before_step(state.step)
-        state.scaler.step(optimizer)
-        state.step_watch.after_step()
-        state.scaler.update()
-        if state.objective.steps:
-            state.objective.step(optimizer.param_groups[0]["lr"])
+        warm = state.step >= state.warmup
+        with contextlib.nullcontext() if warm else scaled_rates(optimizer, warmth(state.step, state.warmup)):
+            state.step_watch.before_step(state.step)
+            state.scaler.step(optimizer)
+            state.step_watch.after_step()
+            state.scaler.update()
+            if state.objective.steps:
+                state.objective.step(optimizer.param_groups[0]["lr"])
         optimizer.zero_grad()
         slot = "scheduler"
         state.schedule.step_batch()

@@ -28,6 +28,7 @@ from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
 from segkit.training.loss_watch import NonFiniteError
 from segkit.training.results import History
+from segkit.training.selection import patience_ended
 from segkit.training.setup import Setup
 from segkit.training.status import Status
 from segkit.training.trial import Event, Trial
@@ -43,6 +44,7 @@ class Record:
         history: the rows of metrics.csv.
         best: (score, epoch) of the checkpoint that is kept so far.
         seconds: of training before this process.
+        initial_weights: which of them come from `train.init_from`, see `segkit.training.initial`; None without one.
     """
 
     def __init__(self, trial: Trial, parts: Setup) -> None:
@@ -52,7 +54,13 @@ class Record:
         self.best: tuple[float, int] | None = None
         self.warnings: list[str] = []
         self.seconds = 0.0
+        self.initial_weights = parts.initial_weights
         self._started = time.monotonic()
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether `train.patience` has ended the training before its last epoch."""
+        return patience_ended(self.recipe.train, len(self.history), self.best[1] if self.best else None)
 
     def warn(self, text: str) -> Event:
         """Record a warning and return it as an event."""
@@ -72,6 +80,7 @@ class Record:
         known = self.trial.outline(status, error).model_dump() | {
             "epochs_done": len(self.history),
             "best_epoch": self.best[1] if self.best else None,
+            **({"stopped_early": True} if self.stopped_early else {}),
             "seconds": round(self.seconds_so_far(), 3),
             "warnings": self.warnings,
             "hardware": hardware_name(parts.device.device),
@@ -85,6 +94,7 @@ class Record:
             },
             "first_batch": parts.state.first_batch,
             "select": self.recipe.train.select,
+            "initial_weights": self.initial_weights,
         }
         Status(**known | self.conditions()).write(self.folder / "trial.json")
 
@@ -179,6 +189,7 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "epoch": parts.state.epoch - (kind == "best"),
         "step": parts.state.step,
         "fingerprint": parts.data.fingerprint,
+        "initial_weights": record.initial_weights,
         "trained_patients": list(dict.fromkeys(patient for patient in trained if patient is not None)),
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
     } | record.conditions()
@@ -232,24 +243,40 @@ def restore(record: Record) -> str:
     state.first_batch, record.history = saved["first_batch"], History.of(saved["history"])
     record.best = (saved["best"][0], saved["best"][1]) if saved["best"] else None
     record.warnings, record.seconds = saved["warnings"], saved["seconds"]
-    if state.epoch > record.recipe.train.epochs:
+    record.initial_weights = found.meta["initial_weights"]
+    if state.epoch > record.recipe.train.epochs or record.stopped_early:
         return "trained already: evaluated again"
     return f"resumes in epoch {state.epoch}, after step {state.step}"
 
 
+def has_begun(trial: Trial) -> bool:
+    """Return whether a trial resumes, or is evaluated again: it does not need its initial weights any more."""
+    return (trial.path / "last.safetensors").exists() or _finished(trial) is not None
+
+
+def _finished(trial: Trial) -> tuple[Status, History, int] | None:
+    """Return status, history and best epoch of a trial whose training is over and whose best checkpoint is there."""
+    status = Status.find(trial.path)
+    if status is None or status.limited or not (trial.path / "best.safetensors").is_file():
+        return None
+    try:
+        history = History.read(trial.path / "metrics.csv")
+    except ValueError:
+        return None
+    train, best = trial.recipe.train, status.best_epoch
+    ended = len(history) == train.epochs or patience_ended(train, len(history), best)
+    return (status, history, best) if best is not None and len(history) == status.epochs_done and ended else None
+
+
 def _restore_finished(record: Record) -> str:
     """Restore a finished trial that has no last.safetensors, to evaluate it again; return a line for the log."""
-    status = Status.find(record.folder.path)
-    if status is None or status.limited or not (record.folder / "best.safetensors").is_file():
+    found = _finished(record.trial)
+    if found is None:
         return ""
-    try:
-        history = History.read(record.folder / "metrics.csv")
-    except ValueError:
-        return ""
-    if status.best_epoch is None or not len(history) == status.epochs_done == record.recipe.train.epochs:
-        return ""
-    record.history, record.best = history, (math.nan, status.best_epoch)
+    status, record.history, best = found
+    record.best = (math.nan, best)
     record.warnings, record.seconds = status.warnings, status.seconds
+    record.initial_weights = status.initial_weights
     record.parts.state.first_batch = status.first_batch
     record.parts.state.epoch = record.recipe.train.epochs + 1
     return "trained already: evaluated again"

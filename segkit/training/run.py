@@ -16,7 +16,7 @@ import torch
 from segkit import files
 from segkit.data.cache import DataCache
 from segkit.device import preserved_process_state
-from segkit.errors import UserError, sentence
+from segkit.errors import UserError, counted, sentence
 from segkit.evaluation.overlay import shown_slice, write_overlay
 from segkit.evaluation.rows import Row, in_set, means
 from segkit.recipe.identity import training_identity
@@ -26,7 +26,7 @@ from segkit.training import checkpoint, warnings
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
 from segkit.training.loss_watch import NonFiniteError
-from segkit.training.record import Record, restore, save_batch, save_best, save_last
+from segkit.training.record import Record, has_begun, restore, save_batch, save_best, save_last
 from segkit.training.results import cases_text
 from segkit.training.selection import keeps, score_of
 from segkit.training.setup import set_up
@@ -65,7 +65,7 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Iterator[E
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
         trial.write_status("running")
         files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
-        parts = set_up(recipe, trial.limit, cache)
+        parts = set_up(recipe, trial.limit, cache, begun=has_begun(trial))
         try:
             record = Record(trial, parts)
             yield from (Event(name, "log", line) for line in parts.log)
@@ -145,26 +145,28 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
         clip_norm=settings.clip_norm,
         forward=parts.forward,
     )
-    for report in loop:
+    for report in loop if not record.stopped_early else ():
         due = every.steps is not None and state.step - saved >= every.steps
         if report.complete:
             done += 1
             yield from _end_epoch(record, report, epoch_start, epochs, done)
             epoch_start = time.perf_counter()
-            due = due or (every.epochs is not None and report.epoch % every.epochs == 0) or report.epoch == epochs
+            due = due or (every.epochs is not None and report.epoch % every.epochs == 0)
         elif time.monotonic() - shown > FLUSH_SECONDS:
             fraction = (report.epoch - 1 + state.batch / parts.feed.steps_per_epoch) / epochs
             yield Event(name, "step", values={"fraction": fraction})
             shown = time.monotonic()
-        stopping = stop()
-        if due or stopping:
+        stopping, ended = stop(), report.complete and (report.epoch == epochs or record.stopped_early)
+        if due or stopping or ended:
             _ = report.losses  # the state up to here is known to be finite
             save_last(record)
             saved = state.step
-        if stopping and not (report.complete and report.epoch == epochs):
+        if stopping and not ended:
             record.write_status("interrupted")
             yield Event(name, "interrupted", f"in epoch {report.epoch}, after step {report.step}: saved")
             return
+        if ended:
+            break
     yield from _finish(record)
 
 
@@ -229,6 +231,9 @@ def _finish(record: Record) -> Iterator[Event]:
     shown = [", ".join(f"{key} {value:.4f}" for key, value in means(part).items()) for part in (rows, tested)]
     epoch = f"{record.recipe.train.select} epoch {record.best[1] if record.best else 0}"
     text = f"{epoch}: {shown[0]}" + (f"; test: {shown[1]}" if shown[1] else "")
+    if record.stopped_early:
+        text += f"; stopped after epoch {len(record.history)}: no better {record.recipe.train.select_by} for "
+        text += counted(record.recipe.train.patience or 0, "epoch")
     yield Event(record.trial.name, "finished", text, values=found)
 
 

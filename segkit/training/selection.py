@@ -26,6 +26,13 @@ def keeps(train: Train, score: float, best: tuple[float, int] | None, epoch: int
     return best is None or score > best[0]
 
 
+def patience_ended(train: Train, done: int, best_epoch: int | None) -> bool:
+    """Return whether `train.patience` has ended a training of `done` epochs, before the last one."""
+    if train.patience is None or best_epoch is None or done >= train.epochs:
+        return False
+    return done - best_epoch >= train.patience
+
+
 def score_of(select_by: str, means: Mapping[str, float], val_loss: float) -> float:
     """Return by what epochs are compared: larger is better.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,8 +28,10 @@ from segkit.registry.component import Component
 from segkit.registry.faults import fault, raise_fault
 from segkit.training.average import Average
 from segkit.training.global_state import GeneratorWatch
+from segkit.training.initial import begin_with, lines_of
 from segkit.training.loop import State
 from segkit.training.objective import Objective
+from segkit.training.parameters import check_groups, for_optimizer, freeze
 from segkit.training.training_step import TrainingStep
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
@@ -44,6 +47,7 @@ class Setup:
     Attributes:
         evaluator: of the validation cases.
         tested: of the test cases, None without a test set.
+        initial_weights: the report of those that come from another checkpoint.
     """
 
     state: State
@@ -57,6 +61,7 @@ class Setup:
     split: Split
     log: list[str]
     warnings: list[str]
+    initial_weights: dict[str, Any] | None = None
 
 
 class Feed:
@@ -88,9 +93,16 @@ def _check_fit(recipe: Recipe, data: Data) -> None:
         raise UserError("\n".join(flaws))
 
 
-def build_model(recipe: Recipe, inputs: int, channels: int) -> nn.Module:
-    """Return the recipe's model: one output a structure, and one for background where classes are exclusive."""
-    model: nn.Module = recipe.model(inputs, channels + (recipe.channels == "exclusive"))
+def build_model(recipe: Recipe, inputs: int, channels: int, *, filled: bool = False) -> nn.Module:
+    """Return the recipe's model: one output a structure, and one for background where classes are exclusive.
+
+    Args:
+        recipe: of the trial.
+        inputs, channels: of the data.
+        filled: whether all of its weights are then read from a file, so that none need be downloaded.
+    """
+    component = recipe.model.to_be_filled() if filled else recipe.model
+    model: nn.Module = component(inputs, channels + (recipe.channels == "exclusive"))
     return model
 
 
@@ -109,8 +121,14 @@ def read_and_split(recipe: Recipe, cache: DataCache) -> tuple[Data, Split]:
     return data, split_cases(data, unlabelled=wanted, **recipe.split.model_dump(exclude={"file"}))
 
 
-def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
+def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = False) -> Setup:
     """Build everything a training needs from a recipe without "auto", in the order in which randomness is drawn.
+
+    Args:
+        recipe: of the trial.
+        limit: how the training is cut short.
+        cache: reads the data.
+        begun: whether the weights are then read from a checkpoint of the trial, so that initial ones are not needed.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
@@ -125,9 +143,16 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
     channels = len(data.channels)
     torch.manual_seed(settings.seed)
     generators = GeneratorWatch()
-    model = build_model(recipe, len(data.inputs), channels)
+    begins_with = settings.init_from is not None and not begun
+    filled = begun or (begins_with and settings.init_match == "exact")
+    model = build_model(recipe, len(data.inputs), channels, filled=filled)
+    initial = begin_with(model, settings) if begins_with else None
     model = model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     drawn = generators.warnings(recipe.model)
+    begun_with = lines_of(initial, settings) if initial else []
+    if settings.freeze is not None:
+        frozen = len(freeze(model, settings.freeze))
+        begun_with.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
     samples = Samples.of(data, (*split.train, *split.unlabelled), transforms, exclusive=exclusive)
     batches = Batches(
         samples,
@@ -155,7 +180,8 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
-        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes],
+        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes, *begun_with],
+        initial_weights=initial,
         warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
 
@@ -168,8 +194,9 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
         raise fault(recipe.model, "it has no parameter to train.")
     parts = {"model": recipe.model, "optimizer": recipe.optimizer, "step": recipe.step}
     generators = GeneratorWatch()
-    optimizer = recipe.optimizer(list(model.parameters()))  # a list, which a plugin may iterate over twice
+    optimizer = recipe.optimizer(for_optimizer(model, recipe.optimizer, frozen=recipe.train.freeze is not None))
     warnings = generators.warnings(recipe.optimizer)
+    check_groups(recipe.optimizer, optimizer)
     if recipe.scheduler is None:
         schedule = Schedule.constant(optimizer)
     else:
@@ -179,8 +206,17 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
         warnings += generators.warnings(recipe.scheduler)
     training_step = TrainingStep(recipe.step)
     training_step.prepare(model, device.device)
-    average = _average(recipe, model)
-    state = State(model, optimizer, schedule, device.scaler(), objective, training_step, average, parts)
+    state = State(
+        model,
+        optimizer,
+        schedule,
+        device.scaler(),
+        objective,
+        parts=parts,
+        warmup=recipe.train.warmup or 0,
+        training_step=training_step,
+        average=_average(recipe, model),
+    )
     left_out = state.step_watch.left_out()
     return state, warnings if left_out is None else [*warnings, str(left_out)]
 

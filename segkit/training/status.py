@@ -49,10 +49,12 @@ class Status(Part):
         training_number: see `segkit.recipe.identity`; 1 where it is not stated.
         identity, evaluation: of what it is trained and evaluated as.
         limited: whether the training was cut short on purpose.
+        stopped_early: whether `train.patience` ended it, after `epochs_done`.
         split: the names of the cases of each set.
         first_batch: name, value, weight and gradient share of each summand.
         plugins: the hashes of the plugins that training and evaluation use.
         select: the epoch that is evaluated, "best" or "last".
+        initial_weights: the report of `segkit.training.initial.begin_with`.
         reused_from: the folder that the trial was copied from.
     """
 
@@ -68,6 +70,7 @@ class Status(Part):
     epochs_done: int = 0
     error: str | None = None
     best_epoch: int | None = None
+    stopped_early: bool = False
     seconds: float = 0.0
     warnings: list[str] = []
     device: str | None = None
@@ -82,6 +85,7 @@ class Status(Part):
     channels: list[str] | None = None
     first_batch: Annotated[list[dict[str, Any]], AfterValidator(_named)] = []
     select: str = "best"
+    initial_weights: dict[str, Any] | None = None
     reused_from: str | None = None
 
     @classmethod
