@@ -64,3 +64,6 @@ class Losses(Protocol):
             target: (N, C, H, W) in {0, 1}.
             members: (N,) bool, those of the batch that count, all by default; losses of none are 0.
         """
+
+    def probabilities(self, scores: Scores) -> Tensor:
+        """Return the probability of each channel (N, C, H, W) float32, of several scores that of the finest."""

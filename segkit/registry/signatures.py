@@ -37,9 +37,11 @@ def _recipe_parameters(
     for parameter in parameters:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             star = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
+            inherited = inspect.isclass(factory) and "__init__" not in vars(factory)
+            advice = "Give the class an `__init__(self)` of its own" if inherited else "Write each parameter out"
             raise RegistrationError(
                 f"{location(factory)}: '{star}{parameter.name}' is not allowed: a recipe could not name its values. "
-                "Write each parameter out."
+                f"{advice}."
             )
     given, own = parameters[:handed], parameters[handed:]
     if len(given) < handed or any(p.kind is p.KEYWORD_ONLY for p in given):

@@ -26,6 +26,7 @@ from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
 from segkit.testing.rates import examine_optimizer, examine_scheduler
 from segkit.testing.report import ExaminationEndedError, Report
+from segkit.testing.step import examine_step
 from segkit.testing.transform import examine_transform
 from segkit.testing.weights import examine_initializer, examine_regularizer
 from segkit.training.global_state import preserved
@@ -42,6 +43,7 @@ EXAMINE = {
     "optimizer": examine_optimizer,
     "regularizer": examine_regularizer,
     "scheduler": examine_scheduler,
+    "step": examine_step,
     "transform": examine_transform,
     "upsampler": examine_upsampler,
 }

@@ -42,6 +42,9 @@ class _Losses:
             self.seen = scores, target
         return self.objective(scores, target)
 
+    def probabilities(self, scores: Scores) -> Tensor:
+        return self.objective.levels.logits(scores[0] if isinstance(scores, tuple) else scores).sigmoid()
+
 
 class TrainingStep:
     """The step of a recipe.

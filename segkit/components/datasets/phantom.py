@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 from annotated_types import Ge, Le, Lt
@@ -25,6 +26,7 @@ def phantom(
     width: Annotated[int, Ge(16), Le(1024)] = 216,
     seed: Annotated[int, Ge(0), Lt(2**32)] = 1,
     volumes: bool = False,
+    unlabelled: Annotated[int, Ge(0)] = 0,
 ) -> Dataset:
     """Digital short-axis cardiac phantom: cine MR of 16 patients, right ventricle's wall and cavity as truth.
 
@@ -40,10 +42,13 @@ def phantom(
         height, width: rows and columns.
         seed: of the patients.
         volumes: one case of each patient and phase, its slices 8.4 mm apart, instead of one of each slice.
+        unlabelled: the number of the last patients whose cases have no masks.
 
     Raises:
-        UserError: fewer slices than patients, or more than 2^30 pixels in all.
+        UserError: fewer slices than patients, no patient with masks, or more than 2^30 pixels in all.
     """
+    if unlabelled >= patients:
+        raise UserError(f"phantom: {unlabelled} of {patients} patients without masks: one needs them to learn from.")
     if slices < patients:
         raise UserError(f"phantom: too few slices, {slices} for {patients} patients: each needs at least one.")
     if slices * height * width > MOST_PIXELS:
@@ -61,8 +66,13 @@ def phantom(
                 case = f"{name}/{phase.lower()}-{index + 1:02d}"
                 stack.append(Case(case, name, image, masks, (spacing, spacing), tags={"phase": phase}))
             whole = volumes and stack
-            cases += [volume_of(f"{name}/{phase}", stack, (SLICE_MM, spacing, spacing))] if whole else stack
+            found = [volume_of(f"{name}/{phase}", stack, (SLICE_MM, spacing, spacing))] if whole else stack
+            cases += map(_without_masks, found) if number > patients - unlabelled else found
     return Dataset("phantom", CHANNELS, tuple(cases))
+
+
+def _without_masks(case: Case) -> Case:
+    return replace(case, image=case.read()[0], masks=None, load=None)
 
 
 def _counts(patients: int, slices: int) -> list[int]:
