@@ -91,10 +91,10 @@ class TrainingStep:
         """
         losses = _Losses(objective)
         found = self._checked(model, batch, losses) if self.untrusted else self.module.forward(model, batch, losses)
-        values = [*found.values(), *objective.penalty_values()]
-        if not (values[0].requires_grad or any(value.requires_grad for value in values)):
+        own, penalties = [*found.values()], objective.penalty_values()
+        if not own[0].requires_grad and not any(v.requires_grad for v in (own if self.untrusted else own + penalties)):
             raise self._no_gradient(objective, losses.seen)
-        return values, losses.seen
+        return own + penalties, losses.seen
 
     def _checked(self, model: Forward, batch: Batch, losses: _Losses) -> dict[str, Tensor]:
         """Return the losses of a plugin's step, those of the recipe first and in its order."""
