@@ -6,6 +6,9 @@ the recipe's losses by name, unweighted. The loop weighs and sums them, runs bac
 What else a step owns are its attributes: modules and buffers, which are moved to the device, optimizers, schedules and
 plain numbers. All of it is saved and restored; the step itself drives it.
 
+A step that is registered with `unlabelled=True` also gets the cases without masks; those with masks repeat to be about
+half of a batch.
+
 Two more methods are optional: `prepare(model)`, called once before training, makes what depends on the model's module;
 `updated(model)` is called after each step of the recipe's optimizer.
 """

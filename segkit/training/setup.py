@@ -153,13 +153,13 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     if settings.freeze is not None:
         frozen = len(freeze(model, settings.freeze))
         begun_with.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
-    samples = Samples.of(data, (*split.train, *split.unlabelled), transforms, exclusive=exclusive)
+    samples = Samples.of(data, _drawn(data, split, split.train), transforms, exclusive=exclusive)
     batches = Batches(
         samples,
         batch_size=settings.batch_size,
         seed=settings.seed,
         workers=settings.workers,
-        samples_per_epoch=_slices(data, (*split.full_train, *split.unlabelled)) if settings.budget == "steps" else None,
+        samples_per_epoch=_slices(data, _drawn(data, split, split.full_train)) if settings.budget == "steps" else None,
         device=device.device,
         plugins=plugins.folders(),
     )
@@ -250,6 +250,12 @@ def _first(data: Data, cases: Sequence[int], slices: int) -> tuple[int, ...]:
     """Return as many of the first cases as it takes for so many slices."""
     before = itertools.accumulate((len(data.cases[number].slices) for number in cases), initial=0)
     return tuple(number for number, count in zip(cases, before, strict=False) if count < slices)
+
+
+def _drawn(data: Data, split: Split, labelled: Sequence[int]) -> Sequence[int]:
+    """Return the cases to draw from: beside those without masks the others repeat, to be about half of a batch."""
+    times = round(_slices(data, split.unlabelled) / _slices(data, labelled))
+    return (*(tuple(labelled) * max(1, times)), *split.unlabelled)
 
 
 def _slices(data: Data, cases: Sequence[int]) -> int:

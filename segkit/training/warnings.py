@@ -90,7 +90,11 @@ def _ignores_background(recipe: Recipe, truth: torch.Tensor) -> bool:
 
 
 def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
-    """Return a warning if one of several summands has over 99 % of the gradient norm on the first batch, or none."""
+    """Return a warning if one of several summands has over 99 % of the gradient norm on the first batch, or none.
+
+    A step may let losses of its own rise: they do not count.
+    """
+    first_batch = [row for row in first_batch if not row["term"].startswith("step.")]
     if len(first_batch) < 2:
         return None
     for row in first_batch:
