@@ -15,6 +15,7 @@ from segkit import UserError
 from segkit.recipe import toml
 from segkit.study import runs
 from segkit.training import checkpoint
+from segkit.training.run import run_trial
 from segkit.types import Pretrained
 from tests import small
 from tests.small import BASE, kinds, train
@@ -116,7 +117,7 @@ def test_a_killed_training_resumes_without_the_file(source: Path, tmp_path: Path
     train(tmp_path / "parts", *sets, stop_after=1)
     recipe = small.recipe(*sets)
     file.unlink()
-    ended = list(small.run_trial(small.trial(tmp_path / "parts", recipe), stop=lambda: False))
+    ended = list(run_trial(small.trial(tmp_path / "parts", recipe), stop=lambda: False))
     assert kinds(ended)[-1] == "finished"
     one, two = ((tmp_path / run / FOLDER / "best.safetensors").read_bytes() for run in ("whole", "parts"))
     assert one == two

@@ -18,6 +18,7 @@ from segkit.data.batches import Batches
 from segkit.data.cache import DataCache
 from segkit.data.cases import Data
 from segkit.data.fitting import unfit
+from segkit.data.order import weights_by_tag
 from segkit.data.samples import Samples, to_device_float
 from segkit.data.splits import Split, split_cases
 from segkit.device import Device, choose, use_deterministic_algorithms
@@ -154,6 +155,8 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         seed=settings.seed,
         workers=settings.workers,
         samples_per_epoch=_slices(data, split.full_train) if settings.budget == "steps" else None,
+        weights=weights_by_tag(data, samples.numbers, settings.sampling_weights) if settings.sampling_weights else None,
+        foreground_share=settings.oversample_foreground or 0.0,
         device=device.device,
         plugins=plugins.folders(),
     )
