@@ -12,8 +12,10 @@ import torch
 
 import segkit
 from segkit import UserError
-from segkit.recipe import toml
+from segkit.recipe import merge, toml
+from segkit.recipe.model import validate
 from segkit.study import runs
+from segkit.study.plan import plan_trials
 from segkit.training import checkpoint
 from segkit.training.run import run_trial
 from segkit.types import Pretrained
@@ -107,6 +109,25 @@ def test_the_file_is_needed_once_and_known_by_its_weights(
     assert run("train.seed=2", name="filled.toml", fresh=True) == "finished"
     shutil.copy(own / "best.safetensors", "start.safetensors")
     assert "holds other weights than when the recipe was filled" in run("train.seed=3", name="filled.toml")
+
+
+def test_variants_may_begin_with_different_weights(source: Path, tmp_path: Path) -> None:
+    last = source.with_name("last.safetensors")
+    other = tmp_path / "other.safetensors"
+    checkpoint.save(other, {"head.bias": torch.ones(2)}, checkpoint.read_meta(source) | {"kind": "best"})
+    files = {"a": str(source), "b": str(last), "c": "other.safetensors"}
+    variants = [{"label": label, "train": {"init_from": file}} for label, file in files.items()]
+    tree = BASE | {"train": BASE["train"] | {"init_from": str(source)}, "study": {"variants": variants}}
+    (tmp_path / "study.toml").write_text(toml.dumps(tree), encoding="utf-8")
+    document = merge.compose(tmp_path / "study.toml")
+    trials = plan_trials(validate(document), document)
+    assert [trial.recipe.train.init_from for trial in trials] == [source, last, other]
+    assert len({trial.recipe.train.init_sha256 for trial in trials} - {None}) == 2
+    assert trials[0].identity == trials[1].identity != trials[2].identity  # one epoch: the last is the best
+    filled = tmp_path / "filled.toml"
+    filled.write_text(validate(document).to_toml(), encoding="utf-8")
+    document = merge.compose(filled)
+    assert [t.identity for t in plan_trials(validate(document), document)] == [trial.identity for trial in trials]
 
 
 def test_a_killed_training_resumes_without_the_file(source: Path, tmp_path: Path) -> None:

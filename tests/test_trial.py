@@ -204,9 +204,12 @@ def test_patience_ends_a_training_that_then_counts_as_finished(tmp_path: Path) -
 
 
 def test_a_warm_up_raises_the_rate_over_its_steps(tmp_path: Path) -> None:
-    train(tmp_path, "train.warmup=6", "scheduler.ExponentialLR={ gamma = 0.5 }")
+    events = train(tmp_path, "train.warmup=6", "scheduler.ExponentialLR={ gamma = 0.5 }")
+    assert "warning" not in kinds(events)
     rates = [float(row["lr"]) for row in rows_of(tmp_path / FOLDER / "metrics.csv")]
     assert rates == pytest.approx([1e-2 / 6, 1e-2 / 2 * 4 / 6, 1e-2 / 4])
+    long = train(tmp_path / "long", "train.warmup=50", "train.epochs=1")
+    assert "train.warmup is 50 steps, but the training has 3: it never reaches the full rate." in {e.text for e in long}
 
 
 def test_fresh_begins_anew(whole: Path, tmp_path: Path) -> None:

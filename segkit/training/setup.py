@@ -33,7 +33,7 @@ from segkit.training.loop import State
 from segkit.training.objective import Objective
 from segkit.training.parameters import check_groups, for_optimizer, freeze
 from segkit.training.trial import Limit
-from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
+from segkit.training.warnings import blind_loss, large_batch, long_warmup, undefined_volumes
 
 ALWAYS = "dice"  # computed each epoch, whatever the recipe's metrics
 
@@ -165,8 +165,9 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
     large = None if limit.batches or limit.overfit else large_batch(recipe, len(samples))
+    long = None if limit.batches else long_warmup(settings, feed.steps_per_epoch)
     evaluated = [data.cases[number] for number in (*split.validation, *split.test)]
-    doubtful = [text for text in (large, blind_loss(recipe), undefined_volumes(recipe, evaluated)) if text]
+    doubtful = [text for text in (large, long, blind_loss(recipe), undefined_volumes(recipe, evaluated)) if text]
     return Setup(
         state=state,
         feed=feed,
