@@ -19,7 +19,8 @@ from torch import Tensor
 
 from segkit import UserError, plugins, transforms
 from segkit.components.datasets.case import Case
-from segkit.data.batches import Batches, Order
+from segkit.data.batches import Batches
+from segkit.data.order import Order
 from segkit.data.samples import Samples
 from segkit.data.workers import WorkerError
 from segkit.device import preserved_process_state

@@ -122,6 +122,15 @@ def test_listing_and_showing(run: Run) -> None:
     assert "metric dice" in run("show", "dice")[1]
 
 
+def test_showing_the_names_of_weights(run: Run) -> None:
+    status, out, err = run("show", "tiny.toml", "--weights")
+    assert status == 0
+    assert out.splitlines()[0] == "down.0.0.weight  4 x 1 x 3 x 3"
+    assert "shapes are for one input and one channel" in err
+    assert json.loads(run("show", "tiny.toml", "--weights", "--json")[1])["head.bias"] == [1]
+    assert "--weights are for recipes" in run("show", "dice", "--weights")[2]
+
+
 def test_showing_a_recipe_is_valid_toml_and_says_where_values_come_from(run: Run) -> None:
     Path("over.toml").write_text("[train]\nbatch_size = 2\n")
     status, out, _ = run("show", "tiny.toml", "--with", "over.toml", "--set", "train.seed=7")

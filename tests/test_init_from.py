@@ -12,9 +12,12 @@ import torch
 
 import segkit
 from segkit import UserError
-from segkit.recipe import toml
+from segkit.recipe import merge, toml
+from segkit.recipe.model import validate
 from segkit.study import runs
+from segkit.study.plan import plan_trials
 from segkit.training import checkpoint
+from segkit.training.run import run_trial
 from segkit.types import Pretrained
 from tests import small
 from tests.small import BASE, kinds, train
@@ -108,6 +111,25 @@ def test_the_file_is_needed_once_and_known_by_its_weights(
     assert "holds other weights than when the recipe was filled" in run("train.seed=3", name="filled.toml")
 
 
+def test_variants_may_begin_with_different_weights(source: Path, tmp_path: Path) -> None:
+    last = source.with_name("last.safetensors")
+    other = tmp_path / "other.safetensors"
+    checkpoint.save(other, {"head.bias": torch.ones(2)}, checkpoint.read_meta(source) | {"kind": "best"})
+    files = {"a": str(source), "b": str(last), "c": "other.safetensors"}
+    variants = [{"label": label, "train": {"init_from": file}} for label, file in files.items()]
+    tree = BASE | {"train": BASE["train"] | {"init_from": str(source)}, "study": {"variants": variants}}
+    (tmp_path / "study.toml").write_text(toml.dumps(tree), encoding="utf-8")
+    document = merge.compose(tmp_path / "study.toml")
+    trials = plan_trials(validate(document), document)
+    assert [trial.recipe.train.init_from for trial in trials] == [source, last, other]
+    assert len({trial.recipe.train.init_sha256 for trial in trials} - {None}) == 2
+    assert trials[0].identity == trials[1].identity != trials[2].identity  # one epoch: the last is the best
+    filled = tmp_path / "filled.toml"
+    filled.write_text(validate(document).to_toml(), encoding="utf-8")
+    document = merge.compose(filled)
+    assert [t.identity for t in plan_trials(validate(document), document)] == [trial.identity for trial in trials]
+
+
 def test_a_killed_training_resumes_without_the_file(source: Path, tmp_path: Path) -> None:
     file = tmp_path / "start.safetensors"
     shutil.copy(source, file)
@@ -116,7 +138,7 @@ def test_a_killed_training_resumes_without_the_file(source: Path, tmp_path: Path
     train(tmp_path / "parts", *sets, stop_after=1)
     recipe = small.recipe(*sets)
     file.unlink()
-    ended = list(small.run_trial(small.trial(tmp_path / "parts", recipe), stop=lambda: False))
+    ended = list(run_trial(small.trial(tmp_path / "parts", recipe), stop=lambda: False))
     assert kinds(ended)[-1] == "finished"
     one, two = ((tmp_path / run / FOLDER / "best.safetensors").read_bytes() for run in ("whole", "parts"))
     assert one == two

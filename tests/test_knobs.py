@@ -23,6 +23,10 @@ NO_RESULT = {
     "threads",
     "select",
     "select_by",
+    "patience",
+    "init_from",
+    "init_match",
+    "init_sha256",
 }  # change how, not what is trained, or which epoch is kept
 # The baseline's keys and more of segkit's own, each with a value that trains in a moment and another one.
 CLAHE = {"clip_limit": (2.0, 4.0), "tile_grid_size": ([2, 2], [4, 4]), "p": (1, 0)}
@@ -43,7 +47,9 @@ KNOBS: dict[str, Any] = {
     "optimizer": {"Adam": {"lr": (2e-3, 1e-3)}}, "scheduler": {"StepLR": {"step_size": (1, 2), "gamma": (0.1, 0.5)}},
     "metrics": {name: ({}, None) for name in ("dice", "soft_dice", "iou", "precision", "recall")},
     "train": {"epochs": (2, 3), "batch_size": (2, 3), "seed": (1, 2), "budget": ("epochs", "steps"),
-              "accumulate": (1, 2), "clip_norm": (None, 1e-3), "precision": ("float32", "bf16")},
+              "accumulate": (1, 2), "clip_norm": (None, 1e-3), "precision": ("float32", "bf16"),
+              "warmup": (None, 3), "freeze": (None, ["down.0.*"]), "oversample_foreground": (None, 1.0),
+              "sampling_weights": (None, {"phase=ES": 3.0})},
 }  # fmt: skip
 
 

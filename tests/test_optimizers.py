@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from segkit import UserError, optimizers
+from segkit.training.parameters import check_groups, for_optimizer
+from segkit.types import Fraction, Positive
 
 FIRST_STUDY = [
     ("Adam", {"lr": 2e-3}),
@@ -126,6 +128,69 @@ def test_takes_parameter_groups() -> None:
     groups = [{"params": list(net[0].parameters()), "lr": 0.5}, {"params": list(net[3].parameters())}]
     optimizer = optimizers.build("Adam", {"lr": 0.1}, groups)
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
+
+
+def grouped(name: str, groups: list[dict[str, Any]]) -> tuple[torch.nn.Sequential, torch.optim.Optimizer]:
+    net, component = small_net(), optimizers.component(name, {"lr": 0.1, "groups": groups})
+    return net, component(for_optimizer(net, component))
+
+
+@pytest.mark.parametrize("name", optimizers.names())
+def test_every_optimizer_takes_groups_of_which_the_first_match_wins(name: str) -> None:
+    groups = [{"match": "3.*", "lr": 0.5}, {"match": ["norms", "biases"], "lr": 0.01}]
+    net, optimizer = grouped(name, groups)
+    names = {id(weight): name for name, weight in net.named_parameters()}
+    found = [([names[id(weight)] for weight in group["params"]], group["lr"]) for group in optimizer.param_groups]
+    assert found == [(["0.weight"], 0.1), (["3.weight", "3.bias"], 0.5), (["0.bias", "2.weight", "2.bias"], 0.01)]
+    before = copy.deepcopy(net.state_dict())
+    train(net, optimizer, 2)
+    assert not any(torch.equal(before[name], net.state_dict()[name]) for name in names.values())
+
+
+def test_norms_and_biases_are_spared_decay_and_no_group_is_empty() -> None:
+    _, optimizer = grouped("AdamW", [{"match": ["norms", "biases"], "weight_decay": 0}, {"match": "*", "lr": 0.2}])
+    assert [(len(g["params"]), g["weight_decay"], g["lr"]) for g in optimizer.param_groups] == [
+        (4, 0, 0.1),
+        (2, 0.01, 0.2),
+    ]
+
+
+def test_a_parameter_of_a_plugin_that_its_optimizer_shares_cannot_be_set_for_a_group() -> None:
+    def shared(parameters: Any, *, lr: Positive = 0.1, smoothing: Fraction = 0.5) -> torch.optim.Optimizer:
+        """SGD."""
+        return torch.optim.SGD(parameters, lr=lr)
+
+    before = optimizers.snapshot()
+    optimizers.register("shared")(shared)
+    try:
+        component = optimizers.component("shared", {"groups": [{"match": "biases", "smoothing": 0.1}]})
+        made = component(for_optimizer(small_net(), component))
+        with pytest.raises(UserError, match="'smoothing' is one number for all weights, and cannot be set for a group"):
+            check_groups(component, made)
+    finally:
+        optimizers.restore(before)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (
+            [{"match": "norms", "weight_dcay": 0}],
+            r"groups.0.weight_dcay: no such parameter. Did you mean 'weight_decay",
+        ),
+        ([{"match": "norms", "lr": -1}], r"groups.0.lr: must be above 0, got -1"),
+        ([{"match": "norms"}], "groups: group 0 sets no parameter"),
+        ([{"lr": 1}], "groups.0.match: this parameter is required"),
+        ([{"match": "4.*", "lr": 1}], r"groups.0.match: '4.\*' matches no parameter of the model. Did you mean '3.\*'"),
+        (
+            [{"match": "3.*", "lr": 1}, {"match": "3.bias", "lr": 2}],
+            "groups.1: all that it matches belongs to an earlier",
+        ),
+    ],
+)
+def test_wrong_groups_are_refused(groups: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        grouped("AdamW", groups)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from torch.optim import lr_scheduler
 
 from segkit import UserError, schedulers
-from segkit.components.schedulers import Schedule
+from segkit.components.schedulers import Schedule, scaled_rates, warmth
 
 EPOCHS, STEPS = 12, 5
 
@@ -90,6 +90,38 @@ def run_plain(name: str) -> list[tuple[float, float]]:
         if unit == "epoch":
             scheduler.step(*[VAL_LOSSES[epoch]] if name == "ReduceLROnPlateau" else [])
     return seen
+
+
+@pytest.mark.parametrize("name", schedulers.names())
+def test_the_rates_of_parameter_groups_keep_their_ratio(name: str) -> None:
+    weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
+    groups: list[dict[str, Any]] = [
+        {"params": [weights[0]]},
+        {"params": [weights[1]], "lr": 0.01},
+        {"params": [weights[2]], "lr": 0.2},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    values = SETTINGS.get(name, {}) | ({"min_lr": 0.03} if name == "ReduceLROnPlateau" else {})
+    schedule, alone = build(name, values, optimizer), make_optimizer()
+    expected = iter(run(build(name, values, alone), alone, 0, EPOCHS))
+    for epoch in range(EPOCHS):
+        for _ in range(STEPS):
+            rate = next(expected)[0]
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, rate / 10, rate * 2])
+            for weight in weights:
+                weight.grad = torch.ones_like(weight)
+            optimizer.step()
+            schedule.step_batch()
+        schedule.step_epoch(VAL_LOSSES[epoch])
+
+
+def test_a_warm_up_scales_the_rates_of_a_step_and_leaves_the_schedule_alone() -> None:
+    optimizer = make_optimizer()
+    with scaled_rates(optimizer, warmth(0, 4)):
+        assert optimizer.param_groups[0]["lr"] == 0.1 / 4
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    assert [warmth(step, 4) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert warmth(0, 0) == 1.0
 
 
 def test_every_scheduler_that_plain_values_can_set_is_there() -> None:

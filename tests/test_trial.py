@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import segkit
+from segkit import UserError
+from segkit.checks.run import check_run
 from segkit.data.cache import DataCache
 from segkit.evaluation.rows import means
 from segkit.recipe import toml
@@ -110,6 +112,12 @@ RESUMED: list[tuple[str, ...]] = [
     ("optimizer.SGD={ lr = 0.1, momentum = 0.9 }", "scheduler.OneCycleLR={ max_lr = 0.1 }"),
     ("scheduler.ReduceLROnPlateau={ patience = 0 }", "regularizer.l1={ proximal = true, weight = 1e-3 }"),
     ("train.precision=bf16", "train.clip_norm=1.0"),
+    (
+        "train.warmup=5",
+        "train.patience=2",
+        "optimizer.AdamW={ groups = [{ match = ['norms', 'biases'], weight_decay = 0, lr = 0.1 }] }",
+        "scheduler.OneCycleLR={ max_lr = 0.1 }",
+    ),
     ("train.workers=1", "train.clip_norm=0.1", "channels=exclusive", "train.budget=steps", "split.train_fraction=0.5"),
 ]
 
@@ -170,6 +178,38 @@ def test_more_epochs_go_on_from_the_last(tmp_path: Path) -> None:
     events = train(tmp_path / "short", "train.epochs=4")
     assert any("resumes in epoch 3" in event.text for event in events)
     same(tmp_path / "long", tmp_path / "short")
+
+
+def test_patience_ends_a_training_that_then_counts_as_finished(tmp_path: Path) -> None:
+    sets = ("train.epochs=9", "train.patience=2", "optimizer.SGD={ lr = 1e-30 }", "model.unet.norm=none")
+    events = train(tmp_path / "whole", *sets)
+    folder = tmp_path / "whole" / FOLDER
+    assert "; stopped after epoch 3: no better dice for 2 epochs" in events[-1].text
+    status = json.loads((folder / "trial.json").read_text())
+    assert (status["status"], status["epochs"], status["epochs_done"]) == ("finished", 9, 3)
+    assert (status["best_epoch"], status["stopped_early"]) == (1, True)
+    assert not any("the recipe asks for" in finding.text for finding in check_run(tmp_path / "whole"))
+    for lost in ("", "last.safetensors"):
+        if lost:
+            (folder / lost).unlink()
+        again = train(tmp_path / "whole", *sets, "train.epochs=12")
+        assert "epoch" not in kinds(again)
+        assert any("trained already: evaluated again" in event.text for event in again)
+        assert "; stopped after epoch 3" in again[-1].text
+    train(tmp_path / "broken", *sets, stop_after=2)
+    train(tmp_path / "broken", *sets)
+    assert without_times(tmp_path / "broken" / FOLDER / "metrics.csv") == without_times(folder / "metrics.csv")
+    with pytest.raises(UserError, match='patience ends the training at its best epoch, but select = "last" keeps'):
+        small.recipe("train.patience=2", "train.select=last")
+
+
+def test_a_warm_up_raises_the_rate_over_its_steps(tmp_path: Path) -> None:
+    events = train(tmp_path, "train.warmup=6", "scheduler.ExponentialLR={ gamma = 0.5 }")
+    assert "warning" not in kinds(events)
+    rates = [float(row["lr"]) for row in rows_of(tmp_path / FOLDER / "metrics.csv")]
+    assert rates == pytest.approx([1e-2 / 6, 1e-2 / 2 * 4 / 6, 1e-2 / 4])
+    long = train(tmp_path / "long", "train.warmup=50", "train.epochs=1")
+    assert "train.warmup is 50 steps, but the training has 3: it never reaches the full rate." in {e.text for e in long}
 
 
 def test_fresh_begins_anew(whole: Path, tmp_path: Path) -> None:

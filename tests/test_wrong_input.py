@@ -218,7 +218,7 @@ WRONG = [
     ("show dise", "Did you mean 'dice'?"),
     ("show los.dice", "no slot is called 'los'. Did you mean 'loss'?"),
     ("show pipe.toml", "pipe.toml: a pipe, not a regular file"),
-    ("show dice --set x=1", "dice: --set and --with are for recipes"),
+    ("show dice --set x=1", "dice: --set, --with and --weights are for recipes"),
     ("info one.toml", "one.toml: damaged or not a checkpoint"),
     ("info pipe.safetensors", "pipe.safetensors: a pipe. A checkpoint is"),
     ("check gone", "gone: no such file or folder"),

@@ -71,17 +71,23 @@ def show(
     overlays: With = None,
     sets: Set = None,
     plugins: Plugins = None,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Name the weights of a RECIPE's model, as train.freeze matches them.")
+    ] = False,
     json_: Json = False,
 ) -> int:
     """Show a component with its parameters; or a RECIPE, filled, with the origin of each value."""
     load_plugins(plugins)
     if name.endswith(".toml") or Path(name).is_file():
+        if weights:
+            return _show_weights(Path(name), overlays or [], sets or [], json_)
         return _show_recipe(Path(name), overlays or [], sets or [], json_)
     from segkit.errors import UserError
     from segkit.recipe.describe import describe, parameters, snippet
 
-    if overlays or sets:
-        raise UserError(f"{name}: --set and --with are for recipes (.toml), and this is a component's name.")
+    if overlays or sets or weights:
+        flags = "--set, --with and --weights"
+        raise UserError(f"{name}: {flags} are for recipes (.toml), and this is a component's name.")
     entries = _find(name)
     if json_:
         found = [
@@ -107,6 +113,21 @@ def _find(name: str) -> list[Entry]:
         known = [known for registry in searched for known in registry.names()]
         raise UserError(f"no component or recipe is called '{name}'. {suggest(rest, known)}")
     return found
+
+
+def _show_weights(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:
+    from segkit.recipe.model import Recipe
+    from segkit.training.setup import build_model
+
+    model = build_model(Recipe.load(path, overlays=overlays, sets=sets), inputs=1, channels=1, filled=True)
+    found = {name: list(weight.shape) for name, weight in model.named_parameters()}
+    if json_:
+        echo(json.dumps(found, indent=1))
+        return DONE
+    width = max(map(len, found), default=0)
+    echo(printable("\n".join(f"{name:<{width}}  {' x '.join(map(str, shape))}" for name, shape in found.items())))
+    warn(["The shapes are for one input and one channel; names do not depend on the data."])
+    return DONE
 
 
 def _show_recipe(path: Path, overlays: list[Path], sets: list[str], json_: bool) -> int:

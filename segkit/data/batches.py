@@ -5,42 +5,19 @@ Order and randomness depend on the seed, the epoch and the sample alone, not on 
 
 from __future__ import annotations
 
-import functools
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
-import numpy as np
 import torch
 
 from segkit.data.filling import usable_cores
+from segkit.data.order import Order
 from segkit.data.samples import Samples, assemble
 from segkit.data.workers import TIMEOUT, TensorPair, Workers, as_tensors
 
 MOST_WORKERS = 4  # feed any single device with 8-bit images
-
-
-class Order:
-    """The samples of each batch: a function of the seed and the batch's number since the start of the trial.
-
-    Samples are drawn in passes, each in an order of its own; an epoch may be shorter or longer than a pass.
-    """
-
-    def __init__(self, samples: int, samples_per_epoch: int, batch_size: int, seed: int) -> None:
-        self.samples, self.samples_per_epoch, self.batch_size = samples, samples_per_epoch, batch_size
-        self.steps_per_epoch = -(-samples_per_epoch // batch_size)
-        self._pass = functools.lru_cache(maxsize=4)(
-            lambda passed: np.random.default_rng([seed, passed]).permutation(samples).tolist()
-        )
-
-    def __call__(self, number: int) -> list[tuple[int, int]]:
-        """Return (pass, index) of each member, passes from 1."""
-        epoch, step = divmod(number, self.steps_per_epoch)
-        begin = step * self.batch_size
-        end = min(begin + self.batch_size, self.samples_per_epoch)
-        drawn = (divmod(epoch * self.samples_per_epoch + place, self.samples) for place in range(begin, end))
-        return [(passed + 1, self._pass(passed + 1)[place]) for passed, place in drawn]
 
 
 class Batches(AbstractContextManager["Batches"]):
@@ -54,6 +31,8 @@ class Batches(AbstractContextManager["Batches"]):
             cores, and up to 4 with an accelerator.
         samples_per_epoch: members of an epoch, by default each sample once; see `Order`. It lets trainings on different
             numbers of samples take the same number of steps.
+        weights: how often each sample is drawn, relative to others; by default alike.
+        foreground_share: of the members, drawn among samples with foreground; their crops show some if they can.
         device: of the batches.
         plugins: folders that a worker searches for transforms of plugins.
         timeout: seconds after which a worker that does not answer counts as hanging.
@@ -67,6 +46,8 @@ class Batches(AbstractContextManager["Batches"]):
         seed: int,
         workers: int | Literal["auto"] = "auto",
         samples_per_epoch: int | None = None,
+        weights: Sequence[float] | None = None,
+        foreground_share: float = 0.0,
         device: torch.device | str = "cpu",
         plugins: Sequence[str] = (),
         timeout: float = TIMEOUT,
@@ -74,7 +55,15 @@ class Batches(AbstractContextManager["Batches"]):
         self.samples, self.seed, self.device = samples, seed, torch.device(device)
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
-        self._order = Order(len(samples), samples_per_epoch or len(samples), batch_size, seed)
+        self._order = Order(
+            len(samples),
+            samples_per_epoch or len(samples),
+            batch_size,
+            seed,
+            weights=weights,
+            foreground=samples.with_foreground() if foreground_share else (),
+            share=foreground_share,
+        )
         self.steps_per_epoch = self._order.steps_per_epoch
         self.workers = _count(workers, self.device, len(samples.pipeline))
         self._workers: Workers | None = None

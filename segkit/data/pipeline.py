@@ -26,7 +26,7 @@ from segkit.registry.faults import explained, plugin_message
 
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
 Pair = tuple[Image, Bits]
-Key = tuple[int, int, int]
+Key = tuple[int, ...]
 
 
 class TransformError(UserError):
@@ -78,7 +78,7 @@ class Pipeline:
         Args:
             image: (H, W) or (H, W, I), uint8 or float32.
             bits: (H, W) uint8 or uint16.
-            key: (seed, epoch, sample): all that the randomness depends on.
+            key: (seed, draw, sample), and the try if it is not the first: all that the randomness depends on.
             name: the sample's, for messages.
             labels: the values in `bits`, if known.
 
@@ -107,7 +107,7 @@ class Pipeline:
 
     def _reseed(self, key: Key) -> None:
         """Set both generators to a state derived from the key by a hash, which is faster than seeding."""
-        digest = hashlib.blake2b(b"%d,%d,%d" % key, digest_size=48).digest()
+        digest = hashlib.blake2b(",".join(map(str, key)).encode(), digest_size=48).digest()
         state, increment, seed = (int.from_bytes(digest[start : start + 16], "little") for start in (0, 16, 32))
         inner = {"state": state, "inc": increment | 1}
         self._generator.bit_generator.state = {

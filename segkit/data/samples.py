@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from segkit.components.intensities import Percentile
 from segkit.data.cases import Data
-from segkit.data.pipeline import Pair, Pipeline
+from segkit.data.order import Member
+from segkit.data.pipeline import Key, Pair, Pipeline
 from segkit.data.preparing import prepare
 from segkit.data.store import Slices
 from segkit.errors import UserError
@@ -20,6 +21,7 @@ from segkit.registry.component import Component
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_TRIES = 20  # crops of a sample that must show foreground, before one without is taken
 MOST_SPREAD = 7  # channels whose bits do not collide when they are spread by one multiplication
 
 
@@ -57,6 +59,10 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def with_foreground(self) -> list[int]:
+        """Return the samples whose masks are not all empty."""
+        return [index for index, number in enumerate(self.numbers) if any(self.slices.labels[number])]
 
     def mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation of all pixels for each input; if all are equal, the deviation is 1."""
@@ -128,31 +134,36 @@ def _planes(bits: Tensor, channels: int) -> Tensor:
     return spread.view(torch.uint8).view(*bits.shape, kind.itemsize)[..., :channels]
 
 
-def assemble(samples: Samples, seed: int, chosen: Sequence[tuple[int, int]]) -> Pair:
+def _transformed(samples: Samples, index: int, key: Key) -> Pair:
+    """Return a sample after its transforms, whose randomness depends on the key."""
+    slices, number = samples.slices, samples.numbers[index]
+    return samples.pipeline(
+        slices.image(number), slices.bits(number), key, name=samples.names[index], labels=slices.labels[number]
+    )
+
+
+def assemble(samples: Samples, seed: int, chosen: Sequence[Member]) -> Pair:
     """Return a batch: images (N, H, W) or (N, H, W, I), and bit maps (N, H, W).
 
     Args:
         samples: to choose from, with the transforms to run on each.
         seed: of the trial.
-        chosen: (pass over the samples, index) of each member; its randomness depends on these and the seed alone.
+        chosen: (draw, index) of each member; its randomness depends on these and the seed alone. See `Member`.
 
     Raises:
         UserError: a transform failed, or sizes differ; the message names the sample.
     """
     batch: Pair | None = None
-    for place, (passed, index) in enumerate(chosen):
-        name, number = samples.names[index], samples.numbers[index]
-        image, bits = samples.pipeline(
-            samples.slices.image(number),
-            samples.slices.bits(number),
-            (seed, passed, index),
-            name=name,
-            labels=samples.slices.labels[number],
-        )
+    for place, (draw, index) in enumerate(chosen):
+        image, bits = _transformed(samples, index, (seed, draw, index))
+        for again in range(1, MOST_TRIES if draw < 0 else 1):
+            if bits.any():
+                break
+            image, bits = _transformed(samples, index, (seed, draw, index, again))
         if batch is None:
             batch = np.empty((len(chosen), *image.shape), image.dtype), np.empty((len(chosen), *bits.shape), bits.dtype)
         elif image.shape != batch[0].shape[1:]:
-            first, (rows, columns) = samples.names[chosen[0][1]], batch[1].shape[1:]
+            (first, name), (rows, columns) = (samples.names[at] for at in (chosen[0][1], index)), batch[1].shape[1:]
             raise UserError(
                 f"{name}: {image.shape[0]} x {image.shape[1]} pixels after the transforms, but {first}, in the same "
                 f"batch, has {rows} x {columns}. Images of a batch must have one size: add RandomCrop, PadIfNeeded or "

@@ -25,11 +25,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segkit import plugins
+from segkit.data.order import Member
 from segkit.data.pipeline import Pair
 from segkit.data.samples import Samples, assemble
 from segkit.errors import UserError, first_few
 
-Members = list[tuple[int, int]]
+Members = list[Member]
 Plan = Callable[[int], Members]
 TensorPair = tuple[Tensor, Tensor]
 Task = tuple[int, Members]

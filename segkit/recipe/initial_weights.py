@@ -29,8 +29,8 @@ def with_initial_weights(document: Document) -> Document:
     name = train.get(FILE[1]) if isinstance(train, Mapping) else None
     if not isinstance(train, Mapping) or not isinstance(name, str):
         return document
-    source = document.origins[FILE]
-    if SHA256 in document.origins and document.origins[SHA256].name == source.name:
+    source, stated = document.origins[FILE], document.origins.get(SHA256)
+    if stated is not None and (stated.name, stated.prefix) == (source.name, source.prefix):
         return document
     made, path, place = document.copy(), Path(name), f"{document.place(FILE)}: train.init_from"
     made.tree["train"] = {key: value for key, value in train.items() if key != SHA256[1]}

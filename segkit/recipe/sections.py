@@ -186,7 +186,6 @@ class Train(Section):
     compile: bool = False
     deterministic: bool = Field(False, description="Only deterministic operations on CUDA; slower there.")
     workers: Annotated[int, Ge(0), Le(1024)] | Literal["auto"] = "auto"
-    save_every: Every = Every(epochs=1)
     patience: Count | None = Field(
         None, description="Epochs without a better select_by after which training ends; never when not given."
     )
@@ -206,6 +205,7 @@ class Train(Section):
     oversample_foreground: Annotated[Fraction, Gt(0)] | None = Field(
         None, description="Share of each batch that is drawn among slices with foreground, and cropped to show some."
     )
+    save_every: Every = Every(epochs=1)  # tables come last, as in the TOML of a filled recipe
     sampling_weights: Annotated[dict[Annotated[str, AfterValidator(_tag)], NonNegative], Len(1)] | None = Field(
         None, description='How often cases with a tag are drawn, as in { "phase=ES" = 2.0 }; others have weight 1.'
     )

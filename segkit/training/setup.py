@@ -18,6 +18,7 @@ from segkit.data.batches import Batches
 from segkit.data.cache import DataCache
 from segkit.data.cases import Data
 from segkit.data.fitting import unfit
+from segkit.data.order import weights_by_tag
 from segkit.data.samples import Samples, to_device_float
 from segkit.data.splits import Split, split_cases
 from segkit.device import Device, choose, use_deterministic_algorithms
@@ -34,7 +35,7 @@ from segkit.training.objective import Objective
 from segkit.training.parameters import check_groups, for_optimizer, freeze
 from segkit.training.training_step import TrainingStep
 from segkit.training.trial import Limit
-from segkit.training.warnings import blind_loss, large_batch, undefined_volumes
+from segkit.training.warnings import blind_loss, large_batch, long_warmup, undefined_volumes
 from segkit.types import Batch, Forward
 
 ALWAYS = "dice"  # computed each epoch, whatever the recipe's metrics
@@ -160,6 +161,8 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         seed=settings.seed,
         workers=settings.workers,
         samples_per_epoch=_slices(data, _drawn(data, split, split.full_train)) if settings.budget == "steps" else None,
+        weights=weights_by_tag(data, samples.numbers, settings.sampling_weights) if settings.sampling_weights else None,
+        foreground_share=settings.oversample_foreground or 0.0,
         device=device.device,
         plugins=plugins.folders(),
     )
@@ -168,8 +171,9 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     feed = Feed(batches, normalization, channels, exclusive, limit.batches)
     state, warnings = _state(recipe, model, feed.steps_per_epoch, device)
     large = None if limit.batches or limit.overfit else large_batch(recipe, len(samples))
+    long = None if limit.batches else long_warmup(settings, feed.steps_per_epoch)
     evaluated = [data.cases[number] for number in (*split.validation, *split.test)]
-    doubtful = [text for text in (large, blind_loss(recipe), undefined_volumes(recipe, evaluated)) if text]
+    doubtful = [text for text in (large, long, blind_loss(recipe), undefined_volumes(recipe, evaluated)) if text]
     return Setup(
         state=state,
         feed=feed,

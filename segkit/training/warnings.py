@@ -12,6 +12,7 @@ from segkit.data.cases import StoredCase
 from segkit.errors import counted
 from segkit.evaluation.rows import Row
 from segkit.recipe.model import Recipe
+from segkit.recipe.sections import Train
 from segkit.training.global_state import generators_preserved
 from segkit.training.objective import Objective
 
@@ -29,6 +30,14 @@ def large_batch(recipe: Recipe, samples: int) -> str | None:
         f"train.batch_size is {size}, but there are {samples} training samples: an epoch is a single step on all of "
         "them. Use a smaller train.batch_size."
     )
+
+
+def long_warmup(train: Train, batches: int) -> str | None:
+    """Return a warning if a warm-up does not end within a training of so many batches an epoch; None otherwise."""
+    steps = train.epochs * -(-batches // train.accumulate)
+    if (train.warmup or 0) <= steps:
+        return None
+    return f"train.warmup is {train.warmup:,} steps, but the training has {steps:,}: it never reaches the full rate."
 
 
 def undefined_volumes(recipe: Recipe, cases: Sequence[StoredCase]) -> str | None:
