@@ -38,8 +38,8 @@ KNOBS: dict[str, Any] = {
         {"CLAHE": CLAHE}, {"Rotate": {"limit": (180, 5), "p": (1, 0)}},
         {"RandomCrop": {"height": (24, 16), "width": (24, 16)}},
     ]},
-    "model": {"unet": {"widths": ([2, 4], [2, 6]), "dropout": (0.0, 0.5), "upsampler": ("conv_transpose", "bilinear"),
-                       "initializer": ("xavier_normal", "orthogonal")}},
+    "model": {"unet": {"widths": ([2, 4, 4], [2, 6, 4]), "deep_supervision": (True, False), "dropout": (0.0, 0.5),
+                       "upsampler": ("conv_transpose", "bilinear"), "initializer": ("xavier_normal", "orthogonal")}},
     "loss": {"dice_mix": {"lambda": (0.5, 0.6), "weight": (1.0, 0.7)},
              "dice": {"epsilon": (1.0, 5.0), "reduction": ("case", "batch"), "weight": (1.0, 0.7)},
              "combined": {"lambda": (0.5, 0.6), "bce_reduction": ("mean", "sum"), "epsilon": (1.0, 5.0)},
@@ -49,7 +49,7 @@ KNOBS: dict[str, Any] = {
     "train": {"epochs": (2, 3), "batch_size": (2, 3), "seed": (1, 2), "budget": ("epochs", "steps"),
               "accumulate": (1, 2), "clip_norm": (None, 1e-3), "precision": ("float32", "bf16"),
               "warmup": (None, 3), "freeze": (None, ["down.0.*"]), "oversample_foreground": (None, 1.0),
-              "sampling_weights": (None, {"phase=ES": 3.0})},
+              "sampling_weights": (None, {"phase=ES": 3.0}), "ema": (None, 0.9), "auxiliary_weights": (None, [3, 1])},
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ def test_every_file_registers_something_under_its_own_slot() -> None:
     assert found == {
         "group_lasso.py": ("regularizer.group_lasso",),
         "log_cosh_dice.py": ("loss.log_cosh_dice",),
+        "mean_teacher.py": ("step.mean_teacher",),
         "smp_models.py": ("model.smp",),
         "sunnybrook.py": ("data.sunnybrook",),
         "volume_similarity.py": ("metric.volume_similarity",),
@@ -54,7 +55,13 @@ def test_loading_imports_no_torch_or_numpy() -> None:
 
 
 @pytest.mark.parametrize(
-    "slot, name", [("losses", "log_cosh_dice"), ("regularizers", "group_lasso"), ("metrics", "volume_similarity")]
+    "slot, name",
+    [
+        ("losses", "log_cosh_dice"),
+        ("regularizers", "group_lasso"),
+        ("metrics", "volume_similarity"),
+        ("steps", "mean_teacher"),
+    ],
 )
 def test_keeps_its_contract(slot: str, name: str) -> None:
     assert_contract(getattr(segkit, slot)[name])
