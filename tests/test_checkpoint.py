@@ -211,7 +211,8 @@ def test_a_file_of_a_newer_version_says_so(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "value"),
     [("loss", {"gone": {}}), ("regularizer", {"gone": {}}), ("optimizer", {"gone": {}}), ("scheduler", {"gone": {}}),
-     ("data", {"gone": {}}), ("metrics", {"gone": {}}), ("transforms", {"train": [{"gone": {}}], "eval": []})],
+     ("data", {"gone": {}}), ("metrics", {"gone": {}}), ("transforms", {"train": [{"gone": {}}], "eval": []}),
+     ("step", {"gone": {}})],
 )  # fmt: skip
 def test_predicting_needs_only_the_model(run: Path, tmp_path: Path, part: str, value: Any) -> None:
     path = forged(run / "best.safetensors", tmp_path / "x.safetensors", set_at("recipe", part, value=value))

@@ -452,6 +452,11 @@ def test_a_step_is_a_module_with_a_forward(made: Callable[[], Any], message: str
         TrainingStep(segkit.steps.component("tried"))
 
 
+def test_a_class_without_parameters_needs_a_constructor(fresh: Path) -> None:
+    with pytest.raises(UserError, match=r"'\*args' is not allowed: .* Give the class an `__init__\(self\)` of its own"):
+        segkit.steps.register("tried")(type("Bare", (nn.Module,), {"forward": Step.forward}))
+
+
 def test_the_mean_teacher_follows_the_model_and_is_taught_by_cases_without_masks(parts: None) -> None:
     torch.manual_seed(1)
     model = nn.Conv2d(1, 2, 1)

@@ -38,7 +38,7 @@ steps = Registry("step", "steps", home=__name__, traits={"unlabelled": bool}, ch
 
 @steps.register("supervised")
 def supervised() -> nn.Module:
-    """Supervised learning: the recipe's losses of the model's scores, against the masks of each case."""
+    """Supervised learning: the recipe's losses of the model's scores."""
     from segkit.components.supervised import Supervised
 
     return Supervised()

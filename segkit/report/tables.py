@@ -133,7 +133,7 @@ def what_was_run(summary: Summary) -> Table:
         data, split = info.get("data", {}), info.get("split", {})
         facts = {f"data: {name}": data.get(name) for name in ("name", "cases", "patients", "fingerprint")}
         facts |= {f"{name} cases": len(split.get(name, [])) for name in ("train", "validation")}
-        facts |= {"test cases": len(split["test"])} if split.get("test") else {}
+        facts |= {f"{name} cases": len(split[name]) for name in ("test", "unlabelled") if split.get(name)}
         facts |= {name: info.get(name) for name in ("hardware", "device", "precision", "threads")}
         for name, value in (facts | info.get("versions", {})).items():
             found.setdefault(name, Counter()).update([] if value is None else [str(value)])
