@@ -144,7 +144,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     initial = begin_with(model, settings) if begins_with else None
     model = model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     drawn = generators.warnings(recipe.model)
-    begun_with = lines_of(initial, settings) if initial else []
+    begun_with = lines_of(initial, settings, data) if initial else []
     if settings.freeze is not None:
         frozen = len(freeze(model, settings.freeze))
         begun_with.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
