@@ -243,9 +243,13 @@ def test_smaller_distances_are_better(tmp_path: Path) -> None:
     assert "Smaller is better for hd95. Distances are in mm; in pixels where the data have no spacing." in said
 
 
-def test_reused_and_limited_trainings_are_noted(run: Path) -> None:
+def test_reused_limited_and_stopped_trainings_are_noted(run: Path) -> None:
     path = run / "none" / "seed-1" / "trial.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"limited": True, "reused_from": "other"}))
+    path = run / "none" / "seed-2" / "trial.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"stopped_early": True, "epochs": 9, "epochs_done": 6}))
+    assert "Stopped early" in text(run)
+    assert "none, seed 2: after epoch 6 of 9." in text(run)
     said = text(run)
     assert "These trainings were cut short on purpose" in said
     assert "Copies of identical trials that were trained before: 1 of 6." in said

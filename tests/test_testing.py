@@ -366,6 +366,18 @@ def test_a_wrong_component_is_found(
     assert wrong[0].place.startswith(str(Path(__file__)))
 
 
+def largest_first(parameters: Any, *, rate: Positive = 0.01) -> Any:
+    """SGD on tensors."""
+    return torch.optim.SGD(sorted(parameters, key=lambda weight: -int(weight.numel())), lr=rate)
+
+
+def test_an_optimizer_that_takes_no_parameter_groups_is_noted() -> None:
+    BY_SLOT["optimizer"].register("bad")(largest_first)
+    (found,) = check(BY_SLOT["optimizer"]["bad"])
+    assert found.kind == "note"
+    assert "cannot give it `groups` of parameters: AttributeError: 'dict' object has no attribute 'numel'" in found.text
+
+
 def images_only(prediction: Any, truth: Any, spacing_mm: Any) -> float:
     """Share of the right pixels; defined for empty masks."""
     rows, columns = truth.shape

@@ -15,6 +15,7 @@ from segkit.components.optimizers import wrong_rate
 from segkit.components.schedulers import Schedule
 from segkit.errors import ContractError, sentence
 from segkit.registry.component import Component
+from segkit.registry.faults import described
 from segkit.testing.examples import network, seeded
 from segkit.testing.report import Report
 from segkit.training.flatten import flatten, unflatten
@@ -38,6 +39,8 @@ def examine_optimizer(report: Report, component: Component) -> None:
     if not report.faults:
         with report.trying("saved and loaded"):
             _optimizer_resumes(report, component)
+    if not report.faults:
+        _takes_groups(report, component)
     with report.trying("built and stepped"):
         report.check_side_effects(lambda: _stepped(component, 1), may_draw=("torch",))
     with report.trying("stepped without any gradient"):
@@ -92,6 +95,18 @@ def _uses_gradients(report: Report, component: Component) -> None:
             pulled.append(_stepped(component, STEPS, target)[0].parameters())
     if all(map(torch.equal, *pulled)):
         report.fault("its steps do not depend on the gradients: use `weight.grad`.")
+
+
+def _takes_groups(report: Report, component: Component) -> None:
+    """Note an optimizer that a recipe cannot give `groups`."""
+    first, *others = network().parameters()
+    try:
+        component.build([{"params": others}, {"params": [first], "lr": 0.01}])
+    except Exception as error:
+        text = f"a recipe cannot give it `groups` of parameters: {described(error)}."
+        report.note(
+            f"{text} Pass what it is handed on to torch.optim.Optimizer as it is.", report.source.of_error(error)
+        )
 
 
 def _saved(state: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from segkit.data.cases import Data
 from segkit.errors import UserError, counted, first_few
 from segkit.files import display_path
 from segkit.recipe.initial_weights import weights_sha256
@@ -23,14 +24,15 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
 
     Returns:
         The report: `taken`, the number of tensors; `initial`, those of the model that stay as they were initialized,
-        and `unused`, those of the file, each with the reason.
+        and `unused`, those of the file, each with the reason; `channels` and `inputs` of the file's model.
 
     Raises:
         UserError: the file cannot be read, is not the one that the recipe was filled with, or does not fit.
     """
     assert train.init_from is not None
     path, shown = train.init_from, display_path(train.init_from)
-    weights = checkpoint.load(path).weights
+    found = checkpoint.load(path)
+    weights, known = found.weights, {name: found.meta[name] for name in ("channels", "inputs")}
     if weights_sha256(path) != train.init_sha256:
         raise UserError(
             f"train.init_from: {shown} holds other weights than when the recipe was filled (see train.init_sha256). "
@@ -42,7 +44,7 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
         except UserError as error:
             raise UserError(f'{error} With train.init_match = "names", what fits is taken.') from None
     own = model.state_dict()
-    fitting = {name: found for name, found in weights.items() if name in own and found.shape == own[name].shape}
+    fitting = {name: w for name, w in weights.items() if name in own and w.shape == own[name].shape}
     if not fitting:
         raise UserError(f"train.init_from: {shown}: no weight has the name and the shape of one of the model's.")
     model.load_state_dict(fitting, strict=False)
@@ -53,11 +55,11 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
     }
     initial = {name: shapes.get(name, "not in the file") for name in own if name not in fitting}
     unused = {name: shapes.get(name, "not in the model") for name in sorted(weights) if name not in fitting}
-    return {"sha256": train.init_sha256, "taken": len(fitting), "initial": initial, "unused": unused}
+    return known | {"sha256": train.init_sha256, "taken": len(fitting), "initial": initial, "unused": unused}
 
 
-def lines_of(report: dict[str, Any], train: Train) -> list[str]:
-    """Return the report of `begin_with` as lines for the log."""
+def lines_of(report: dict[str, Any], train: Train, data: Data) -> list[str]:
+    """Return the report of `begin_with` as lines for the log, and what else differs from `data`."""
     assert train.init_from is not None
     total = report["taken"] + len(report["initial"])
     lines = [f"initial weights: {report['taken']} of {counted(total, 'tensor')} from {display_path(train.init_from)}"]
@@ -65,4 +67,7 @@ def lines_of(report: dict[str, Any], train: Train) -> list[str]:
         if report[key]:
             named = (f"{name} ({why})" for name, why in report[key].items())
             lines.append(f"{label}: {first_few(named, MOST_NAMED)}")
+    for kind, now in (("channels", data.channels), ("inputs", data.inputs)):
+        if report[kind] != list(now):
+            lines.append(f"its {kind} were {', '.join(report[kind])}, and are now {', '.join(now)}")
     return lines

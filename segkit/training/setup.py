@@ -144,16 +144,9 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     channels = len(data.channels)
     torch.manual_seed(settings.seed)
     generators = GeneratorWatch()
-    begins_with = settings.init_from is not None and not begun
-    filled = begun or (begins_with and settings.init_match == "exact")
-    model = build_model(recipe, len(data.inputs), channels, filled=filled)
-    initial = begin_with(model, settings) if begins_with else None
+    model, initial, begins = _initial_model(recipe, data, begun)
     model = model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     drawn = generators.warnings(recipe.model)
-    begun_with = lines_of(initial, settings) if initial else []
-    if settings.freeze is not None:
-        frozen = len(freeze(model, settings.freeze))
-        begun_with.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
     samples = Samples.of(data, _drawn(data, split, split.train), transforms, exclusive=exclusive)
     batches = Batches(
         samples,
@@ -184,10 +177,25 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
-        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes, *begun_with],
+        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes, *begins],
         initial_weights=initial,
         warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
+
+
+def _initial_model(recipe: Recipe, data: Data, begun: bool) -> tuple[nn.Module, dict[str, Any] | None, list[str]]:
+    """Return the model as training begins with it, the report of its initial weights, and both as lines for the log."""
+    train = recipe.train
+    exact = train.init_from is not None and train.init_match == "exact"
+    model = build_model(recipe, len(data.inputs), len(data.channels), filled=begun or exact)
+    report, lines = None, list[str]()
+    if train.init_from is not None and not begun:
+        report = begin_with(model, train)
+        lines = lines_of(report, train, data)
+    if train.freeze is not None:
+        frozen = len(freeze(model, train.freeze))
+        lines.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
+    return model, report, lines
 
 
 def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Device) -> tuple[State, list[str]]:
