@@ -14,6 +14,9 @@ NonNegative = Annotated[float, Ge(0)]
 """A number of 0 or more."""
 Count = Annotated[int, Ge(1)]
 """A whole number of 1 or more."""
+PRETRAINED = object()
+Pretrained = Annotated[str | None, PRETRAINED]
+"""The name of weights that a component downloads; None, whatever the recipe says, where it is filled from a file."""
 Spacing = tuple[float, ...] | None
 """The distance between pixel centres in mm along (row, column), or (slice, row, column); None if not stated."""
 
