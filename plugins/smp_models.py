@@ -1,11 +1,20 @@
-"""Models of segmentation-models-pytorch: `pip install segmentation-models-pytorch`, then `[model.smp]`."""
+"""Models and losses of segmentation-models-pytorch: `pip install segmentation-models-pytorch`, then `[model.smp]`.
+
+`[loss.smp.loss.TverskyLoss]` is a loss by its class, and `loss.smp_softmax` has those for exclusive channels. Names and
+parameters are the package's; segkit sets modes.
+"""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Literal
+import importlib
+import inspect
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from segkit import UserError, models
+from segkit import Component, UserError, losses, models
+from segkit.components.families import add_classes
+from segkit.registry.registry import Registry
+from segkit.types import Pretrained, Tensor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,6 +23,20 @@ Architecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet",
     "segformer",
 ]  # fmt: skip
+EITHER = ("DiceLoss", "JaccardLoss", "TverskyLoss", "LovaszLoss")
+SIGMOID = (*EITHER, "FocalLoss", "MCCLoss", "SoftBCEWithLogitsLoss")
+SOFTMAX = (*EITHER, "SoftCrossEntropyLoss")
+SET_HERE = ("mode", "from_logits", "reduction", "ignore_index", "dim")
+
+
+def _package() -> ModuleType:
+    try:
+        return importlib.import_module("segmentation_models_pytorch")
+    except ImportError as error:
+        raise UserError(
+            f"plugins/smp_models.py needs the package segmentation-models-pytorch ({error}). "
+            "Install it: pip install segmentation-models-pytorch"
+        ) from None
 
 
 @models.register("smp")
@@ -23,12 +46,12 @@ def smp(
     *,
     architecture: Architecture = "unet",
     encoder: str = "resnet34",
-    weights: str | None = None,
+    weights: Pretrained = None,
 ) -> nn.Module:
     """Model of segmentation-models-pytorch by architecture and encoder; takes images of any size.
 
-    The border is repeated up to a multiple of the encoder's stride (usually 32), to 128 pixels at least so that the
-    lowest level has pixels to work on, and cropped away again.
+    The border is repeated until both sides are multiples of the encoder's stride (usually 32) and 128 pixels at least,
+    so that the lowest level has pixels to work on, and the scores are cropped.
 
     Args:
         in_channels: of the image (N, in, H, W).
@@ -43,42 +66,84 @@ def smp(
     Source: Iakubovskii 2019, https://github.com/qubvel-org/segmentation_models.pytorch.
     """
     try:
-        import segmentation_models_pytorch as package
-    except ImportError as error:
-        raise UserError(
-            f"model.smp needs the package segmentation-models-pytorch ({error}). "
-            "Install it: pip install segmentation-models-pytorch"
-        ) from None
-    try:
-        inner = package.create_model(
+        inner = _package().create_model(
             architecture, encoder_name=encoder, encoder_weights=weights, in_channels=in_channels, classes=out_channels
         )
     except (KeyError, ValueError, RuntimeError, OSError) as error:
         text = " ".join(str(part) for part in error.args)
         raise UserError(f"model.smp: {architecture} with encoder {encoder!r}, weights {weights!r}: {text}") from error
-    return _padded(inner, int(getattr(inner.encoder, "output_stride", 32)))
+    made: nn.Module = models.padded(inner, int(getattr(inner.encoder, "output_stride", 32)), least=128)
+    return made
 
 
-def _padded(inner: nn.Module, stride: int) -> nn.Module:
-    """Return a module that feeds `inner` images whose sides are multiples of `stride`."""
-    from torch import Tensor, nn
-    from torch.nn import functional
+def _loss(cls: Any, mode: str, /, **values: Any) -> nn.Module:
+    written = {name: value for name, value in values.items() if value is not None}
+    if "mode" in inspect.signature(cls).parameters:
+        written["mode"] = mode
+    if cls.__name__ == "SoftCrossEntropyLoss":
+        written.setdefault("smooth_factor", 0.0)  # its own default is None, with which it fails
+    loss: nn.Module = cls(**written)
+    return loss
 
-    least = math.ceil(128 / stride)
 
-    class Padded(nn.Module):
-        """Image (N, in, H, W) of any size to scores (N, out, H, W)."""
+smp_losses = Registry(
+    "smp_loss",
+    "smp_losses",
+    home=__name__,
+    handed=("mode",),
+    family=lambda registry: add_classes(registry, _package().losses, SIGMOID, _loss, hidden=SET_HERE),
+)
+smp_softmax_losses = Registry(
+    "smp_softmax_loss",
+    "smp_softmax_losses",
+    home=__name__,
+    handed=("mode",),
+    family=lambda registry: add_classes(registry, _package().losses, SOFTMAX, _loss, hidden=SET_HERE),
+)
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = inner
 
-        def forward(self, image: Tensor) -> Any:
-            height, width = image.shape[2:]
-            below, right = (max(math.ceil(side / stride), least) * stride - side for side in (height, width))
-            if not (below or right):
-                return self.inner(image)
-            scores = self.inner(functional.pad(image, (0, right, 0, below), mode="replicate"))
-            return scores[:, :, :height, :width]
+@losses.register("smp")
+class SmpLoss:
+    """Loss of segmentation-models-pytorch, by its class, on sigmoid probabilities: DiceLoss, FocalLoss and others.
 
-    return Padded()
+    Args:
+        loss: the class and its parameters, e.g. "DiceLoss" or { TverskyLoss = { alpha = 0.3, beta = 0.7 } }; all of
+            DiceLoss, FocalLoss, JaccardLoss, LovaszLoss, MCCLoss, SoftBCEWithLogitsLoss and TverskyLoss.
+
+    Raises:
+        UserError: the package is not installed.
+
+    Source: Iakubovskii 2019, https://github.com/qubvel-org/segmentation_models.pytorch.
+    """
+
+    def __init__(self, *, loss: Annotated[Component, smp_losses]) -> None:
+        self.name, self.compute = loss.name, loss("multilabel")
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of logits (N, C, H, W) and target (N, C, H, W) in {0, 1}."""
+        given = logits.sigmoid() if self.name == "MCCLoss" else logits
+        found: Tensor = self.compute.to(logits.device)(given.float(), target.float())  # some mix in their own float32
+        return found
+
+
+@losses.register("smp_softmax", exclusive_only=True)
+class SmpSoftmaxLoss:
+    """Loss of segmentation-models-pytorch, by its class, on softmax probabilities of exclusive channels.
+
+    Args:
+        loss: the class and its parameters: DiceLoss, JaccardLoss, LovaszLoss, SoftCrossEntropyLoss or TverskyLoss.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+
+    def __init__(self, *, loss: Annotated[Component, smp_softmax_losses]) -> None:
+        self.compute = loss("multiclass")
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of log-odds (N, C, H, W) and one-hot classes (N, C, H, W)."""
+        from torch.nn import functional
+
+        scores = functional.logsigmoid(logits).float()  # log-probabilities, of which softmax makes the probabilities
+        found: Tensor = self.compute.to(logits.device)(scores, target.argmax(1))
+        return found

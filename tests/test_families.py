@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import types
 from collections.abc import Callable, Sequence
@@ -11,7 +12,8 @@ import pytest
 from annotated_types import Ge
 
 from segkit import optimizers, schedulers, transforms
-from segkit.components.families import classes, narrowed, summary, writable
+from segkit.components.families import add_classes, classes, narrowed, summary, writable
+from segkit.errors import UserError
 from segkit.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -86,6 +88,58 @@ def test_a_modules_classes_are_its_public_ones() -> None:
     vars(module).update({"Plain": Plain, "Base": Base, "_Hidden": _Hidden, "other": int, "value": 3})
     assert list(classes(module, Base)) == [("Plain", Plain)]
     assert (summary(Base), summary(Plain)) == ("Steps, as torch's do.", "Plain")
+
+
+class Library(enum.Enum):
+    """Of a parameter that is written by its value."""
+
+    WORD = "word"
+
+
+class Written:
+    """Is built from what a recipe wrote."""
+
+    def __init__(
+        self,
+        size: int,
+        sides: Sequence[int] = (1, 2),
+        kind: Library | str = Library.WORD,
+        blocks: tuple = (1, 2),  # type: ignore[type-arg]
+        act: str | tuple = (  # type: ignore[type-arg]
+            "leaky",
+            {"slope": 0.1},
+        ),
+        hook: Any = None,
+    ) -> None:
+        self.given = {"size": size, "sides": sides, "kind": kind, "blocks": blocks, "act": act}
+
+
+def test_classes_of_a_library_become_components() -> None:
+    library = types.ModuleType("library")
+    vars(library).update({"Written": Written})
+    registry = Registry("thing", "things", home=__name__, handed=("size",))
+    add_classes(
+        registry, library, ["Written", "Absent"], lambda cls, size, **values: (cls, size, values), hidden=["size"]
+    )
+    (entry,) = registry
+    assert (entry.name, entry.origin, entry.summary) == ("Written", "library", "Is built from what a recipe wrote.")
+    own = {"sides": (1, 2), "kind": "word", "blocks": (1, 2), "act": None}  # None: the library's own default
+    assert {name: field.default for name, field in entry.fields.items()} == own
+    assert registry.build("Written", {"act": "relu", "sides": [3]}, 5) == (
+        Written, 5, own | {"act": "relu", "sides": (3,)},
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"thing\.Written\.side: no such parameter\. Did you mean 'sides'"):
+        registry.build("Written", {"side": [3]}, 5)
+
+
+def test_a_library_that_is_missing_is_named_each_time() -> None:
+    def family(registry: Registry) -> None:
+        raise UserError("install it")
+
+    registry = Registry("thing", "things", home=__name__, family=family)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^install it$"):
+            registry.component("any")
 
 
 @pytest.mark.parametrize("registry", [optimizers, schedulers, transforms], ids=lambda registry: registry.plural)

@@ -156,11 +156,17 @@ def test_a_key_that_a_later_version_adds_makes_no_other_trial() -> None:
         ("metrics=dice", "metrics=iou", True),
         ("train.epochs=2", "train.epochs=3", False),
         ("loss.dice_mix.lambda=0.1", "loss.dice_mix.lambda=0.2", False),
+        ("model.unet.residual=false", "model.unet.residual=true", False),
     ],
 )
 def test_what_belongs_to_a_training(one: str, other: str, same: bool) -> None:
     first, second = (identity.training_identity(small.recipe(text)) for text in (one, other))
     assert (first == second) is same
+
+
+def test_parameters_that_were_added_to_the_unet_do_not_count_at_their_defaults() -> None:
+    defaults = {name: segkit.models["unet"].fields[name].default for name in identity.ADDED_TO_UNET}
+    assert defaults == identity.ADDED_TO_UNET
 
 
 def test_a_larger_number_makes_every_trial_another_one(monkeypatch: pytest.MonkeyPatch) -> None:

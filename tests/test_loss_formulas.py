@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from segkit import losses
 from segkit.components.losses.surface import signed_distance
+from segkit.errors import UserError
 
 
 def example(shape: tuple[int, ...] = (3, 2, 6, 5), seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -153,6 +154,62 @@ def test_switching_exchanges_the_weights_of_each_channel_by_its_share_of_the_bat
         part = logits[:, channel : channel + 1], target[:, channel : channel + 1]
         expected.append(losses.build("dice_mix", {"lambda": weight, "reduction": reduction})(*part))
     assert torch.allclose(loss(logits, target), torch.stack(expected).mean(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("reduction", ["case", "batch"])
+def test_generalized_dice_weighs_each_channel_by_its_inverse_squared_volume(reduction: str) -> None:
+    logits, target = example((2, 3, 6, 5))
+    target[:, 1] = 0  # absent: as heavy as the smallest of the others
+    target[1, 2] = 0
+    target[1, 2, 2, 2:4] = 1
+    loss = losses.build("generalized_dice", {"reduction": reduction, "epsilon": 0.5})
+    p, values = logits.sigmoid().numpy(), []
+    for cases in [[0, 1]] if reduction == "batch" else [[0], [1]]:
+        volumes = [float(target[cases, c].sum()) for c in range(3)]
+        smallest = min(volume for volume in volumes if volume)
+        weights = [(smallest / (volume or smallest)) ** 2 for volume in volumes]
+        both = sum(w * (p[cases, c] * target[cases, c].numpy()).sum() for c, w in enumerate(weights))
+        either = sum(w * (p[cases, c].sum() + volumes[c]) for c, w in enumerate(weights))
+        values.append(1 - 2 * (both + 0.25) / (either + 0.5))
+    assert loss(logits, target).item() == pytest.approx(np.mean(values), abs=1e-9)
+    assert loss(0 * logits - 40, 0 * target).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_weights_and_top_k_of_bce_equal_their_formula() -> None:
+    logits, target = example()
+    p = logits.sigmoid()
+    elements = -(torch.tensor([5.0, 0.5]).view(2, 1, 1) * target * p.log() + (1 - target) * (1 - p).log())
+    positive = {"positive_weights": [5.0, 0.5]}
+    assert losses.build("bce", positive)(logits, target).item() == pytest.approx(elements.mean().item(), abs=1e-9)
+    elements = elements * torch.tensor([3 / 2, 1 / 2]).view(2, 1, 1)
+    weighted = {**positive, "class_weights": [6.0, 2.0]}
+    assert losses.build("bce", weighted)(logits, target).item() == pytest.approx(elements.mean().item(), abs=1e-9)
+    worst = sorted(elements.flatten().tolist())[-18:]  # of 180
+    found = losses.build("bce", {**weighted, "top_k": 0.1})(logits, target)
+    assert found.item() == pytest.approx(np.mean(worst), abs=1e-9)
+    everywhere = functional.binary_cross_entropy_with_logits(logits, target, pos_weight=torch.tensor(3.0))
+    assert losses.build("bce", {"positive_weights": 3.0})(logits, target).item() == pytest.approx(everywhere.item())
+
+
+def test_weights_and_top_k_of_cross_entropy_are_torchs_on_the_scores() -> None:
+    scores = 3 * example((2, 3, 5, 6))[0]
+    classes = torch.randint(3, (2, 5, 6), generator=torch.Generator().manual_seed(2))
+    odds = torch.stack([scores[:, c] - scores[:, [k for k in range(3) if k != c]].logsumexp(1) for c in range(3)], 1)
+    target, weights = functional.one_hot(classes, 3).permute(0, 3, 1, 2).double(), [0.2, 3.0, 1.5]
+    expected = functional.cross_entropy(scores, classes, torch.tensor(weights, dtype=torch.float64))
+    found = losses.build("cross_entropy", {"class_weights": weights})(odds, target)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-9)
+    pixels = functional.cross_entropy(scores, classes, reduction="none").flatten()
+    found = losses.build("cross_entropy", {"top_k": 0.05})(odds, target)
+    assert found.item() == pytest.approx(pixels.sort().values[-3:].mean().item(), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["bce", "cross_entropy"])
+def test_weights_must_be_as_many_as_the_channels(name: str) -> None:
+    with pytest.raises(ValueError, match=r"class_weights has 3 numbers for 2 channels: give one a channel"):
+        losses.build(name, {"class_weights": [1.0, 2.0, 3.0]})(*example())
+    with pytest.raises(UserError, match=rf"loss\.{name}\.class_weights\.1: must be above 0"):
+        losses.build(name, {"class_weights": [1.0, 0.0]})
 
 
 @pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (0.5, 0.5), (1.0, 0.0)])

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import segkit
 from segkit import plugins
 from segkit.errors import UserError
-from segkit.testing import assert_contract
+from segkit.testing import assert_contract, check
+from segkit.training.objective import log_odds
 from tests import small
 from tests.fresh_plugins import EXAMPLES, fresh
 
@@ -39,7 +40,8 @@ def test_every_file_registers_something_under_its_own_slot() -> None:
         "group_lasso.py": ("regularizer.group_lasso",),
         "log_cosh_dice.py": ("loss.log_cosh_dice",),
         "mean_teacher.py": ("step.mean_teacher",),
-        "smp_models.py": ("model.smp",),
+        "monai_parts.py": ("model.monai", "loss.monai", "loss.monai_softmax"),
+        "smp_models.py": ("model.smp", "loss.smp", "loss.smp_softmax"),
         "sunnybrook.py": ("data.sunnybrook",),
         "volume_similarity.py": ("metric.volume_similarity",),
     }
@@ -211,3 +213,151 @@ def test_smp_passes_the_packages_complaint_on(monkeypatch: pytest.MonkeyPatch, e
 def test_smp_knows_its_architectures() -> None:
     with pytest.raises(UserError, match=r"model\.smp\.architecture"):
         segkit.models.build("smp", {"architecture": "unett"}, 1, 2)
+
+
+def test_smp_says_how_to_install_the_package_for_its_losses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    _package(monkeypatch, None)
+    with pytest.raises(UserError, match="pip install segmentation-models-pytorch"):
+        segkit.losses.component("smp", {"loss": "DiceLoss"})
+    (found,) = check(segkit.losses["smp"])
+    assert found.text.startswith("not tried: needs loss.")
+
+
+@pytest.mark.slow
+def test_losses_of_smp_are_those_of_segkit() -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    logits, target = _example(3)
+    build = segkit.losses.build
+    for name, parameters, ours in (
+        ("JaccardLoss", {}, build("jaccard", {"epsilon": 1e-6, "reduction": "batch"})),
+        ("TverskyLoss", {"alpha": 0.3, "beta": 0.7}, build("tversky", {"epsilon": 1e-6, "reduction": "batch"})),
+        ("SoftBCEWithLogitsLoss", {}, build("bce")),
+    ):
+        found = build("smp", {"loss": {name: parameters}})(logits, target)
+        torch.testing.assert_close(found, ours(logits, target), rtol=1e-4, atol=1e-5)
+    odds, classes = _exclusive(logits)
+    found = build("smp_softmax", {"loss": "SoftCrossEntropyLoss"})(odds, classes)
+    torch.testing.assert_close(found, build("cross_entropy")(odds, classes), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match=r"loss\.smp\.loss\.TverskyLoss\.alfa: no such parameter"):
+        build("smp", {"loss": {"TverskyLoss": {"alfa": 0.3}}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slot, names", [("smp", "SIGMOID"), ("smp_softmax", "SOFTMAX")])
+def test_each_loss_of_smp_keeps_its_contract(slot: str, names: str) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    for name in getattr(_plugin("smp_models"), names):
+        assert_contract(segkit.losses[slot], loss={name: {}})
+
+
+@pytest.mark.slow
+def test_a_model_of_smp_keeps_its_contract() -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    assert_contract(segkit.models["smp"], encoder="resnet18")
+
+
+# MONAI
+
+
+def _plugin(name: str) -> Any:
+    return next(module for key, module in sys.modules.items() if key.endswith(f".{name}"))
+
+
+def _example(channels: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(2, channels, 16, 12, generator=generator)
+    return logits, (torch.rand(logits.shape, generator=generator) < 0.4).float()
+
+
+def _exclusive(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-odds of scores, and some one-hot classes."""
+    classes = scores.roll(1, dims=2).argmax(1)
+    return log_odds(scores), nn.functional.one_hot(classes, scores.shape[1]).movedim(-1, 1).float()
+
+
+class _Stacked(nn.Module):
+    """Stands for MONAI's DynUNet: with deep supervision it stacks its scores in training."""
+
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        assert (spatial_dims, strides) == (2, (1, 2))
+        self.heads = nn.ModuleList(nn.Conv2d(in_channels, out_channels, 1) for _ in range(2))
+
+    def forward(self, image: Tensor) -> Tensor:
+        assert all(side % 32 == 0 for side in image.shape[2:])
+        found = [head(image) for head in self.heads]
+        return torch.stack(found, dim=1) if self.training else found[0]
+
+
+def test_monai_hands_over_stacked_scores_as_a_tuple_and_takes_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("monai", "monai.networks", "monai.networks.nets"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(sys.modules["monai.networks.nets"], "DynUNet", _Stacked, raising=False)
+    component = segkit.models.component("monai", {"network": {"DynUNet": {"strides": [1, 2]}}})
+    model, image = component(1, 2), torch.randn(2, 1, 70, 33)
+    finest, coarser = model(image)
+    torch.testing.assert_close(finest, model.inner.heads[0](image))
+    torch.testing.assert_close(coarser, model.inner.heads[1](image))
+    torch.testing.assert_close(model.eval()(image), model.inner.heads[0](image))
+    with pytest.raises(UserError, match=r"model\.monai\.network\.UNet: no such monai_network.*DynUNet"):
+        segkit.models.component("monai", {"network": "UNet"})
+
+
+@pytest.mark.parametrize("slot, part", [("models", "network"), ("losses", "loss")])
+def test_monai_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, slot: str, part: str) -> None:
+    monkeypatch.setitem(sys.modules, "monai", None)
+    with pytest.raises(UserError, match="pip install monai"):
+        getattr(segkit, slot).component("monai", {part: "any"})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the library's own imports
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"AttentionUnet": {"channels": [4, 8], "strides": [2]}},
+        {"BasicUNet": {"features": [4, 4, 8, 8, 16, 4]}},
+        {"DynUNet": {"kernel_size": [3, 3, 3, 3], "strides": [1, 2, 2, 2], "upsample_kernel_size": [2, 2, 2],
+                     "filters": [4, 8, 8, 8], "deep_supervision": True, "deep_supr_num": 2}},
+        {"SegResNet": {}},
+        {"SwinUNETR": {"feature_size": 12}},
+        {"UNet": {"channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 2}},
+    ],
+    ids=lambda network: str(*network),
+)  # fmt: skip
+def test_each_network_of_monai_keeps_its_contract(network: dict[str, Any]) -> None:
+    pytest.importorskip("monai")
+    if "SwinUNETR" in network:
+        pytest.importorskip("einops")
+    assert_contract(segkit.models["monai"], network=network)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("slot", ["monai", "monai_softmax"])
+def test_each_loss_of_monai_keeps_its_contract(slot: str) -> None:
+    pytest.importorskip("monai")
+    for name in _plugin("monai_parts").LOSSES:
+        if (slot, name) != ("monai", "DiceCELoss"):
+            assert_contract(segkit.losses[slot], loss={name: {}})
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_losses_of_monai_are_those_of_segkit() -> None:
+    pytest.importorskip("monai")
+    logits, target = _example(3)
+    odds, classes = _exclusive(logits)
+    build, small_e = segkit.losses.build, {"epsilon": 1e-6}
+    dice, cross_entropy = build("dice", small_e), build("cross_entropy")
+    for slot, name, inputs, expected in (
+        ("monai", "DiceLoss", (logits, target), dice(logits, target)),
+        ("monai", "GeneralizedDiceLoss", (logits, target), build("generalized_dice", small_e)(logits, target)),
+        ("monai_softmax", "GeneralizedDiceLoss", (odds, classes), build("generalized_dice", small_e)(odds, classes)),
+        ("monai_softmax", "DiceCELoss", (odds, classes), dice(odds, classes) + cross_entropy(odds, classes)),
+        ("monai", "DiceCELoss", (logits[:, :1], target[:, :1]),
+         dice(logits[:, :1], target[:, :1]) + build("bce")(logits[:, :1], target[:, :1])),
+    ):  # fmt: skip
+        torch.testing.assert_close(build(slot, {"loss": name})(*inputs), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"use loss\.monai_softmax with exclusive channels"):
+        build("monai", {"loss": "DiceCELoss"})(logits, target)

@@ -45,6 +45,8 @@ PARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
 }
 VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
     ("loss", "boundary", {}),
+    ("loss", "bce", {"top_k": 0.1, "positive_weights": 3.0}),
+    ("loss", "cross_entropy", {"top_k": 0.1}),
     ("loss", "combined", {"bce_reduction": "sum", "lambda": 0.3}),
     ("loss", "dice", {"reduction": "batch"}),
     ("regularizer", "l1", {"proximal": True, "apply_to": "weights"}),

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import collections.abc
+import enum
+import functools
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
+
+if TYPE_CHECKING:
+    from segkit.registry.registry import Registry
 
 TYPING = {**vars(typing), **vars(collections.abc), "Path": Path}  # which libraries import for type checkers alone
 
@@ -55,6 +60,66 @@ def narrowed(
         elif parameter.default is parameter.empty:
             return None
     return inspect.Signature(kept)
+
+
+def add_classes(
+    registry: Registry,
+    module: types.ModuleType,
+    names: Iterable[str],
+    build: Callable[..., Any],
+    *,
+    hidden: Collection[str] = (),
+) -> None:
+    """Register classes of a library by name, with all of their parameters that a recipe can write.
+
+    Args:
+        registry: whose components they become.
+        module: has the classes; those that this version of the library lacks are left out.
+        names: of the classes.
+        build: takes a class, what the slot hands in, and the parameters by name; where one is None the library's own
+            default is meant.
+        hidden: as for `narrowed`.
+    """
+    for name, cls in ((name, getattr(module, name)) for name in names if hasattr(module, name)):
+        signature = narrowed(cls, chosen, handed=registry.handed, hidden=hidden)
+        if signature is not None:
+            factory = functools.partial(build, cls)
+            factory.__module__ = build.__module__  # a partial has none
+            registry.add(name, factory, signature, doc=summary(cls), origin=module.__name__)
+
+
+def chosen(name: str, hint: Any, default: Any) -> tuple[Any, Any]:
+    """Return type and default of a library's parameter in a recipe, for `narrowed`.
+
+    The type is the part of the library's that a recipe can write. A default that it cannot write is None here: the
+    library's own holds then.
+    """
+    kind = _immutable(writable(hint))
+    if isinstance(default, enum.Enum):
+        default = default.value
+    if kind is None and isinstance(default, tuple) and {type(item) for item in default} == {int}:
+        kind = tuple[int, ...]  # of a type without type arguments
+    if kind is None or default is inspect.Parameter.empty or _fits(kind, default):
+        return kind, default
+    return kind | None, None
+
+
+def _immutable(kind: Any) -> Any:
+    """Return a type with tuples in place of lists, since defaults are not mutable."""
+    inner = tuple(_immutable(part) for part in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return tuple[(*inner, ...)]  # type: ignore[valid-type]
+    return Union[inner] if typing.get_origin(kind) in (Union, types.UnionType) else kind  # noqa: UP007
+
+
+def _fits(kind: Any, default: Any) -> bool:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(kind).validate_python(default, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def plain(hint: Any) -> Any:

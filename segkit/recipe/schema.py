@@ -94,7 +94,9 @@ def _linked(node: Any) -> Any:
         return node
     if REFERENCE in node:
         slot, several = node[REFERENCE]
-        registry = next(registry for registry in REGISTRIES if registry.name == slot)
+        registry = next((registry for registry in REGISTRIES if registry.name == slot), None)
         rest = {key: _linked(value) for key, value in node.items() if key != REFERENCE}
+        if registry is None:  # a plugin's own: its library, if it has one, is not imported for this
+            return rest | {"type": ["string", "object"]}
         return rest | ({"anyOf": [_bare(registry), _table(registry)]} if several else {"$ref": f"#/$defs/{slot}"})
     return {key: _linked(value) for key, value in node.items()}

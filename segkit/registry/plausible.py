@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import types
 import typing
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Union
 
+from segkit.errors import UserError
 from segkit.registry.component import Entry
 from segkit.registry.registry import Registry
 
@@ -27,7 +29,9 @@ def _value(name: str, annotation: Any, metadata: Sequence[Any] = ()) -> Any:
     """Return a value of a type, within the bounds among the `metadata`; None if only the user can know one."""
     registry = next((part for part in (annotation, *metadata) if isinstance(part, Registry)), None)
     if registry is not None:
-        return next((entry.name for entry in registry if not entry.required), None)
+        with contextlib.suppress(UserError):  # a library that is not installed
+            return next((entry.name for entry in registry if not entry.required), None)
+        return None
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return _value(name, arguments[0], [*metadata, *arguments[1:]])

@@ -119,7 +119,11 @@ class Registry(Slot):
         family, self._family = self._family, None
         if family is not None:
             before = set(self._entries)
-            family(self)
+            try:
+                family(self)
+            except BaseException:  # the library is not installed: say so each time
+                self._family = family
+                raise
             self._of_family = set(self._entries) - before
 
     def snapshot(self) -> dict[str, Entry]:

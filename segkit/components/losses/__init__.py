@@ -12,7 +12,16 @@ log then shows each, and its share of the gradient.
 from __future__ import annotations
 
 from segkit.components.losses.mixed import Combined, switching
-from segkit.components.losses.overlap import dice, dice_mix, focal_tversky, inverse_dice, jaccard, lovasz, tversky
+from segkit.components.losses.overlap import (
+    dice,
+    dice_mix,
+    focal_tversky,
+    generalized_dice,
+    inverse_dice,
+    jaccard,
+    lovasz,
+    tversky,
+)
 from segkit.components.losses.pixel import bce, cross_entropy, focal
 from segkit.components.losses.slot import losses
 from segkit.components.losses.surface import boundary
@@ -26,6 +35,7 @@ __all__ = [
     "dice_mix",
     "focal",
     "focal_tversky",
+    "generalized_dice",
     "inverse_dice",
     "jaccard",
     "losses",

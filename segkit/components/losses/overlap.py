@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from segkit.components.losses.counts import Counts, Reduction, count, dice_of, inverse_dice_of, mix_of
 from segkit.components.losses.slot import losses
 from segkit.types import Fraction, NonNegative, Positive, Tensor
@@ -40,6 +42,31 @@ def dice_mix(
     The weight of dice is `lambda_`, in a recipe `lambda`; other arguments as for `dice`.
     """
     return mix_of(count(logits, target, reduction), lambda_, epsilon)
+
+
+@losses.register("generalized_dice")
+def generalized_dice(
+    logits: Tensor, target: Tensor, *, epsilon: Positive = 1.0, reduction: Reduction = "case"
+) -> Tensor:
+    """Generalized Dice loss: one Dice over all channels, each weighted by 1 / volume^2; from 0 to 1.
+
+    1 - 2 (sum_c w_c sum(p t) + e/2) / (sum_c w_c (sum(p) + sum(t)) + e). The weights are divided by the largest, that
+    of the smallest structure, in whose pixels e is therefore counted; a channel whose truth is empty weighs as much.
+
+    Args:
+        logits, target: as for `dice`.
+        epsilon: e, in pixels.
+        reduction: "case": volumes and sums of each case, a mean over cases; "batch": of the whole batch.
+
+    Source: Sudre et al. 2017, eq. 1, whose weights of empty channels are infinite.
+    """
+    counts = count(logits, target, reduction)
+    present = counts.truth > 0
+    smallest = counts.truth.where(present, math.inf).amin(-1, keepdim=True)
+    weights = (smallest / counts.truth).square().where(present, 1.0)
+    parts = (counts.missed, counts.surplus, counts.truth)
+    missed, surplus, truth = ((weights * part).sum(-1) for part in parts)
+    return dice_of(Counts(missed, surplus, truth, counts.pixels), epsilon).mean()
 
 
 def _tversky_of(counts: Counts, alpha: float, beta: float, epsilon: float) -> Tensor:
