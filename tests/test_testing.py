@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import segkit
 from segkit.components import REGISTRIES
 from segkit.components.datasets.case import Case, Dataset
-from segkit.evaluation.evaluator import checked_value
+from segkit.evaluation.scoring import checked_value
 from segkit.registry.faults import ComponentError
 from segkit.registry.registry import Registry
 from segkit.registry.source import ComponentCode

@@ -175,7 +175,8 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         texts = (*state.objective.warnings, *state.step_watch.warnings, warnings.dominant_term(state.first_batch))
         yield from (record.warn(text) for text in texts if text)
     generators = GeneratorWatch()
-    rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss)
+    shared = record.recipe.evaluation.of_epochs
+    rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss, settings=shared)
     if not math.isfinite(val_loss):
         raise UserError(state.loss_watch.explain_validation(state.model, report.epoch, state.step, val_loss))
     try:
