@@ -190,6 +190,7 @@ def test_a_recipe_may_set_the_tolerance_which_retrains_nothing() -> None:
     assert evaluation_identity(tight) != evaluation_identity(loose)
 
 
+@pytest.mark.slow  # to import MONAI takes seconds
 @pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI calls what MONAI deprecates
 @pytest.mark.parametrize("spacing", [None, (8.0, 1.25, 1.5)])
 def test_surface_dice_is_that_of_monai(spacing: tuple[float, ...] | None) -> None:

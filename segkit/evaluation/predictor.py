@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -16,8 +17,33 @@ from segkit.data.filling import fill
 from segkit.device import Device, cpu_threads
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
+from segkit.evaluation.volume import Volume
 from segkit.recipe.model import Recipe
 from segkit.types import Array
+
+
+class Parts(NamedTuple):
+    """The cases that an image is predicted as.
+
+    Attributes:
+        images: the image itself, or the slices of a volume.
+        shape: (D, H, W) of a volume in slices, None of an image as a whole.
+    """
+
+    images: list[Array]
+    shape: tuple[int, ...] | None
+
+    def joined(self, predictions: Iterable[Prediction]) -> Prediction:
+        """Return the prediction of the image from those of its parts, in any order."""
+        if self.shape is None:
+            (whole,) = predictions
+            return whole
+        volume: Volume | None = None
+        for part in predictions:
+            volume = volume or Volume(len(part.mask), self.shape, probabilities=True)
+            volume.add(part.case, part.probability, part.mask, part.loss)
+        assert volume is not None, "a volume has slices"
+        return Prediction(0, volume.probability, volume.mask, math.nan)
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +76,11 @@ class Predictor:
     def inputs(self) -> tuple[str, ...]:
         """The names of the inputs, e.g. ("image",) or ("red", "green", "blue")."""
         return tuple(self.meta["inputs"])
+
+    @property
+    def overlapping(self) -> bool:
+        """Whether the masks that it was trained on overlap."""
+        return bool(self.meta["overlapping"])
 
     def evaluator(self, data: Data, cases: Sequence[int]) -> Evaluator:
         """Return the evaluator of the training, over some cases of other data."""
@@ -86,22 +117,23 @@ class Predictor:
 
         If the cases of the training were slices (`volumes = false`), each slice of a volume is a case of its own.
         """
+        parts = self.parts(image)
+        evaluator = self.evaluator(self.data_of(parts.images), range(len(parts.images)))
+        with self.threads():
+            return parts.joined(evaluator.predict(self.model))
+
+    def parts(self, image: Array | Mapping[str, Array]) -> Parts:
+        """Return the cases that an image is predicted as; the argument and errors are those of `predict`."""
         found = self._inputs_of(image)
         arguments = {} if "data" in self.missing else self.recipe.data.arguments
         if found.ndim < 4 or arguments.get("volumes", True):
-            (whole,) = self._predictions([found])
-            return whole
-        shape = len(self.channels), *found.shape[1:]
-        probability, mask = np.empty(shape, np.float32), np.empty(shape, bool)
-        for part in self._predictions([found[:, index] for index in range(found.shape[1])]):
-            probability[:, part.case], mask[:, part.case] = part.probability, part.mask
-        return Prediction(0, probability, mask, float("nan"))
+            return Parts([found], None)
+        return Parts([found[:, index] for index in range(found.shape[1])], found.shape[1:])
 
-    def _predictions(self, images: Sequence[Array]) -> Iterator[Prediction]:
+    def data_of(self, images: Sequence[Array]) -> Data:
+        """Return images as cases, after the intensity of the training."""
         cases = tuple(Case(f"image {number}", None, image) for number, image in enumerate(images, 1))
-        data = fill(Dataset("images", self.channels, cases, inputs=self.inputs), self.recipe.intensity)
-        with self.threads():
-            yield from self.evaluator(data, range(len(cases))).predict(self.model)
+        return fill(Dataset("images", self.channels, cases, inputs=self.inputs), self.recipe.intensity)
 
     def _inputs_of(self, image: Any) -> Array:
         """Return an image as `Case` takes it, with the model's inputs in order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -158,7 +159,6 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
     parts = record.parts
     used = plugins.used_by(record.recipe.components())
     last = record.history[-1] if record.history else {}
-    trained = (parts.data.cases[n].patient for n in parts.split.train)
     return {
         "kind": kind,
         "training_number": TRAINING_NUMBER,
@@ -173,9 +173,16 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "epoch": parts.state.epoch - (kind == "best"),
         "step": parts.state.step,
         "fingerprint": parts.data.fingerprint,
-        "trained_patients": list(dict.fromkeys(patient for patient in trained if patient is not None)),
+        "trained_patients": _patients(parts, parts.split.train),
+        "validation_patients": _patients(parts, parts.split.validation),
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
     } | record.conditions()
+
+
+def _patients(parts: Setup, cases: Iterable[int]) -> list[str]:
+    """Return the patients of cases, each once."""
+    found = (parts.data.cases[number].patient for number in cases)
+    return list(dict.fromkeys(patient for patient in found if patient is not None))
 
 
 def save_batch(record: Record, error: NonFiniteError) -> str:
