@@ -17,7 +17,7 @@ from segkit.evaluation.predictor import Predictor
 from segkit.evaluation.rows import Row
 from segkit.evaluation.sets import NEW, nameless, voters
 from segkit.recipe.model import Recipe
-from segkit.types import Array
+from segkit.types import Array, Spacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,14 +95,14 @@ class Ensemble:
         """Return the mean of what the members' `predict` returns: probabilities (C, H, W) or (C, D, H, W), float32."""
         return self.infer(image).probability
 
-    def segment(self, image: Array | Mapping[str, Array]) -> Array:
+    def segment(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Array:
         """Return the masks, (C, H, W) or (C, D, H, W), bool, decided from the mean."""
-        return self.infer(image).mask
+        return self.infer(image, spacing_mm).mask
 
-    def infer(self, image: Array | Mapping[str, Array]) -> Prediction:
-        """Return probabilities and masks, those of `predict` and `segment`, in one go; errors as of `Predictor`."""
-        parts = self.members[0].parts(image)
-        data = [member.data_of(parts.images) for member in self.members]
+    def infer(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Prediction:
+        """Return probabilities and masks, those of `predict` and `segment`, in one go; see `Predictor.infer`."""
+        parts = self.members[0].parts(image, spacing_mm)
+        data = [member.data_of(parts) for member in self.members]
         return parts.joined(self._predictions(data, range(len(parts.images)), range(len(self.members))))
 
     def evaluate(self, cache: DataCache, on: str, on_note: Callable[[str], Any]) -> list[Row]:

@@ -91,15 +91,15 @@ def evaluation_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> 
     """Return the hash of what is computed from the scores: metrics, `[evaluation]` and the sources of their plugins."""
     used = plugin_hashes(recipe)["evaluation"] if hashes is None else sorted(hashes)
     tree = recipe.dump()
-    settings = _evaluation_of(tree)
+    settings = evaluation_settings(tree)
     return _digest(EVALUATION_NUMBER, tree.get("metrics"), used, *([settings] if settings else []))
 
 
-def _evaluation_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a filled recipe's `[evaluation]` changes about an evaluation; nothing at the defaults."""
+def evaluation_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a filled recipe's `[evaluation]` changes about an evaluation: nothing at the defaults."""
     defaults = Evaluation().model_dump(mode="json")
-    settings = tree.get("evaluation", {})
-    return {key: value for key, value in settings.items() if key != "during_training" and value != defaults[key]}
+    settings: dict[str, Any] = tree.get("evaluation", {})
+    return {key: value for key, value in settings.items() if key != "during_training" and value != defaults.get(key)}
 
 
 def _digest(*parts: Any) -> str:
@@ -135,8 +135,8 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
     if isinstance(metrics, dict) and isinstance(name, str) and name in metrics and _chooses(name, name):
         made["select_by"] = {name: metrics[name]}
     tree = tree | {"train": train | made}
-    settings = _evaluation_of(tree)
-    if settings and tree["evaluation"]["during_training"]:
+    settings = evaluation_settings(tree)
+    if settings and tree["evaluation"].get("during_training"):
         rest = {key: value for key, value in tree.items() if key != "evaluation"}
         return rest | {DURING_TRAINING: settings}
     return tree

@@ -200,6 +200,15 @@ class Evaluation(Section):
         return self.tta != "none" or self.window is not None
 
     @property
+    def text(self) -> str:
+        """What is done, on one line; "" where nothing is."""
+        views = {"flips": "mean over 4 flips", "d4": "mean over 8 symmetries"}
+        parts = [views[self.tta]] if self.tta != "none" else []
+        parts += [f"windows of {self.window.size[0]} x {self.window.size[1]}"] if self.window else []
+        parts += [component.name for component in self.postprocess]
+        return ", ".join(parts) + (" (in each epoch too)" if parts and self.during_training else "")
+
+    @property
     def of_epochs(self) -> Evaluation:
         """What of it validation in each epoch does."""
         return self if self.during_training else Evaluation()

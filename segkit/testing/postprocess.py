@@ -8,6 +8,7 @@ import numpy as np
 
 from segkit.components.postprocess import applied
 from segkit.registry.component import Component
+from segkit.registry.faults import described
 from segkit.testing.report import Report
 from segkit.types import Mask, Spacing
 
@@ -19,27 +20,35 @@ SPACING = (4.0, 1.25, 0.8)  # of a volume; the last two of an image
 def examine_postprocess(report: Report, component: Component) -> None:
     """Try a postprocess; see the module. One that refuses images, or volumes, is tried on the others."""
     report.build(component)
-    tried = [shape for shape in SHAPES.values() if _takes(component, shape)] or [SHAPES["an image"]]
-    for shape in tried:
-        spacing = SPACING[-len(shape) :]
-        for what, masks in _masks(shape):
-            with report.trying(f"called with {what} {masks.shape}", needed=True):
-                applied(component, masks, spacing, NAMES)
-        with report.trying("called again"):
-            _depends_on_the_case_alone(report, component, shape, spacing)
-        with report.trying("called twice"):
-            report.check_side_effects(lambda: component.build()(_noise(shape), spacing, NAMES))  # noqa: B023
+    refusals = {what: _refusal(component, shape) for what, shape in SHAPES.items()}
+    if all(refusals.values()):
+        refusals = dict.fromkeys(SHAPES, "")  # its own error is the finding
+    for what, shape in SHAPES.items():
+        if refusals[what]:
+            report.note(f"it does not take {what}: {refusals[what]}")
+        else:
+            _examine(report, component, shape, SPACING[-len(shape) :])
 
 
-def _takes(component: Component, shape: tuple[int, ...]) -> bool:
-    """Return whether a postprocess is for such cases: a ValueError says that it is not."""
+def _refusal(component: Component, shape: tuple[int, ...]) -> str:
+    """Return with which ValueError a postprocess refuses such a case; "" for none."""
     try:
         component.build()(_noise(shape), SPACING[-len(shape) :], NAMES)
-    except ValueError:
-        return False
+    except ValueError as error:
+        return described(error)
     except Exception:
-        return True  # a fault, which is reported
-    return True
+        return ""  # a fault, which is reported
+    return ""
+
+
+def _examine(report: Report, component: Component, shape: tuple[int, ...], spacing: Spacing) -> None:
+    for what, masks in _masks(shape):
+        with report.trying(f"called with {what} {masks.shape}", needed=True):
+            applied(component, masks, spacing, NAMES)
+    with report.trying("called again"):
+        _depends_on_the_case_alone(report, component, shape, spacing)
+    with report.trying("called twice"):
+        report.check_side_effects(lambda: component.build()(_noise(shape), spacing, NAMES))
 
 
 def _noise(shape: tuple[int, ...], seed: int = 0) -> Mask:
@@ -55,7 +64,7 @@ def _masks(shape: tuple[int, ...]) -> Iterator[tuple[str, Mask]]:
     yield "masks of several parts", noise
     yield "empty masks", np.zeros_like(noise)
     yield "full masks", np.ones_like(noise)
-    yield "masks of a single pixel", noise[(..., *(slice(1),) * len(shape))]
+    yield "masks of a single pixel", np.ones((len(NAMES), *(1,) * len(shape)), bool)
     yield "masks of another memory layout", np.asfortranarray(noise)
 
 

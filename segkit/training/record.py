@@ -19,6 +19,7 @@ from segkit.locks import Folder
 from segkit.recipe.identity import (
     TRAINING_NUMBER,
     differences,
+    evaluation_settings,
     incomparable_note,
     not_resumable,
     plugin_hashes,
@@ -117,6 +118,17 @@ def _evaluated_volumes(parts: Setup) -> list[StoredCase]:
 def save_best(record: Record) -> None:
     """Write the current weights as best.safetensors."""
     checkpoint.save(record.folder / "best.safetensors", record.parts.state.model.state_dict(), _meta(record, "best"))
+
+
+def refresh_best(record: Record, found: checkpoint.Checkpoint) -> None:
+    """Write best.safetensors again, with the same weights, if it says another evaluation than the trial's recipe.
+
+    What is evaluated and predicted from the file is then what the trial's cases.csv holds.
+    """
+    recipe = record.recipe.dump()
+    if evaluation_settings(found.meta["recipe"]) != evaluation_settings(recipe):
+        changed = {name: _meta(record, "best")[name] for name in ("recipe", "plugins")}
+        checkpoint.save(record.folder / "best.safetensors", found.weights, found.meta | changed)
 
 
 def save_last(record: Record) -> None:

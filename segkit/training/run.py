@@ -26,7 +26,7 @@ from segkit.training import checkpoint, warnings
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
 from segkit.training.loss_watch import NonFiniteError
-from segkit.training.record import Record, restore, save_batch, save_best, save_last
+from segkit.training.record import Record, refresh_best, restore, save_batch, save_best, save_last
 from segkit.training.results import cases_text
 from segkit.training.selection import keeps, score_of
 from segkit.training.setup import set_up
@@ -236,7 +236,9 @@ def _evaluate_kept(record: Record) -> tuple[list[Row], list[Row]]:
     """
     parts, model, path = record.parts, record.parts.state.model, record.folder / "best.safetensors"
     last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    checkpoint.load_into(model, checkpoint.load(path).weights, str(path))
+    kept = checkpoint.load(path)
+    refresh_best(record, kept)
+    checkpoint.load_into(model, kept.weights, str(path))
     shown, drawn = parts.tested or parts.evaluator, itertools.count()
 
     def draw(place: int, truth: Any, masks: Any) -> None:

@@ -149,7 +149,13 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache) -> Setup:
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
-        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes],
+        log=[
+            device.text,
+            _counts(data, split if limit.overfit else whole),
+            *_evaluation(recipe),
+            *data.notes,
+            *split.notes,
+        ],
         warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
 
@@ -173,6 +179,10 @@ def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Devic
     state = State(model, optimizer, schedule, device.scaler(), objective, parts=parts)
     left_out = state.step_watch.left_out()
     return state, warnings if left_out is None else [*warnings, str(left_out)]
+
+
+def _evaluation(recipe: Recipe) -> list[str]:
+    return [f"evaluation: {recipe.evaluation.text}"] if recipe.evaluation.text else []
 
 
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
