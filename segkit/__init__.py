@@ -34,6 +34,7 @@ from segkit.registry.component import Component
 
 if TYPE_CHECKING:
     from segkit.api import evaluate, load, run
+    from segkit.evaluation.ensemble import Ensemble
     from segkit.evaluation.predictor import Predictor
     from segkit.recipe.model import Recipe
 
@@ -42,6 +43,7 @@ __all__ = [
     "Case",
     "Component",
     "Dataset",
+    "Ensemble",
     "Predictor",
     "Recipe",
     "Schedule",
@@ -64,6 +66,7 @@ __all__ = [
     "upsamplers",
 ]
 HEAVY = {  # names that import torch or pydantic, and so are imported when they are asked for
+    "Ensemble": "segkit.evaluation.ensemble",
     "Predictor": "segkit.evaluation.predictor",
     "Recipe": "segkit.recipe.model",
     "evaluate": "segkit.api",

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 import segkit
 from segkit import UserError
@@ -96,6 +97,23 @@ def test_the_mean_is_that_of_monai() -> None:
     expected = ensemble([torch.from_numpy(each.predict(image())) for each in members])
     found: Any = Ensemble(members, ("a", "b")).predict(image())
     np.testing.assert_allclose(found, np.asarray(expected), atol=1e-5)
+
+
+def test_members_are_augmented_as_they_say_and_the_first_one_postprocesses() -> None:
+    drop = 'evaluation.postprocess=[{remove_small={size=3, unit="mm2"}}]'
+    first, second = member(1, "independent", drop), member(2, "independent", 'evaluation.tta="flips"')
+    own: Any = [each.infer(image(), (1.0, 1.0)).probability for each in (first, second)]
+    for spacing_mm, size in (((1.0, 1.0), 3), ((0.5, 1.0), 6)):
+        found = Ensemble((first, second), ("a", "b")).infer(image(), spacing_mm)
+        np.testing.assert_array_equal(found.probability, np.mean(own, axis=0))
+        decided: Any = np.mean(own, axis=0) >= 0.5
+        for mask, whole in zip(found.mask, decided, strict=True):
+            parts, _ = ndimage.label(whole, np.ones((3, 3)))
+            sizes = np.bincount(parts.ravel())[1:]
+            np.testing.assert_array_equal(mask, np.isin(parts, np.flatnonzero(sizes >= size) + 1))
+        assert (found.mask != decided).any()
+    turned = Ensemble((second, first), ("b", "a")).segment(image(), (1.0, 1.0))
+    np.testing.assert_array_equal(turned, np.mean(own, axis=0) >= 0.5)
 
 
 def test_slices_of_a_volume_are_averaged_as_cases_of_their_own() -> None:
