@@ -12,7 +12,7 @@ import numpy as np
 from segkit.data.cache import DataCache
 from segkit.data.cases import Data
 from segkit.errors import UserError, counted, first_few
-from segkit.evaluation.evaluator import Prediction
+from segkit.evaluation.evaluator import Evaluator, Prediction
 from segkit.evaluation.predictor import Predictor
 from segkit.evaluation.rows import Row
 from segkit.evaluation.sets import NEW, nameless, voters
@@ -103,7 +103,8 @@ class Ensemble:
         """Return probabilities and masks, those of `predict` and `segment`, in one go; see `Predictor.infer`."""
         parts = self.members[0].parts(image, spacing_mm)
         data = [member.data_of(parts) for member in self.members]
-        return parts.joined(self._predictions(data, range(len(parts.images)), range(len(self.members))))
+        deciding = self.members[0].evaluator(data[0], range(len(parts.images)))
+        return parts.joined(self._predictions(deciding, data, range(len(self.members))))
 
     def evaluate(self, cache: DataCache, on: str, on_note: Callable[[str], Any]) -> list[Row]:
         """Return the rows of the cases of a set, in the order of the cases, each predicted by the members that may.
@@ -130,7 +131,7 @@ class Ensemble:
         rows: list[Row] = []
         for numbers, members in self._batches(data[0], {number: tuple(own) for number, own in chosen.items()}):
             evaluator = self.members[0].evaluator(data[0], numbers)
-            rows += evaluator.rows_of(self._predictions(data, numbers, members), self.recipe.metrics)[0]
+            rows += evaluator.rows_of(self._predictions(evaluator, data, members), self.recipe.metrics)[0]
         place = {data[0].cases[number].name: number for number in chosen}
         rows = [replace(row, set=_common(chosen[place[row.case]])) for row in rows]
         return sorted(rows, key=lambda row: place[row.case])
@@ -154,25 +155,23 @@ class Ensemble:
             step = 1 if volumes else size
             yield from ((numbers[start : start + step], own) for start in range(0, len(numbers), step))
 
-    def _predictions(
-        self, data: Sequence[Data], numbers: Sequence[int], members: Sequence[int]
-    ) -> Iterator[Prediction]:
-        """Yield the prediction of each case: the mean of some members, decided by the first one's recipe.
+    def _predictions(self, deciding: Evaluator, data: Sequence[Data], members: Sequence[int]) -> Iterator[Prediction]:
+        """Yield the prediction of each case of an evaluator, which decides the mean of some members.
 
         Args:
+            deciding: of the first member.
             data: for each member the same cases, after its own intensity.
-            numbers: of the cases.
             members: the places of those that predict.
         """
         total: dict[int, NDArray[Any]] = {}
         for place in members:
             member = self.members[place]
             with member.threads():
-                for case, found in member.evaluator(data[place], numbers).probabilities(member.model):
+                for case, found in member.evaluator(data[place], deciding.numbers).probabilities(member.model):
                     total[case] = np.add(total[case], found, out=total[case]) if case in total else np.asarray(found)
-        deciding = self.members[0].evaluator(data[0], numbers)
         for case in sorted(total):
-            yield deciding.decided(case, np.divide(total.pop(case), len(members), dtype=np.float32))
+            mean = total.pop(case)
+            yield deciding.decided(case, np.divide(mean, len(members), out=mean))
 
 
 def _common(sets: Mapping[int, str]) -> str:

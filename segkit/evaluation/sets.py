@@ -124,9 +124,10 @@ def voters(cases: Sequence[StoredCase], metas: Mapping[str, Meta], on: str) -> d
                 usable[place] = names[number]
     without = dict.fromkeys(cases[number].patient or cases[number].name for number, own in found.items() if not own)
     if without:
+        tested = "the test set (--on test)" if default_set(metas.values()) == "test" else "a test set (split.test)"
         raise UserError(
             f"none of the {len(metas)} checkpoints may predict {counted(len(without), 'patient')} "
-            f"({first_few(without)}): each was trained on the patient, or its epoch was chosen by it. Evaluate other "
-            'data with --set data..., keep a test set (split.test), or train with train.select = "last".'
+            f"({first_few(without)}): each was trained on the patient, or its epoch was chosen by it. Evaluate "
+            f'{tested}, or other data (--set data...), or train with train.select = "last".'
         )
     return found
