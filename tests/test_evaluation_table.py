@@ -11,13 +11,24 @@ import pytest
 from safetensors.numpy import load_file
 
 import segkit
-from segkit import UserError
+from segkit import UserError, plugins
+from segkit.plugins import isolated, scaffold
 from segkit.recipe import toml
-from segkit.recipe.identity import differences, evaluation_identity, not_resumable, training_identity
+from segkit.recipe.identity import (
+    differences,
+    evaluation_identity,
+    not_resumable,
+    plugin_hashes,
+    training_identity,
+)  # fmt: skip
 from segkit.report import figures
 from segkit.study import runs
+from segkit.training.checkpoint import read_meta
 from segkit.training.results import cases_text
+from tests.fresh_plugins import fresh
 from tests.small import BASE, discs, recipe, train
+
+__all__ = ["fresh"]
 
 FOLDER = Path("runs/one/one/seed-1")
 ONE: dict[str, Any] = BASE | {"title": "one", "train": BASE["train"] | {"epochs": 1}}
@@ -60,7 +71,9 @@ def test_a_changed_evaluation_trains_nothing(tmp_path: Path, monkeypatch: pytest
     found = {row["case"]: row for row in rows_of(cases) if row["channel"] == "cavity"}
     by_name = {case.name: case.image for case in discs().cases}
     for name, row in found.items():
-        assert predictor.segment(by_name[name])[1].sum() == int(row["predicted_pixels"])
+        image = by_name[name]
+        assert image is not None
+        assert predictor.segment(image)[1].sum() == int(row["predicted_pixels"])
     plain = segkit.evaluate(
         best, sets=["evaluation.tta=none", "evaluation.postprocess=[]", "drop=['evaluation.window']"]
     )
@@ -82,6 +95,37 @@ def test_it_belongs_to_the_evaluation_and_where_it_chooses_the_epoch_to_the_trai
     before = {key: value for key, value in plain.dump().items() if key != "evaluation"}  # of a version without it
     assert training_identity(segkit.Recipe.from_dict(before)) == training_identity(plain)
     assert not not_resumable(differences(before, after.dump()))
+
+
+def test_a_changed_plugin_evaluates_again_and_is_kept_in_the_checkpoint(fresh: Path) -> None:
+    (source, _), chosen = scaffold.new("postprocess", "my_open", Path("plugins")), "evaluation.postprocess=['my_open']"
+    kept: list[str] = []
+    for width in (3, 5):
+        source.write_text(source.read_text().replace("np.ones((1,)", f"np.ones((1,)  # {width}\n       "))
+        with isolated():
+            plugin = plugins.load_file(source)
+            made, during = recipe(chosen), recipe(chosen, DURING)
+            assert plugin_hashes(made) == {"training": [], "evaluation": [plugin.sha256]}
+            assert plugin_hashes(during)["training"] == [plugin.sha256]
+            events = train(Path("run"), "train.epochs=1", chosen)
+        assert sum(event.kind == "epoch" for event in events) == (width == 3)
+        (stored,) = read_meta(Path("run/only/seed-1/best.safetensors"))["plugins"]
+        assert stored["sha256"] == plugin.sha256
+        kept.append(plugin.sha256)
+    assert kept[0] != kept[1]
+
+
+def test_variants_that_differ_in_it_alone_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {})
+    monkeypatch.chdir(tmp_path)
+    variants = [{"label": "plain"}, {"label": "d4", "evaluation": {"tta": "d4"}}]
+    Path("two.toml").write_text(toml.dumps(ONE | {"study": {"variants": variants}}), encoding="utf-8")
+    (study,) = runs.plan_studies([Path("two.toml")], [], [], Path("runs"))
+    events = list(study.execute(jobs=1))
+    assert [event.trial for event in events if event.kind == "epoch"] == ["plain/seed-1"]
+    folders = [Path(f"runs/two/{label}/seed-1") for label in ("plain", "d4")]
+    assert len({(folder / "cases.csv").read_bytes() for folder in folders}) == 2
+    assert len({(folder / "last.safetensors").read_bytes() for folder in folders}) == 1
 
 
 @pytest.mark.parametrize("during", [False, True])
