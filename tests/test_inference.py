@@ -158,9 +158,10 @@ def evaluator(shape: tuple[int, ...], *, exclusive: bool, **evaluation: Any) -> 
 
 @EXCLUSIVE
 @pytest.mark.parametrize("shape", [(20, 14), (3, 20, 14)])
-def test_the_evaluator_averages_images_and_volumes(shape: tuple[int, ...], exclusive: bool) -> None:
+def test_the_evaluator_averages_and_postprocesses_images_and_volumes(shape: tuple[int, ...], exclusive: bool) -> None:
     net = Net(outputs=2 + exclusive)
-    settings = {"tta": "d4", "window": {"size": [8, 12]}}
+    settings = {"tta": "d4", "window": {"size": [8, 12]}, "postprocess": ["largest_part"]}
+    largest = [segkit.postprocessors.component("largest_part")]
     chosen = evaluator(shape, exclusive=exclusive, **settings)
     found = list(chosen.predict(net))
     assert {seen[2:] for seen in net.seen} == {(8, 12), (12, 8)}
@@ -171,7 +172,9 @@ def test_the_evaluator_averages_images_and_volumes(shape: tuple[int, ...], exclu
         expected = predicted(net, seen, exclusive=exclusive, tta="d4", window=Window(size=(8, 12))).numpy()
         expected = expected[0] if len(shape) == 2 else expected.swapaxes(0, 1)
         assert np.allclose(prediction.probability, expected[int(exclusive) :], atol=1e-6)
-        assert (prediction.mask == decide(expected, ("a", "b"), exclusive=exclusive)).mean() > 0.999
+        assert (
+            prediction.mask == decide(expected, ("a", "b"), exclusive=exclusive, postprocess=largest)
+        ).mean() > 0.999
     assert not same(found, list(evaluator(shape, exclusive=exclusive).predict(net)))
     assert same(found, [chosen.decided(*part) for part in chosen.probabilities(net)])
 

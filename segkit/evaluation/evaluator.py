@@ -16,7 +16,7 @@ from segkit.data.pipeline import Pair, Pipeline
 from segkit.data.preparing import prepare
 from segkit.data.samples import to_device_float
 from segkit.device import Device
-from segkit.evaluation.inference import images_at_once, predictor_of, probabilities_of, scores_of
+from segkit.evaluation.inference import images_at_once, predictor_of, probabilities_of, resampled, scores_of
 from segkit.evaluation.masks import decide, likely, postprocessed
 from segkit.evaluation.rows import Row
 from segkit.evaluation.scoring import score, uses_probability
@@ -87,9 +87,7 @@ class Evaluator:
         self.numbers = tuple(cases)
         self.normalization, self.device, self.exclusive = normalization, device, recipe.channels == "exclusive"
         Pipeline(recipe.transforms.eval, exclusive=self.exclusive).check_eval(data.kind)
-        for case in {case.spacing_mm or len(case.shape): case for case in self.cases}.values():  # before any training
-            empty = np.zeros((len(self.channels), *(SMALL,) * len(case.shape)), bool)
-            self._postprocessed(case, empty, recipe.evaluation)
+        self._try_postprocess()
         self._prepared, self._rest = prepare(data, recipe.transforms.eval, exclusive=self.exclusive)
         self._slices = [(place, number) for place, case in enumerate(self.cases) for number in case.slices]
         self._pairs: dict[int, Pair] = {}  # after plugins' transforms, which the store does not hold
@@ -100,6 +98,13 @@ class Evaluator:
             self._prepared.check(number)
             found = self._pairs[index][1].shape if self._pairs else self._prepared.shape(number)
             self._of_size.setdefault(found, []).append(index)
+
+    def _try_postprocess(self) -> None:
+        """Postprocess empty masks of each kind of case: what cannot be is then said before any training."""
+        with torch.random.fork_rng(devices=[]):  # it changes nothing about that training
+            for case in {case.spacing_mm or len(case.shape): case for case in self.cases}.values():
+                empty = np.zeros((len(self.channels), *(SMALL,) * len(case.shape)), bool)
+                self._postprocessed(case, empty, self.recipe.evaluation)
 
     def _transformed(self, index: int) -> Pair:
         """Return image and bit map of a slice as the model sees them."""
@@ -227,15 +232,8 @@ class Evaluator:
             found = scores(image)
             chance = probabilities_of(found, exclusive=self.exclusive)
         batch_loss = float(loss(found, target)) if loss and found is not None else float("nan")
-        places = (self._slices[index][0] for index in indices)
-        return [self._resampled(*part) for part in zip(places, chance, strict=True)], batch_loss
-
-    def _resampled(self, place: int, probability: Tensor) -> Tensor:
-        """Return probabilities of a slice at the size of the case; classes are resampled all together."""
-        size = self.cases[place].shape[-2:]
-        if tuple(probability.shape[1:]) == size:
-            return probability
-        return torch.nn.functional.interpolate(probability[None], size=size, mode="bilinear", align_corners=False)[0]
+        sizes = (self.cases[self._slices[index][0]].shape[-2:] for index in indices)
+        return [resampled(*part) for part in zip(chance, sizes, strict=True)], batch_loss
 
     def run(
         self,

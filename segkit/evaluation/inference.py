@@ -48,6 +48,13 @@ def scores_of(probability: Tensor, *, exclusive: bool) -> Tensor:
     return probability.clamp_min(CERTAIN).log() if exclusive else torch.logit(probability, CERTAIN)
 
 
+def resampled(probability: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return probabilities (C, h, w) at a size (H, W); classes are resampled all together."""
+    if tuple(probability.shape[1:]) == size:
+        return probability
+    return torch.nn.functional.interpolate(probability[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
 def images_at_once(size: tuple[int, ...], settings: Evaluation, batch_size: int) -> int:
     """Return how many images of (H, W) are predicted together: with windows, as many as a batch of those has pixels."""
     if settings.window is None:

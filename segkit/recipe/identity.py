@@ -62,10 +62,11 @@ def plugin_hashes(recipe: Recipe) -> dict[str, list[str]]:
         return sorted(plugin.sha256 for plugin in plugins.used_by(components))
 
     only_reported = {id(metric) for metric in recipe.metrics if not _chooses(recipe.train.select_by, metric.name)}
+    postprocess = [part for component in recipe.evaluation.postprocess for part in parts_of(component)]
     if not recipe.evaluation.during_training:
-        only_reported |= {id(part) for component in recipe.evaluation.postprocess for part in parts_of(component)}
+        only_reported |= {*map(id, postprocess)}
     training = [component for component in recipe.components() if id(component) not in only_reported]
-    return {"training": of(training), "evaluation": of([*recipe.metrics, *recipe.evaluation.postprocess])}
+    return {"training": of(training), "evaluation": of([*recipe.metrics, *postprocess])}
 
 
 def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:

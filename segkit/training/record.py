@@ -25,7 +25,7 @@ from segkit.recipe.identity import (
     plugin_hashes,
     with_current_defaults,
 )
-from segkit.registry.faults import raise_fault
+from segkit.registry.faults import parts_of, raise_fault
 from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
 from segkit.training.loss_watch import NonFiniteError
@@ -125,9 +125,11 @@ def refresh_best(record: Record, found: checkpoint.Checkpoint) -> None:
 
     What is evaluated and predicted from the file is then what the trial's cases.csv holds.
     """
-    recipe = record.recipe.dump()
-    if evaluation_settings(found.meta["recipe"]) != evaluation_settings(recipe):
-        changed = {name: _meta(record, "best")[name] for name in ("recipe", "plugins")}
+    now, stored = _meta(record, "best"), {plugin["sha256"] for plugin in found.meta["plugins"]}
+    parts = [part for component in record.recipe.evaluation.postprocess for part in parts_of(component)]
+    used = {plugin.sha256 for plugin in plugins.used_by(parts)}
+    if evaluation_settings(found.meta["recipe"]) != evaluation_settings(now["recipe"]) or not used <= stored:
+        changed = {name: now[name] for name in ("recipe", "plugins")}
         checkpoint.save(record.folder / "best.safetensors", found.weights, found.meta | changed)
 
 

@@ -185,7 +185,7 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         raise_fault(state.blamed("scheduler"), error)
     found = means(rows)
     if report.epoch == 1:
-        yield from map(record.warn, generators.warnings(*parts.epoch_metrics))
+        yield from map(record.warn, generators.warnings(*parts.epoch_metrics, *shared.postprocess))
     if report.epoch == epochs and state.step_watch.only_zero_rates and not any(record.history.column("lr")):
         yield record.warn("the learning rate was 0 in every step, so nothing was learned: see scheduler.")
     for warning in (warnings.no_foreground(rows), warnings.only_background(rows) if report.epoch == epochs else None):
