@@ -23,6 +23,7 @@ from segkit.components.losses import losses
 from segkit.components.metrics import metrics
 from segkit.components.models import models
 from segkit.components.optimizers import optimizers
+from segkit.components.postprocess import postprocessors
 from segkit.components.regularizers import regularizers
 from segkit.components.schedulers import Schedule, schedulers
 from segkit.components.steps import steps
@@ -34,6 +35,7 @@ from segkit.registry.component import Component
 
 if TYPE_CHECKING:
     from segkit.api import evaluate, load, run
+    from segkit.evaluation.ensemble import Ensemble
     from segkit.evaluation.predictor import Predictor
     from segkit.recipe.model import Recipe
 
@@ -42,6 +44,7 @@ __all__ = [
     "Case",
     "Component",
     "Dataset",
+    "Ensemble",
     "Predictor",
     "Recipe",
     "Schedule",
@@ -56,6 +59,7 @@ __all__ = [
     "metrics",
     "models",
     "optimizers",
+    "postprocessors",
     "regularizers",
     "run",
     "schedulers",
@@ -64,6 +68,7 @@ __all__ = [
     "upsamplers",
 ]
 HEAVY = {  # names that import torch or pydantic, and so are imported when they are asked for
+    "Ensemble": "segkit.evaluation.ensemble",
     "Predictor": "segkit.evaluation.predictor",
     "Recipe": "segkit.recipe.model",
     "evaluate": "segkit.api",

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from segkit import plugins
 from segkit.data.cache import DataCache, existing_cache
-from segkit.errors import UserError, counted, suggest
+from segkit.errors import UserError
 from segkit.plugins.sources import how_to_get
 from segkit.recipe import merge
 from segkit.recipe.model import Recipe, validate
 from segkit.registry.faults import ComponentError, plugin_parts
 
 if TYPE_CHECKING:
-    from segkit.data.cases import StoredCase
+    from segkit.evaluation.ensemble import Ensemble
     from segkit.evaluation.predictor import Predictor
     from segkit.evaluation.rows import Row
     from segkit.study.runs import Outcome, StudyRun
@@ -74,20 +74,50 @@ def conclude(study: StudyRun) -> Outcome:
     return outcome
 
 
-def load(
+@overload
+def load(  # type: ignore[overload-overlap]  # a text is a sequence of texts too
     path: str | Path, *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
-) -> Predictor:
+) -> Predictor: ...
+
+
+@overload
+def load(
+    path: Sequence[str | Path], *, sets: Iterable[str] = (), trust_plugins: bool = False, device: str | None = None
+) -> Ensemble: ...
+
+
+def load(
+    path: str | Path | Sequence[str | Path],
+    *,
+    sets: Iterable[str] = (),
+    trust_plugins: bool = False,
+    device: str | None = None,
+) -> Predictor | Ensemble:
     """Return the model of a checkpoint, ready to predict; its losses, optimizer etc. need not be available.
 
     Args:
-        path: a best or last checkpoint.
+        path: a best or last checkpoint. A list is an ensemble, whose probabilities are averaged: of files and of
+            folders, which stand for the best checkpoints of all seeds and folds of a variant.
         sets: `path=value` settings merged over its recipe, e.g. "data.rvsc.root=/data/rvsc".
         trust_plugins: run the plugin code inside the checkpoint, if the plugin is not installed.
         device: the device to use; by default the one it was trained on, or an available one.
 
     Raises:
-        UserError: the file is damaged or not a checkpoint, a plugin is missing, or a setting is wrong.
+        UserError: a file is damaged or not a checkpoint, a plugin is missing, or a setting is wrong; checkpoints of a
+            list are of different structures or inputs.
     """
+    from segkit.evaluation.ensemble import Ensemble
+    from segkit.study.checkpoints import find_checkpoints
+
+    options = list(sets), trust_plugins, device
+    if isinstance(path, (str, Path)):
+        return _load(Path(path), *options)
+    files = find_checkpoints(map(Path, path))
+    return Ensemble(tuple(_load(file, *options) for file in files), tuple(map(str, files)))
+
+
+def _load(path: Path, sets: Sequence[str], trust_plugins: bool, device: str | None) -> Predictor:
+    """Return the model of a checkpoint."""
     import torch
 
     from segkit.device import choose_for_checkpoint
@@ -95,8 +125,7 @@ def load(
     from segkit.training import checkpoint
     from segkit.training.setup import build_model
 
-    sets = list(sets)
-    found = checkpoint.load(Path(path))
+    found = checkpoint.load(path)
     meta = found.meta
     plugins.load()
     loaded = {plugin.module for plugin in plugins.loaded()}
@@ -118,8 +147,8 @@ def load(
     for flag, where, _ in map(merge.parse_setting, sets):
         if not SETTABLE.match(".".join(where)):
             raise UserError(
-                f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, transforms.eval, "
-                "train.batch_size, train.device and train.precision."
+                f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, evaluation, "
+                "transforms.eval, train.batch_size, train.device and train.precision."
             )
     channels = tuple(meta["channels"])
     chosen = choose_for_checkpoint(recipe.train.device, recipe.train.precision, device)
@@ -134,7 +163,10 @@ def load(
 
 
 # the parts of a recipe that a trained model depends on
-SETTABLE = re.compile(r"(data|metrics|model|channels|drop|transforms\.eval|train\.(batch_size|device|precision))\b")
+SETTABLE = re.compile(
+    r"(data|metrics|evaluation(?!\.during_training)|model|channels|drop|transforms\.eval"
+    r"|train\.(batch_size|device|precision))\b"
+)
 NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "step", "metrics", "data")
 
 
@@ -180,91 +212,67 @@ def _check_sizes(recipe: Recipe, inputs: int, channels: tuple[str, ...], weights
 
 
 def evaluate(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     *,
     on: str | None = None,
     sets: Iterable[str] = (),
     trust_plugins: bool = False,
     device: str | None = None,
     cache: DataCache | None = None,
+    on_note: Callable[[str], Any] = lambda text: None,
 ) -> list[Row]:
     """Return the per-case rows of a checkpoint on one of its sets, or on every case of other data.
 
     Each row says of which set its case is; "train" too where other data have a patient that it was trained on.
 
+    Of several checkpoints, for each case those are averaged that were neither trained on its patient nor chosen by it:
+    that validation chose the epoch of a checkpoint counts, unless `train.select` is "last".
+
     Args:
-        path: a checkpoint.
+        path: a checkpoint, or a list as in `load`.
         on: "train", "validation", "test" or "all" (every case with masks). By default the test set, or where there is
-            none the validation set; on other data all.
+            none the validation set; on other data all. Of several checkpoints, the cases that are in this set of any.
         sets: settings merged over its recipe; one of `data` evaluates other data.
         trust_plugins: as in `load`.
         device: as in `load`.
         cache: of data, for further checkpoints with the same; by default that beside the checkpoint's run, if any.
+        on_note: called with a line that says how many checkpoints were averaged.
 
     Raises:
-        UserError: as in `load`; there is no such set; the data lack cases of the set or channels of the model.
+        UserError: as in `load`; there is no such set; the data lack cases of the set or channels of the model; none of
+            several checkpoints may predict some patient.
     """
+    from segkit.evaluation.ensemble import Ensemble
     from segkit.evaluation.rows import in_set
+    from segkit.evaluation.sets import ALL, by_set, check_set, default_set, named_cases
 
     sets = list(sets)
     changed = {merge.parse_setting(assignment)[1][0] for assignment in sets}
-    predictor = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
+    predictor: Predictor | Ensemble = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
+    metas = predictor.metas if isinstance(predictor, Ensemble) else {str(path): predictor.meta}
+    first = next(iter(metas))
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:
             raise UserError(predictor.missing[part])
-    split = predictor.meta["split"]
-    if on is None:
-        on = ALL if "data" in changed else "test" if split["test"] else "validation"
-    if on != ALL and not split.get(on):
-        have = suggest(on, [ALL, *(name for name, names in split.items() if names)])
-        raise UserError(f"{path}: it has no {on} set. {have}")
+    on = on or (ALL if "data" in changed else default_set(metas.values()))
+    check_set(on, metas)
     if cache is None:
-        above = Path(path).absolute().parents  # trial, variant, run, and the folder of runs
+        above = Path(first).absolute().parents  # trial, variant, run, and the folder of runs
         cache = DataCache(existing_cache(above[3]) if len(above) > 3 else None)
     data = cache.read(predictor.recipe.data, predictor.recipe.intensity)
     for verb, own, other in (("predicts", predictor.channels, data.channels), ("takes", predictor.inputs, data.inputs)):
         if own != other:
             text = f"{verb} {', '.join(own)}, but the data has {', '.join(other)}"
-            raise UserError(f"{path}: {text}. Both must have the same names, in the same order.")
-    chosen = _by_set(data.cases, predictor.meta) if on == ALL else {on: _named(data.cases, split[on], on, path)}
-    if not chosen:
-        raise UserError(f"{path}: no case of {data.name} has masks, so there is nothing to compare with: use predict.")
+            raise UserError(f"{first}: {text}. Both must have the same names, in the same order.")
+    if not any(case.labelled for case in data.cases):
+        raise UserError(f"{first}: no case of {data.name} has masks, so there is nothing to compare with: use predict.")
+    if isinstance(predictor, Ensemble):
+        return predictor.evaluate(cache, on, on_note)
+    split = predictor.meta["split"]
+    chosen = by_set(data.cases, predictor.meta) if on == ALL else {on: named_cases(data.cases, split[on], on, first)}
     with predictor.threads():
         return [
             row
             for name, cases in chosen.items()
             for row in in_set(predictor.evaluator(data, cases).run(predictor.model, predictor.recipe.metrics)[0], name)
         ]
-
-
-ALL = "all"
-NEW = "new"  # cases that are in no set of the checkpoint
-
-
-def _named(cases: Sequence[StoredCase], names: Sequence[str], on: str, path: str | Path) -> list[int]:
-    """Return the numbers of the cases of a set, in its order."""
-    by_name = {case.name: number for number, case in enumerate(cases)}
-    missing = [name for name in names if name not in by_name]
-    unlabelled = [name for name in names if name in by_name and not cases[by_name[name]].labelled]
-    for found, what in ((missing, ""), (unlabelled, "masks of ")):
-        if found:
-            count = f"{len(found)} of its {counted(len(names), f'{on} case')}"
-            raise UserError(f"{path}: the data lack {what}{count}, e.g. {found[0]}.")
-    return [by_name[name] for name in names]
-
-
-def _by_set(cases: Sequence[StoredCase], meta: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return all cases with masks by the set of the checkpoint that their patients, or else they themselves, are in.
-
-    Checkpoints name the cases of each set and the patients of the training set; those of older versions only the cases.
-    """
-    sets = {case: name for name, names in reversed(meta["split"].items()) for case in names}
-    sets |= dict.fromkeys(meta["split"].get("unlabelled", ()), "train")
-    patients = {case.patient: sets[case.name] for case in cases if case.patient is not None and case.name in sets}
-    patients |= dict.fromkeys(meta["trained_patients"], "train")
-    found: dict[str, list[int]] = {name: [] for name in (*meta["split"], NEW)}
-    for number, case in enumerate(cases):
-        if case.labelled:
-            own = patients.get(case.patient) if case.patient is not None else None
-            found[own or sets.get(case.name, NEW)].append(number)
-    return {name: part for name, part in found.items() if part}

@@ -341,7 +341,8 @@ def test_no_command_on_a_checkpoint_overwrites_what_it_reads_or_takes_what_has_n
                 2, f"error: {name}: cannot be written: another file is already there: choose another place.\n",
             )  # fmt: skip
     assert kept == (Path(CHECKPOINT).read_bytes(), Path("tiny.toml").read_bytes())
-    assert run("eval", "runs/tiny")[2] == f"error: runs/tiny: a folder. A checkpoint is a file such as {CHECKPOINT}.\n"
+    choose = "holds 2 variants, and only one can be averaged. Choose one: runs/tiny/a, runs/tiny/b."
+    assert run("eval", "runs/tiny")[2] == f"error: runs/tiny: {choose}\n"
     assert run("eval", CHECKPOINT, "--device", "cpuu")[2].startswith("error: device: must be")
     for useless in ("train.epochs=3", "split.validation=0.5", "study.seeds=[1]", 'loss="dice"', "transforms.train=[]"):
         status, _, err = run("eval", CHECKPOINT, "--set", useless)

@@ -6,15 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import ArrayLike, NDArray
 
+import segkit
 from segkit import metrics
 from segkit.components.metrics import direction, hard, unit
+from segkit.recipe.identity import evaluation_identity, training_identity
+from tests.small import recipe
 
 OVERLAPS = ("dice", "iou", "precision", "recall")
-DISTANCES = ("hausdorff", "hd95", "assd")
+ZERO_IF_MISSED = (*OVERLAPS, "nsd")
+DISTANCES = ("hausdorff", "hd95", "assd", "masd")
 SHAPE, VOLUME = (20, 24), (6, 10, 9)
 VOLUMES = ("volume_ml", "volume_difference_ml")
+TOLERANCE = 2.0  # the default of nsd
 
 Masks = NDArray[np.bool_]
 
@@ -67,6 +73,8 @@ def naive_distances(prediction: Masks, truth: Masks, spacing: tuple[float, ...])
         "hausdorff": max(*there, *back),
         "hd95": max(np.percentile(there, 95), np.percentile(back, 95)),
         "assd": sum(there + back) / len(there + back),
+        "masd": (sum(there) / len(there) + sum(back) / len(back)) / 2,
+        "nsd": sum(way <= TOLERANCE for way in there + back) / len(there + back),
     }
 
 
@@ -110,12 +118,12 @@ def test_soft_dice_of_empty_masks_is_one() -> None:
     assert value("soft_dice", np.zeros(SHAPE), np.zeros(SHAPE)) == 1.0
 
 
-@pytest.mark.parametrize("name", [*OVERLAPS, *DISTANCES])
+@pytest.mark.parametrize("name", [*ZERO_IF_MISSED, *DISTANCES])
 def test_nothing_there_and_nothing_predicted_is_undefined(name: str) -> None:
     assert math.isnan(value(name, np.zeros(SHAPE), np.zeros(SHAPE), (1.0, 1.0)))
 
 
-@pytest.mark.parametrize("name", OVERLAPS)
+@pytest.mark.parametrize("name", ZERO_IF_MISSED)
 def test_missed_structures_and_false_positives_are_the_worst_overlap(name: str) -> None:
     assert value(name, np.zeros(SHAPE), box(2, 2, 6, 6)) == 0.0
     assert value(name, box(2, 2, 6, 6), np.zeros(SHAPE)) == 0.0
@@ -163,10 +171,57 @@ def test_distances_of_volumes_match_all_pairs_of_edge_points(seed: int, spacing:
         assert value(name, prediction, truth, spacing) == pytest.approx(expected, abs=1e-9), name
 
 
+def test_the_tolerance_of_surface_dice_includes_its_own_distance_however_that_is_rounded() -> None:
+    truth, prediction = box(2, 2, 3, 20), box(5, 2, 6, 20)  # lines, three rows apart
+    for spacing, tolerance in ((0.1, 0.3), (0.7, 2.1), (1.0, 3.0)):  # 5 * 0.1 - 2 * 0.1 is more than 0.3 in floats
+        assert value("nsd", prediction, truth, (spacing, spacing), tolerance_mm=tolerance) == 1.0
+        assert value("nsd", prediction, truth, (spacing, spacing), tolerance_mm=tolerance * 0.99) == 0.0
+    half = box(2, 2, 3, 11) | box(5, 11, 6, 20)
+    assert value("nsd", half, truth, tolerance_mm=1.0) == pytest.approx((9 + 10) / 36)  # and a neighbour of the line
+    with pytest.raises(segkit.UserError, match="tolerance_mm: must be above 0"):
+        metrics.build("nsd", {"tolerance_mm": 0.0})
+
+
+def test_a_recipe_may_set_the_tolerance_which_retrains_nothing() -> None:
+    tight, loose = (recipe(f"metrics.nsd={{tolerance_mm = {mm}}}") for mm in (1.0, 3.0))
+    found = [metric for metric in loose.metrics if metric.name == "nsd"]
+    assert [metric.arguments for metric in found] == [{"tolerance_mm": 3.0}]
+    assert training_identity(tight) == training_identity(loose)
+    assert evaluation_identity(tight) != evaluation_identity(loose)
+
+
+@pytest.mark.slow  # to import MONAI takes seconds
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI calls what MONAI deprecates
+@pytest.mark.parametrize("spacing", [None, (8.0, 1.25, 1.5)])
+def test_surface_dice_is_that_of_monai(spacing: tuple[float, ...] | None) -> None:
+    monai = pytest.importorskip("monai.metrics")
+    prediction, truth = random_masks(2, VOLUME)
+    batch = (torch.from_numpy(mask)[None, None].float() for mask in (prediction, truth))
+    other = monai.compute_surface_dice(*batch, class_thresholds=[1.6], include_background=True, spacing=spacing)
+    assert value("nsd", prediction, truth, spacing, tolerance_mm=1.6) == pytest.approx(float(other), abs=1e-5)
+
+
+def test_specificity_is_the_share_of_the_background_that_is_left_alone() -> None:
+    truth, full = box(0, 0, 10, 24), np.ones(SHAPE)  # half of the image
+    assert value("specificity", box(5, 0, 15, 24), truth) == 0.5
+    assert (value("specificity", full, truth), value("specificity", np.zeros(SHAPE), truth)) == (0.0, 1.0)
+    assert value("specificity", box(0, 0, 5, 24), np.zeros(SHAPE)) == 0.75
+    assert math.isnan(value("specificity", full, full))
+
+
+def test_brier_is_the_mean_squared_difference_of_probability_and_truth() -> None:
+    prediction = np.random.default_rng(0).random(SHAPE, np.float32)
+    truth = box(2, 2, 9, 9)
+    expected = ((prediction.astype(np.float64) - truth) ** 2).mean()
+    assert value("brier", prediction, truth) == pytest.approx(expected, abs=1e-7)
+    assert (value("brier", truth, truth), value("brier", ~truth, truth)) == (0.0, 1.0)
+    assert value("brier", np.zeros(SHAPE), np.zeros(SHAPE)) == 0.0
+
+
 def test_a_distance_map_gives_the_same_distances_as_a_search_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     prediction, truth = random_masks(3, VOLUME)
     expected = [value(name, prediction, truth, (8.0, 1.25, 1.5)) for name in DISTANCES]
-    monkeypatch.setattr("segkit.components.metrics.MANY", 0)
+    monkeypatch.setattr("segkit.components.metrics.surface.MANY", 0)
     monkeypatch.setattr("scipy.spatial.cKDTree", None)
     assert [value(name, prediction, truth, (8.0, 1.25, 1.5)) for name in DISTANCES] == pytest.approx(expected, abs=1e-9)
 
@@ -236,7 +291,7 @@ def test_masks_at_the_images_border_have_their_edge_there() -> None:
     assert value("hausdorff", full, full) == 0.0
 
 
-@pytest.mark.parametrize("name", [*OVERLAPS, *DISTANCES, "soft_dice"])
+@pytest.mark.parametrize("name", [*ZERO_IF_MISSED, *DISTANCES, "soft_dice", "specificity", "brier"])
 def test_a_better_prediction_is_better(name: str) -> None:
     truth = box(4, 4, 14, 14)
     good, bad = value(name, box(5, 4, 15, 14), truth), value(name, box(9, 8, 19, 18), truth)

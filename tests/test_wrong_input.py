@@ -193,7 +193,7 @@ WRONG = [
     ("eval", "Missing argument 'CHECKPOINT'"),
     ("eval gone.safetensors", "gone.safetensors: no such checkpoint"),
     ("eval one.toml", "one.toml: damaged or not a checkpoint"),
-    ("eval dir", "dir: a folder. A checkpoint is a file such as"),
+    ("eval dir", "dir: holds no best.safetensors. Give a checkpoint, or the folder of a variant"),
     ("eval garbage.safetensors", "garbage.safetensors: damaged or not a checkpoint"),
     ("eval short.safetensors", "short.safetensors: damaged or not a checkpoint"),
     ("eval pipe.safetensors", "pipe.safetensors: a pipe. A checkpoint is a file such as"),

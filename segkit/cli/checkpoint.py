@@ -21,24 +21,45 @@ if TYPE_CHECKING:
 Checkpoint = Annotated[
     Path, typer.Argument(parser=parse_path, metavar="CHECKPOINT", help="A best or last .safetensors file.")
 ]
+CheckpointOrFolder = Annotated[
+    Path,
+    typer.Argument(
+        parser=parse_path,
+        metavar="CHECKPOINT",
+        help="A best or last .safetensors file, or a variant's folder: the best ones of all its seeds and folds.",
+    ),
+]
+WithCheckpoints = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with-checkpoint",
+        parser=parse_path,
+        metavar="FILE-OR-FOLDER",
+        help="Average the probabilities of these too; may be repeated.",
+    ),
+]
 Trust = Annotated[
     bool, typer.Option("--trust-plugins", help="Run the plugin code inside the checkpoint if it is not here.")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="Compute here instead of where the recipe says.")]
 
 
-def prepare(path: Path, plugins: list[Path] | None) -> None:
-    """Load plugins and warn of those that have changed since the training."""
+def prepare(path: Path, others: list[Path] | None, plugins: list[Path] | None) -> Path | list[Path]:
+    """Load plugins, and warn of those that have changed since the training; return the checkpoint, or all of them."""
     from segkit import plugins as loader
+    from segkit.study.checkpoints import find_checkpoints
     from segkit.training.checkpoint import read_meta
 
     loader.load(plugins or [])
-    warn(loader.changed_plugins(read_meta(path)))
+    found = find_checkpoints([path, *(others or [])])
+    warn(dict.fromkeys(line for file in found for line in loader.changed_plugins(read_meta(file))))
+    return found if len(found) > 1 else found[0]
 
 
 @app.command("eval")
 def evaluate(
-    path: Checkpoint,
+    path: CheckpointOrFolder,
+    others: WithCheckpoints = None,
     sets: Set = None,
     plugins: Plugins = None,
     trust_plugins: Trust = False,
@@ -57,22 +78,30 @@ def evaluate(
         ),
     ] = None,
 ) -> int:
-    """Compute per-case metrics from CHECKPOINT alone; on other data with --set data...."""
+    """Compute per-case metrics from CHECKPOINT alone; on other data with --set data....
+
+    Of several checkpoints, those are averaged that were neither trained on a case's patient nor chosen by it.
+    """
     from segkit import api, files
     from segkit.training.results import OLD_HEADER, cases_text
 
     if csv_file:
         files.check_replaceable(csv_file, begins=",".join(OLD_HEADER[:4]))
-    prepare(path, plugins)
-    rows = api.evaluate(path, on=on, sets=sets or [], trust_plugins=trust_plugins, device=device)
+    notes: list[str] = []
+    chosen = prepare(path, others, plugins)
+    rows = api.evaluate(
+        chosen, on=on, sets=sets or [], trust_plugins=trust_plugins, device=device, on_note=notes.append
+    )
     if csv_file:
         files.make_folder(csv_file.parent)
         files.write_text(csv_file, cases_text(rows))
     if json_:
         found = [vars(row) | {"value": None if math.isnan(row.value) else row.value} for row in rows]
         echo(json.dumps(found, indent=1))
+        for note in notes:
+            echo(note, err=True)
     else:
-        echo("\n".join(_table(rows)))
+        echo("\n".join([*_table(rows), *notes]))
     cases = {row.case: row.set for row in rows}
     trained = sum(name == "train" for name in cases.values())
     if trained:

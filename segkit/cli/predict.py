@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segkit.cli import DONE, app, echo
-from segkit.cli.checkpoint import Checkpoint, Device, Trust, prepare
+from segkit.cli.checkpoint import CheckpointOrFolder, Device, Trust, WithCheckpoints, prepare
 from segkit.cli.options import Plugins, parse_path
 from segkit.errors import UserError, counted, first_few
 
 if TYPE_CHECKING:
     from segkit.components.datasets.scans import Scan
+    from segkit.evaluation.ensemble import Ensemble
     from segkit.evaluation.outputs import Outputs, Written
     from segkit.evaluation.predictor import Predictor
 
 
 @app.command()
 def predict(
-    path: Checkpoint,
+    path: CheckpointOrFolder,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -39,6 +40,7 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write each structure's probabilities, as 32-bit numbers.")
     ] = False,
+    others: WithCheckpoints = None,
     plugins: Plugins = None,
     trust_plugins: Trust = False,
     device: Device = None,
@@ -48,8 +50,7 @@ def predict(
     from segkit.components.datasets.finding import find_scans
     from segkit.evaluation.outputs import Outputs
 
-    prepare(path, plugins)
-    predictor = api.load(path, trust_plugins=trust_plugins, device=device)
+    predictor = api.load(prepare(path, others, plugins), trust_plugins=trust_plugins, device=device)
     outputs = Outputs(predictor, out, probabilities=probabilities)
     found = find_scans(images, outputs.conventions(), out)
     for line in found.notes:
@@ -70,7 +71,7 @@ def _check_apart(out: Path, scans: Sequence[Scan]) -> None:
         )
 
 
-def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> list[str]:
+def _segment(predictor: Predictor | Ensemble, outputs: Outputs, scans: Sequence[Scan]) -> list[str]:
     """Predict images one after the other, and write what is found; return why some could not be read."""
     from segkit.components.datasets.loading import COLOURED
     from segkit.registry.faults import ComponentError
@@ -82,7 +83,7 @@ def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> l
         for scan in scans:
             try:
                 opened = scan.read()
-                found = predictor.infer(opened.image)
+                found = predictor.infer(opened.image, opened.spacing_mm)
             except ComponentError:  # a fault of the model or of a plugin, the same for every image
                 raise
             except UserError as error:

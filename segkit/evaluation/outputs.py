@@ -15,6 +15,7 @@ from segkit import files
 from segkit.components.datasets.conventions import Conventions, conventions_of, label_values
 from segkit.components.datasets.scans import Form, Opened
 from segkit.components.intensities import scaled
+from segkit.evaluation.ensemble import Ensemble
 from segkit.evaluation.overlay import draw_overlay
 from segkit.evaluation.predictor import Predictor
 from segkit.recipe.variants import assign_folders
@@ -60,7 +61,7 @@ class Outputs:
         probabilities: whether to write these too.
     """
 
-    def __init__(self, predictor: Predictor, folder: Path, *, probabilities: bool = False) -> None:
+    def __init__(self, predictor: Predictor | Ensemble, folder: Path, *, probabilities: bool = False) -> None:
         self.predictor, self.folder, self.probabilities = predictor, folder, probabilities
         self.channels = predictor.channels
         # different for each, also on file systems that ignore case
@@ -120,7 +121,7 @@ class Outputs:
     def _label_map(self, masks: NDArray[np.bool_], form: Form) -> Array | None:
         """Return a label map of masks; None where they overlap, or those of the training do."""
         values = self.values if self.values is not None else (form.full,) if len(masks) == 1 else None
-        if values is None or self.predictor.meta["overlapping"] or (masks.sum(axis=0, dtype=np.uint8) > 1).any():
+        if values is None or self.predictor.overlapping or (masks.sum(axis=0, dtype=np.uint8) > 1).any():
             return None
         labels: NDArray[Any] = np.zeros(masks.shape[1:], np.uint8 if max(values) < 256 else np.uint16)
         for value, mask in zip(values, masks, strict=True):

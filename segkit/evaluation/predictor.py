@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
@@ -16,8 +17,35 @@ from segkit.data.filling import fill
 from segkit.device import Device, cpu_threads
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
+from segkit.evaluation.volume import Volume
 from segkit.recipe.model import Recipe
-from segkit.types import Array
+from segkit.types import Array, Spacing
+
+
+class Parts(NamedTuple):
+    """The cases that an image is predicted as.
+
+    Attributes:
+        images: the image itself, or the slices of a volume.
+        spacing_mm: of each.
+        shape: (D, H, W) of a volume in slices, None of an image as a whole.
+    """
+
+    images: list[Array]
+    spacing_mm: Spacing
+    shape: tuple[int, ...] | None
+
+    def joined(self, predictions: Iterable[Prediction]) -> Prediction:
+        """Return the prediction of the image from those of its parts, in any order."""
+        if self.shape is None:
+            (whole,) = predictions
+            return whole
+        volume: Volume | None = None
+        for part in predictions:
+            volume = volume or Volume(len(part.mask), self.shape, probabilities=True)
+            volume.add(part.case, part.probability, part.mask, part.loss)
+        assert volume is not None, "a volume has slices"
+        return Prediction(0, volume.probability, volume.mask, math.nan)
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,6 +79,11 @@ class Predictor:
         """The names of the inputs, e.g. ("image",) or ("red", "green", "blue")."""
         return tuple(self.meta["inputs"])
 
+    @property
+    def overlapping(self) -> bool:
+        """Whether the masks that it was trained on overlap."""
+        return bool(self.meta["overlapping"])
+
     def evaluator(self, data: Data, cases: Sequence[int]) -> Evaluator:
         """Return the evaluator of the training, over some cases of other data."""
         normalization = Normalization(**{name: tuple(found) for name, found in self.meta["normalization"].items()})
@@ -74,34 +107,46 @@ class Predictor:
         """
         return self.infer(image).probability
 
-    def segment(self, image: Array | Mapping[str, Array]) -> Array:
+    def segment(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Array:
         """Return the masks, (C, H, W) or (C, D, H, W), bool: decided as for the metrics, at the image's own size.
 
-        The argument and errors are those of `predict`.
+        The arguments and errors are those of `infer`.
         """
-        return self.infer(image).mask
+        return self.infer(image, spacing_mm).mask
 
-    def infer(self, image: Array | Mapping[str, Array]) -> Prediction:
+    def infer(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Prediction:
         """Return probabilities and masks, those of `predict` and `segment`, in one go.
 
         If the cases of the training were slices (`volumes = false`), each slice of a volume is a case of its own.
+
+        Args:
+            image: as for `predict`.
+            spacing_mm: (row, column) or (slice, row, column) of the image, for a postprocess by size; as in the
+                training, the `spacing_mm` of the recipe's data goes before it.
+
+        Raises:
+            UserError: as for `predict`; or a postprocess cannot take such an image.
         """
+        parts = self.parts(image, spacing_mm)
+        evaluator = self.evaluator(self.data_of(parts), range(len(parts.images)))
+        with self.threads():
+            return parts.joined(evaluator.predict(self.model))
+
+    def parts(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Parts:
+        """Return the cases that an image is predicted as; arguments and errors are those of `infer`."""
         found = self._inputs_of(image)
         arguments = {} if "data" in self.missing else self.recipe.data.arguments
+        spacing = _own_spacing(arguments.get("spacing_mm"), max(found.ndim - 1, 2)) or spacing_mm
         if found.ndim < 4 or arguments.get("volumes", True):
-            (whole,) = self._predictions([found])
-            return whole
-        shape = len(self.channels), *found.shape[1:]
-        probability, mask = np.empty(shape, np.float32), np.empty(shape, bool)
-        for part in self._predictions([found[:, index] for index in range(found.shape[1])]):
-            probability[:, part.case], mask[:, part.case] = part.probability, part.mask
-        return Prediction(0, probability, mask, float("nan"))
+            return Parts([found], spacing, None)
+        slices = [found[:, index] for index in range(found.shape[1])]
+        return Parts(slices, spacing and spacing[1:], found.shape[1:])
 
-    def _predictions(self, images: Sequence[Array]) -> Iterator[Prediction]:
-        cases = tuple(Case(f"image {number}", None, image) for number, image in enumerate(images, 1))
-        data = fill(Dataset("images", self.channels, cases, inputs=self.inputs), self.recipe.intensity)
-        with self.threads():
-            yield from self.evaluator(data, range(len(cases))).predict(self.model)
+    def data_of(self, parts: Parts) -> Data:
+        """Return the parts of an image as cases, after the intensity of the training."""
+        images = enumerate(parts.images, 1)
+        cases = tuple(Case(f"image {number}", None, image, None, parts.spacing_mm) for number, image in images)
+        return fill(Dataset("images", self.channels, cases, inputs=self.inputs), self.recipe.intensity)
 
     def _inputs_of(self, image: Any) -> Array:
         """Return an image as `Case` takes it, with the model's inputs in order."""
@@ -131,3 +176,10 @@ class Predictor:
             image if image.dtype.name in KINDS else image.astype(np.uint8 if image.dtype == bool else np.float32)
         )
         return found
+
+
+def _own_spacing(stated: Any, axes: int) -> Spacing:
+    """Return the lengths that a recipe's data state for so many axes, if they do; a table may name columns instead."""
+    if not isinstance(stated, tuple) or len(stated) < axes or any(isinstance(part, str) for part in stated):
+        return None
+    return tuple(float(part) for part in stated[-axes:])

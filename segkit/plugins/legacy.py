@@ -28,7 +28,10 @@ MOVED = {
     "segkit.pipeline": "segkit.data.pipeline",
 }
 """Module names of segkit 0.1.0, and the modules that replace them."""
-RENAMED = {"segkit.datasets.reading.shortened": "segkit.errors.first_few"}
+RENAMED = {
+    "segkit.datasets.reading.shortened": "segkit.errors.first_few",
+    **{f"segkit.metrics.{name}": f"segkit.types.{name}" for name in ("Mask", "Probability", "Spacing")},
+}
 """Names in those modules that have moved elsewhere."""
 
 

@@ -70,6 +70,7 @@ class Meta(_Stored):
     normalization: _Normalization
     split: _Split
     trained_patients: list[str] = []
+    validation_patients: list[str] = []
     metrics: dict[str, float | None]
     epoch: Annotated[int, Ge(0)]
     step: Annotated[int, Ge(0)]

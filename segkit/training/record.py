@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -18,12 +19,13 @@ from segkit.locks import Folder
 from segkit.recipe.identity import (
     TRAINING_NUMBER,
     differences,
+    evaluation_settings,
     incomparable_note,
     not_resumable,
     plugin_hashes,
     with_current_defaults,
 )
-from segkit.registry.faults import raise_fault
+from segkit.registry.faults import parts_of, raise_fault
 from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
 from segkit.training.loss_watch import NonFiniteError
@@ -131,6 +133,19 @@ def save_best(record: Record) -> None:
     checkpoint.save(record.folder / "best.safetensors", weights, _meta(record, "best"))
 
 
+def refresh_best(record: Record, found: checkpoint.Checkpoint) -> None:
+    """Write best.safetensors again, with the same weights, if it says another evaluation than the trial's recipe.
+
+    What is evaluated and predicted from the file is then what the trial's cases.csv holds.
+    """
+    now, stored = _meta(record, "best"), {plugin["sha256"] for plugin in found.meta["plugins"]}
+    parts = [part for component in record.recipe.evaluation.postprocess for part in parts_of(component)]
+    used = {plugin.sha256 for plugin in plugins.used_by(parts)}
+    if evaluation_settings(found.meta["recipe"]) != evaluation_settings(now["recipe"]) or not used <= stored:
+        changed = {name: now[name] for name in ("recipe", "plugins")}
+        checkpoint.save(record.folder / "best.safetensors", found.weights, found.meta | changed)
+
+
 def save_last(record: Record) -> None:
     """Write everything that training changes as last.safetensors.
 
@@ -174,7 +189,6 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
     parts = record.parts
     used = plugins.used_by(record.recipe.components())
     last = record.history[-1] if record.history else {}
-    trained = (parts.data.cases[n].patient for n in (*parts.split.train, *parts.split.unlabelled))
     return {
         "kind": kind,
         "training_number": TRAINING_NUMBER,
@@ -190,9 +204,16 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "step": parts.state.step,
         "fingerprint": parts.data.fingerprint,
         "initial_weights": record.initial_weights,
-        "trained_patients": list(dict.fromkeys(patient for patient in trained if patient is not None)),
+        "trained_patients": _patients(parts, (*parts.split.train, *parts.split.unlabelled)),
+        "validation_patients": _patients(parts, parts.split.validation),
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
     } | record.conditions()
+
+
+def _patients(parts: Setup, cases: Iterable[int]) -> list[str]:
+    """Return the patients of cases, each once."""
+    found = (parts.data.cases[number].patient for number in cases)
+    return list(dict.fromkeys(patient for patient in found if patient is not None))
 
 
 def save_batch(record: Record, error: NonFiniteError) -> str:

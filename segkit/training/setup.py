@@ -177,7 +177,14 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
-        log=[device.text, _counts(data, split if limit.overfit else whole), *data.notes, *split.notes, *begins],
+        log=[
+            device.text,
+            _counts(data, split if limit.overfit else whole),
+            *_evaluation(recipe),
+            *data.notes,
+            *split.notes,
+            *begins,
+        ],
         initial_weights=initial,
         warnings=[*split.warnings, *doubtful, *drawn, *warnings],
     )
@@ -238,6 +245,10 @@ def _average(recipe: Recipe, model: nn.Module) -> Average | None:
         return Average(model, recipe.train.ema) if recipe.train.ema is not None else None
     except BaseException as error:  # not every plugin's model can be copied
         raise_fault(recipe.model, error)
+
+
+def _evaluation(recipe: Recipe) -> list[str]:
+    return [f"evaluation: {recipe.evaluation.text}"] if recipe.evaluation.text else []
 
 
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
