@@ -1,0 +1,79 @@
+"""The command: trains what is missing, then prints the tables."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from segkit import UserError
+from tests.benchmarks import accuracy
+from tests.benchmarks.accuracy.contestants import CONTESTANTS, STRONG
+from tests.benchmarks.accuracy.results import Key, Results, measure
+from tests.benchmarks.accuracy.table import report
+from tests.benchmarks.accuracy.task import Contestant, Task, metrics
+
+
+def missing(contestant: Contestant) -> list[str]:
+    """Return the packages that a contestant needs and that are not installed."""
+    return [name for name in contestant.needs if importlib.util.find_spec(name) is None]
+
+
+def compare(
+    task: Task, contestants: dict[str, Contestant], minutes: float, folds: Sequence[int], command: str = ""
+) -> str:
+    """Train every contestant on every fold, as far as that is not done; return the report.
+
+    One that fails does not end the comparison: its row says why.
+    """
+    results, states, found = Results(task.out), dict[str, str](), []
+    for fold in folds:
+        for name, contestant in contestants.items():
+            if missing(contestant):
+                states[name] = "not installed"
+                continue
+            try:
+                measure(results, name, contestant, task, minutes, fold, lambda text: print(text, flush=True))
+                result = results.find(Key(name, contestant.identity(task), task.threads, minutes, fold))
+            except Exception as error:
+                states[name] = "failed"
+                print(f"{name}, fold {fold}: {error if isinstance(error, UserError) else repr(error)}", flush=True)
+            else:
+                found += [result] if result else []
+    labels = {name: contestant.label for name, contestant in contestants.items()}
+    return report(labels, states, found, STRONG, metrics(), command)
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Task(Path())
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.accuracy", description=accuracy.__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/accuracy"), help="the folder of the results")
+    parser.add_argument("--minutes", type=float, default=20, help="of training, for each contestant and fold")
+    parser.add_argument("--threads", type=int, default=defaults.threads)
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(1, defaults.folds + 1)))
+    parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=list(CONTESTANTS), metavar="NAME")
+    parser.add_argument("--data", type=Path, default=defaults.root, help="the folder sunnybrook_endo")
+    parser.add_argument("--recipe", type=Path, default=defaults.recipe, help="in place of strong.toml")
+    parser.add_argument("--with", type=Path, nargs="*", default=list(defaults.overlays), dest="overlays")
+    parser.add_argument("--list", action="store_true", help="show the contestants, and train nothing")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Compare, or list what is compared."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
+    chosen = {name: contestant for name, contestant in CONTESTANTS.items() if name in options.only}
+    if options.list:
+        for name, contestant in chosen.items():
+            print(f"{name}: {contestant.label}" + (" (not installed)" if missing(contestant) else ""))
+        return
+    task = Task(options.out, options.data, options.threads, options.recipe, tuple(options.overlays))
+    print(compare(task, chosen, options.minutes, options.folds, shlex.join([*_parser().prog.split(), *given])))
+
+
+if __name__ == "__main__":
+    main()
