@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,29 +79,31 @@ def threshold(pairs: Sequence[Pair]) -> Setting:
 def test_a_comparison_is_made_once(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     ours, plain, absent = Inside("ours"), Plain("theirs", threshold), Plain("absent", threshold, ("no_such",))
     entrants: dict[str, Contestant] = {STRONG: ours, "plain": plain, "none": absent}
-    Results(task.out).add_calibration(STRONG, ours.identity(task), 1, 0.01)  # a minute is 1500 epochs of 4 images
-    text = compare(task, entrants, 2 / 1500, [2], "the command")
-    assert f"{STRONG}, fold 2: 2 epochs of 0.0 s" in capsys.readouterr().out
+    task.out.mkdir()
+    calibration = {"key": [STRONG, ours.identity(task), 1], "seconds": 0.01}
+    (task.out / "calibration.jsonl").write_text(json.dumps(calibration) + "\n")
+    text = compare(task, entrants, 0.0009, [2], "the command")
+    assert f"{STRONG}, fold 2: 0.0009 minutes of steps of 0.010 s" in capsys.readouterr().out
     first, second, third = text.splitlines()[4:7]
     assert first.startswith("| ours | ")
     assert " | reference | " in first
-    assert " | 2 | 0.0 | 4 | " in first
+    assert " | 2 | 0.0 | 4 | " in first  # two epochs of two steps
     assert second.startswith("| theirs | ")
     assert third.startswith("| absent | not installed | ")
     assert text.endswith("the command")
-    found = Results(task.out).find(Key("plain", plain.identity(task), 1, 2 / 1500, 2))
+    found = Results(task.out).find(Key("plain", plain.identity(task), 1, 0.0009, 2))
     assert found is not None
     assert found.training.parameters == 2
     validated = {task.data.cases[number].patient for number in task.split(2).validation}
     assert by_patient([found], "dice").keys() == by_patient([found], "hd95").keys() == validated
-    assert compare(task, entrants, 2 / 1500, [2], "the command") == text
+    assert compare(task, entrants, 0.0009, [2], "the command") == text
     assert capsys.readouterr().out == ""
 
 
 def test_the_fold_of_the_settings_is_also_left_out() -> None:
     def result(name: str, fold: int, dice: float) -> Result:
         rows = [Row(f"p{fold}/1", f"p{fold}", "disc", "dice", dice, 1, 1)]
-        return Result(Key(name, "", 1, 1.0, fold), Training(10 * fold, [30.0, 30.0], 1234, rows), "a computer", "v1")
+        return Result(Key(name, "", 1, 1.0, fold), Training(10 * fold, 60.0, 1234, rows), "a computer", "v1")
 
     results = [result("a", 1, 0.9), result("a", 2, 0.7), result("b", 1, 0.9), result("b", 2, 0.5)]
     text = report({"a": "A", "b": "B", "c": "C"}, {}, results, "a", ["dice"], "the command")
@@ -113,7 +116,7 @@ def test_the_fold_of_the_settings_is_also_left_out() -> None:
     assert "Measured on a computer; v1." in without
 
 
-def test_epochs_fill_the_minutes(task: Task) -> None:
+def test_steps_fill_the_minutes(task: Task) -> None:
     asked = []
 
     class Steady:
@@ -122,14 +125,17 @@ def test_epochs_fill_the_minutes(task: Task) -> None:
         def identity(self, task: Task) -> str:
             return "one"
 
-        def train(self, task: Task, fold: int, epochs: int) -> Training:
-            asked.append(epochs)
-            rows = [Row("p/1", "p", "disc", "dice", 0.5, 1, 1)]
-            return Training(epochs, [9.0] + [2.0] * (epochs - 1), 1, rows)
+        def calibrate(self, task: Task) -> float:
+            asked.append(0)
+            return 2.0
 
-    for minutes in (1, 1, 0.01):
-        measure(Results(task.out), "steady", Steady(), task, minutes, 1, print)
-    assert asked == [3, 30, 1]  # the calibration, a minute of two-second epochs, and at least one
+        def train(self, task: Task, fold: int, steps: int) -> Training:
+            asked.append(steps)
+            return Training(steps, 2.0 * steps, 1, [Row("p/1", "p", "disc", "dice", 0.5, 1, 1)])
+
+    results = [measure(Results(task.out), "steady", Steady(), task, minutes, 1, print) for minutes in (1, 1, 0.01)]
+    assert asked == [0, 30, 1]  # a calibration, a minute of two-second steps, and at least one
+    assert results[0] == results[1]
 
 
 def test_one_failure_leaves_the_others(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,8 +160,8 @@ def test_a_difference_is_paired_by_patient() -> None:
 def test_the_loop_is_as_stated() -> None:
     torch.manual_seed(0)
     setting = threshold(discs())
-    assert len(fit(setting, 20)) == 20
-    assert setting.optimizer.param_groups[0]["lr"] == pytest.approx(0.3 / 80)  # of 80 steps, the last
+    assert len(fit(setting, 80)) == 80
+    assert setting.optimizer.param_groups[0]["lr"] == pytest.approx(0.3 / 80)
     image, mask = discs()[0]
     chance = probability(setting, image[:, :35])
     assert chance.shape == (1, 48, 35)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import shlex
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from segkit import UserError
 from tests.benchmarks import accuracy
 from tests.benchmarks.accuracy.contestants import CONTESTANTS, STRONG
-from tests.benchmarks.accuracy.results import Key, Results, measure
+from tests.benchmarks.accuracy.results import Result, Results, measure
 from tests.benchmarks.accuracy.table import report
 from tests.benchmarks.accuracy.task import Contestant, Task, metrics
 
@@ -29,20 +30,19 @@ def compare(
 
     One that fails does not end the comparison: its row says why.
     """
-    results, states, found = Results(task.out), dict[str, str](), []
+    results, states, found = Results(task.out), dict[str, str](), list[Result]()
     for fold in folds:
         for name, contestant in contestants.items():
             if missing(contestant):
                 states[name] = "not installed"
                 continue
             try:
-                measure(results, name, contestant, task, minutes, fold, lambda text: print(text, flush=True))
-                result = results.find(Key(name, contestant.identity(task), task.threads, minutes, fold))
+                found.append(
+                    measure(results, name, contestant, task, minutes, fold, functools.partial(print, flush=True))
+                )
             except Exception as error:
                 states[name] = "failed"
                 print(f"{name}, fold {fold}: {error if isinstance(error, UserError) else repr(error)}", flush=True)
-            else:
-                found += [result] if result else []
     labels = {name: contestant.label for name, contestant in contestants.items()}
     return report(labels, states, found, STRONG, metrics(), command)
 

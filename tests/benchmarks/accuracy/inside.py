@@ -17,6 +17,8 @@ from segkit.recipe.model import Recipe
 from segkit.training.results import History
 from tests.benchmarks.accuracy.task import Task, Training, metrics
 
+CALIBRATION_EPOCHS = 3  # the first is slower, and left out
+
 
 @dataclass(frozen=True)
 class Inside:
@@ -36,12 +38,26 @@ class Inside:
 
     def identity(self, task: Task) -> str:
         """Return the hash of the recipe, filled, and of its plugins."""
-        plugins.load()
-        recipe = Recipe.load(self.recipe or task.recipe, overlays=task.overlays, sets=self._sets(task, 1, 1))
+        recipe = self._filled(task)
         return _digest(training_identity(recipe), evaluation_identity(recipe))
 
-    def train(self, task: Task, fold: int, epochs: int) -> Training:
-        """Run the recipe; a training that was interrupted continues."""
+    def calibrate(self, task: Task) -> float:
+        """Return the seconds of a step, the mean of those of the last epochs of a short training."""
+        history, _ = self._run(task, 1, CALIBRATION_EPOCHS)
+        return sum(_seconds(task, 1, history)[1:]) / (CALIBRATION_EPOCHS - 1) / self._steps(task, 1)
+
+    def train(self, task: Task, fold: int, steps: int) -> Training:
+        """Run the recipe for whole epochs, at least one; a training that was interrupted continues."""
+        history, best = self._run(task, fold, max(1, steps // self._steps(task, fold)))
+        return Training(
+            steps=int(history[-1]["step"]),
+            seconds=sum(_seconds(task, fold, history)),
+            parameters=sum(part.numel() for part in segkit.load(best).model.parameters()),
+            rows=[row for row in segkit.evaluate(best, cache=DataCache(task.cache)) if row.metric in metrics()],
+        )
+
+    def _run(self, task: Task, fold: int, epochs: int) -> tuple[History, Path]:
+        """Return metrics.csv and the checkpoint of the last epoch."""
         out = task.out / "runs" / f"{_digest(self.identity(task), task.threads, epochs)}-fold-{fold}"
         recipe, sets = self.recipe or task.recipe, self._sets(task, fold, epochs)
         outcome = segkit.run(recipe, out=out, overlays=task.overlays, sets=sets, cache=task.cache)
@@ -50,14 +66,16 @@ class Inside:
         if outcome.failed:
             raise segkit.UserError("; ".join(outcome.failures.values()))
         (status,) = out.glob("*/*/*/trial.json")
-        history, best = History.read(status.parent / "metrics.csv"), status.parent / "best.safetensors"
-        images = len(task.split(fold).train)
-        return Training(
-            steps=int(history[-1]["step"]),
-            seconds=[images / rate for rate in history.column("images_per_second")],
-            parameters=sum(part.numel() for part in segkit.load(best).model.parameters()),
-            rows=[row for row in segkit.evaluate(best, cache=DataCache(task.cache)) if row.metric in metrics()],
-        )
+        return History.read(status.parent / "metrics.csv"), status.parent / "best.safetensors"
+
+    def _filled(self, task: Task) -> Recipe:
+        plugins.load()
+        return Recipe.load(self.recipe or task.recipe, overlays=task.overlays, sets=self._sets(task, 1, 1))
+
+    def _steps(self, task: Task, fold: int) -> int:
+        """Return the steps of an epoch."""
+        settings = self._filled(task).train
+        return -(-len(task.split(fold).train) // (settings.batch_size * settings.accumulate))
 
     def _sets(self, task: Task, fold: int, epochs: int) -> list[str]:
         """Return the settings of one training, in the words of `--set`."""
@@ -78,6 +96,11 @@ class Inside:
         }
         sets = [f"{path}={json.dumps(value)}" for path, value in settings.items()]  # JSON of these values is TOML
         return sets + [f"metrics.{name}={{}}" for name in metrics()]
+
+
+def _seconds(task: Task, fold: int, history: History) -> list[float]:
+    """Return the seconds of each epoch in which it trained: metrics.csv has images a second, without validation."""
+    return [len(task.split(fold).train) / rate for rate in history.column("images_per_second")]
 
 
 def _digest(*parts: Any) -> str:

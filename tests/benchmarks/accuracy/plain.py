@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,21 +25,12 @@ from segkit.types import Array
 from tests.benchmarks.accuracy.task import Task, Training, metrics
 
 SEED = 1
+CALIBRATION_STEPS = 10, 30  # those that are slower and left out, those that are timed
 MULTIPLE = 32
 """Sides of images are padded to a multiple of it for the prediction: no network halves them more than five times."""
 
 Pair = tuple[Array, Array]
 """An image (H, W) uint8 and its mask (H, W) uint8 in {0, 1}."""
-
-
-class Loader(Protocol):
-    """The batches of an epoch, each time anew."""
-
-    def __len__(self) -> int:
-        """Return their number."""
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (N, 1, H, W) and targets (N, 1, H, W)."""
 
 
 @dataclass
@@ -47,6 +39,7 @@ class Setting:
 
     Attributes:
         network: image (N, 1, H, W) to scores in eval mode: one channel, or background and structure.
+        batches: of an epoch, each time in another order: images (N, 1, H, W) and targets (N, 1, H, W).
         loss: of the network's output in training mode, and targets.
         prepared: an image (H, W) uint8 as the network takes it, without augmentation: (1, H, W) float32.
         rate: the factor of the learning rate after a share of all steps, from 0 to 1.
@@ -54,7 +47,7 @@ class Setting:
     """
 
     network: nn.Module
-    batches: Loader
+    batches: Iterable[tuple[Tensor, Tensor]]
     loss: Callable[[Any, Tensor], Tensor]
     optimizer: torch.optim.Optimizer
     prepared: Callable[[Array], Tensor]
@@ -80,35 +73,42 @@ class Plain:
         known = [self.label, task.data.fingerprint, task.seed, task.folds, metrics(), *sources]
         return hashlib.sha256(repr(known).encode()).hexdigest()[:12]
 
-    def train(self, task: Task, fold: int, epochs: int) -> Training:
-        """Train, and evaluate the last weights; nothing is kept of a training that was interrupted."""
-        data, split = task.data, task.split(fold)
-        pairs = [(data.slices.image(number), data.masks(number)[0].astype(np.uint8)) for number in split.train]
+    def calibrate(self, task: Task) -> float:
+        """Return the mean seconds of a step in a short training, its first steps left out."""
         with preserved_process_state(task.threads):
-            torch.manual_seed(SEED)
-            setting = self.setting(pairs)
-            seconds = fit(setting, epochs)
-            rows = [row for number in split.validation for row in _evaluated(setting, task, number)]
-        parameters = sum(part.numel() for part in setting.network.parameters())
-        return Training(epochs * len(setting.batches), seconds, parameters, rows)
+            seconds = fit(self._set(task, 1), sum(CALIBRATION_STEPS))
+        return sum(seconds[CALIBRATION_STEPS[0] :]) / CALIBRATION_STEPS[1]
+
+    def train(self, task: Task, fold: int, steps: int) -> Training:
+        """Train, and evaluate the last weights; nothing is kept of a training that was interrupted."""
+        with preserved_process_state(task.threads):
+            setting = self._set(task, fold)
+            seconds = sum(fit(setting, steps))
+            rows = [row for number in task.split(fold).validation for row in _evaluated(setting, task, number)]
+        return Training(steps, seconds, sum(part.numel() for part in setting.network.parameters()), rows)
+
+    def _set(self, task: Task, fold: int) -> Setting:
+        data = task.data
+        torch.manual_seed(SEED)
+        return self.setting([(data.slices.image(n), data.masks(n)[0].astype(np.uint8)) for n in task.split(fold).train])
 
 
-def fit(setting: Setting, epochs: int) -> list[float]:
-    """Train; return the seconds of each epoch."""
+def fit(setting: Setting, steps: int) -> list[float]:
+    """Train; return the seconds of each step, that of its batch among them."""
     network, optimizer, seconds = setting.network, setting.optimizer, []
     first = [group["lr"] for group in optimizer.param_groups]
-    steps = epochs * len(setting.batches)
     network.train()
-    for epoch in range(epochs):
+    batches = itertools.chain.from_iterable(itertools.repeat(setting.batches))
+    for step in range(steps):
         started = time.perf_counter()
-        for step, (image, target) in enumerate(setting.batches, epoch * len(setting.batches)):
-            for group, rate in zip(optimizer.param_groups, first, strict=True):
-                group["lr"] = rate * setting.rate(step / steps)
-            optimizer.zero_grad()
-            setting.loss(network(image), target).backward()  # type: ignore[no-untyped-call]
-            if setting.clip_norm is not None:
-                nn.utils.clip_grad_norm_(network.parameters(), setting.clip_norm)
-            optimizer.step()
+        image, target = next(batches)
+        for group, rate in zip(optimizer.param_groups, first, strict=True):
+            group["lr"] = rate * setting.rate(step / steps)
+        optimizer.zero_grad()
+        setting.loss(network(image), target).backward()  # type: ignore[no-untyped-call]
+        if setting.clip_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), setting.clip_norm)
+        optimizer.step()
         seconds.append(time.perf_counter() - started)
     return seconds
 

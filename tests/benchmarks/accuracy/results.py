@@ -16,7 +16,6 @@ from segkit.device import hardware_name
 from segkit.evaluation.rows import Row
 from tests.benchmarks.accuracy.task import Contestant, Task, Training
 
-CALIBRATION_EPOCHS = 3  # the first is slower, and left out
 PACKAGES = ("segkit", "torch", "albumentations", "monai", "segmentation_models_pytorch")
 
 
@@ -62,20 +61,22 @@ class Results:
                 return Result(key, training, found["hardware"], found["versions"])
         return None
 
-    def add(self, key: Key, training: Training) -> None:
-        """Add a result."""
+    def add(self, key: Key, training: Training) -> Result:
+        """Add a result, and return it."""
         values = asdict(training) | {"rows": [astuple(row) for row in training.rows]}
         known = {"hardware": hardware_name(torch.device("cpu")), "versions": _versions()}
         _append(self._trainings, {"key": asdict(key), "training": values, **known})
+        return Result(key, training, **known)
 
-    def calibration(self, contestant: str, identity: str, threads: int) -> float | None:
-        """Return the seconds that a contestant trains on an image, None where they are not measured yet."""
-        key = [contestant, identity, threads]
-        return next((float(found["seconds"]) for found in _lines(self._calibrations) if found["key"] == key), None)
-
-    def add_calibration(self, contestant: str, identity: str, threads: int, seconds: float) -> None:
-        """Add the seconds that a contestant trains on an image."""
-        _append(self._calibrations, {"key": [contestant, identity, threads], "seconds": seconds})
+    def seconds_of_a_step(self, name: str, contestant: Contestant, task: Task, identity: str) -> float:
+        """Return how long a step of a contestant takes, measured once."""
+        key = [name, identity, task.threads]
+        for found in _lines(self._calibrations):
+            if found["key"] == key:
+                return float(found["seconds"])
+        seconds = contestant.calibrate(task)
+        _append(self._calibrations, {"key": key, "seconds": seconds})
+        return seconds
 
 
 def measure(
@@ -86,24 +87,19 @@ def measure(
     minutes: float,
     fold: int,
     log: Callable[[str], Any],
-) -> None:
-    """Train a contestant on a fold, unless it is done, for the whole epochs that fit into the minutes, at least one."""
+) -> Result:
+    """Return the result of a contestant on a fold; if it is new, train for the steps that fit into the minutes."""
     identity = contestant.identity(task)
     key = Key(name, identity, task.threads, minutes, fold)
-    if results.find(key) is not None:
-        return
-    an_image = results.calibration(name, identity, task.threads)
-    if an_image is None:
-        seconds = contestant.train(task, 1, CALIBRATION_EPOCHS).seconds
-        an_image = statistics.median(seconds[1:]) / len(task.split(1).train)
-        results.add_calibration(name, identity, task.threads, an_image)
-    an_epoch = an_image * len(task.split(fold).train)
-    epochs = max(1, int(60 * minutes / an_epoch))
-    log(f"{name}, fold {fold}: {epochs} epochs of {an_epoch:.1f} s")
-    training = contestant.train(task, fold, epochs)
-    results.add(key, training)
+    found = results.find(key)
+    if found is not None:
+        return found
+    a_step = results.seconds_of_a_step(name, contestant, task, identity)
+    log(f"{name}, fold {fold}: {minutes:g} minutes of steps of {a_step:.3f} s")
+    training = contestant.train(task, fold, max(1, int(60 * minutes / a_step)))
     dice = statistics.fmean(row.value for row in training.rows if row.metric == "dice")
-    log(f"{name}, fold {fold}: Dice {dice:.3f} after {sum(training.seconds) / 60:.2f} minutes, {training.steps} steps")
+    log(f"{name}, fold {fold}: Dice {dice:.3f} after {training.steps} steps in {training.seconds / 60:.2f} minutes")
+    return results.add(key, training)
 
 
 def _versions() -> str:

@@ -57,7 +57,7 @@ def table(
         cells = [cell for metric in metrics for cell in _values(own, of[reference], metric)] if own else []
         if own:
             trainings = [result.training for result in own]
-            minutes = [sum(training.seconds) / 60 for training in trainings]
+            minutes = [training.seconds / 60 for training in trainings]
             cells += [", ".join(str(result.key.fold) for result in own), _range(minutes, 1)]
             cells += [_range([training.steps for training in trainings], 0), f"{trainings[0].parameters:,}"]
         lines.append([label, *(cells or [states.get(name, "not measured yet"), *[""] * (len(header) - 2)])])

@@ -67,13 +67,13 @@ class Training:
 
     Attributes:
         steps: of the optimizer.
-        seconds: of each epoch: loading, augmenting and training, without validation.
+        seconds: of loading, augmenting and training, without validation.
         parameters: numbers that were trained.
         rows: the last weights on the validation cases.
     """
 
     steps: int
-    seconds: Sequence[float]
+    seconds: float
     parameters: int
     rows: Sequence[Row]
 
@@ -92,8 +92,11 @@ class Contestant(Protocol):
     def identity(self, task: Task) -> str:
         """Return a hash of all that its results depend on, but minutes, threads and fold."""
 
-    def train(self, task: Task, fold: int, epochs: int) -> Training:
-        """Train on a fold, and evaluate."""
+    def calibrate(self, task: Task) -> float:
+        """Return the seconds of a step, measured in a short training on fold 1."""
+
+    def train(self, task: Task, fold: int, steps: int) -> Training:
+        """Train on a fold, with a schedule that ends after at most so many steps (but one epoch), and evaluate."""
 
 
 def metrics() -> tuple[str, ...]:

@@ -52,9 +52,6 @@ class _Crops:
             collate_fn=monai.data.list_data_collate,
         )
 
-    def __len__(self) -> int:
-        return len(self._loader)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return ((batch["image"].as_tensor(), batch["label"].as_tensor()) for batch in self._loader)
 
