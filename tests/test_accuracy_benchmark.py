@@ -82,7 +82,7 @@ def test_a_comparison_is_made_once(task: Task, capsys: pytest.CaptureFixture[str
     task.out.mkdir()
     calibration = {"key": [STRONG, ours.identity(task), 1], "seconds": 0.01}
     (task.out / "calibration.jsonl").write_text(json.dumps(calibration) + "\n")
-    text = compare(task, entrants, 0.0009, [2], "the command")
+    text = compare(task, entrants, 0.0009, [2], command="the command")
     assert f"{STRONG}, fold 2: 0.0009 minutes of steps of 0.010 s" in capsys.readouterr().out
     first, second, third = text.splitlines()[4:7]
     assert first.startswith("| ours | ")
@@ -96,7 +96,7 @@ def test_a_comparison_is_made_once(task: Task, capsys: pytest.CaptureFixture[str
     assert found.training.parameters == 2
     validated = {task.data.cases[number].patient for number in task.split(2).validation}
     assert by_patient([found], "dice").keys() == by_patient([found], "hd95").keys() == validated
-    assert compare(task, entrants, 0.0009, [2], "the command") == text
+    assert compare(task, entrants, 0.0009, [2], command="the command") == text
     assert capsys.readouterr().out == ""
 
 
@@ -133,7 +133,8 @@ def test_steps_fill_the_minutes(task: Task) -> None:
             asked.append(steps)
             return Training(steps, 2.0 * steps, 1, [Row("p/1", "p", "disc", "dice", 0.5, 1, 1)])
 
-    results = [measure(Results(task.out), "steady", Steady(), task, minutes, 1, print) for minutes in (1, 1, 0.01)]
+    keys = [Key("steady", "one", 1, minutes, 1) for minutes in (1, 1, 0.01)]
+    results = [measure(Results(task.out), Steady(), task, key) for key in keys]
     assert asked == [0, 30, 1]  # a calibration, a minute of two-second steps, and at least one
     assert results[0] == results[1]
 

@@ -68,37 +68,30 @@ class Results:
         _append(self._trainings, {"key": asdict(key), "training": values, **known})
         return Result(key, training, **known)
 
-    def seconds_of_a_step(self, name: str, contestant: Contestant, task: Task, identity: str) -> float:
+    def seconds_of_a_step(self, contestant: Contestant, task: Task, key: Key) -> float:
         """Return how long a step of a contestant takes, measured once."""
-        key = [name, identity, task.threads]
+        known = [key.contestant, key.identity, key.threads]
         for found in _lines(self._calibrations):
-            if found["key"] == key:
+            if found["key"] == known:
                 return float(found["seconds"])
         seconds = contestant.calibrate(task)
-        _append(self._calibrations, {"key": key, "seconds": seconds})
+        _append(self._calibrations, {"key": known, "seconds": seconds})
         return seconds
 
 
 def measure(
-    results: Results,
-    name: str,
-    contestant: Contestant,
-    task: Task,
-    minutes: float,
-    fold: int,
-    log: Callable[[str], Any],
+    results: Results, contestant: Contestant, task: Task, key: Key, log: Callable[[str], Any] = print
 ) -> Result:
     """Return the result of a contestant on a fold; if it is new, train for the steps that fit into the minutes."""
-    identity = contestant.identity(task)
-    key = Key(name, identity, task.threads, minutes, fold)
     found = results.find(key)
     if found is not None:
         return found
-    a_step = results.seconds_of_a_step(name, contestant, task, identity)
-    log(f"{name}, fold {fold}: {minutes:g} minutes of steps of {a_step:.3f} s")
-    training = contestant.train(task, fold, max(1, int(60 * minutes / a_step)))
+    a_step = results.seconds_of_a_step(contestant, task, key)
+    log(f"{key.contestant}, fold {key.fold}: {key.minutes:g} minutes of steps of {a_step:.3f} s")
+    training = contestant.train(task, key.fold, max(1, int(60 * key.minutes / a_step)))
     dice = statistics.fmean(row.value for row in training.rows if row.metric == "dice")
-    log(f"{name}, fold {fold}: Dice {dice:.3f} after {training.steps} steps in {training.seconds / 60:.2f} minutes")
+    minutes = training.seconds / 60
+    log(f"{key.contestant}, fold {key.fold}: Dice {dice:.3f} after {training.steps} steps in {minutes:.2f} minutes")
     return results.add(key, training)
 
 

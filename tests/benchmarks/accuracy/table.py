@@ -11,7 +11,7 @@ import numpy as np
 from segkit.study.statistics import bootstrap
 from tests.benchmarks.accuracy.results import Result
 
-TITLES = {"dice": "Dice", "hd95": "hd95", "nsd": "NSD"}
+TITLES = {"dice": "Dice", "hd95": "hd95 (pixels)", "nsd": "NSD (2 pixels)"}
 DIGITS = {"dice": 3, "hd95": 1, "nsd": 3}
 CHOSEN_ON = 1
 """The fold on which settings were chosen."""
@@ -48,7 +48,7 @@ def table(
         reference: the contestant from which the others differ.
         metrics: those to show.
     """
-    columns = [part for name in metrics for part in (TITLES[name], f"{TITLES[name]}, difference")]
+    columns = [part for name in metrics for part in (TITLES[name], "difference")]
     header = ["", *columns, "folds", "minutes", "steps", "parameters"]
     of = {name: [result for result in results if result.key.contestant == name] for name in labels}
     lines = [header, ["---"] * len(header)]
