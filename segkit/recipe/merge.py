@@ -14,12 +14,13 @@ from segkit import files, plugins
 from segkit.errors import UserError, sentence, suggest, truncate
 from segkit.files import display_path
 from segkit.recipe import toml
-from segkit.recipe.paths import KeyPath, is_file_path, parse_path, slot_of, tree_at
+from segkit.recipe.paths import KeyPath, is_file_path, list_of, parse_path, slot_of, tree_at
 from segkit.registry.registry import Registry
 from segkit.registry.slot import fold
 
 MAX_BYTES = 1_000_000
 MAX_CHAIN = 32  # files that extend one another
+ITEM = 2  # where in a path the index of a component in a list stands, as in transforms.train.0
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,16 @@ class Source:
     folder: Path  # the base of relative paths
     prefix: KeyPath = ()  # of the values in the file, e.g. ("study", "variants", "1")
     flag: str = ""  # the flag of the command line that added the values; "" for the recipe itself
+    named: bool = False  # whether it gives the components of a list by name, not by index
+    before: int = 0  # how many components another source put before those of its list
 
     def place(self, path: KeyPath) -> str:
         """Return "file:line" of a path, or the flag."""
         if self.text is None:
             return self.name
+        if len(path) > ITEM and path[ITEM].isdigit():
+            index = () if self.named else (str(int(path[ITEM]) - self.before),)
+            path = (*path[:ITEM], *index, *path[ITEM + 1 :])
         line = toml.line_of(self.text, self.prefix + path)
         return f"{self.name}:{line}" if line else self.name
 
@@ -116,6 +122,9 @@ class Document:
             patch = _canonical(patch, registry)
             if one and not (isinstance(base, dict) and isinstance(patch, dict) and list(base) == list(patch)):
                 base = None
+        listed = list_of(path)
+        if listed is not None and isinstance(base, list | None) and isinstance(patch, dict) and patch:
+            return self._into_components(base or [], patch, path, source, listed)
         if isinstance(base, list) and isinstance(patch, dict) and patch and all(key.isdigit() for key in patch):
             return self._into_list(base, patch, path, source)
         if isinstance(patch, dict):
@@ -135,6 +144,36 @@ class Document:
             return str((source.folder / patch).resolve())
         return copy.deepcopy(patch)
 
+    def _into_components(
+        self, base: list[Any], patch: dict[str, Any], path: KeyPath, source: Source, registry: Registry
+    ) -> list[Any]:
+        """Merge components, by name or index, into a list of them; those that it lacks are put before it, in order."""
+        new = {name: value for name, value in patch.items() if not name.isdigit() and not _places(base, name, registry)}
+        if new:
+            self._move(path, len(new))
+        result = [*({name: None} for name in _canonical(new, registry)), *base]
+        for name, value in patch.items():
+            if name.isdigit():
+                result = self._into_list(result, {name: value}, path, source)
+                continue
+            first, *more = _places(result, name, registry)
+            if more:
+                text = (
+                    f"the list has it {len(more) + 1} times: choose one by its place, from 0, as in {path[-1]}.{first}"
+                )
+                raise UserError(f"{source.place((*path, name))}: {'.'.join((*path, name))}: {text}.")
+            named = dataclasses.replace(source, named=True)
+            result[first] = self._merged(result[first], {name: value}, (*path, str(first)), named)
+        return result
+
+    def _move(self, path: KeyPath, count: int) -> None:
+        """Record that components are put before those of a list."""
+        for key in [key for key in self.origins if key[: len(path)] == path]:
+            source = self.origins.pop(key)
+            if len(key) > len(path):
+                key = (*path, str(int(key[len(path)]) + count), *key[len(path) + 1 :])
+            self.origins[key] = dataclasses.replace(source, before=source.before + count)
+
     def _into_list(self, base: list[Any], patch: dict[str, Any], path: KeyPath, source: Source) -> list[Any]:
         result = list(base)
         for index, value in patch.items():
@@ -147,6 +186,13 @@ class Document:
 
 def _matching_key(node: Any, name: str) -> str | None:
     return next((key for key in node if fold(key) == fold(name)), None) if isinstance(node, dict) else None
+
+
+def _places(components: list[Any], name: str, registry: Registry) -> list[int]:
+    """Return where a list has a component."""
+    wanted = next(iter(_canonical({name: {}}, registry)))
+    items = (_canonical(item, registry) for item in components)
+    return [place for place, item in enumerate(items) if isinstance(item, dict) and list(item) == [wanted]]
 
 
 def _canonical(patch: Any, registry: Registry) -> Any:

@@ -25,11 +25,18 @@ def slot_of(path: KeyPath) -> tuple[bool, Registry | None]:
     if len(path) == 1:
         single = SINGLE.get(path[0])
         return single is not None, single or SEVERAL.get(path[0])
-    listed = transforms if path[0] == "transforms" else postprocessors if path[:2] == POSTPROCESS else None
+    listed = list_of(path[:2])
     if listed is not None and len(path) >= 3:
         return _nested(listed, path[3:])
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     return _nested(registry, path[1:]) if registry else (False, None)
+
+
+def list_of(path: KeyPath) -> Registry | None:
+    """Return the registry of the components whose list `path` is, if it is one."""
+    if path == POSTPROCESS:
+        return postprocessors
+    return transforms if len(path) == 2 and path[0] == "transforms" else None
 
 
 def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:

@@ -158,6 +158,9 @@ class Train(Section):
         description="What stays equal when train_fraction shrinks the data: epochs (fewer steps), "
         "or steps (as many as the whole training set would take).",
     )
+    steps_per_epoch: Annotated[Count, Le(1_000_000)] | None = Field(
+        None, description="Optimizer steps that count as an epoch; as many as see each sample once when not given."
+    )
     select: Literal["best", "last"] = Field(
         "best", description="The epoch whose weights are evaluated: the best one on the validation set, or the last."
     )
@@ -217,6 +220,8 @@ class Train(Section):
             raise ValueError('patience ends the training at its best epoch, but select = "last" keeps the last one')
         if self.init_from is None and (self.init_match != "exact" or self.init_sha256 is not None):
             raise ValueError("init_match and init_sha256 are about init_from, which is not given: leave them out")
+        if self.steps_per_epoch is not None and self.budget == "steps":
+            raise ValueError('steps_per_epoch states the steps of an epoch already: leave out budget = "steps"')
         return self
 
 

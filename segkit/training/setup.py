@@ -25,6 +25,7 @@ from segkit.device import Device, choose, use_deterministic_algorithms
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization
 from segkit.recipe.model import Recipe
+from segkit.recipe.sections import Train
 from segkit.registry.component import Component
 from segkit.registry.faults import fault, raise_fault
 from segkit.training.average import Average
@@ -153,7 +154,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         batch_size=settings.batch_size,
         seed=settings.seed,
         workers=settings.workers,
-        samples_per_epoch=_slices(data, _drawn(data, split, split.full_train)) if settings.budget == "steps" else None,
+        samples_per_epoch=_samples_per_epoch(settings, data, split),
         weights=weights_by_tag(data, samples.numbers, settings.sampling_weights) if settings.sampling_weights else None,
         foreground_share=settings.oversample_foreground or 0.0,
         device=device.device,
@@ -249,6 +250,13 @@ def _average(recipe: Recipe, model: nn.Module) -> Average | None:
 
 def _evaluation(recipe: Recipe) -> list[str]:
     return [f"evaluation: {recipe.evaluation.text}"] if recipe.evaluation.text else []
+
+
+def _samples_per_epoch(settings: Train, data: Data, split: Split) -> int | None:
+    """Return how many samples an epoch draws, None for each sample once."""
+    if settings.steps_per_epoch is not None:
+        return settings.steps_per_epoch * settings.accumulate * settings.batch_size
+    return _slices(data, _drawn(data, split, split.full_train)) if settings.budget == "steps" else None
 
 
 def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
