@@ -185,9 +185,7 @@ def _flaw_of_several(scores: Sequence[Any], image: Tensor, outputs: int) -> str 
             flaw = f"item {number} of its tuple must be scores (N, C, h, w) of floating-point numbers."
         elif auxiliary.shape[:2] != (image.shape[0], outputs) or not all(auxiliary.shape[2:]):
             given = f"item {number} of its tuple is {tuple(auxiliary.shape)}"
-            flaw = (
-                f"{given}; it must be ({image.shape[0]}, {outputs}, h, w), as the image has no more cases or channels."
-            )
+            flaw = f"{given}; it must be ({image.shape[0]}, {outputs}, h, w), in cases and channels like the first."
         elif any(size > before for size, before in zip(auxiliary.shape[2:], last, strict=True)):
             flaw = f"item {number} of its tuple, {tuple(auxiliary.shape)}, is larger than the one before: finest first."
         last = auxiliary.shape[2:] if flaw is None else last
