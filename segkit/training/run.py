@@ -175,8 +175,8 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         texts = (*state.objective.warnings, *state.step_watch.warnings, warnings.dominant_term(state.first_batch))
         yield from (record.warn(text) for text in texts if text)
     generators = GeneratorWatch()
-    shared = record.recipe.evaluation.of_epochs
-    rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss, settings=shared)
+    evaluation = record.recipe.evaluation.of_epochs
+    rows, val_loss = parts.evaluator.run(state.model, parts.epoch_metrics, state.objective.loss, settings=evaluation)
     if not math.isfinite(val_loss):
         raise UserError(state.loss_watch.explain_validation(state.model, report.epoch, state.step, val_loss))
     try:
@@ -185,7 +185,7 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         raise_fault(state.blamed("scheduler"), error)
     found = means(rows)
     if report.epoch == 1:
-        yield from map(record.warn, generators.warnings(*parts.epoch_metrics, *shared.postprocess))
+        yield from map(record.warn, generators.warnings(*parts.epoch_metrics, *evaluation.postprocess))
     if report.epoch == epochs and state.step_watch.only_zero_rates and not any(record.history.column("lr")):
         yield record.warn("the learning rate was 0 in every step, so nothing was learned: see scheduler.")
     for warning in (warnings.no_foreground(rows), warnings.only_background(rows) if report.epoch == epochs else None):
