@@ -231,5 +231,7 @@ def _recipe_warnings(recipe: Recipe, document: merge.Document) -> Iterator[str]:
         yield f"{at('optimizer', recipe.optimizer.name, 'lr')}is 0: nothing is learned."
     if recipe.split.folds is not None and ("split", "validation") in document.origins:
         yield f"{at('split', 'validation')}has no effect: with split.folds each fold is validated on in turn."
+    if recipe.evaluation.during_training and not recipe.evaluation.text:
+        yield f"{at('evaluation', 'during_training')}has no effect: nothing else of [evaluation] is set."
     if not recipe.metrics:
         yield f"{at('metrics')}no metrics: nothing can be compared."
