@@ -166,11 +166,16 @@ def _parts(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 
 def _each(masks: Mask, names: tuple[str, ...], channels: Names | None, change: Callable[[Mask], Mask]) -> Mask:
-    """Return masks of which the chosen ones are changed."""
+    """Return masks of which the chosen ones are changed, each within the smallest box that holds it."""
     import numpy as np
+    from scipy import ndimage
 
     for name in channels or ():
         if name not in names:
             raise ValueError(f"channels: no structure is called '{name}'. {suggest(name, names)}")
-    chosen = [channels is None or name in channels for name in names]
-    return np.stack([change(mask) if own else mask for mask, own in zip(masks, chosen, strict=True)])
+    found: Mask = np.array(masks)
+    for name, mask in zip(names, found, strict=True):
+        if channels is None or name in channels:
+            for box in ndimage.find_objects(mask.view(np.uint8)):
+                mask[box] = change(mask[box])
+    return found
