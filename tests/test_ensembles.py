@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,26 @@ def test_folders_stand_for_the_checkpoints_of_a_variant(variant: Path, tmp_path:
         find_checkpoints([run / "a"])
     with pytest.raises(UserError, match=r"figures: holds no best\.safetensors\. Give a checkpoint, or the folder of a"):
         find_checkpoints([run / "figures"])
+
+
+def test_versions_of_a_plugin_that_cannot_both_run_are_said(
+    variant: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files_of_two = []
+    for number, path in enumerate(files(variant)):
+        plugin = {"module": "own", "origin": "own.py", "sha256": f"{number}" * 64, "sources": {"own": ""}}
+        found = checkpoint.load(path)
+        checkpoint.save(tmp_path / f"{number}.safetensors", found.weights, found.meta | {"plugins": [plugin]})
+        files_of_two.append(str(tmp_path / f"{number}.safetensors"))
+    monkeypatch.setattr("sys.argv", ["segkit", "eval", files_of_two[0], "--with-checkpoint", files_of_two[1], "--json"])
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    out, err = capsys.readouterr()
+    assert {row["set"] for row in json.loads(out)} == {"test"}
+    assert err == (
+        "warning: the checkpoints hold different versions of own.py: one of them runs for all.\n"
+        "averaged: 2 of 2 checkpoints for each case\n"
+    )
 
 
 def test_the_command_line_takes_several_checkpoints(

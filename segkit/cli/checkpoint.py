@@ -52,7 +52,11 @@ def prepare(path: Path, others: list[Path] | None, plugins: list[Path] | None) -
 
     loader.load(plugins or [])
     found = find_checkpoints([path, *(others or [])])
-    warn(dict.fromkeys(line for file in found for line in loader.changed_plugins(read_meta(file))))
+    metas = [read_meta(file) for file in found]
+    warn(dict.fromkeys(line for meta in metas for line in loader.changed_plugins(meta)))
+    sources = {(plugin["module"], plugin["sha256"]): plugin["origin"] for meta in metas for plugin in meta["plugins"]}
+    several = {name for (module, _), name in sources.items() if sum(other == module for other, _ in sources) > 1}
+    warn(f"the checkpoints hold different versions of {name}: one of them runs for all." for name in sorted(several))
     return found if len(found) > 1 else found[0]
 
 
