@@ -169,6 +169,18 @@ def test_the_loop_is_as_stated() -> None:
     assert segkit.metrics.build("dice")(chance[0] >= 0.5, mask[:, :35].astype(bool), None) > 0.9
 
 
+def test_mirrored_images_are_averaged() -> None:
+    class Columns(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return torch.linspace(-1, 1, image.shape[3]).expand_as(image)
+
+    setting = threshold(discs())
+    setting.network, image = Columns(), np.zeros((64, 64), np.uint8)
+    assert probability(setting, image)[0, 0, 0] == pytest.approx(0.269, abs=1e-3)  # the sigmoid of -1
+    setting.flips = True
+    assert probability(setting, image) == pytest.approx(0.5)
+
+
 def test_the_contestants_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["--list"])
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == list(CONTESTANTS)

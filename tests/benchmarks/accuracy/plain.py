@@ -44,6 +44,7 @@ class Setting:
         prepared: an image (H, W) uint8 as the network takes it, without augmentation: (1, H, W) float32.
         rate: the factor of the learning rate after a share of all steps, from 0 to 1.
         clip_norm: the largest norm of the gradient.
+        flips: whether the probability is the mean over the four mirrorings of an image.
     """
 
     network: nn.Module
@@ -53,6 +54,7 @@ class Setting:
     prepared: Callable[[Array], Tensor]
     rate: Callable[[float], float] = lambda done: 1.0
     clip_norm: float | None = None
+    flips: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,13 @@ def probability(setting: Setting, image: Array) -> Array:
     below, right = -height % MULTIPLE, -width % MULTIPLE
     setting.network.eval()
     whole = functional.pad(setting.prepared(image)[None], (0, right, 0, below), mode="replicate")
-    scores = setting.network(whole)[:, :, :height, :width]
-    chance = torch.sigmoid(scores) if scores.shape[1] == 1 else torch.softmax(scores, dim=1)[:, 1:]
-    return chance[0].numpy()
+    views = [(), (2,), (3,), (2, 3)] if setting.flips else [()]
+    chances = [_chance(setting.network(whole.flip(axes))).flip(axes) for axes in views]
+    return torch.stack(chances).mean(dim=0)[0, :, :height, :width].numpy()
+
+
+def _chance(scores: Tensor) -> Tensor:
+    return torch.sigmoid(scores) if scores.shape[1] == 1 else torch.softmax(scores, dim=1)[:, 1:]
 
 
 def _evaluated(setting: Setting, task: Task, number: int) -> list[Row]:

@@ -86,7 +86,7 @@ def monai_dynunet(pairs: Sequence[Pair]) -> Setting:
     """Crops, zoom, noise, blur, brightness, mirroring; Dice and cross-entropy at four levels, SGD: MONAI's DynUNet.
 
     Source: https://github.com/Project-MONAI/tutorials/tree/main/modules/dynunet_pipeline (create_network.py,
-    transforms.py, trainer.py, train.py with its defaults and -lr_decay), in 2-D. Its patches take 60 % to all of the
+    transforms.py, trainer.py, train.py with its defaults, -lr_decay and -tta_val), in 2-D. Its patches take 60 % to all of the
     images' sides; here it is three quarters.
     """
     from monai.losses import DiceCELoss
@@ -155,6 +155,7 @@ def monai_dynunet(pairs: Sequence[Pair]) -> Setting:
         prepared=_by_monai(NormalizeIntensity(nonzero=True, channel_wise=True)),
         rate=lambda done: (1 - done) ** 0.9,
         clip_norm=12,
+        flips=True,
     )
 
 
