@@ -23,6 +23,7 @@ from segkit.components.losses import losses
 from segkit.components.metrics import metrics
 from segkit.components.models import models
 from segkit.components.optimizers import optimizers
+from segkit.components.postprocess import postprocessors
 from segkit.components.regularizers import regularizers
 from segkit.components.schedulers import Schedule, schedulers
 from segkit.components.steps import steps
@@ -56,6 +57,7 @@ __all__ = [
     "metrics",
     "models",
     "optimizers",
+    "postprocessors",
     "regularizers",
     "run",
     "schedulers",

@@ -118,8 +118,8 @@ def load(
     for flag, where, _ in map(merge.parse_setting, sets):
         if not SETTABLE.match(".".join(where)):
             raise UserError(
-                f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, transforms.eval, "
-                "train.batch_size, train.device and train.precision."
+                f"{flag}: has no effect, the training is over. A checkpoint takes data, metrics, evaluation, "
+                "transforms.eval, train.batch_size, train.device and train.precision."
             )
     channels = tuple(meta["channels"])
     chosen = choose_for_checkpoint(recipe.train.device, recipe.train.precision, device)
@@ -134,7 +134,10 @@ def load(
 
 
 # the parts of a recipe that a trained model depends on
-SETTABLE = re.compile(r"(data|metrics|model|channels|drop|transforms\.eval|train\.(batch_size|device|precision))\b")
+SETTABLE = re.compile(
+    r"(data|metrics|evaluation(?!\.during_training)|model|channels|drop|transforms\.eval"
+    r"|train\.(batch_size|device|precision))\b"
+)
 NOT_FOR_PREDICTION = ("loss", "regularizer", "optimizer", "scheduler", "step", "metrics", "data")
 
 

@@ -30,8 +30,8 @@ import torch
 from torch import nn
 
 import segkit
-from segkit import datasets, initializers, losses, metrics, models, optimizers, regularizers, schedulers, transforms
-from segkit import upsamplers
+from segkit import datasets, initializers, losses, metrics, models, optimizers, postprocessors, regularizers
+from segkit import schedulers, transforms, upsamplers
 from segkit.datasets import Case, Dataset
 from segkit.types import Array, Count, Fraction, Positive, Tensor
 
@@ -51,6 +51,7 @@ USED = {
     "scheduler": "scheduler={ bad = {} }",
     "transform": "transforms.train=['bad']",
     "data": "data={ bad = {} }",
+    "postprocess": "evaluation.postprocess=['bad']",
     "metric": "metrics={ bad = {}, dice = {} }",
 }
 HANDED = {
@@ -63,9 +64,10 @@ HANDED = {
     "scheduler": "optimizer: object, epochs: int, steps_per_epoch: int",
     "transform": "",
     "data": "",
+    "postprocess": "masks: Array, spacing_mm: object, names: tuple[str, ...]",
     "metric": "prediction: Array, truth: Array, spacing_mm: object",
 }
-PLURALS = {"loss": "losses", "data": "datasets"}
+PLURALS = {"loss": "losses", "data": "datasets", "postprocess": "postprocessors"}
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def written(model: Predictor, given: Path, out: Path, **options: Any) -> dict[st
     made = {}
     for scan in found.scans:
         opened = scan.read()
-        made[scan.name] = outputs.write(scan.name, opened, model.infer(opened.image))
+        made[scan.name] = outputs.write(scan.name, opened, model.infer(opened.image, opened.spacing_mm))
     return made
 
 
@@ -124,6 +124,22 @@ def test_a_label_map_lies_voxel_by_voxel_where_its_image_does(tmp_path: Path, co
     assert labels.dtype == np.uint16  # as 300 needs
     assert sizes == {"wall": (voxels == WALL).sum(), "cavity": (voxels == CAVITY).sum()}
     assert json.loads((tmp_path / "out/labels.json").read_text()) == {"wall": 3, "cavity": 300}
+
+
+def test_parts_are_measured_with_the_spacing_of_the_training(tmp_path: Path) -> None:
+    voxels = np.zeros((9, 8, 4), np.int16)
+    voxels[0:2, 0:2, 0] = voxels[6, 5, 2] = WALL
+    path = save(tmp_path / "in/scan.nii.gz", voxels, np.diag([1.5, 1.25, 8, 1]))  # 0.015 ml a voxel
+    small = "evaluation.postprocess=[{remove_small={size=0.05,unit='ml'}}]"
+    for sets, size in (((), 4), (("data.nifti.spacing_mm=[8,4,4]",), 5), (("data.nifti.spacing_mm=[1,1,1]",), 0)):
+        assert written(predictor(NIFTI, small, *sets), path, tmp_path / "out")["scan"].sizes["wall"] == size
+    flat = predictor(NIFTI, small.replace("ml", "mm2"))
+    cv2.imwrite(str(tmp_path / "flat.png"), voxels[..., 0].astype(np.uint8))
+    with pytest.raises(UserError, match="remove_small: unit: the data state no spacing"):
+        written(flat, tmp_path / "flat.png", tmp_path / "out")
+    assert flat.segment(voxels[..., 0], (0.1, 0.2))[0].sum() == 4
+    write_series(tmp_path / "series", np.zeros((3, 6, 5), np.uint16))
+    assert found_by(flat, tmp_path / "series").scans[0].read().spacing_mm == pytest.approx((2.5, 1.25, 1.5))
 
 
 def test_where_masks_overlap_each_structure_has_one_and_no_label_map_is_left(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import segkit
 from segkit.components import REGISTRIES
 from segkit.components.datasets.case import Case, Dataset
-from segkit.evaluation.evaluator import checked_value
+from segkit.evaluation.scoring import checked_value
 from segkit.registry.faults import ComponentError
 from segkit.registry.registry import Registry
 from segkit.registry.source import ComponentCode
@@ -38,6 +38,7 @@ PARAMETERS: dict[tuple[str, str], dict[str, Any]] = {
     ("scheduler", "CosineAnnealingWarmRestarts"): {"T_0": 2},
     ("scheduler", "CyclicLR"): {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 5},
     ("scheduler", "SequentialLR"): {"schedulers": ["LinearLR", "CosineAnnealingLR"], "milestones": [2]},
+    ("postprocess", "remove_small"): {"size": 5.0, "unit": "pixels"},
     ("transform", "Crop"): {"x_max": 40, "y_max": 30},
     ("transform", "CropAndPad"): {"px": 5},
     ("transform", "LongestMaxSize"): {"max_size": 40},
@@ -49,6 +50,8 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [
     ("loss", "cross_entropy", {"top_k": 0.1}),
     ("loss", "combined", {"bce_reduction": "sum", "lambda": 0.3}),
     ("loss", "dice", {"reduction": "batch"}),
+    ("postprocess", "fill_holes", {"per_slice": True, "channels": ["cavity"]}),
+    ("postprocess", "remove_small", {"size": 0.1, "unit": "ml"}),
     ("regularizer", "l1", {"proximal": True, "apply_to": "weights"}),
     ("model", "unet", {"widths": [4, 8], "norm": "instance", "dropout": 0.2, "upsampler": "pixel_shuffle"}),
     ("model", "unet", {"widths": [3, 4, 6], "deep_supervision": True, "residual": True, "convolutions": [1, 2, 3]}),

@@ -154,6 +154,8 @@ def test_what_is_seldom_meant_is_a_warning(tmp_path: Path) -> None:
     assert "study.grid: has only one point" in line
     (line,) = warnings(tmp_path, "[split]\nfolds = 2\nvalidation = 0.5\n")
     assert "r.toml:3: split.validation: has no effect: with split.folds" in line
+    (line,) = warnings(tmp_path, "[evaluation]\nduring_training = true\n")
+    assert "r.toml:2: evaluation.during_training: has no effect" in line
 
 
 def test_a_grid_over_two_keys_of_one_name_tells_them_apart(tmp_path: Path) -> None:

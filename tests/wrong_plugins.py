@@ -908,6 +908,31 @@ for number in range(8):
     cases.append(Case(f"c{number}", f"p{number // 2}", image, masks, (1.0, 1.0)))
 return Dataset("bad", ("blob",), tuple(cases))
 
+=== postprocess number
+postprocess
+check: must return an array of masks, got float
+run: must return an array of masks, got float
+return float(masks.sum())
+
+=== postprocess of another shape
+postprocess
+check: must return masks like those that it is given, bool (2, 48, 40), got bool (48, 40)
+run: must return masks like those that it is given, bool (2, 8, 8), got bool (8, 8)
+return masks.any(axis=0)
+
+=== postprocess writes to its masks
+postprocess
+check: read-only
+run: read-only
+@masks[0] = True
+return masks
+
+=== postprocess draws
+postprocess
+check: the same masks give different results
+run: -
+return masks & (np.random.default_rng().random(masks.shape) < 0.5)
+
 === metric None
 metric
 check: must return a number, got None

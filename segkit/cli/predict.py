@@ -82,7 +82,7 @@ def _segment(predictor: Predictor, outputs: Outputs, scans: Sequence[Scan]) -> l
         for scan in scans:
             try:
                 opened = scan.read()
-                found = predictor.infer(opened.image)
+                found = predictor.infer(opened.image, opened.spacing_mm)
             except ComponentError:  # a fault of the model or of a plugin, the same for every image
                 raise
             except UserError as error:

@@ -10,6 +10,7 @@ from segkit.components import (
     metrics,
     models,
     optimizers,
+    postprocess,
     regularizers,
     schedulers,
     steps,
@@ -49,6 +50,7 @@ REGISTRIES: tuple[Registry, ...] = (
     initializers.initializers,
     transforms.transforms,
     metrics.metrics,
+    postprocess.postprocessors,
 )
 """All of them, in the order of `segkit list`."""
 

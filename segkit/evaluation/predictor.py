@@ -17,7 +17,7 @@ from segkit.device import Device, cpu_threads
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
 from segkit.recipe.model import Recipe
-from segkit.types import Array
+from segkit.types import Array, Spacing
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,31 +74,41 @@ class Predictor:
         """
         return self.infer(image).probability
 
-    def segment(self, image: Array | Mapping[str, Array]) -> Array:
+    def segment(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Array:
         """Return the masks, (C, H, W) or (C, D, H, W), bool: decided as for the metrics, at the image's own size.
 
-        The argument and errors are those of `predict`.
+        The arguments and errors are those of `infer`.
         """
-        return self.infer(image).mask
+        return self.infer(image, spacing_mm).mask
 
-    def infer(self, image: Array | Mapping[str, Array]) -> Prediction:
+    def infer(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Prediction:
         """Return probabilities and masks, those of `predict` and `segment`, in one go.
 
         If the cases of the training were slices (`volumes = false`), each slice of a volume is a case of its own.
+
+        Args:
+            image: as for `predict`.
+            spacing_mm: (row, column) or (slice, row, column) of the image, for a postprocess by size; as in the
+                training, the `spacing_mm` of the recipe's data goes before it.
+
+        Raises:
+            UserError: as for `predict`; or a postprocess cannot take such an image.
         """
         found = self._inputs_of(image)
         arguments = {} if "data" in self.missing else self.recipe.data.arguments
+        spacing = _own_spacing(arguments.get("spacing_mm"), max(found.ndim - 1, 2)) or spacing_mm
         if found.ndim < 4 or arguments.get("volumes", True):
-            (whole,) = self._predictions([found])
+            (whole,) = self._predictions([found], spacing)
             return whole
         shape = len(self.channels), *found.shape[1:]
         probability, mask = np.empty(shape, np.float32), np.empty(shape, bool)
-        for part in self._predictions([found[:, index] for index in range(found.shape[1])]):
+        slices = [found[:, index] for index in range(found.shape[1])]
+        for part in self._predictions(slices, spacing and spacing[1:]):
             probability[:, part.case], mask[:, part.case] = part.probability, part.mask
         return Prediction(0, probability, mask, float("nan"))
 
-    def _predictions(self, images: Sequence[Array]) -> Iterator[Prediction]:
-        cases = tuple(Case(f"image {number}", None, image) for number, image in enumerate(images, 1))
+    def _predictions(self, images: Sequence[Array], spacing_mm: Spacing) -> Iterator[Prediction]:
+        cases = tuple(Case(f"image {number}", None, image, None, spacing_mm) for number, image in enumerate(images, 1))
         data = fill(Dataset("images", self.channels, cases, inputs=self.inputs), self.recipe.intensity)
         with self.threads():
             yield from self.evaluator(data, range(len(cases))).predict(self.model)
@@ -131,3 +141,10 @@ class Predictor:
             image if image.dtype.name in KINDS else image.astype(np.uint8 if image.dtype == bool else np.float32)
         )
         return found
+
+
+def _own_spacing(stated: Any, axes: int) -> Spacing:
+    """Return the lengths that a recipe's data state for so many axes, if they do; a table may name columns instead."""
+    if not isinstance(stated, tuple) or len(stated) < axes or any(isinstance(part, str) for part in stated):
+        return None
+    return tuple(float(part) for part in stated[-axes:])

@@ -74,6 +74,8 @@ def snippet(entry: Entry) -> str:
     tree: dict[str, Any] = {"channels": "exclusive"} if entry.traits.get("exclusive_only") else {}
     if slot == "transform":
         tree["transforms"] = {"train": [choice]}
+    elif slot == "postprocess":
+        tree["evaluation"] = {"postprocess": [choice]}
     elif slot in ("upsampler", "initializer"):
         tree["model"] = {"unet": {slot: choice}}
     else:

@@ -16,7 +16,9 @@ from segkit import plugins
 from segkit.components import SINGLE
 from segkit.errors import UserError, truncate
 from segkit.recipe.model import Recipe
+from segkit.recipe.sections import Evaluation
 from segkit.registry.component import Component
+from segkit.registry.faults import parts_of
 
 TRAINING_NUMBER = 2
 """Incremented whenever an unchanged recipe gives other numbers; trials of another number are shown, but not resumed,
@@ -27,7 +29,8 @@ EVALUATION_NUMBER = 2
 
 # what weights and chosen epoch do not depend on
 NOT_TRAINING = (
-    ("title",), ("study",), ("metrics",), ("train", "workers"), ("train", "save_every"), ("train", "init_from"),
+    ("title",), ("study",), ("metrics",), ("evaluation",), ("train", "workers"), ("train", "save_every"),
+    ("train", "init_from"),
 )  # fmt: skip
 # keys added since training number 2: at their defaults a trial is the one that it was without them
 ADDED = (
@@ -41,6 +44,8 @@ ADDED_TO_UNET = {
 }  # fmt: skip
 # what may change when a trial is resumed
 RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
+# where `_comparable` puts an evaluation that training uses too, and so depends on
+DURING_TRAINING = "evaluation during training"
 # settings of train that determine on what hardware, and how, a trial computes
 HARDWARE = ("device", "precision", "threads", "compile")
 
@@ -62,8 +67,11 @@ def plugin_hashes(recipe: Recipe) -> dict[str, list[str]]:
         return sorted(plugin.sha256 for plugin in plugins.used_by(components))
 
     only_reported = {id(metric) for metric in recipe.metrics if not _chooses(recipe.train.select_by, metric.name)}
+    postprocess = [part for component in recipe.evaluation.postprocess for part in parts_of(component)]
+    if not recipe.evaluation.during_training:
+        only_reported |= {*map(id, postprocess)}
     training = [component for component in recipe.components() if id(component) not in only_reported]
-    return {"training": of(training), "evaluation": of(recipe.metrics)}
+    return {"training": of(training), "evaluation": of([*recipe.metrics, *postprocess])}
 
 
 def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:
@@ -88,9 +96,18 @@ def training_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> st
 
 
 def evaluation_identity(recipe: Recipe, hashes: Iterable[str] | None = None) -> str:
-    """Return the hash of what is computed from the scores: the metrics and the sources of their plugins."""
+    """Return the hash of what is computed from the scores: metrics, `[evaluation]` and the sources of their plugins."""
     used = plugin_hashes(recipe)["evaluation"] if hashes is None else sorted(hashes)
-    return _digest(EVALUATION_NUMBER, recipe.dump().get("metrics"), used)
+    tree = recipe.dump()
+    settings = evaluation_settings(tree)
+    return _digest(EVALUATION_NUMBER, tree.get("metrics"), used, *([settings] if settings else []))
+
+
+def evaluation_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a filled recipe's `[evaluation]` changes about an evaluation: nothing at the defaults."""
+    defaults = Evaluation().model_dump(mode="json")
+    settings: dict[str, Any] = tree.get("evaluation", {})
+    return {key: value for key, value in settings.items() if key != "during_training" and value != defaults.get(key)}
 
 
 def _digest(*parts: Any) -> str:
@@ -120,16 +137,22 @@ def _without(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
 
 
 def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a filled recipe without the number of its device, and with the metric that chooses the epoch.
+    """Return a filled recipe without the number of its device, and with what else chooses the epoch.
 
-    cuda:0 and cuda:1 compute alike; the parameters of this metric belong to the training.
+    cuda:0 and cuda:1 compute alike; the parameters of the metric that chooses, and an evaluation that is made during
+    training too, belong to the training.
     """
     train = tree.get("train", {})
     made: dict[str, Any] = {"device": str(train.get("device", "auto")).partition(":")[0]}
     name, metrics = train.get("select_by", "dice"), tree.get("metrics")
     if isinstance(metrics, dict) and isinstance(name, str) and name in metrics and _chooses(name, name):
         made["select_by"] = {name: metrics[name]}
-    return tree | {"train": train | made}
+    tree = tree | {"train": train | made}
+    settings = evaluation_settings(tree)
+    if settings and tree["evaluation"].get("during_training"):
+        rest = {key: value for key, value in tree.items() if key != "evaluation"}
+        return rest | {DURING_TRAINING: settings}
+    return tree
 
 
 def with_current_defaults(tree: Mapping[str, Any], name: str) -> dict[str, Any]:

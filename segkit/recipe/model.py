@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,7 +19,7 @@ from segkit.recipe import merge, toml
 from segkit.recipe.initial_weights import with_initial_weights
 from segkit.recipe.lint import StudyLint
 from segkit.recipe.listed_split import with_listed_split
-from segkit.recipe.sections import Section, Split, Study, Train, Transforms
+from segkit.recipe.sections import Evaluation, Section, Split, Study, Train, Transforms
 from segkit.recipe.variants import variants
 from segkit.registry.component import Component
 from segkit.registry.faults import parts_of
@@ -50,6 +51,7 @@ class Recipe(Section):
         default={"dice": {}, "soft_dice": {}, "iou": {}, "precision": {}, "recall": {}}, validate_default=True
     )
     train: Train = Train()
+    evaluation: Evaluation = Evaluation()
     study: Study = Study()
 
     @model_validator(mode="after")
@@ -130,6 +132,7 @@ class Recipe(Section):
         own = [self.data, self.intensity, self.model, self.optimizer, self.step]
         own += [*self.loss, *self.regularizer, *self.metrics]
         own += [*self.transforms.train, *self.transforms.eval, *([self.scheduler] if self.scheduler else [])]
+        own += self.evaluation.postprocess
         return [part for component in own for part in parts_of(component)]
 
 
@@ -186,9 +189,11 @@ def _known_keys(path: Sequence[str | int]) -> list[str]:
     section: type[Section] = Recipe
     for part in map(str, path):
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+        choices = [annotation, *typing.get_args(annotation)]  # of `Window | None` too
+        inner = next((choice for choice in choices if isinstance(choice, type) and issubclass(choice, Section)), None)
+        if inner is None:
             return []
-        section = annotation
+        section = inner
     return list(section.model_fields)
 
 
@@ -226,5 +231,7 @@ def _recipe_warnings(recipe: Recipe, document: merge.Document) -> Iterator[str]:
         yield f"{at('optimizer', recipe.optimizer.name, 'lr')}is 0: nothing is learned."
     if recipe.split.folds is not None and ("split", "validation") in document.origins:
         yield f"{at('split', 'validation')}has no effect: with split.folds each fold is validated on in turn."
+    if recipe.evaluation.during_training and not recipe.evaluation.text:
+        yield f"{at('evaluation', 'during_training')}has no effect: nothing else of [evaluation] is set."
     if not recipe.metrics:
         yield f"{at('metrics')}no metrics: nothing can be compared."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.components import SEVERAL, SINGLE
+from segkit.components.postprocess import postprocessors
 from segkit.components.transforms import transforms
 from segkit.errors import truncate
 from segkit.files import UnreadableError
@@ -16,6 +17,7 @@ from segkit.registry.registry import Registry
 from segkit.registry.signatures import annotation_parts
 
 KeyPath = tuple[str, ...]
+POSTPROCESS = ("evaluation", "postprocess")
 
 
 def slot_of(path: KeyPath) -> tuple[bool, Registry | None]:
@@ -23,8 +25,9 @@ def slot_of(path: KeyPath) -> tuple[bool, Registry | None]:
     if len(path) == 1:
         single = SINGLE.get(path[0])
         return single is not None, single or SEVERAL.get(path[0])
-    if path[0] == "transforms" and len(path) >= 3:
-        return _nested(transforms, path[3:])
+    listed = transforms if path[0] == "transforms" else postprocessors if path[:2] == POSTPROCESS else None
+    if listed is not None and len(path) >= 3:
+        return _nested(listed, path[3:])
     registry = SINGLE.get(path[0]) or SEVERAL.get(path[0])
     return _nested(registry, path[1:]) if registry else (False, None)
 

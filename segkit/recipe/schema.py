@@ -14,6 +14,7 @@ from segkit.registry.component import Entry
 from segkit.registry.registry import REFERENCE, Registry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+LISTED = ("transform", "postprocess")
 FILE_KEYS: dict[str, Any] = {
     "extends": {"type": "string", "description": "The recipe that this one extends, relative to this file."},
     "drop": {
@@ -72,7 +73,7 @@ def _table(registry: Registry) -> dict[str, Any]:
 def _parameters(entry: Entry) -> dict[str, Any]:
     """Describe an entry's parameters; none is required if tables merge, since a layer may set only some."""
     schema = entry.parameters.model_json_schema(by_alias=True)
-    if entry.slot.name != "transform":  # lists replace each other, so transforms are always complete
+    if entry.slot.name not in LISTED:  # lists replace each other, so their items are always complete
         schema.pop("required", None)
     return schema | {"title": entry.name, "description": entry.summary}
 

@@ -1,4 +1,4 @@
-"""The tables of a recipe that are segkit's own: split, transforms, train, study."""
+"""The tables of a recipe that are segkit's own: split, transforms, train, evaluation, study."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticSerializationError
 
+from segkit.components.postprocess import postprocessors
 from segkit.components.transforms import transforms
 from segkit.errors import truncate
 from segkit.registry import values
@@ -217,6 +218,54 @@ class Train(Section):
         if self.init_from is None and (self.init_match != "exact" or self.init_sha256 is not None):
             raise ValueError("init_match and init_sha256 are about init_from, which is not given: leave them out")
         return self
+
+
+class Window(Section):
+    """Sliding windows: the network sees windows of one size, and their probabilities are averaged."""
+
+    size: tuple[Annotated[Count, Le(65_536)], Annotated[Count, Le(65_536)]] = Field(
+        description="(rows, columns) of a window; smaller images are padded with their mean to it."
+    )
+    overlap: Annotated[float, Ge(0), Lt(1)] = Field(0.5, description="Share of a window that the next one covers too.")
+    sigma: Positive = Field(
+        0.125, description="Of the Gaussian that weighs the pixels of a window, as a share of its size."
+    )
+
+
+class Evaluation(Section):
+    """How a trained model is evaluated, and how it predicts: a change trains nothing again."""
+
+    tta: Literal["none", "flips", "d4"] = Field(
+        "none",
+        description="Test-time augmentation: probabilities are the mean over the 4 flips of the image, or over the 8 "
+        "symmetries of the square.",
+    )
+    window: Window | None = None
+    postprocess: tuple[Annotated[Component, postprocessors], ...] = Field(
+        (), description="What is done, in this order, to the masks of a case once they are decided."
+    )
+    during_training: bool = Field(
+        False, description="Whether validation in each epoch does all this too; it then chooses the epoch by it."
+    )
+
+    @property
+    def averages(self) -> bool:
+        """Whether a probability is the mean of several, over symmetries or windows."""
+        return self.tta != "none" or self.window is not None
+
+    @property
+    def text(self) -> str:
+        """What is done, on one line; "" where nothing is."""
+        views = {"flips": "mean over 4 flips", "d4": "mean over 8 symmetries"}
+        parts = [views[self.tta]] if self.tta != "none" else []
+        parts += [f"windows of {self.window.size[0]} x {self.window.size[1]}"] if self.window else []
+        parts += [component.name for component in self.postprocess]
+        return ", ".join(parts) + (" (in each epoch too)" if parts and self.during_training else "")
+
+    @property
+    def of_epochs(self) -> Evaluation:
+        """What of it validation in each epoch does."""
+        return self if self.during_training else Evaluation()
 
 
 class Study(Section):

@@ -85,7 +85,7 @@ def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
     if missing:
         return Existing(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: written again")
     if evaluation != trial.evaluation:
-        return Existing(trial, "open", "other metrics than before: evaluated again, not trained")
+        return Existing(trial, "open", "another evaluation than before: evaluated again, not trained")
     return Existing(trial, "finished")
 
 

@@ -260,7 +260,7 @@ class StudyRun:
         if folders.stored_identities(target, status)[1] == trial.evaluation:
             yield Event(trial.name, "reused", text)
         else:
-            yield Event(trial.name, "log", f"[{trial.name}] {text}; evaluated again with its own metrics")
+            yield Event(trial.name, "log", f"[{trial.name}] {text}; evaluated again by its own recipe")
             queue.append(trial)
 
     def after_interrupt(self) -> str:

@@ -24,6 +24,7 @@ from segkit.testing.intensity import examine_intensity
 from segkit.testing.loss import examine_loss
 from segkit.testing.metric import examine_metric
 from segkit.testing.modules import examine_model, examine_upsampler
+from segkit.testing.postprocess import examine_postprocess
 from segkit.testing.rates import examine_optimizer, examine_scheduler
 from segkit.testing.report import ExaminationEndedError, Report
 from segkit.testing.step import examine_step
@@ -41,6 +42,7 @@ EXAMINE = {
     "metric": examine_metric,
     "model": examine_model,
     "optimizer": examine_optimizer,
+    "postprocess": examine_postprocess,
     "regularizer": examine_regularizer,
     "scheduler": examine_scheduler,
     "step": examine_step,

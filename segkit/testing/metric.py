@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.components.metrics import direction
-from segkit.evaluation.evaluator import checked_value
+from segkit.evaluation.scoring import checked_value
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError
 from segkit.testing.report import Report

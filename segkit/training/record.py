@@ -18,12 +18,13 @@ from segkit.locks import Folder
 from segkit.recipe.identity import (
     TRAINING_NUMBER,
     differences,
+    evaluation_settings,
     incomparable_note,
     not_resumable,
     plugin_hashes,
     with_current_defaults,
 )
-from segkit.registry.faults import raise_fault
+from segkit.registry.faults import parts_of, raise_fault
 from segkit.training import checkpoint
 from segkit.training.flatten import load_optimizer
 from segkit.training.loss_watch import NonFiniteError
@@ -129,6 +130,19 @@ def save_best(record: Record) -> None:
     """Write the current weights as best.safetensors."""
     weights = record.parts.state.evaluated.state_dict()
     checkpoint.save(record.folder / "best.safetensors", weights, _meta(record, "best"))
+
+
+def refresh_best(record: Record, found: checkpoint.Checkpoint) -> None:
+    """Write best.safetensors again, with the same weights, if it says another evaluation than the trial's recipe.
+
+    What is evaluated and predicted from the file is then what the trial's cases.csv holds.
+    """
+    now, stored = _meta(record, "best"), {plugin["sha256"] for plugin in found.meta["plugins"]}
+    parts = [part for component in record.recipe.evaluation.postprocess for part in parts_of(component)]
+    used = {plugin.sha256 for plugin in plugins.used_by(parts)}
+    if evaluation_settings(found.meta["recipe"]) != evaluation_settings(now["recipe"]) or not used <= stored:
+        changed = {name: now[name] for name in ("recipe", "plugins")}
+        checkpoint.save(record.folder / "best.safetensors", found.weights, found.meta | changed)
 
 
 def save_last(record: Record) -> None:

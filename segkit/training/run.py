@@ -26,7 +26,7 @@ from segkit.training import checkpoint, warnings
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
 from segkit.training.loss_watch import NonFiniteError
-from segkit.training.record import Record, has_begun, restore, save_batch, save_best, save_last
+from segkit.training.record import Record, has_begun, refresh_best, restore, save_batch, save_best, save_last
 from segkit.training.results import cases_text
 from segkit.training.selection import keeps, score_of
 from segkit.training.setup import set_up
@@ -182,7 +182,10 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         )
         yield from (record.warn(text) for text in texts if text)
     generators = GeneratorWatch()
-    rows, val_loss = parts.evaluator.run(state.evaluated, parts.epoch_metrics, state.objective.loss)
+    evaluation = record.recipe.evaluation.of_epochs
+    rows, val_loss = parts.evaluator.run(
+        state.evaluated, parts.epoch_metrics, state.objective.loss, settings=evaluation
+    )
     if not math.isfinite(val_loss):
         raise UserError(state.loss_watch.explain_validation(state.evaluated, report.epoch, state.step, val_loss))
     try:
@@ -191,7 +194,7 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
         raise_fault(state.blamed("scheduler"), error)
     found = means(rows)
     if report.epoch == 1:
-        yield from map(record.warn, generators.warnings(*parts.epoch_metrics))
+        yield from map(record.warn, generators.warnings(*parts.epoch_metrics, *evaluation.postprocess))
     if report.epoch == epochs and state.step_watch.only_zero_rates and not any(record.history.column("lr")):
         yield record.warn("the learning rate was 0 in every step, so nothing was learned: see scheduler.")
     for warning in (warnings.no_foreground(rows), warnings.only_background(rows) if report.epoch == epochs else None):
@@ -245,7 +248,9 @@ def _evaluate_kept(record: Record) -> tuple[list[Row], list[Row]]:
     """
     parts, model, path = record.parts, record.parts.state.model, record.folder / "best.safetensors"
     last = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    checkpoint.load_into(model, checkpoint.load(path).weights, str(path))
+    kept = checkpoint.load(path)
+    refresh_best(record, kept)
+    checkpoint.load_into(model, kept.weights, str(path))
     shown, drawn = parts.tested or parts.evaluator, itertools.count()
 
     def draw(place: int, truth: Any, masks: Any) -> None:

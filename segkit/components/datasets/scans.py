@@ -19,7 +19,7 @@ from segkit.components.datasets.loading import RGB
 from segkit.components.datasets.volumes import Volume
 from segkit.errors import UserError, counted
 from segkit.files import write_bytes
-from segkit.types import Array
+from segkit.types import Array, Spacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,11 +50,13 @@ class Opened:
         image: (H, W), (I, H, W) or (I, D, H, W).
         form: of what is written beside it.
         coloured: whether it is the brightness of a file in colours.
+        spacing_mm: what the files state, (row, column) or (slice, row, column), if anything.
     """
 
     image: Array
     form: Form
     coloured: bool = False
+    spacing_mm: Spacing = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +86,8 @@ def read_volume(paths: Sequence[Path], inputs: Sequence[str], slices: Slices) ->
     _check_inputs(paths[0], sum(geometry.inputs for geometry in found), inputs)
     whole, first = Volume(found), found[0]
     ending = ".nii.gz" if first.path.name.lower().endswith(".gz") else ".nii"
-    return Opened(whole.read()[0], Form(ending, ending, 1, functools.partial(_write_volume, first)))
+    form = Form(ending, ending, 1, functools.partial(_write_volume, first))
+    return Opened(whole.read()[0], form, spacing_mm=first.spacing_mm)
 
 
 def _write_volume(geometry: Geometry, path: Path, volume: Array) -> None:
@@ -100,7 +103,8 @@ def read_dicom_series(series: Series, inputs: Sequence[str]) -> Opened:
     _check_inputs(series.name, 1, inputs)
     affine = affine_of(series)
     form = Form(".nii.gz", ".nii.gz", 1, lambda path, volume: write_placed(path, volume, affine))
-    return Opened(read_series(series)[0][None], form)
+    image, spacing = read_series(series)
+    return Opened(image[None], form, spacing_mm=spacing)
 
 
 def read_pictures(paths: Sequence[Path], inputs: Sequence[str]) -> Opened:
@@ -124,7 +128,8 @@ def read_pictures(paths: Sequence[Path], inputs: Sequence[str]) -> Opened:
     _check_inputs(paths[0], len(RGB) if shows_three else len(paths), inputs)
     image: Any = picture.pixels
     image = image if image.dtype.name in KINDS else image.astype(np.float32)
-    return Opened(image, STACK if image.ndim == 4 else PICTURE, picture.coloured and not colours)
+    form = STACK if image.ndim == 4 else PICTURE
+    return Opened(image, form, picture.coloured and not colours, picture.spacing_mm)
 
 
 def _check_inputs(place: Path | str, count: int, inputs: Sequence[str]) -> None:

@@ -72,7 +72,8 @@ def read_pictures(paths: Sequence[Path], *, grey: bool = True) -> Picture:
             raise UserError(f"{path}: the image has {sizes[0]} pixels, {paths[0]} has {sizes[1]}.")
     several = np.concatenate if first.ndim == 4 else np.stack
     pixels: Array = several([picture.pixels for picture in found])
-    return Picture(pixels, coloured=any(picture.coloured for picture in found))
+    spacing = next((picture.spacing_mm for picture in found if picture.spacing_mm), None)
+    return Picture(pixels, spacing, coloured=any(picture.coloured for picture in found))
 
 
 def read_picture(path: Path, *, grey: bool = True) -> Picture:

@@ -1,0 +1,79 @@
+"""From probabilities to masks: decided once, at native resolution, then postprocessed.
+
+A structure is where its probability is one half or more, or, where classes exclude each other, where it is the
+likeliest of all classes, background included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segkit.components.postprocess import applied
+from segkit.registry.component import Component
+from segkit.types import Array, Mask, Spacing
+
+
+def decide(
+    probability: Array,
+    names: Sequence[str],
+    *,
+    exclusive: bool,
+    postprocess: Sequence[Component] = (),
+    spacing_mm: Spacing = None,
+) -> Mask:
+    """Return the masks of a case, (C, H, W) or (C, D, H, W) bool, decided and postprocessed.
+
+    Args:
+        probability: (C, ...) float32 of its structures; (C + 1, ...) with the background first where exclusive. A mean
+            of several predictions is decided like a single one.
+        names: of the C structures.
+        exclusive: whether classes exclude each other.
+        postprocess: what is done to the masks, in this order.
+        spacing_mm: of the case.
+
+    Raises:
+        ComponentError: a postprocess failed.
+    """
+    masks = likely(torch.from_numpy(probability), exclusive=exclusive)
+    return postprocessed(masks, names, postprocess, spacing_mm, exclusive=exclusive)
+
+
+def likely(probability: Tensor, *, exclusive: bool) -> Mask:
+    """Return where each structure is decided to be; probabilities may be on any device, else are as for `decide`."""
+    if not exclusive:
+        independent: Mask = (probability >= 0.5).cpu().numpy()
+        return independent
+    likeliest = probability.argmax(dim=0).cpu().numpy()
+    structures = np.arange(1, len(probability)).reshape(-1, *(1,) * likeliest.ndim)
+    masks: Mask = likeliest == structures
+    return masks
+
+
+def postprocessed(
+    masks: Mask, names: Sequence[str], postprocess: Sequence[Component], spacing_mm: Spacing, *, exclusive: bool
+) -> Mask:
+    """Return the masks of a case after all its postprocesses; arguments as for `decide`.
+
+    Where classes exclude each other, what no class keeps becomes background, and what several then claim stays with
+    the class that it was of, or else goes to the first.
+    """
+    for component in postprocess:
+        found = applied(component, masks, spacing_mm, names)
+        masks = _without_overlap(masks, found) if exclusive else found
+    return masks
+
+
+def _without_overlap(before: Mask, after: Mask) -> Mask:
+    contested = np.count_nonzero(after, axis=0) > 1
+    if not contested.any():
+        return after
+    claims = after[:, contested]
+    kept = claims & before[:, contested]
+    owner = np.where(kept.any(axis=0), kept, claims).argmax(axis=0)
+    after = after.copy()
+    after[:, contested] = owner == np.arange(len(after))[:, None]
+    return after
