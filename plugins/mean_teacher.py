@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @steps.register("mean_teacher", unlabelled=True)
 def mean_teacher(
     *,
-    consistency: NonNegative = 1.0,
+    consistency: NonNegative = 0.1,
     ramp_up: Count = 400,
     decay: Annotated[float, Ge(0), Lt(1)] = 0.99,
     noise: NonNegative = 0.1,
@@ -32,7 +32,7 @@ def mean_teacher(
         decay: of the average; in step n at most 1 - 1 / (n + 1), so that the first weights are forgotten.
         noise: deviation of the Gaussian noise on the teacher's image, whose own is about 1; cut off at twice that.
 
-    Source: Tarvainen & Valpola 2017, section 3, with the noise of Yu et al. 2019 for segmentation.
+    Source: Tarvainen & Valpola 2017, section 3; factor and noise as in Yu et al. 2019, for segmentation.
     """
     import copy
     import math

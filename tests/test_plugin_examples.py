@@ -19,7 +19,7 @@ import segkit
 from segkit import plugins
 from segkit.errors import UserError
 from segkit.testing import assert_contract, check
-from segkit.training.objective import log_odds
+from segkit.training.levels import log_odds
 from tests import small
 from tests.fresh_plugins import EXAMPLES, fresh
 

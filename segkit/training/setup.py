@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from segkit.data.cache import DataCache
 from segkit.data.cases import Data
 from segkit.data.fitting import unfit
 from segkit.data.order import weights_by_tag
-from segkit.data.samples import Samples, to_device_float
+from segkit.data.samples import Samples
 from segkit.data.splits import Split, split_cases
 from segkit.device import Device, choose, use_deterministic_algorithms
 from segkit.errors import UserError, counted
@@ -29,6 +29,7 @@ from segkit.recipe.sections import Train
 from segkit.registry.component import Component
 from segkit.registry.faults import fault, raise_fault
 from segkit.training.average import Average
+from segkit.training.feed import Feed
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.initial import begin_with, lines_of
 from segkit.training.loop import State
@@ -37,7 +38,7 @@ from segkit.training.parameters import check_groups, for_optimizer, freeze
 from segkit.training.training_step import TrainingStep
 from segkit.training.trial import Limit
 from segkit.training.warnings import blind_loss, large_batch, long_warmup, undefined_volumes
-from segkit.types import Batch, Forward
+from segkit.types import Forward
 
 ALWAYS = "dice"  # computed each epoch, whatever the recipe's metrics
 
@@ -64,27 +65,6 @@ class Setup:
     log: list[str]
     warnings: list[str]
     initial_weights: dict[str, Any] | None = None
-
-
-class Feed:
-    """The loop's batches: normalised images and one-hot targets, made on the device."""
-
-    def __init__(
-        self, batches: Batches, normalization: Normalization, channels: int, exclusive: bool, limit: int | None
-    ) -> None:
-        self.batches, self.normalization = batches, normalization
-        self.channels, self.exclusive = channels, exclusive
-        self.steps_per_epoch = min(batches.steps_per_epoch, limit or batches.steps_per_epoch)
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch, beginning with batch `start`."""
-        norm, mixed = self.normalization, not all(self.batches.samples.labelled)
-        for number, (images, masks) in enumerate(self.batches.epoch(epoch, start), start):
-            pair = to_device_float(images, masks, norm.mean, norm.std, self.channels, self.exclusive)
-            labelled = self.batches.labelled(epoch, number) if mixed else torch.ones(len(images), dtype=torch.bool)
-            yield Batch(*pair, labelled)
-            if number + 1 == self.steps_per_epoch:
-                return
 
 
 def _check_fit(recipe: Recipe, data: Data) -> None:

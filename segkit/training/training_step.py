@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segkit.components.steps import steps
+from segkit.components.supervised import Supervised
 from segkit.errors import first_few
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault, key, raise_fault, wrong_type
@@ -59,7 +60,7 @@ class TrainingStep:
     def __init__(self, component: Component | None = None) -> None:
         self.component = component or steps.component("supervised")
         self.module: nn.Module = self.component()
-        self.untrusted = self.component.entry.foreign
+        self._supervised = isinstance(self.module, Supervised)  # which needs no checks
         self.warnings: list[str] = []
         self._names: list[str] = []  # of the losses that it returns
         self._updated = getattr(self.module, "updated", None)
@@ -70,8 +71,6 @@ class TrainingStep:
         Raises:
             ComponentError: it failed, or has attributes that would not be saved.
         """
-        if not self.untrusted:
-            return
         watch = GeneratorWatch()
         try:
             prepare = getattr(self.module, "prepare", None)
@@ -90,17 +89,16 @@ class TrainingStep:
             ComponentError: it failed, or did not return scalar losses under the names of the first call.
         """
         losses = _Losses(objective)
-        found = self._checked(model, batch, losses) if self.untrusted else self.module.forward(model, batch, losses)
+        found = self.module.forward(model, batch, losses) if self._supervised else self._checked(model, batch, losses)
         own, penalties = [*found.values()], objective.penalty_values()
-        if not own[0].requires_grad and not any(v.requires_grad for v in (own if self.untrusted else own + penalties)):
+        learned = own + penalties if self._supervised else own
+        if not learned[0].requires_grad and not any(value.requires_grad for value in learned):
             raise self._no_gradient(objective, losses.seen)
         return own + penalties, losses.seen
 
     def _checked(self, model: Forward, batch: Batch, losses: _Losses) -> dict[str, Tensor]:
-        """Return the losses of a plugin's step, those of the recipe first and in its order."""
-        first, before, watch = not self._names, settings(WATCHED), None
-        if first:
-            watch = GeneratorWatch()
+        """Return the losses of a step, those of the recipe first and in its order."""
+        before, watch = settings(WATCHED), None if self._names else GeneratorWatch()
         try:
             found = self.module(model, batch, losses)
         except BaseException as error:
@@ -111,10 +109,7 @@ class TrainingStep:
         if watch is not None:
             self.warnings += watch.warnings(self.component)
             self._check_attributes()
-            known = [name for name in losses.objective.loss_names if name in found]
-            self._names = [*known, *sorted(found.keys() - set(known))]
-            prefix = key(self.component.entry)
-            losses.objective.adopt([name if name in known else f"{prefix}.{name}" for name in self._names])
+            self._adopt(found, losses.objective)
         elif found.keys() != set(self._names):
             raise fault(
                 self.component,
@@ -122,6 +117,13 @@ class TrainingStep:
                 "batch: return the same names at every step, with a value of 0 where there is nothing to add.",
             )
         return {name: found[name] for name in self._names}
+
+    def _adopt(self, found: Mapping[str, Tensor], objective: Objective) -> None:
+        """Remember the names of the losses, and tell the objective, where those of the step have its name too."""
+        known = [name for name in objective.loss_names if name in found]
+        added = sorted(found.keys() - set(known))
+        self._names = [*known, *added]
+        objective.adopt([*known, *(f"{key(self.component.entry)}.{name}" for name in added)])
 
     def _check_losses(self, found: Any, device: torch.device) -> None:
         wrong = wrong_type(found, dict, "dict of losses by name")
