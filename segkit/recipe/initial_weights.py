@@ -9,7 +9,8 @@ from pathlib import Path
 
 from segkit.errors import UserError, sentence
 from segkit.files import display_path, read_bytes
-from segkit.recipe.merge import Document, Source
+from segkit.recipe.merge import Document
+from segkit.recipe.source import Source
 
 FILE, SHA256 = ("train", "init_from"), ("train", "init_sha256")
 MOST_BYTES = 8 * 2**30

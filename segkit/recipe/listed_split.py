@@ -10,7 +10,8 @@ from typing import Any
 from segkit.components.datasets.reading import decode
 from segkit.errors import UserError, first_few, join_mistakes, truncate
 from segkit.files import display_path, read_bytes
-from segkit.recipe.merge import Document, Source
+from segkit.recipe.merge import Document
+from segkit.recipe.source import Source
 
 FILE = ("split", "file")
 MOST_BYTES = 500_000  # the names become a part of recipes and checkpoints

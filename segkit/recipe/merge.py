@@ -1,4 +1,4 @@
-"""The merged layers of a recipe (files, overlays, flags, variants), and the place where each value was written."""
+"""The merged layers of a recipe: files, overlays, flags, variants."""
 
 from __future__ import annotations
 
@@ -15,39 +15,12 @@ from segkit.errors import UserError, sentence, suggest, truncate
 from segkit.files import display_path
 from segkit.recipe import toml
 from segkit.recipe.paths import KeyPath, is_file_path, list_of, parse_path, slot_of, tree_at
+from segkit.recipe.source import Source
 from segkit.registry.registry import Registry
 from segkit.registry.slot import fold
 
 MAX_BYTES = 1_000_000
 MAX_CHAIN = 32  # files that extend one another
-ITEM = 2  # where in a path the index of a component in a list stands, as in transforms.train.0
-
-
-@dataclass(frozen=True)
-class Source:
-    """The source of values: a file, or a flag of the command line."""
-
-    name: str  # the file for display, or the flag as typed
-    text: str | None  # of the file
-    folder: Path  # the base of relative paths
-    prefix: KeyPath = ()  # of the values in the file, e.g. ("study", "variants", "1")
-    flag: str = ""  # the flag of the command line that added the values; "" for the recipe itself
-    named: bool = False  # whether it gives the components of a list by name, not by index
-    before: int = 0  # how many components another source put before those of its list
-
-    def place(self, path: KeyPath) -> str:
-        """Return "file:line" of a path, or the flag."""
-        if self.text is None:
-            return self.name
-        if len(path) > ITEM and path[ITEM].isdigit():
-            index = () if self.named else (str(int(path[ITEM]) - self.before),)
-            path = (*path[:ITEM], *index, *path[ITEM + 1 :])
-        line = toml.line_of(self.text, self.prefix + path)
-        return f"{self.name}:{line}" if line else self.name
-
-    def at(self, *path: str) -> Source:
-        """Return the same source for the values at `path`."""
-        return dataclasses.replace(self, prefix=(*self.prefix, *path))
 
 
 @dataclass

@@ -16,8 +16,9 @@ from segkit.errors import UserError, first_unprintable, join_mistakes, printable
 from segkit.recipe import merge, toml
 from segkit.recipe.paths import KeyPath, parse_path, tree_at
 from segkit.recipe.sections import Split, Study
+from segkit.recipe.source import Source
 
-Point = tuple[str, dict[str, Any], merge.Source]  # a value of a key of the grid: its label text, patch and source
+Point = tuple[str, dict[str, Any], Source]  # a value of a key of the grid: its label text, patch and source
 MAX_TRIALS = 10_000
 MAX_LABEL = 500  # characters
 MAX_TEXT = 100  # characters of a value of the grid, in a label

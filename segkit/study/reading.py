@@ -16,6 +16,7 @@ from segkit.errors import UserError
 from segkit.recipe import merge, toml
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Split, Study
+from segkit.recipe.source import Source
 from segkit.recipe.variants import normalize_label, variants
 from segkit.study.plan import trial_folders
 from segkit.training.results import History, Keys, Rows, read_cases
@@ -98,7 +99,7 @@ def read_plan(run: Path) -> Plan:
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def _section(model: type[Model], tree: dict[str, Any], source: merge.Source) -> Model:
+def _section(model: type[Model], tree: dict[str, Any], source: Source) -> Model:
     """Validate one table of a recipe alone: the others may need plugins, or libraries that are slow to import."""
     name = model.__name__.lower()
     try:
@@ -107,7 +108,7 @@ def _section(model: type[Model], tree: dict[str, Any], source: merge.Source) -> 
         raise UserError(f"{source.place((name,))}: {name}: not as segkit writes it.") from None
 
 
-def _seed(tree: dict[str, Any], source: merge.Source) -> int:
+def _seed(tree: dict[str, Any], source: Source) -> int:
     train = tree.get("train", {})
     seed = train.get("seed", 1) if isinstance(train, dict) else None
     if type(seed) is not int:
@@ -116,7 +117,7 @@ def _seed(tree: dict[str, Any], source: merge.Source) -> int:
 
 
 def _trials(
-    run: Path, tree: dict[str, Any], source: merge.Source, study: Study
+    run: Path, tree: dict[str, Any], source: Source, study: Study
 ) -> Iterator[tuple[str, int, int | None, Path]]:
     """Yield the trials as `plan_trials` does, from the tables alone that determine their number and names."""
     listed = [

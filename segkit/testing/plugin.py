@@ -12,6 +12,7 @@ from segkit import plugins
 from segkit.components import REGISTRIES
 from segkit.errors import UserError
 from segkit.recipe import merge, paths
+from segkit.recipe.source import Source
 from segkit.registry.component import Entry
 from segkit.registry.faults import key
 from segkit.registry.slot import fold
@@ -98,7 +99,7 @@ def _given(
                 f"{flag}: {what} this parameter in {path} ({listed}). Write --set parameter=value, or "
                 "name.parameter=value."
             )
-        documents[id(chosen[0])].merge(paths.tree_at(rest, value), merge.Source(flag, None, Path.cwd()))
+        documents[id(chosen[0])].merge(paths.tree_at(rest, value), Source(flag, None, Path.cwd()))
     return {number: document.tree for number, document in documents.items()}
 
 

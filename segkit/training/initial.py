@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -24,7 +25,8 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
 
     Returns:
         The report: `taken`, the number of tensors; `initial`, those of the model that stay as they were initialized,
-        and `unused`, those of the file, each with the reason; `channels` and `inputs` of the file's model.
+        and `unused`, those of the file, each with the reason; `channels` and `inputs` of the file's model, and
+        `patients`, those that shaped it.
 
     Raises:
         UserError: the file cannot be read, is not the one that the recipe was filled with, or does not fit.
@@ -33,6 +35,7 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
     path, shown = train.init_from, display_path(train.init_from)
     found = checkpoint.load(path)
     weights, known = found.weights, {name: found.meta[name] for name in ("channels", "inputs")}
+    known["patients"] = [*found.meta["trained_patients"], *found.meta["validation_patients"]]
     if weights_sha256(path) != train.init_sha256:
         raise UserError(
             f"train.init_from: {shown} holds other weights than when the recipe was filled (see train.init_sha256). "
@@ -56,6 +59,18 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
     initial = {name: shapes.get(name, "not in the file") for name in own if name not in fitting}
     unused = {name: shapes.get(name, "not in the model") for name in sorted(weights) if name not in fitting}
     return known | {"sha256": train.init_sha256, "taken": len(fitting), "initial": initial, "unused": unused}
+
+
+def seen_before(report: dict[str, Any], data: Data, cases: Iterable[int]) -> str | None:
+    """Return the warning that cases to evaluate are of patients that shaped the initial weights, if any are."""
+    known, patients = set(report["patients"]), {data.cases[number].patient for number in cases}
+    seen = sorted(patient for patient in patients if patient is not None and patient in known)
+    if not seen:
+        return None
+    return (
+        f"train.init_from: {len(seen)} of {counted(len(patients), 'patient')} to evaluate shaped these weights, if the "
+        f"same names are the same patients ({first_few(seen, MOST_NAMED)}): results say nothing about new ones."
+    )
 
 
 def lines_of(report: dict[str, Any], train: Train, data: Data) -> list[str]:

@@ -1,4 +1,4 @@
-"""The record of a trial while it runs, its files and checkpoints, and how it resumes from them."""
+"""The record of a trial while it runs, its files and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,20 +14,14 @@ import torch
 from segkit import plugins
 from segkit.data.cases import StoredCase
 from segkit.device import hardware_name
-from segkit.errors import UserError
 from segkit.locks import Folder
 from segkit.recipe.identity import (
     TRAINING_NUMBER,
-    differences,
     evaluation_settings,
-    incomparable_note,
-    not_resumable,
     plugin_hashes,
-    with_current_defaults,
 )
 from segkit.registry.faults import parts_of, raise_fault
 from segkit.training import checkpoint
-from segkit.training.flatten import load_optimizer
 from segkit.training.loss_watch import NonFiniteError
 from segkit.training.results import History
 from segkit.training.selection import patience_ended
@@ -204,10 +198,16 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "step": parts.state.step,
         "fingerprint": parts.data.fingerprint,
         "initial_weights": record.initial_weights,
-        "trained_patients": _patients(parts, (*parts.split.train, *parts.split.unlabelled)),
+        "trained_patients": _trained_patients(record),
         "validation_patients": _patients(parts, parts.split.validation),
         "plugins": [{"module": p.module, "origin": p.origin, "sha256": p.sha256, "sources": p.sources} for p in used],
     } | record.conditions()
+
+
+def _trained_patients(record: Record) -> list[str]:
+    """Return whose cases the weights are of, those of the checkpoint that training began with included."""
+    own = _patients(record.parts, (*record.parts.split.train, *record.parts.split.unlabelled))
+    return list(dict.fromkeys([*own, *(record.initial_weights or {}).get("patients", ())]))
 
 
 def _patients(parts: Setup, cases: Iterable[int]) -> list[str]:
@@ -222,82 +222,3 @@ def save_batch(record: Record, error: NonFiniteError) -> str:
     tensors = {"image": error.image.detach().cpu(), "target": error.target.detach().cpu()}
     checkpoint.save_tensors(path, tensors, {"terms": {name: str(value) for name, value in error.terms.items()}})
     return str(path)
-
-
-def restore(record: Record) -> str:
-    """Resume from last.safetensors where there is one; return a line for the log, "" for a new start.
-
-    Raises:
-        UserError: the checkpoint is damaged, of another trial, or the data is not what it was trained on.
-    """
-    path = record.folder / "last.safetensors"
-    if not path.exists():
-        return _restore_finished(record)
-    found = checkpoint.load(path, with_state=True)
-    if found.meta["training_number"] != TRAINING_NUMBER:
-        raise UserError(f"{path}: {incomparable_note(found.meta['training_number'])}. Train it again with --fresh.")
-    changed = not_resumable(differences(with_current_defaults(found.meta["recipe"], str(path)), record.recipe.dump()))
-    if changed:
-        what = "; ".join(f"{key} {text}" for key, text in changed.items())
-        raise UserError(f"{path}: belongs to another trial: {what}. Train it again with --fresh.")
-    if found.meta["fingerprint"] != record.parts.data.fingerprint:
-        raise UserError(
-            f"{path}: the data has changed since this trial began (its fingerprint differs). "
-            "Restore the data, or train again with --fresh."
-        )
-    state, saved = record.parts.state, found.state
-    if saved is None:
-        raise UserError(f"{path}: holds no training state. Train it again with --fresh.")
-    checkpoint.load_into(state.evaluated, found.weights, str(path))
-    if state.average is not None:
-        state.model.load_state_dict(saved["raw_weights"])
-    state.training_step.load(saved.get("training_step", {}))
-    load_optimizer(state.optimizer, saved["optimizer"])
-    state.schedule.load_state_dict(saved["schedule"])
-    state.scaler.load_state_dict(saved["scaler"])
-    torch.set_rng_state(saved["rng"]["cpu"])
-    device = record.parts.device.device
-    if device.type == "cuda" and "cuda" in saved["rng"]:
-        torch.cuda.set_rng_state(saved["rng"]["cuda"], device)
-    state.epoch, state.batch, state.step, state.rate = (saved[name] for name in ("epoch", "batch", "step", "rate"))
-    state.sums = saved["sums"].to(device) if saved["sums"] is not None else None
-    state.first_batch, record.history = saved["first_batch"], History.of(saved["history"])
-    record.best = (saved["best"][0], saved["best"][1]) if saved["best"] else None
-    record.warnings, record.seconds = saved["warnings"], saved["seconds"]
-    record.initial_weights = found.meta["initial_weights"]
-    if state.epoch > record.recipe.train.epochs or record.stopped_early:
-        return "trained already: evaluated again"
-    return f"resumes in epoch {state.epoch}, after step {state.step}"
-
-
-def has_begun(trial: Trial) -> bool:
-    """Return whether a trial resumes, or is evaluated again: it does not need its initial weights any more."""
-    return (trial.path / "last.safetensors").exists() or _finished(trial) is not None
-
-
-def _finished(trial: Trial) -> tuple[Status, History, int] | None:
-    """Return status, history and best epoch of a trial whose training is over and whose best checkpoint is there."""
-    status = Status.find(trial.path)
-    if status is None or status.limited or not (trial.path / "best.safetensors").is_file():
-        return None
-    try:
-        history = History.read(trial.path / "metrics.csv")
-    except ValueError:
-        return None
-    train, best = trial.recipe.train, status.best_epoch
-    ended = len(history) == train.epochs or patience_ended(train, len(history), best)
-    return (status, history, best) if best is not None and len(history) == status.epochs_done and ended else None
-
-
-def _restore_finished(record: Record) -> str:
-    """Restore a finished trial that has no last.safetensors, to evaluate it again; return a line for the log."""
-    found = _finished(record.trial)
-    if found is None:
-        return ""
-    status, record.history, best = found
-    record.best = (math.nan, best)
-    record.warnings, record.seconds = status.warnings, status.seconds
-    record.initial_weights = status.initial_weights
-    record.parts.state.first_batch = status.first_batch
-    record.parts.state.epoch = record.recipe.train.epochs + 1
-    return "trained already: evaluated again"

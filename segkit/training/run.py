@@ -26,8 +26,9 @@ from segkit.training import checkpoint, warnings
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
 from segkit.training.loss_watch import NonFiniteError
-from segkit.training.record import Record, has_begun, refresh_best, restore, save_batch, save_best, save_last
+from segkit.training.record import Record, refresh_best, save_batch, save_best, save_last
 from segkit.training.results import cases_text
+from segkit.training.resuming import has_begun, restore
 from segkit.training.selection import keeps, score_of
 from segkit.training.setup import set_up
 from segkit.training.trial import Event, Trial

@@ -31,7 +31,7 @@ from segkit.registry.faults import fault, raise_fault
 from segkit.training.average import Average
 from segkit.training.feed import Feed
 from segkit.training.global_state import GeneratorWatch
-from segkit.training.initial import begin_with, lines_of
+from segkit.training.initial import begin_with, lines_of, seen_before
 from segkit.training.loop import State
 from segkit.training.objective import Objective
 from segkit.training.parameters import check_groups, for_optimizer, freeze
@@ -147,7 +147,8 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     large = None if limit.batches or limit.overfit else large_batch(recipe, len(samples))
     long = None if limit.batches else long_warmup(settings, feed.steps_per_epoch)
     evaluated = [data.cases[number] for number in (*split.validation, *split.test)]
-    doubtful = [text for text in (large, long, blind_loss(recipe), undefined_volumes(recipe, evaluated)) if text]
+    seen = seen_before(initial, data, (*split.validation, *split.test)) if initial is not None else None
+    doubts = (large, long, seen, blind_loss(recipe), undefined_volumes(recipe, evaluated))
     return Setup(
         state=state,
         feed=feed,
@@ -167,7 +168,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
             *begins,
         ],
         initial_weights=initial,
-        warnings=[*split.warnings, *doubtful, *drawn, *warnings],
+        warnings=[*split.warnings, *filter(None, doubts), *drawn, *warnings],
     )
 
 
