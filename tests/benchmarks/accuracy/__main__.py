@@ -85,7 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     task = Task(options.out, options.data, options.threads, options.recipe, tuple(options.overlays))
     command = shlex.join([*_parser().prog.split(), *given])
-    print(compare(task, CONTESTANTS, options.minutes, options.folds, only=options.only, command=command))
+    try:
+        print(compare(task, CONTESTANTS, options.minutes, options.folds, only=options.only, command=command))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command continues")
 
 
 if __name__ == "__main__":

@@ -86,8 +86,8 @@ def monai_dynunet(pairs: Sequence[Pair]) -> Setting:
     """Crops, zoom, noise, blur, brightness, mirroring; Dice and cross-entropy at four levels, SGD: MONAI's DynUNet.
 
     Source: https://github.com/Project-MONAI/tutorials/tree/main/modules/dynunet_pipeline (create_network.py,
-    transforms.py, trainer.py, train.py with its defaults, -lr_decay and -tta_val), in 2-D. Its patches take 60 % to
-    all of the images' sides; here it is three quarters.
+    transforms.py, trainer.py, train.py with its defaults, -lr_decay and -tta_val), in 2-D. Its patches take 60 % to all
+    of the images' sides; here it is three quarters.
     """
     from monai.losses import DiceCELoss
     from monai.networks.nets import DynUNet
