@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 
+Conflict = Callable[..., str | None]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Entry:
-    """A registered component."""
+    """A registered component; `conflict` takes its parameters by name and says which values do not go together."""
 
     name: str
     slot: Slot
@@ -30,6 +33,7 @@ class Entry:
     doc: str
     origin: str
     traits: Mapping[str, Any] = field(default_factory=dict)
+    conflict: Conflict | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle an entry by its name in its registry."""
@@ -92,6 +96,17 @@ class Component:
         skip = "weight" if self.entry.slot.weighted else None
         named = ((key.removeprefix(PREFIX), value) for key, value in self.values)
         return {key: value for key, value in named if key != skip}
+
+    def conflict(self) -> str | None:
+        """Return which of its values do not go together; None if all do.
+
+        Raises:
+            ComponentError: the function that says so raised.
+        """
+        try:
+            return self.entry.conflict(**self.arguments) if self.entry.conflict else None
+        except BaseException as error:
+            raise_fault(self, error)
 
     def dump(self) -> dict[str, Any]:
         """Return `{name: parameters}` as a recipe writes it, defaults included."""
