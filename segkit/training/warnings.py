@@ -107,7 +107,7 @@ def dominant_term(first_batch: Sequence[dict[str, Any]]) -> str | None:
     if len(first_batch) < 2:
         return None
     for row in first_batch:
-        if row["term"].startswith("loss.") and row["weight"] and row["gradient_share"] == 0:
+        if row["term"].startswith("loss.") and row["weight"] and row["value"] and row["gradient_share"] == 0:
             return (
                 f"{row['term']} has no gradient on the first batch (value {row['value']:.4g}): nothing is learned from "
                 "it there. Is its value detached, rounded or constant?"
