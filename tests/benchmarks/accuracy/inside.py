@@ -44,14 +44,14 @@ class Inside:
     def calibrate(self, task: Task) -> float:
         """Return the seconds of a step, the mean of those of the last epochs of a short training."""
         history, _ = self._run(task, 1, CALIBRATION_EPOCHS)
-        return sum(_seconds(task, 1, history)[1:]) / (CALIBRATION_EPOCHS - 1) / self._steps(task, 1)
+        return sum(self._seconds(task, 1, history)[1:]) / (CALIBRATION_EPOCHS - 1) / self._steps(task, 1)
 
     def train(self, task: Task, fold: int, steps: int) -> Training:
         """Run the recipe for whole epochs, at least one; a training that was interrupted continues."""
         history, best = self._run(task, fold, max(1, steps // self._steps(task, fold)))
         return Training(
             steps=int(history[-1]["step"]),
-            seconds=sum(_seconds(task, fold, history)),
+            seconds=sum(self._seconds(task, fold, history)),
             parameters=sum(part.numel() for part in segkit.load(best).model.parameters()),
             rows=[row for row in segkit.evaluate(best, cache=DataCache(task.cache)) if row.metric in metrics()],
         )
@@ -72,10 +72,21 @@ class Inside:
         plugins.load()
         return Recipe.load(self.recipe or task.recipe, overlays=task.overlays, sets=self._sets(task, 1, 1))
 
+    def _images(self, task: Task, fold: int) -> int:
+        """Return the images of an epoch."""
+        settings = self._filled(task).train
+        if settings.steps_per_epoch is None:
+            return len(task.split(fold).train)
+        return settings.steps_per_epoch * settings.accumulate * settings.batch_size
+
     def _steps(self, task: Task, fold: int) -> int:
         """Return the steps of an epoch."""
         settings = self._filled(task).train
-        return -(-len(task.split(fold).train) // (settings.batch_size * settings.accumulate))
+        return -(-self._images(task, fold) // (settings.batch_size * settings.accumulate))
+
+    def _seconds(self, task: Task, fold: int, history: History) -> list[float]:
+        """Return the seconds that each epoch trained: metrics.csv has images a second, without validation."""
+        return [self._images(task, fold) / rate for rate in history.column("images_per_second")]
 
     def _sets(self, task: Task, fold: int, epochs: int) -> list[str]:
         """Return the settings of one training, in the words of `--set`."""
@@ -96,11 +107,6 @@ class Inside:
         }
         sets = [f"{path}={json.dumps(value)}" for path, value in settings.items()]  # JSON of these values is TOML
         return sets + [f"metrics.{name}={{}}" for name in metrics()]
-
-
-def _seconds(task: Task, fold: int, history: History) -> list[float]:
-    """Return the seconds of each epoch in which it trained: metrics.csv has images a second, without validation."""
-    return [len(task.split(fold).train) / rate for rate in history.column("images_per_second")]
 
 
 def _digest(*parts: Any) -> str:

@@ -17,8 +17,8 @@ from torch.nn import functional
 import segkit
 from segkit.components.metrics import hard
 from segkit.device import preserved_process_state
-from segkit.evaluation.evaluator import score
 from segkit.evaluation.rows import Row
+from segkit.evaluation.scoring import score
 from segkit.types import Array
 from tests.benchmarks.accuracy.task import Task, Training, metrics
 
