@@ -9,8 +9,9 @@ import pytest
 
 import segkit
 from segkit.components.metrics import best_value, direction, hard
-from segkit.errors import RegistrationError
+from segkit.errors import RegistrationError, UserError
 from segkit.registry.registry import Registry
+from tests import small
 
 
 def nothing(prediction: Any, truth: Any, spacing_mm: Any) -> float:
@@ -50,6 +51,25 @@ def test_names_that_are_one_in_a_recipe_are_refused() -> None:
         with pytest.raises(RegistrationError, match=message):
             segkit.losses.register("never_registered")(loss)
         assert "never_registered" not in segkit.losses
+
+
+def test_values_that_do_not_go_together_are_refused_when_a_recipe_is_read() -> None:
+    def reversed_range(low: float, high: float) -> str | None:
+        return f"low is {low}, high only {high / (low - 1)}" if low > high else None
+
+    def clamp(logits: Any, target: Any, *, low: float = 0.0, high: float = 1.0) -> float:
+        return 0.0
+
+    before = segkit.losses.snapshot()
+    try:
+        segkit.losses.register("clamp", conflict=reversed_range)(clamp)
+        assert segkit.losses.component("clamp", {"low": 0.5}).arguments == {"low": 0.5, "high": 1.0}
+        with pytest.raises(UserError, match=r"^--set loss\.clamp=.*: loss\.clamp: low is 2\.0, high only 1\.0$"):
+            small.recipe("loss.clamp={ low = 2.0 }")
+        with pytest.raises(UserError, match=r"loss\.clamp .*test_registry\.py:\d+\): ZeroDivisionError"):
+            small.recipe("loss.clamp={ low = 1.0, high = 0.5 }")
+    finally:
+        segkit.losses.restore(before)
 
 
 def test_traits_of_built_in_metrics() -> None:

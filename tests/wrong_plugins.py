@@ -302,6 +302,19 @@ class Net(nn.Module):
         return {'out': self.one(image)}
 return Net()
 
+=== model tuple in evaluation
+model
+check: in evaluation it returns a tuple of 2: return the finest scores alone
+run: in evaluation it returns a tuple of 2: return the finest scores alone
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(in_channels, out_channels, 1)
+    def forward(self, image):
+        scores = self.one(image)
+        return scores if self.training else (scores, scores[..., ::2, ::2])
+return Net()
+
 === model raises
 model
 check: KeyError: 'missing'

@@ -35,7 +35,14 @@ models = Registry(
 )
 
 
-@models.register("unet")
+def _uneven_levels(*, widths: tuple[int, ...], convolutions: int | tuple[int, ...], **_: Any) -> str | None:
+    if isinstance(convolutions, int) or len(convolutions) == len(widths):
+        return None
+    levels = f"widths has {counted(len(widths), 'level')}"
+    return f"convolutions has {counted(len(convolutions), 'number')}, but {levels}: give one number a level"
+
+
+@models.register("unet", conflict=_uneven_levels)
 def unet(
     in_channels: int,
     out_channels: int,
@@ -76,22 +83,15 @@ def unet(
         deep_supervision: in training, also scores of each coarser level of the path up, by a 1 x 1 convolution: all
             levels but the lowest (Lee et al. 2015). Evaluation computes the finest alone.
 
-    Raises:
-        ValueError: the numbers of convolutions are not as many as the levels.
-
     Source: Ronneberger, Fischer, Brox 2015, with padded convolutions and norms.
     """
     from segkit.components.unet import Convolutions, UNet
 
-    counts = (convolutions,) * len(widths) if isinstance(convolutions, int) else convolutions
-    if len(counts) != len(widths):
-        levels = f"widths has {counted(len(widths), 'level')}"
-        raise ValueError(f"convolutions has {counted(len(counts), 'number')}, but {levels}: give one number a level.")
     model = UNet(
         in_channels,
         out_channels,
         widths=widths,
-        convolutions=counts,
+        convolutions=(convolutions,) * len(widths) if isinstance(convolutions, int) else convolutions,
         blocks=Convolutions(norm, norm_order, activation),
         residual=residual,
         downsampling=downsampling,

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 
+Conflict = Callable[..., str | None]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Entry:
-    """A registered component."""
+    """A registered component; `conflict` takes its parameters by name and says which values do not go together."""
 
     name: str
     slot: Slot
@@ -31,6 +34,7 @@ class Entry:
     doc: str
     origin: str
     traits: Mapping[str, Any] = field(default_factory=dict)
+    conflict: Conflict | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle an entry by its name in its registry."""
@@ -114,6 +118,17 @@ class Component:
             elif value is not None and PRETRAINED in (*info.metadata, *annotation_parts(info.annotation)):
                 changed[key] = None
         return Component(self.entry, self.values.model_copy(update=changed)) if changed else self
+
+    def conflict(self) -> str | None:
+        """Return which of its values do not go together; None if all do.
+
+        Raises:
+            ComponentError: the function that says so raised.
+        """
+        try:
+            return self.entry.conflict(**self.arguments) if self.entry.conflict else None
+        except BaseException as error:
+            raise_fault(self, error)
 
     def dump(self) -> dict[str, Any]:
         """Return `{name: parameters}` as a recipe writes it, defaults included."""

@@ -16,7 +16,7 @@ from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segkit.errors import RegistrationError, UserError, suggest, truncate
-from segkit.registry.component import Component, Entry
+from segkit.registry.component import Component, Conflict, Entry
 from segkit.registry.messages import Mistake, describe_value, error_of, mistakes_of, translate_errors
 from segkit.registry.slot import Slot, fold
 from segkit.registry.source import code_of, location
@@ -61,11 +61,13 @@ class Registry(Slot):
             return found
         raise AttributeError(f"segkit.{self.__dict__.get('plural')} has no attribute '{name}'")
 
-    def register(self, name: str, **traits: Any) -> Callable[[F], F]:
+    def register(self, name: str, *, conflict: Conflict | None = None, **traits: Any) -> Callable[[F], F]:
         """Return a decorator that registers a function or class under `name` and returns it unchanged.
 
         Args:
             name: its name in recipes.
+            conflict: takes the parameters by name and returns what is wrong with values that do not go together, None
+                if nothing is; it is asked when a recipe is read.
             traits: those of the slot's traits that apply, e.g. `exclusive_only` (a loss or regularizer defined for
                 exclusive channels only) or `final_only` (a metric too slow for every epoch).
 
@@ -80,7 +82,7 @@ class Registry(Slot):
             signature, code = inspect.signature(factory), code_of(factory)
             if isinstance(factory, functools.partial):
                 factory.__module__ = code.__module__
-            self.add(name, factory, signature, doc=code.__doc__ or "", traits=traits)
+            self.add(name, factory, signature, doc=code.__doc__ or "", traits=traits, conflict=conflict)
             return factory
 
         return decorate
@@ -94,6 +96,7 @@ class Registry(Slot):
         doc: str,
         origin: str | None = None,
         traits: Mapping[str, Any] = MappingProxyType({}),
+        conflict: Conflict | None = None,
     ) -> Entry:
         """Register `factory` under an explicit signature, e.g. a library's reduced to what recipes can write."""
         builtin = factory.__module__.startswith("segkit.")
@@ -108,7 +111,7 @@ class Registry(Slot):
                 f"{place}: the {self.name} '{name}' is taken by '{taken.name}' of {taken.origin} "
                 "(case, '-' and '_' do not count). Choose another name."
             )
-        entry = Entry(name, self, factory, signature, doc, place, self.with_defaults(traits, place))
+        entry = Entry(name, self, factory, signature, doc, place, self.with_defaults(traits, place), conflict)
         if origin is None and not builtin:
             _ = entry.parameters  # raises for a bad signature
         self._entries[fold(name)] = entry
@@ -205,10 +208,14 @@ class Registry(Slot):
             raise error_of(self.name, [Mistake((name,), text)])
         try:
             text = json.dumps(parameters, default=str)
-            return Component(entry, entry.parameters.model_validate_json(text, strict=True))
+            component = Component(entry, entry.parameters.model_validate_json(text, strict=True))
         except ValidationError as error:
             mistakes = translate_errors(error, parameters, entry.keys_at, "parameter")
             raise error_of(error.title, mistakes, (name,)) from None
+        conflict = component.conflict()
+        if conflict is not None:
+            raise error_of(self.name, [Mistake((name,), conflict)])
+        return component
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return _schema(self._validate, Component.dump)
