@@ -19,7 +19,8 @@ from tests import small
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STEPS = 20
-# `recipes/baseline.toml --with recipes/overlays/laptop.toml`, on the phantom, seed 1, CPU, one thread, float32
+# `recipes/baseline.toml --with recipes/overlays/laptop.toml --set model.unet.widths=[8,16,32,64]`, on the phantom, seed 1,
+# CPU, one thread, float32
 LAPTOP = (
     *(0.6182254552841187, 0.6206487417221069, 0.6127614974975586, 0.6005599498748779, 0.5928099751472473),
     *(0.5928633213043213, 0.6155558824539185, 0.5964653491973877, 0.5988575816154480, 0.5851277709007263),
@@ -42,7 +43,7 @@ def first_losses(folder: Path) -> list[float]:
         losses.register("recorded")(recorded)
         path = folder / "recorded.toml"
         path.write_text(f"extends = '{RECIPES / 'baseline.toml'}'\nloss = 'recorded'\ndrop = ['loss']\n")
-        sets = ["train.device=cpu", "train.threads=1", "train.workers=0"]
+        sets = ["model.unet.widths=[8,16,32,64]", "train.device=cpu", "train.threads=1", "train.workers=0"]
         recipe = Recipe.load(path, overlays=[RECIPES / "overlays/laptop.toml"], sets=sets)
         events = list(run_trial(small.trial(folder / "run", recipe), stop=lambda: len(found) == STEPS))
     assert events[-1].kind == "interrupted", events[-1].text
