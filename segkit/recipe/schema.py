@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from segkit.components import REGISTRIES, SEVERAL, SINGLE
+from segkit.components.postprocess import postprocessors
+from segkit.components.transforms import transforms
 from segkit.recipe.model import Recipe
 from segkit.registry.component import Entry
 from segkit.registry.registry import REFERENCE, Registry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-LISTED = ("transform", "postprocess")
+LISTS = ((transforms, "Transforms", ("train", "eval")), (postprocessors, "Evaluation", ("postprocess",)))
+LISTED = [registry.name for registry, _, _ in LISTS]
 FILE_KEYS: dict[str, Any] = {
     "extends": {"type": "string", "description": "The recipe that this one extends, relative to this file."},
     "drop": {
@@ -32,10 +35,17 @@ def recipe_schema() -> dict[str, Any]:
     recipe["properties"] = FILE_KEYS | recipe["properties"]
     defs: dict[str, Any] = dict(schema.get("$defs", {}))
     for registry in REGISTRIES:
-        one = _table(registry) | {"minProperties": 1, "maxProperties": 1}
+        one = _table(registry, complete=registry.name in LISTED) | {"minProperties": 1, "maxProperties": 1}
         defs[registry.name] = {"anyOf": [_bare(registry), one]}
         for entry in registry:
             defs[f"{registry.name}.{entry.name}"] = _parameters(entry)
+    for registry, table, keys in LISTS:
+        some = _table(registry)
+        by_name = some | {"patternProperties": {"^[0-9]+$": some}}
+        for key in keys:
+            items = defs[table]["properties"][key]
+            told = {name: items.pop(name) for name in ("default", "title", "description") if name in items}
+            defs[table]["properties"][key] = {"anyOf": [items, by_name], **told}
     defs["Study"]["properties"]["variants"] = {
         "type": "array",
         "items": {"$ref": "#/$defs/variant"},
@@ -65,16 +75,20 @@ def _bare(registry: Registry) -> dict[str, Any]:
     return {"enum": [entry.name for entry in registry if not entry.required]}
 
 
-def _table(registry: Registry) -> dict[str, Any]:
-    references = {entry.name: {"$ref": f"#/$defs/{registry.name}.{entry.name}"} for entry in registry}
-    return {"type": "object", "properties": references, "additionalProperties": False}
+def _table(registry: Registry, *, complete: bool = False) -> dict[str, Any]:
+    """Describe a table of components; where layers merge, one may set only some of what a complete table requires."""
+    found: dict[str, dict[str, Any]] = {
+        entry.name: {"$ref": f"#/$defs/{registry.name}.{entry.name}"}
+        | ({"required": entry.required} if complete and entry.required else {})
+        for entry in registry
+    }
+    return {"type": "object", "properties": found, "additionalProperties": False}
 
 
 def _parameters(entry: Entry) -> dict[str, Any]:
-    """Describe an entry's parameters; none is required if tables merge, since a layer may set only some."""
+    """Describe an entry's parameters; none is required, since a layer may set only some."""
     schema = entry.parameters.model_json_schema(by_alias=True)
-    if entry.slot.name not in LISTED:  # lists replace each other, so their items are always complete
-        schema.pop("required", None)
+    schema.pop("required", None)
     return schema | {"title": entry.name, "description": entry.summary}
 
 
