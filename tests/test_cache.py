@@ -30,6 +30,7 @@ from segkit.data.preparing import prepare
 from segkit.plugins import isolated
 from segkit.recipe import merge
 from segkit.recipe.model import validate
+from segkit.recipe.source import Source
 from segkit.registry.faults import ComponentError
 from segkit.study.plan import plan_trials
 from segkit.training.run import run_trial
@@ -258,8 +259,8 @@ def test_a_check_reads_the_data_once_for_all_variants(root: Path, monkeypatch: p
     np.save(root / "case0.npy", np.arange(1 << 18).reshape(512, 512).astype(np.uint16))  # 1 MiB: masks, and CLAHE
     variants = [{"label": "a"}, {"label": "b", "optimizer": {"Adam": {"lr": 0.1}}}]
     document = merge.Document.from_tree(BASE | {"data": {"arrays": {"root": str(root)}}}, "small.toml")
-    document.merge({"study": {"variants": variants}, "loss": {"dice_mix": {}}}, merge.Source("x", None, root))
-    document.merge({"transforms": {"train": []}}, merge.Source("y", None, root))
+    document.merge({"study": {"variants": variants}, "loss": {"dice_mix": {}}}, Source("x", None, root))
+    document.merge({"transforms": {"train": []}}, Source("y", None, root))
     monkeypatch.setattr("segkit.checks.recipe.BATCH", 1)
     found = list(check_trials(plan_trials(validate(document), document)))
     assert [variant for variant, _, _ in found] == ["a", "b"]

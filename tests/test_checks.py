@@ -16,6 +16,7 @@ from segkit.checks.recipe import check_trials
 from segkit.checks.run import check_run
 from segkit.recipe import merge, toml
 from segkit.recipe.model import validate
+from segkit.recipe.source import Source
 from segkit.report import figures
 from segkit.study import runs
 from segkit.study.plan import plan_trials
@@ -24,7 +25,7 @@ from tests.small import BASE
 
 def composed(tree: dict[str, Any]) -> merge.Document:
     document = merge.Document()
-    document.merge(tree, merge.Source("small.toml", None, Path.cwd()))
+    document.merge(tree, Source("small.toml", None, Path.cwd()))
     return document
 
 

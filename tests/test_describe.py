@@ -12,8 +12,9 @@ from segkit.components.losses import losses
 from segkit.errors import UserError
 from segkit.plugins import isolated
 from segkit.recipe import describe
-from segkit.recipe.merge import Document, Source
+from segkit.recipe.merge import Document
 from segkit.recipe.model import validate
+from segkit.recipe.source import Source
 from segkit.types import Fraction, Tensor
 from tests.fresh_plugins import EXAMPLES, fresh
 from tests.small import BASE

@@ -208,9 +208,9 @@ def test_a_late_write_is_noticed_too() -> None:
     objective = Objective([segkit.losses.component("late")], [], net, exclusive=False)
     image, target = torch.rand(1, 1, 4, 4), torch.zeros(1, 2, 4, 4)
     for _ in range(3):
-        objective.terms(net(image), target)
+        objective(net(image), target)
     with pytest.raises(ComponentError, match=r"loss\.late .*it writes to its logits"):
-        objective.terms(net(image), target)
+        objective(net(image), target)
 
 
 def test_exclusive_classes_from_training_to_prediction(tmp_path: Path) -> None:

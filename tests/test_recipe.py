@@ -15,6 +15,7 @@ from segkit.recipe import merge, paths, toml
 from segkit.recipe.describe import value_origins
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
+from segkit.recipe.source import Source
 from segkit.registry.slot import fold
 from segkit.study.plan import plan_trials
 
@@ -289,7 +290,7 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
         return
     text = f"title = 'x'\n\n[{'.'.join(parents)}]\n{typo} = {toml.format_value(value)}\n"
     document = merge.Document()
-    document.merge(tomllib.loads(text), merge.Source("f.toml", text, Path.cwd()))
+    document.merge(tomllib.loads(text), Source("f.toml", text, Path.cwd()))
     with pytest.raises(UserError, match="no such") as caught:
         validate(document)
     assert str(caught.value).startswith(f"f.toml:4: {'.'.join([*parents, typo])}: no such")
@@ -301,7 +302,7 @@ def test_each_one_letter_typo_is_reported_at_its_line(known: tuple[str, Any], da
 def test_filling_twice_changes_nothing(values: dict[str, Any]) -> None:
     document = merge.Document()
     for path, value in values.items():
-        document.merge(paths.tree_at(tuple(path.split(".")), value), merge.Source("x", None, Path.cwd()))
+        document.merge(paths.tree_at(tuple(path.split(".")), value), Source("x", None, Path.cwd()))
     filled = validate(document).dump()
     assert Recipe.from_dict(filled).dump() == filled
     for path, value in values.items():
