@@ -19,8 +19,8 @@ from tests import small
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 STEPS = 20
-# `recipes/baseline.toml --with recipes/overlays/laptop.toml --set model.unet.widths=[8,16,32,64]`, on the phantom, seed 1,
-# CPU, one thread, float32
+# `recipes/baseline.toml --with recipes/overlays/laptop.toml --set model.unet.widths=[8,16,32,64]`, on the phantom,
+# seed 1, CPU, one thread, float32
 LAPTOP = (
     *(0.6182254552841187, 0.6206487417221069, 0.6127614974975586, 0.6005599498748779, 0.5928099751472473),
     *(0.5928633213043213, 0.6155558824539185, 0.5964653491973877, 0.5988575816154480, 0.5851277709007263),
