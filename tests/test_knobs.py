@@ -47,7 +47,8 @@ KNOBS: dict[str, Any] = {
     "optimizer": {"Adam": {"lr": (2e-3, 1e-3)}}, "scheduler": {"StepLR": {"step_size": (1, 2), "gamma": (0.1, 0.5)}},
     "metrics": {name: ({}, None) for name in ("dice", "soft_dice", "iou", "precision", "recall")},
     "train": {"epochs": (2, 3), "batch_size": (2, 3), "seed": (1, 2), "budget": ("epochs", "steps"),
-              "accumulate": (1, 2), "steps_per_epoch": (None, 4), "clip_norm": (None, 1e-3), "precision": ("float32", "bf16"),
+              "accumulate": (1, 2), "steps_per_epoch": (None, 4), "clip_norm": (None, 1e-3),
+              "precision": ("float32", "bf16"),
               "warmup": (None, 3), "freeze": (None, ["down.0.*"]), "oversample_foreground": (None, 1.0),
               "sampling_weights": (None, {"phase=ES": 3.0}), "ema": (None, 0.9), "auxiliary_weights": (None, [3, 1])},
 }  # fmt: skip
