@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,10 @@ def test_the_command_line_takes_several_checkpoints(
         with pytest.raises(SystemExit, match="0"):
             main()
         outputs.append(capsys.readouterr().out)
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--set", 'evaluation.postprocess=[{remove_small={size=1,unit="mm2"}}]'])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "remove_small: unit: the data state no spacing" in capsys.readouterr().err  # of a PNG
     assert outputs[0] == outputs[1]
     assert outputs[0].endswith("set: test (2 cases)\naveraged: 2 of 2 checkpoints for each case\n")
     written: Any = cv2.imread(str(next(Path("predictions").glob("x-wall-probability.*"))), cv2.IMREAD_UNCHANGED)

@@ -71,13 +71,14 @@ class Document:
         node: Any = self.tree
         for part in above:
             node = node.get(_matching_key(node, part)) if isinstance(node, dict) else None
+        found: list[Any]
         registry = list_of(tuple(above))
         if registry is not None and isinstance(node, list):
             node[:] = self._spread(node, tuple(above), registry)
             found = _places(node, name, registry)
             known = [key for item in node if isinstance(item, dict) for key in item]
         else:
-            found = list(filter(None, [_matching_key(node, name)]))
+            found = [key for key in node if fold(key) == fold(name)] if isinstance(node, dict) else []
             known = list(node) if isinstance(node, dict) else []
         if not found:
             text = f"drop: nothing called '{'.'.join(path)}' is inherited. {suggest(name, known) if known else ''}"

@@ -13,7 +13,7 @@ from segkit.files import display_path
 from segkit.recipe import toml
 from segkit.recipe.document import Document as Document
 from segkit.recipe.paths import KeyPath, parse_path, tree_at
-from segkit.recipe.source import Source
+from segkit.recipe.source import Source as Source
 
 MAX_BYTES = 1_000_000
 MAX_CHAIN = 32  # files that extend one another
