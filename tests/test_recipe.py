@@ -335,6 +335,9 @@ def test_explain_names_the_source_of_each_value(tmp_path: Path) -> None:
     assert origins["optimizer.Adam.lr"].endswith("recipe.toml:4")
     assert origins["train.seed"] == "--set train.seed=9"
     assert origins["train.batch_size"] == "default"
+    document = compose(write(tmp_path, LISTED), sets=["transforms.train.RandomCrop.width=8"])
+    origins = {".".join(path): origin for path, _, origin in value_origins(validate(document), document)}
+    assert origins["transforms.train"].endswith("recipe.toml:3, --set transforms.train.RandomCrop.width=8")
 
 
 PLAIN = st.recursive(
