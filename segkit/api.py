@@ -99,7 +99,8 @@ def load(
         path: a best or last checkpoint. A list is an ensemble, whose probabilities are averaged: of files and of
             folders, which stand for the best checkpoints of all seeds and folds of a variant.
         sets: `path=value` settings merged over its recipe, e.g. "data.rvsc.root=/data/rvsc".
-        trust_plugins: run the plugin code inside the checkpoint, if the plugin is not installed.
+        trust_plugins: run the plugin code inside the checkpoint, if the plugin is not installed. Of several versions in
+            a list the first runs for all.
         device: the device to use; by default the one it was trained on, or an available one.
 
     Raises:
@@ -251,6 +252,10 @@ def evaluate(
     predictor: Predictor | Ensemble = load(path, sets=sets, trust_plugins=trust_plugins, device=device)
     metas = predictor.metas if isinstance(predictor, Ensemble) else {str(path): predictor.meta}
     first = next(iter(metas))
+    if (
+        isinstance(predictor, Ensemble) and len(predictor.members) == 1
+    ):  # of a folder with one trial: there is no choice
+        (predictor,) = predictor.members
     for part in ("data", "metrics"):
         if part in predictor.missing and part not in changed:
             raise UserError(predictor.missing[part])

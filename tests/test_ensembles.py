@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,8 +114,17 @@ def test_members_are_augmented_as_they_say_and_the_first_one_postprocesses() -> 
             sizes = np.bincount(parts.ravel())[1:]
             np.testing.assert_array_equal(mask, np.isin(parts, np.flatnonzero(sizes >= size) + 1))
         assert (found.mask != decided).any()
-    turned = Ensemble((second, first), ("b", "a")).segment(image(), (1.0, 1.0))
+    turned = Ensemble((second, first), ("b", "a")).segment(image())  # nothing is removed, so no spacing is needed
     np.testing.assert_array_equal(turned, np.mean(own, axis=0) >= 0.5)
+
+
+def test_probabilities_need_no_spacing() -> None:
+    sized = member(1, "independent", 'evaluation.postprocess=[{remove_small={size=3, unit="mm2"}}]')
+    both = Ensemble((sized, member(2, "independent")), ("a", "b"))
+    for predictor in (sized, both):
+        np.testing.assert_array_equal(predictor.predict(image()), predictor.infer(image(), (1.0, 1.0)).probability)
+        with pytest.raises(UserError, match=r"remove_small: unit: the data state no spacing"):
+            predictor.segment(image())
 
 
 def test_slices_of_a_volume_are_averaged_as_cases_of_their_own() -> None:
@@ -178,6 +188,11 @@ def test_each_case_is_predicted_by_those_that_did_not_see_its_patient(variant: P
         assert row.value == pytest.approx(expected[row.case, row.channel, row.metric], abs=1e-6, nan_ok=True)
     assert patients([row for row in rows if row.set == "test"]).isdisjoint(patients(of_validation))
     assert segkit.evaluate(files(variant, LAST), on="validation") == of_validation
+
+
+def test_a_list_of_one_is_that_checkpoint(variant: Path) -> None:
+    first, _ = files(variant)
+    assert segkit.evaluate([first, str(first)], on="validation") == segkit.evaluate(first, on="validation")
 
 
 def test_where_no_checkpoint_is_left_the_patients_are_named(variant: Path) -> None:
@@ -284,6 +299,10 @@ def test_the_command_line_takes_several_checkpoints(
         with pytest.raises(SystemExit, match="0"):
             main()
         outputs.append(capsys.readouterr().out)
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--set", 'evaluation.postprocess=[{remove_small={size=1,unit="mm2"}}]'])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "remove_small: unit: the data state no spacing" in capsys.readouterr().err  # of a PNG
     assert outputs[0] == outputs[1]
     assert outputs[0].endswith("set: test (2 cases)\naveraged: 2 of 2 checkpoints for each case\n")
     written: Any = cv2.imread(str(next(Path("predictions").glob("x-wall-probability.*"))), cv2.IMREAD_UNCHANGED)

@@ -25,6 +25,7 @@ from segkit.report import figures
 from segkit.study import runs
 from segkit.training.checkpoint import read_meta
 from segkit.training.results import cases_text
+from segkit.training.status import Status
 from tests.fresh_plugins import fresh
 from tests.small import BASE, discs, recipe, train
 
@@ -61,6 +62,7 @@ def test_a_changed_evaluation_trains_nothing(tmp_path: Path, monkeypatch: pytest
     assert not any(event.kind == "epoch" for event in events)
     assert any("another evaluation than before: evaluated again, not trained" in event.text for event in events)
     assert any("mean over 4 flips, windows of 16 x 16, largest_part" in event.text for event in events)
+    assert Status.read(FOLDER).evaluated_with == "mean over 4 flips, windows of 16 x 16, largest_part"
     assert cases.read_bytes() != kept[1]
     assert (FOLDER / "last.safetensors").read_bytes() == last
     assert all((tensor == weights[name]).all() for name, tensor in load_file(best).items())
@@ -80,6 +82,7 @@ def test_a_changed_evaluation_trains_nothing(tmp_path: Path, monkeypatch: pytest
     assert cases_text(plain).encode() == kept[1]
     run()
     assert (best.read_bytes(), cases.read_bytes()) == kept
+    assert "evaluated_with" not in Status.read(FOLDER).known()
 
 
 def test_it_belongs_to_the_evaluation_and_where_it_chooses_the_epoch_to_the_training() -> None:
@@ -144,6 +147,7 @@ def test_validation_in_the_loop_uses_it_only_if_asked(tmp_path: Path, during: bo
         ("evaluation.window={}", "evaluation.window.size: this key is required"),
         ("evaluation.window={size=[16,0]}", "evaluation.window.size.1: must be 1 or more"),
         ("evaluation.window={size=[16,16],overlap=1.0}", "evaluation.window.overlap: must be below 1"),
+        ("evaluation.window={size=[16,16],sigma=1e300}", "evaluation.window.sigma: must be 100 or less"),
         ("evaluation.window={size=[16,16],sgma=0.1}", "evaluation.window.sgma: no such key. Did you mean 'sigma'"),
         ("evaluation.postproces=[]", "evaluation.postproces: no such key. Did you mean 'postprocess'"),
         (

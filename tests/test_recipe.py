@@ -181,6 +181,89 @@ def test_settings_reach_into_lists(tmp_path: Path) -> None:
         Recipe.load(path, sets=["transforms.train.7.Rotate.p=0.25"])
 
 
+LISTED = """[transforms]
+train = [
+    { rotate = { limit = 10, p = 0.5 } },
+    "HorizontalFlip",
+    { RandomCrop = { height = 32, width = 32 } },
+]
+[evaluation]
+postprocess = ["largest_part", { remove_small = { size = 3, unit = "pixels" } }]
+"""
+
+
+def test_components_of_a_list_are_changed_by_name_and_new_ones_come_first(tmp_path: Path) -> None:
+    path = write(tmp_path, LISTED)
+    overlay = write(
+        tmp_path,
+        "[transforms.train]\nResize = { height = 64, width = 64 }\nrandom_crop = { height = 16 }\nHorizontalFlip = {}\n"
+        "0.Rotate = { p = 1.0 }\nVerticalFlip = {}\n[transforms.eval]\nLongestMaxSize = { max_size = 64 }\n",
+        "overlay.toml",
+    )
+    sets = ["transforms.train.Rotate.limit=90", "evaluation.postprocess.remove_small.size=5"]
+    recipe = Recipe.load(path, overlays=[overlay], sets=[*sets, "evaluation.postprocess.fill_holes={}"])
+    train = recipe.transforms.train
+    assert [part.name for part in train] == ["Resize", "VerticalFlip", "Rotate", "HorizontalFlip", "RandomCrop"]
+    assert (train[2].arguments["limit"], train[2].arguments["p"]) == (90, 1.0)
+    assert (train[4].arguments["height"], train[4].arguments["width"]) == (16, 32)
+    assert [part.name for part in recipe.transforms.eval] == ["LongestMaxSize"]
+    assert [part.name for part in recipe.evaluation.postprocess] == ["fill_holes", "largest_part", "remove_small"]
+    assert recipe.evaluation.postprocess[2].arguments == {"size": 5, "unit": "pixels", "channels": None}
+    assert Recipe.from_dict(tomllib.loads(recipe.to_toml())) == recipe
+
+
+def test_mistakes_in_a_list_keep_their_lines_when_others_move_it(tmp_path: Path) -> None:
+    text = LISTED.replace("limit =", "limti =").replace("width = 32", "width = 0")
+    overlay = write(tmp_path, "[transforms.train]\nResize = { height = 0 }\nRandomCrop = { height = 0 }\n", "over.toml")
+    lines = mistakes_of(tmp_path, text, overlays=[overlay], sets=["transforms.train.HorizontalFlip.p=2"])
+    places = {line.split(": ")[1]: line.split(": ")[0].removeprefix(f"{tmp_path}/") for line in lines}
+    assert places == {
+        "transforms.train.0.Resize.height": "over.toml:2",
+        "transforms.train.0.Resize.width": "over.toml:2",
+        "transforms.train.1.Rotate.limti": "recipe.toml:3",
+        "transforms.train.2.HorizontalFlip.p": "--set transforms.train.HorizontalFlip.p=2",
+        "transforms.train.3.RandomCrop.height": "over.toml:3",
+        "transforms.train.3.RandomCrop.width": "recipe.toml:5",
+    }
+
+
+def test_a_component_that_a_list_has_twice_needs_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path, LISTED.replace('"HorizontalFlip"', '"Rotate"'))
+    with pytest.raises(
+        UserError, match=r"Rotate.p=1: transforms.train.Rotate: the list has it 2 times.*train.0.Rotate"
+    ):
+        Recipe.load(path, sets=["transforms.train.Rotate.p=1"])
+    second = Recipe.load(path, sets=["transforms.train.1.Rotate.limit=7"]).transforms.train
+    assert [part.arguments["limit"] for part in second[:2]] == [10, 7]
+
+
+def test_components_of_a_list_are_dropped_by_name(tmp_path: Path) -> None:
+    write(tmp_path, LISTED.replace("height = 32", "height = 0"), "base.toml")
+    path = write(
+        tmp_path, 'extends = "base.toml"\ndrop = ["transforms.train.Rotate", "evaluation.postprocess.largest_part"]'
+    )
+    with pytest.raises(UserError, match=r"base\.toml:5: transforms\.train\.1\.RandomCrop\.height: must be 1 or more"):
+        Recipe.load(path)
+    recipe = Recipe.load(path, sets=["transforms.train.RandomCrop.height=8"])
+    assert [part.name for part in recipe.transforms.train] == ["HorizontalFlip", "RandomCrop"]
+    assert [part.name for part in recipe.evaluation.postprocess] == ["remove_small"]
+    write(tmp_path, 'extends = "base.toml"\ndrop = ["transforms.train.Rotat"]\n')
+    with pytest.raises(UserError, match=r"nothing called 'transforms.train.Rotat' is inherited. Did you mean 'Rotate'"):
+        Recipe.load(path)
+
+
+def test_variants_and_grids_vary_a_component_of_a_list(tmp_path: Path) -> None:
+    grid = '[[study.variants]]\nlabel = "a"\ntransforms.train.Resize = { height = 48, width = 48 }\n[study.grid]\n'
+    path = write(tmp_path, LISTED + grid + '"transforms.train.Rotate.limit" = [5, 20]\n')
+    document = compose(path, sets=["transforms.train.Rotate.p=0.75"])  # which moves, and has an effect
+    planned = plan_trials(validate(document), document)
+    assert [trial.variant for trial in planned] == ["a, limit=5", "a, limit=20"]
+    rotations = [trial.recipe.transforms.train[1].arguments for trial in planned]
+    assert [(found["limit"], found["p"]) for found in rotations] == [(5, 0.75), (20, 0.75)]
+    with pytest.raises(UserError, match=r"has no effect: .*toml:13 varies transforms.train.0.Rotate.limit"):
+        Recipe.load(path, sets=["transforms.train.Rotate.limit=3"])
+
+
 def test_paths_are_relative_to_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep").mkdir()
     path = write(tmp_path / "deep", '[data.rvsc]\nroot = "../images"\n')
@@ -253,6 +336,9 @@ def test_explain_names_the_source_of_each_value(tmp_path: Path) -> None:
     assert origins["optimizer.Adam.lr"].endswith("recipe.toml:4")
     assert origins["train.seed"] == "--set train.seed=9"
     assert origins["train.batch_size"] == "default"
+    document = compose(write(tmp_path, LISTED), sets=["transforms.train.RandomCrop.width=8"])
+    origins = {".".join(path): origin for path, _, origin in value_origins(validate(document), document)}
+    assert origins["transforms.train"].endswith("recipe.toml:3, --set transforms.train.RandomCrop.width=8")
 
 
 PLAIN = st.recursive(

@@ -216,6 +216,16 @@ def test_the_first_paragraph_says_that_the_cases_chose_the_epoch(tmp_path: Path)
     assert sentence in page(run).split("<p>")[1]
 
 
+def test_the_first_paragraph_says_what_is_evaluated(tmp_path: Path) -> None:
+    run = tmp_path / "study"
+    write_recipe(run, ["none", "flipped"], [1])
+    for variant in ("none", "flipped"):
+        info = {"evaluated_with": "mean over 4 flips, largest_part"} if variant == "flipped" else {}
+        write_trial(run, variant, 1, rows=rows_of(1, ()), pictures=False, epochs=3, info=info)
+    assert "Evaluated with mean over 4 flips, largest_part: flipped." in text(run).split("\n\n")[1]
+    assert "Evaluated with mean over 4 flips, largest_part: flipped." in page(run).split("<p>")[1]
+
+
 def test_unknown_patients_are_a_loud_warning(tmp_path: Path) -> None:
     run = tmp_path / "study"
     write_recipe(run, ["none", "careless"], SEEDS)

@@ -97,6 +97,14 @@ def test_evaluating_the_checkpoint_gives_the_rows_to_the_last_bit(whole: Path, t
     assert means(rows)["dice"] > 0
 
 
+def test_an_epoch_has_the_stated_number_of_steps(tmp_path: Path) -> None:
+    schedule = "scheduler.OneCycleLR={ max_lr = 0.1 }"  # which fails after more steps than it was told
+    train(tmp_path, "train.steps_per_epoch=5", "train.accumulate=2", "train.epochs=2", schedule)  # 8 samples, in threes
+    assert [row["step"] for row in rows_of(tmp_path / FOLDER / "metrics.csv")] == ["5", "10"]
+    with pytest.raises(UserError, match=r"steps_per_epoch states the steps of an epoch already: leave out budget"):
+        small.recipe("train.steps_per_epoch=5", "train.budget=steps")
+
+
 def test_loaded_model_predicts_any_image(whole: Path) -> None:
     predictor = segkit.load(whole / FOLDER / "best.safetensors")
     assert predictor.channels == ("wall", "cavity")
@@ -108,7 +116,7 @@ def test_loaded_model_predicts_any_image(whole: Path) -> None:
 
 RESUMED: list[tuple[str, ...]] = [
     (),
-    ("train.accumulate=2", "train.save_every={ steps = 1 }", "model.unet.dropout=0.3"),
+    ("train.accumulate=2", "train.steps_per_epoch=3", "train.save_every={ steps = 1 }", "model.unet.dropout=0.3"),
     ("optimizer.SGD={ lr = 0.1, momentum = 0.9 }", "scheduler.OneCycleLR={ max_lr = 0.1 }"),
     ("scheduler.ReduceLROnPlateau={ patience = 0 }", "regularizer.l1={ proximal = true, weight = 1e-3 }"),
     ("train.precision=bf16", "train.clip_norm=1.0"),

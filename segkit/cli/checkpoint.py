@@ -12,7 +12,7 @@ import typer
 from rich.cells import cell_len
 
 from segkit.cli import DONE, app, echo, warn
-from segkit.cli.options import Json, Plugins, Set, parse_path
+from segkit.cli.options import Json, Plugins, parse_path
 from segkit.errors import counted, pad, printable
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ WithCheckpoints = Annotated[
         metavar="FILE-OR-FOLDER",
         help="Average the probabilities of these too; may be repeated.",
     ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set one value of its recipe, e.g. evaluation.tta=flips."),
 ]
 Trust = Annotated[
     bool, typer.Option("--trust-plugins", help="Run the plugin code inside the checkpoint if it is not here.")
@@ -64,7 +68,7 @@ def prepare(path: Path, others: list[Path] | None, plugins: list[Path] | None) -
 def evaluate(
     path: CheckpointOrFolder,
     others: WithCheckpoints = None,
-    sets: Set = None,
+    sets: Settings = None,
     plugins: Plugins = None,
     trust_plugins: Trust = False,
     device: Device = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from segkit.cli import DONE, app, echo
-from segkit.cli.checkpoint import CheckpointOrFolder, Device, Trust, WithCheckpoints, prepare
+from segkit.cli.checkpoint import CheckpointOrFolder, Device, Settings, Trust, WithCheckpoints, prepare
 from segkit.cli.options import Plugins, parse_path
 from segkit.errors import UserError, counted, first_few
 
@@ -41,6 +41,7 @@ def predict(
         bool, typer.Option("--probabilities", help="Also write each structure's probabilities, as 32-bit numbers.")
     ] = False,
     others: WithCheckpoints = None,
+    sets: Settings = None,
     plugins: Plugins = None,
     trust_plugins: Trust = False,
     device: Device = None,
@@ -50,7 +51,7 @@ def predict(
     from segkit.components.datasets.finding import find_scans
     from segkit.evaluation.outputs import Outputs
 
-    predictor = api.load(prepare(path, others, plugins), trust_plugins=trust_plugins, device=device)
+    predictor = api.load(prepare(path, others, plugins), sets=sets or [], trust_plugins=trust_plugins, device=device)
     outputs = Outputs(predictor, out, probabilities=probabilities)
     found = find_scans(images, outputs.conventions(), out)
     for line in found.notes:

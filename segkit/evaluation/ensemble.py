@@ -93,7 +93,11 @@ class Ensemble:
 
     def predict(self, image: Array | Mapping[str, Array]) -> Array:
         """Return the mean of what the members' `predict` returns: probabilities (C, H, W) or (C, D, H, W), float32."""
-        return self.infer(image).probability
+        return (
+            replace(self, members=tuple(member.without_postprocess() for member in self.members))
+            .infer(image)
+            .probability
+        )
 
     def segment(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Array:
         """Return the masks, (C, H, W) or (C, D, H, W), bool, decided from the mean."""
@@ -165,7 +169,7 @@ class Ensemble:
         """
         total: dict[int, NDArray[Any]] = {}
         for place in members:
-            member = self.members[place]
+            member = self.members[place].without_postprocess()
             with member.threads():
                 for case, found in member.evaluator(data[place], deciding.numbers).probabilities(member.model):
                     total[case] = np.add(total[case], found, out=total[case]) if case in total else np.asarray(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -105,7 +105,12 @@ class Predictor:
         Raises:
             UserError: it is something else, or lacks an input.
         """
-        return self.infer(image).probability
+        return self.without_postprocess().infer(image).probability
+
+    def without_postprocess(self) -> Predictor:
+        """Return the same model with a recipe that does nothing to its masks, and so asks nothing of an image."""
+        evaluation = self.recipe.evaluation.model_copy(update={"postprocess": ()})
+        return replace(self, recipe=self.recipe.model_copy(update={"evaluation": evaluation}))
 
     def segment(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Array:
         """Return the masks, (C, H, W) or (C, D, H, W), bool: decided as for the metrics, at the image's own size.

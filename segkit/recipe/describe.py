@@ -99,7 +99,10 @@ def describe(entry: Entry) -> list[str]:
 
 
 def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[str, ...], Any, str]]:
-    """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default"."""
+    """Return (path, value, origin) of each value of the filled recipe; origin is file:line, a flag or "default".
+
+    A list that several layers changed has several, separated by commas.
+    """
     document = with_initial_weights(with_listed_split(document))
 
     def walk(node: Any, written: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any, str]]:
@@ -107,6 +110,13 @@ def value_origins(recipe: Recipe, document: merge.Document) -> list[tuple[tuple[
             for name, value in node.items():
                 yield from walk(value, written.get(name) if isinstance(written, dict) else None, (*path, name))
         else:
-            yield path, node, "default" if written is None else document.place(path)
+            yield path, node, "default" if written is None else _origin(document, path)
 
     return list(walk(recipe.dump(), document.tree, ()))
+
+
+def _origin(document: merge.Document, path: tuple[str, ...]) -> str:
+    """Return the first place in each source of the values at a path."""
+    below = [key for key in document.origins if key[: len(path)] == path]
+    first = {document.origins[key].name: key for key in reversed(below)}
+    return ", ".join(document.place(key) for key in reversed(first.values())) or document.place(path)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from segkit.errors import first_few, truncate
 from segkit.recipe import merge
-from segkit.recipe.paths import KeyPath, parse_path
+from segkit.recipe.paths import KeyPath, parse_path, without_place
 from segkit.recipe.sections import Study
 from segkit.registry.slot import fold
 
@@ -32,8 +32,9 @@ class StudyLint:
     def add_variant(self, label: str, content: str, document: merge.Document, warnings: Iterable[str]) -> None:
         """Add a variant; `content` is its recipe without title and study, `warnings` are about its recipe alone."""
         self._labels.append(label)
+        kept = {(without_place(path), source) for path, source in document.origins.items()}
         for path, source in self._flags.items():
-            if document.origins.get(path) is not source:
+            if (without_place(path), source) not in kept:
                 place = document.place(path) or self.document.place(("study", "variants"))
                 self._overrides[path][label] = place
         self._labels_by_content.setdefault(hashlib.sha256(content.encode()).digest(), []).append(label)
@@ -76,7 +77,7 @@ class StudyLint:
             return ""
         place, name = next(iter(self._overrides[path].values())), ".".join(path)
         for grid in self.study.grid:
-            if [fold(part) for part in parse_path(grid)] == [fold(part) for part in path]:
+            if [*map(fold, without_place(parse_path(grid)))] == [*map(fold, without_place(path))]:
                 place = self.document.place(("study", "grid", grid))
                 return f"{place} varies {name}. Use --set 'study.grid.\"{grid}\"=[...]', or leave the flag out."
         return f"every variant has its own {name} ({place}). Change it there, or leave the flag out."

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,167 +11,12 @@ from segkit import files, plugins
 from segkit.errors import UserError, sentence, suggest, truncate
 from segkit.files import display_path
 from segkit.recipe import toml
-from segkit.recipe.paths import KeyPath, is_file_path, list_of, parse_path, slot_of, tree_at
-from segkit.recipe.source import Source
-from segkit.registry.registry import Registry
-from segkit.registry.slot import fold
+from segkit.recipe.document import Document as Document
+from segkit.recipe.paths import KeyPath, parse_path, tree_at
+from segkit.recipe.source import Source as Source
 
 MAX_BYTES = 1_000_000
 MAX_CHAIN = 32  # files that extend one another
-
-
-@dataclass
-class Document:
-    """A merged tree of values and the source of each leaf."""
-
-    tree: dict[str, Any] = field(default_factory=dict)
-    origins: dict[KeyPath, Source] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)  # for the command line; copies share the list
-
-    @classmethod
-    def from_tree(cls, tree: dict[str, Any], name: str) -> Document:
-        """Return a document of values that are not from a recipe file, e.g. a checkpoint's; `name` is their source."""
-        document = cls()
-        document.merge(tree, Source(name, None, Path.cwd()))
-        return document
-
-    def copy(self) -> Document:
-        """Return a copy that can be merged into without changing this one."""
-        return Document(copy.deepcopy(self.tree), dict(self.origins), self.warnings)
-
-    def origin(self, path: KeyPath) -> Source | None:
-        """Return the source of a path, or else of its nearest parent or child."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]]
-            below = [key for key in self.origins if key[:length] == path[:length]]
-            if below:
-                return self.origins[below[-1]]
-        return None
-
-    def place(self, path: KeyPath) -> str:
-        """Return the place of a path: "file:line" or the flag; "" for a default."""
-        source = self.origin(path)
-        return source.place(path) if source else ""
-
-    def merge(self, patch: dict[str, Any], source: Source) -> None:
-        """Merge a patch over the document, after removing the keys that its `drop` lists.
-
-        Raises:
-            UserError: `drop` names a key that is not inherited.
-        """
-        patch = dict(patch)
-        dropped = patch.pop("drop", [])
-        if not isinstance(dropped, list) or not all(isinstance(name, str) for name in dropped):
-            raise UserError(f'{source.place(("drop",))}: drop: must be a list of names, e.g. ["scheduler"].')
-        for name in dropped:
-            self._drop(tuple(name.split(".")), source)
-        for name, value in patch.items():
-            self.tree[name] = self._merged(self.tree.get(name), value, (name,), source)
-
-    def _drop(self, path: KeyPath, source: Source) -> None:
-        node: Any = self.tree
-        for part in path[:-1]:
-            node = node.get(_matching_key(node, part)) if isinstance(node, dict) else None
-        last = _matching_key(node, path[-1])
-        if last is None:
-            known = suggest(path[-1], node) if isinstance(node, dict) else ""
-            raise UserError(f"{source.place(('drop',))}: drop: nothing called '{'.'.join(path)}' is inherited. {known}")
-        del node[last]
-        self._forget((*path[:-1], last))
-
-    def _forget(self, path: KeyPath) -> None:
-        for key in [key for key in self.origins if key[: len(path)] == path]:
-            del self.origins[key]
-
-    def _merged(self, base: Any, patch: Any, path: KeyPath, source: Source) -> Any:
-        """Return `patch` merged over `base` at `path`, and record the source of what changed."""
-        had = base is not None  # its origins are outdated once it is replaced
-        one, registry = slot_of(path)
-        if registry is not None and (one or not isinstance(patch, list)):
-            patch = _canonical(patch, registry)
-            if one and not (isinstance(base, dict) and isinstance(patch, dict) and list(base) == list(patch)):
-                base = None
-        listed = list_of(path)
-        if listed is not None and isinstance(base, list | None) and isinstance(patch, dict) and patch:
-            return self._into_components(base or [], patch, path, source, listed)
-        if isinstance(base, list) and isinstance(patch, dict) and patch and all(key.isdigit() for key in patch):
-            return self._into_list(base, patch, path, source)
-        if isinstance(patch, dict):
-            if not isinstance(base, dict):
-                if had:
-                    self._forget(path)
-                base = {}
-            if not patch:
-                self.origins.setdefault(path, source)
-            return base | {
-                name: self._merged(base.get(name), value, (*path, name), source) for name, value in patch.items()
-            }
-        if had:
-            self._forget(path)
-        self.origins[path] = source
-        if isinstance(patch, str) and is_file_path(path):
-            return str((source.folder / patch).resolve())
-        return copy.deepcopy(patch)
-
-    def _into_components(
-        self, base: list[Any], patch: dict[str, Any], path: KeyPath, source: Source, registry: Registry
-    ) -> list[Any]:
-        """Merge components, by name or index, into a list of them; those that it lacks are put before it, in order."""
-        new = {name: value for name, value in patch.items() if not name.isdigit() and not _places(base, name, registry)}
-        if new:
-            self._move(path, len(new))
-        result = [*({name: None} for name in _canonical(new, registry)), *base]
-        for name, value in patch.items():
-            if name.isdigit():
-                result = self._into_list(result, {name: value}, path, source)
-                continue
-            first, *more = _places(result, name, registry)
-            if more:
-                text = (
-                    f"the list has it {len(more) + 1} times: choose one by its place, from 0, as in {path[-1]}.{first}"
-                )
-                raise UserError(f"{source.place((*path, name))}: {'.'.join((*path, name))}: {text}.")
-            named = dataclasses.replace(source, named=True)
-            result[first] = self._merged(result[first], {name: value}, (*path, str(first)), named)
-        return result
-
-    def _move(self, path: KeyPath, count: int) -> None:
-        """Record that components are put before those of a list."""
-        for key in [key for key in self.origins if key[: len(path)] == path]:
-            source = self.origins.pop(key)
-            if len(key) > len(path):
-                key = (*path, str(int(key[len(path)]) + count), *key[len(path) + 1 :])
-            self.origins[key] = dataclasses.replace(source, before=source.before + count)
-
-    def _into_list(self, base: list[Any], patch: dict[str, Any], path: KeyPath, source: Source) -> list[Any]:
-        result = list(base)
-        for index, value in patch.items():
-            if int(index) >= len(result):
-                key = ".".join((*path, index))
-                raise UserError(f"{source.place(path)}: {key}: the list has {len(result)} items, counted from 0.")
-            result[int(index)] = self._merged(result[int(index)], value, (*path, index), source)
-        return result
-
-
-def _matching_key(node: Any, name: str) -> str | None:
-    return next((key for key in node if fold(key) == fold(name)), None) if isinstance(node, dict) else None
-
-
-def _places(components: list[Any], name: str, registry: Registry) -> list[int]:
-    """Return where a list has a component."""
-    wanted = next(iter(_canonical({name: {}}, registry)))
-    items = (_canonical(item, registry) for item in components)
-    return [place for place, item in enumerate(items) if isinstance(item, dict) and list(item) == [wanted]]
-
-
-def _canonical(patch: Any, registry: Registry) -> Any:
-    """Return a table of components with their registered names; a bare name becomes a table."""
-    if isinstance(patch, str):
-        patch = {patch: {}}
-    if not isinstance(patch, dict):
-        return patch
-    return {registry[name].name if name in registry else name: value for name, value in patch.items()}
 
 
 def read_file(path: Path, flag: str = "") -> tuple[dict[str, Any], Source]:

@@ -39,6 +39,11 @@ def list_of(path: KeyPath) -> Registry | None:
     return transforms if len(path) == 2 and path[0] == "transforms" else None
 
 
+def without_place(path: KeyPath) -> KeyPath:
+    """Return a path without the place of a component in its list, which others may move."""
+    return (*path[:2], *path[3:]) if len(path) > 3 and list_of(path[:2]) is not None and path[2].isdigit() else path
+
+
 def _nested(registry: Registry, path: KeyPath) -> tuple[bool, Registry | None]:
     """Follow (name, parameter, name, parameter, ...) to the registry of a nested component."""
     if not path:

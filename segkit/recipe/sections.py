@@ -232,7 +232,7 @@ class Window(Section):
         description="(rows, columns) of a window; smaller images are padded with their mean to it."
     )
     overlap: Annotated[float, Ge(0), Lt(1)] = Field(0.5, description="Share of a window that the next one covers too.")
-    sigma: Positive = Field(
+    sigma: Annotated[float, Ge(0.01), Le(100)] = Field(
         0.125, description="Of the Gaussian that weighs the pixels of a window, as a share of its size."
     )
 

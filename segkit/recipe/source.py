@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from segkit.recipe import toml
@@ -22,14 +22,14 @@ class Source:
     prefix: KeyPath = ()  # of the values in the file, e.g. ("study", "variants", "1")
     flag: str = ""  # the flag of the command line that added the values; "" for the recipe itself
     named: bool = False  # whether it gives the components of a list by name, not by index
-    before: int = 0  # how many components another source put before those of its list
+    moved: int = field(default=0, compare=False)  # by how many places others moved the components of its list
 
     def place(self, path: KeyPath) -> str:
         """Return "file:line" of a path, or the flag."""
         if self.text is None:
             return self.name
         if len(path) > ITEM and path[ITEM].isdigit():
-            index = () if self.named else (str(int(path[ITEM]) - self.before),)
+            index = () if self.named else (str(int(path[ITEM]) - self.moved),)
             path = (*path[:ITEM], *index, *path[ITEM + 1 :])
         line = toml.line_of(self.text, self.prefix + path)
         return f"{self.name}:{line}" if line else self.name

@@ -41,6 +41,7 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
     return {
         **alarms(summary),
         **_excluded(summary),
+        "evaluations": _evaluations(summary),
         "unfinished": [trial for trial in summary.trials if not trial.readable],
         "ended": ENDED,
         "warnings": warnings,
@@ -63,6 +64,15 @@ def gather_facts(summary: Summary) -> dict[str, Any]:
         "unknown_metrics": [name for name in summary.scores.metrics if name not in metrics],
         "partly_compared": _partly_compared(summary),
     }
+
+
+def _evaluations(summary: Summary) -> dict[str, list[str]]:
+    """Return the variants that are evaluated with more than one pass of the network, by what that is."""
+    found: dict[str, dict[str, None]] = {}
+    for trial in summary.whole:
+        if trial.info.get("evaluated_with"):
+            found.setdefault(trial.info["evaluated_with"], {})[trial.variant] = None
+    return {text: list(variants) for text, variants in found.items()}
 
 
 def _is_descriptive(name: str) -> bool:

@@ -89,6 +89,7 @@ class Record:
                 **({"tags": tags} if tags else {}),
             },
             "first_batch": parts.state.first_batch,
+            "evaluated_with": self.recipe.evaluation.text or None,
             "select": self.recipe.train.select,
             "initial_weights": self.initial_weights,
         }

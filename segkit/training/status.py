@@ -53,6 +53,7 @@ class Status(Part):
         split: the names of the cases of each set.
         first_batch: name, value, weight and gradient share of each summand.
         plugins: the hashes of the plugins that training and evaluation use.
+        evaluated_with: what `[evaluation]` does, in words.
         select: the epoch that is evaluated, "best" or "last".
         initial_weights: the report of `segkit.training.initial.begin_with`.
         reused_from: the folder that the trial was copied from.
@@ -84,6 +85,7 @@ class Status(Part):
     split: dict[str, list[str]] | None = None
     channels: list[str] | None = None
     first_batch: Annotated[list[dict[str, Any]], AfterValidator(_named)] = []
+    evaluated_with: str | None = None
     select: str = "best"
     initial_weights: dict[str, Any] | None = None
     reused_from: str | None = None
