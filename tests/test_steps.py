@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -70,6 +72,28 @@ class Adversarial(nn.Module):
         self.calls += 1
 
 
+class Headed(nn.Module):
+    """A head learns from the returned losses; its optimizer steps at every second update, so gradients are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updates = 0
+
+    def prepare(self, model: nn.Module) -> None:
+        self.head = nn.Conv2d(2, 1, 1)
+        self.optimizer = torch.optim.SGD(self.head.parameters(), lr=0.1)
+
+    def forward(self, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+        scores = model(batch.image)
+        return {**objective(scores, batch.target), "head": self.head(scores).square().mean()}
+
+    def updated(self, model: nn.Module) -> None:
+        self.updates += 1
+        if self.updates % 2 == 0:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
 class Levelled(nn.Module):
     """A network that returns scores of two resolutions in training."""
 
@@ -99,6 +123,7 @@ def _bare(case: segkit.Case) -> segkit.Case:
 def parts(fresh: Path) -> None:
     """Register what these tests train with."""
     segkit.steps.register("adversarial")(Adversarial)
+    segkit.steps.register("headed")(Headed)
     segkit.models.register("levelled")(Levelled)
     segkit.datasets.register("half_labelled")(half_labelled)
     plugins.load_file(EXAMPLES / "mean_teacher.py")
@@ -110,6 +135,7 @@ KILLED = {
     "levels": ("model={ levelled = {} }", "train.auxiliary_weights=[2, 1]", "train.ema=0.5", "channels=exclusive"),
     "mean teacher": ("step=mean_teacher", "data={ half_labelled = {} }", "train.ema=0.8"),
     "discriminator": ("step=adversarial", "train.clip_norm=1.0"),
+    "head": ("step=headed",),
 }
 
 
@@ -358,6 +384,21 @@ def _alternating(step: nn.Module, model: Forward, batch: Batch, objective: Losse
     return {**found, "extra": found["loss.dice"]}
 
 
+def _evaluating(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+    step.get_submodule("kept").eval()
+    return objective(model(batch.image), batch.target)
+
+
+def _building(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+    step.critic = nn.Conv2d(2, 1, 1)
+    return objective(model(batch.image), batch.target)
+
+
+def _growing(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+    step.bank = torch.cat([step.get_buffer("bank"), torch.ones(1)])
+    return objective(model(batch.image), batch.target)
+
+
 def _overflowing(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
     scores = model(batch.image)
     return {**objective(scores, batch.target), "gap": (0 * _first(scores)).sum() / 0}
@@ -386,23 +427,56 @@ WRONG: dict[str, tuple[Forwarded, str]] = {
         lambda s, m, b, o: vars(s).update(kept=b.image) or o(m(b.image), b.target),
         "its attribute 'kept', .* is a tensor: keep it with `self.register_buffer",
     ),
+    "a model in eval mode": (_evaluating, "it leaves the model in eval mode: call its `train\\(\\)` again"),
+    "a late layer": (_building, "it makes critic.weight, critic.bias during training: make it in `prepare`"),
+    "a growing buffer": (_growing, r"its 'bank' had shape \(1,\) and has \(2,\) now: give it its full size"),
     "an infinite loss": (_overflowing, r"step\.tried\.gap is nan although scores and weights are finite"),
     "an infinite gradient": (_steep, "the gradient of its losses is not finite, though their values are"),
 }
+
+
+class Wrong(Step):
+    """Has what the wrong steps need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def prepare(self, model: nn.Module) -> None:
+        self.kept = model
+        self.register_buffer("bank", torch.zeros(1))
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_with_a_step_is_said(name: str, fresh: Path) -> None:
     forward, message = WRONG[name]
     with pytest.raises((ComponentError, NonFiniteError), match=message) as error:
-        _run(_state(type("Wrong", (Step,), {"forward": forward})))
+        _run(_state(type("Wrong", (Wrong,), {"forward": forward})))
     assert "step.tried (" in str(error.value)
 
 
+class Meter:
+    """Counts, and says nothing of its state."""
+
+    total = 0
+
+
 PREPARED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a list of layers": (lambda step: [nn.Linear(1, 1)], "'held', .*, holds what has a state: .* `nn.ModuleList`"),
-    "a generator": (lambda step: torch.Generator(), "is a random generator: draw from torch's global one"),
-    "an error": (lambda step: 1 / 0, "ZeroDivisionError"),
+    "a list of layers": (lambda model: [nn.Linear(1, 1)], "'held', .*, holds what has a state: .* `nn.ModuleList`"),
+    "a list of tensors": (lambda model: [torch.zeros(1)], "'held', .*, holds tensors: keep each with"),
+    "a generator": (lambda model: torch.Generator(), "is a random generator: draw from torch's global one"),
+    "an array": (lambda model: np.zeros(2), "is a ndarray: keep numbers"),
+    "a queue": (lambda model: deque([1.0]), "is a deque: keep numbers"),
+    "an object": (lambda model: Meter(), "is a Meter: keep numbers, .* or give it `state_dict` and"),
+    "hidden weights": (
+        lambda model: torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.1),
+        r"its optimizer 'held' moves a weight of shape \(3, 2\) that is neither the model's nor in a module",
+    ),
+    "a frozen weight": (
+        lambda model: model.requires_grad_(False) and None,
+        r"it changes what the model has or trains \(0.bias, .* own a copy; see `train.freeze`",
+    ),
+    "a new layer": (lambda model: model.append(nn.ReLU()).append(nn.Linear(1, 1)) and None, "what the model has .*5.b"),
+    "an error": (lambda model: 1 / 0, "ZeroDivisionError"),
 }
 
 
@@ -412,7 +486,7 @@ def test_what_would_not_be_saved_is_refused_before_training(name: str, fresh: Pa
 
     class Holds(Step):
         def prepare(self, model: nn.Module) -> None:
-            self.held = make(self)
+            self.held = make(model)
 
     with pytest.raises(ComponentError, match=message):
         _state(Holds)
@@ -435,8 +509,8 @@ def test_errors_after_a_step_and_of_a_state_name_the_plugin(fresh: Path) -> None
     step = TrainingStep(segkit.steps.component("tried"))
     step.module.other = Unsaved()  # type: ignore[assignment]
     with pytest.raises(ComponentError, match=r"states\.other\.held: a object cannot be saved without pickle"):
-        step.state()
-    assert state.training_step.state() == {}
+        step.owned.state()
+    assert state.training_step.owned.state() == {}
 
 
 @pytest.mark.parametrize(
