@@ -348,6 +348,13 @@ def test_cases_without_masks_are_trained_on_where_the_step_can(parts: None) -> N
     assert any("4 cases without masks: left out" in line for line in supervised.log)
 
 
+def test_patients_without_masks_count_as_trained_on(parts: None, tmp_path: Path) -> None:
+    small.train(tmp_path, "train.epochs=1", "data={ half_labelled = {} }", "step=mean_teacher")
+    meta = checkpoint.read_meta(tmp_path / FOLDER / "best.safetensors")
+    assert meta["trained_patients"][-2:] == ["p4", "p5"]
+    assert not {*meta["trained_patients"]} & {*meta["validation_patients"]}
+
+
 def test_cases_of_patients_in_other_sets_stay_out(parts: None) -> None:
     data = _set_up().data
     split = segkit.data.splits.split_cases(
