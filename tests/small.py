@@ -77,9 +77,10 @@ def recipe(*sets: str) -> Recipe:
     """Return the small recipe with `path=value` settings."""
     from segkit.recipe import merge
     from segkit.recipe.model import validate
+    from segkit.recipe.source import Source
 
     document = merge.Document()
-    document.merge(BASE, merge.Source("small.toml", None, Path.cwd()))
+    document.merge(BASE, Source("small.toml", None, Path.cwd()))
     for assignment in sets:
         merge.apply_setting(document, assignment)
     return validate(document)

@@ -425,6 +425,10 @@ WRONG: dict[str, tuple[Forwarded, str]] = {
     "a strange name": (lambda s, m, b, o: {"a,b": _first(m(b.image)).mean()}, "it names a loss 'a,b': use letters"),
     "another name": (_alternating, "returns extra, loss.dice, but returned loss.dice on its first batch"),
     "no gradient": (lambda s, m, b, o: {"gap": _first(m(b.image)).detach().mean()}, "its losses have no gradient"),
+    "a backward pass": (
+        lambda s, m, b, o: (found := o(m(b.image), b.target))["loss.dice"].backward() or found,  # type: ignore[no-untyped-call]
+        "second time.* call none on it before",
+    ),
     "an error": (lambda s, m, b, o: 1 / 0, r"test_steps.py:\d+\): ZeroDivisionError"),
     "a setting": (
         lambda s, m, b, o: torch.set_default_dtype(torch.float64) or {},  # type: ignore[func-returns-value]
