@@ -325,6 +325,25 @@ def test_weights_of_levels_that_are_not_there_are_warned_of(tmp_path: Path) -> N
     assert any("train.auxiliary_weights: has no effect" in event.text for event in events if event.kind == "warning")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch itself, when it compiles
+def test_a_compiled_graph_of_another_training_is_differentiated_twice(
+    parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Turned(Step):
+        def forward(self, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+            scores, turned = model(batch.image), model(torch.rot90(batch.image, int(torch.randint(4, ())), (2, 3)))
+            return {**objective(scores, batch.target), "turned": _first(turned).square().mean()}
+
+    segkit.steps.register("turned")(Turned)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    sets = (*BRIEF, "step=turned", "model={ levelled = {} }", "train.compile=true")
+    for seed in (1, 2, 3):
+        torch.compiler.reset()
+        events = small.train(tmp_path / str(seed), *sets, f"train.seed={seed}")
+        assert events[-1].kind == "finished", events[-1].text
+
+
 # cases without masks
 
 
