@@ -1,5 +1,7 @@
 """Kill a training again and again, start it again, and compare the bytes: `python -m tests.stress --kills 50`.
 
+With `--recipe everything` it trains with all that has a state or chooses an epoch, at once.
+
 A study of one trial runs in a forked process as `segkit run` runs it: lock, resume, checkpoints, report. It is killed
 at random moments (SIGKILL, SIGTERM, SIGINT) and, in every third start, by itself in the middle of writing, flushing or
 renaming a file. After each death every file in the run folder has to be whole; at the end weights, metrics.csv (but for
@@ -27,10 +29,12 @@ from typing import Any
 import torch
 
 import segkit.files
+from segkit import plugins
 from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.study import runs
 from segkit.training import checkpoint
+from tests.fresh_plugins import EXAMPLES
 from tests.small import BASE
 
 TIMES = ("seconds", "images_per_second")
@@ -41,6 +45,26 @@ RECIPE: dict[str, Any] = BASE | {
     "scheduler": {"ReduceLROnPlateau": {"patience": 0}},
     "train": BASE["train"] | {"epochs": 6, "batch_size": 2, "accumulate": 2, "save_every": {"steps": 1}},
 }
+EVERYTHING: dict[str, Any] = RECIPE | {
+    "data": {"phantom": {"patients": 8, "slices": 24, "height": 32, "width": 32, "unlabelled": 2}},
+    "channels": "exclusive",
+    "model": {"unet": {"widths": [4, 8, 8], "dropout": 0.2, "deep_supervision": True}},
+    "step": {"mean_teacher": {"ramp_up": 4}},
+    "optimizer": {"SGD": {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-3}},
+    "train": RECIPE["train"]
+    | {
+        "ema": 0.8,
+        "patience": 2,
+        "warmup": 5,
+        "clip_norm": 1.0,
+        "freeze": ["down.0.*"],
+        "auxiliary_weights": [4, 1],
+        "oversample_foreground": 0.4,
+        "init_match": "names",
+    },
+}
+EVERYTHING["optimizer"]["SGD"]["groups"] = [{"match": ["norms", "biases"], "weight_decay": 0.0}]
+RECIPES = {"small": RECIPE, "everything": EVERYTHING}
 
 
 @dataclass
@@ -82,11 +106,19 @@ def start(folder: Path, arm: Callable[[], None] = lambda: None) -> int:
         os._exit(status)
 
 
-def prepare(folder: Path) -> Path:
+def prepare(folder: Path, recipe: dict[str, Any]) -> Path:
     """Write the recipe into a new folder."""
     folder.mkdir(parents=True)
-    (folder / "study.toml").write_text("title = 'baseline'\n" + toml.dumps(RECIPE), encoding="utf-8")
+    (folder / "study.toml").write_text("title = 'baseline'\n" + toml.dumps(recipe), encoding="utf-8")
     return folder
+
+
+def source(folder: Path) -> Path:
+    """Train for an epoch from nothing; return the checkpoint."""
+    brief = RECIPE | {"train": RECIPE["train"] | {"epochs": 1}}
+    _, status = os.waitpid(start(prepare(folder, brief)), 0)
+    assert os.waitstatus_to_exitcode(status) == 0, "the training to begin with did not finish"
+    return folder / TRIAL / "best.safetensors"
 
 
 def dies_writing(number: int, how: str, tell: Path) -> Callable[[], None]:
@@ -177,23 +209,28 @@ def differing(one: dict[str, bytes], other: dict[str, bytes]) -> int:
     return count
 
 
-def torment(folder: Path, kills: int, seed: int, tell: Callable[[str], None] = lambda line: None) -> Tally:
+def torment(
+    folder: Path, kills: int, seed: int, recipe: dict[str, Any], tell: Callable[[str], None] = lambda line: None
+) -> Tally:
     """Kill trainings until there were `kills` deaths, bring each to its end, and compare.
 
     Args:
         folder: an empty folder to work in.
         kills: the number of deaths.
         seed: of the moments.
+        recipe: what is trained.
         tell: called with a line of progress.
     """
     chance, tally = random.Random(seed), Tally()
-    whole = prepare(folder / "whole")
+    if "init_match" in recipe["train"]:
+        recipe = recipe | {"train": recipe["train"] | {"init_from": str(source(folder / "source"))}}
+    whole = prepare(folder / "whole", recipe)
     begun = time.monotonic()
     _, status = os.waitpid(start(whole), 0)
     assert os.waitstatus_to_exitcode(status) == 0, "the training that is never touched did not finish"
     lasts, wanted = time.monotonic() - begun, result(whole)
     while tally.kills < kills:
-        run = prepare(folder / f"trial-{tally.trials}")
+        run = prepare(folder / f"trial-{tally.trials}", recipe)
         finished = False
         while not finished:
             finished = _one_life(run, chance, lasts, tally, alone=tally.kills >= kills)
@@ -233,10 +270,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--recipe", choices=RECIPES, default="small")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    plugins.load_file(EXAMPLES / "mean_teacher.py")
     with tempfile.TemporaryDirectory(prefix="segkit-stress-") as name:
-        tally = torment(Path(name), options.kills, options.seed, lambda line: print(line, flush=True))
+        chosen = RECIPES[options.recipe]
+        tally = torment(Path(name), options.kills, options.seed, chosen, lambda line: print(line, flush=True))
     for cause, count in sorted(tally.deaths.items()):
         print(f"  {count:4} {cause}")
     print(f"{tally.kills} kills survived in {tally.trials} trainings, {tally.differing} bytes differ")

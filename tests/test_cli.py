@@ -85,6 +85,9 @@ def test_a_study_from_recipe_to_predictions(run: Run, tmp_path: Path) -> None:
     assert repr(segkit.load(CHECKPOINT)).startswith("<segkit Predictor: unet of variant a, best checkpoint, epoch ")
     status, out, _ = run("info", CHECKPOINT)
     assert "the best checkpoint after epoch" in out
+    last = CHECKPOINT.replace("best", "last")
+    ended = len(Path(last).with_name("metrics.csv").read_text().splitlines()) - 1
+    assert f"the last checkpoint after epoch {ended}, step" in run("info", last)[1]
     assert json.loads(run("info", CHECKPOINT, "--json")[1])["channels"] == ["wall", "cavity"]
     assert run("check", "runs/tiny")[:2] == (0, "runs/tiny: complete; every best checkpoint reproduces its cases.csv\n")
     Path("runs/tiny/summary.csv").write_text("variant\n")

@@ -144,6 +144,22 @@ def test_a_killed_training_resumes_without_the_file(source: Path, tmp_path: Path
     assert one == two
 
 
+def test_patients_that_shaped_the_initial_weights_count_as_trained_on(tmp_path: Path) -> None:
+    def run(name: str, train_on: list[str], validation: str, *more: str) -> tuple[list[str], Any]:
+        sets = [f"split={{ train = {train_on}, validation = ['{validation}'] }}", SHORT, *more]
+        events = train(tmp_path / name, *sets)
+        assert kinds(events)[-1] == "finished"
+        doubts = [event.text for event in events if event.kind == "warning" and "init_from" in event.text]
+        return doubts, checkpoint.read_meta(tmp_path / name / FOLDER / "best.safetensors")["trained_patients"]
+
+    start = [f"train.init_from={tmp_path / name / FOLDER / 'best.safetensors'}" for name in ("first", "second")]
+    assert run("first", ["p0"], "p1") == ([], ["p0"])
+    assert run("second", ["p2"], "p3", start[0]) == ([], ["p2", "p0", "p1"])
+    (doubt,), trained = run("third", ["p4"], "p0", start[1])  # p0 is of the first, two checkpoints back
+    assert "1 of 1 patient to evaluate shaped these weights" in doubt
+    assert trained == ["p4", "p2", "p0", "p1", "p3"]
+
+
 def test_a_file_that_is_no_checkpoint_is_refused_where_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "start.safetensors").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match=r"--set train.init_from=.*: train.init_from: .*damaged or not a checkpoint"):

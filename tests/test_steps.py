@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -70,6 +72,28 @@ class Adversarial(nn.Module):
         self.calls += 1
 
 
+class Headed(nn.Module):
+    """A head learns from the returned losses; its optimizer steps at every second update, so gradients are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updates = 0
+
+    def prepare(self, model: nn.Module) -> None:
+        self.head = nn.Conv2d(2, 1, 1)
+        self.optimizer = torch.optim.SGD(self.head.parameters(), lr=0.1)
+
+    def forward(self, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+        scores = model(batch.image)
+        return {**objective(scores, batch.target), "head": self.head(scores).square().mean()}
+
+    def updated(self, model: nn.Module) -> None:
+        self.updates += 1
+        if self.updates % 2 == 0:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
 class Levelled(nn.Module):
     """A network that returns scores of two resolutions in training."""
 
@@ -99,6 +123,7 @@ def _bare(case: segkit.Case) -> segkit.Case:
 def parts(fresh: Path) -> None:
     """Register what these tests train with."""
     segkit.steps.register("adversarial")(Adversarial)
+    segkit.steps.register("headed")(Headed)
     segkit.models.register("levelled")(Levelled)
     segkit.datasets.register("half_labelled")(half_labelled)
     plugins.load_file(EXAMPLES / "mean_teacher.py")
@@ -110,6 +135,7 @@ KILLED = {
     "levels": ("model={ levelled = {} }", "train.auxiliary_weights=[2, 1]", "train.ema=0.5", "channels=exclusive"),
     "mean teacher": ("step=mean_teacher", "data={ half_labelled = {} }", "train.ema=0.8"),
     "discriminator": ("step=adversarial", "train.clip_norm=1.0"),
+    "head": ("step=headed",),
 }
 
 
@@ -299,6 +325,25 @@ def test_weights_of_levels_that_are_not_there_are_warned_of(tmp_path: Path) -> N
     assert any("train.auxiliary_weights: has no effect" in event.text for event in events if event.kind == "warning")
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch itself, when it compiles
+def test_a_compiled_graph_of_another_training_is_differentiated_twice(
+    parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Turned(Step):
+        def forward(self, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+            scores, turned = model(batch.image), model(torch.rot90(batch.image, int(torch.randint(4, ())), (2, 3)))
+            return {**objective(scores, batch.target), "turned": _first(turned).square().mean()}
+
+    segkit.steps.register("turned")(Turned)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    sets = (*BRIEF, "step=turned", "model={ levelled = {} }", "train.compile=true")
+    for seed in (1, 2, 3):
+        torch.compiler.reset()
+        events = small.train(tmp_path / str(seed), *sets, f"train.seed={seed}")
+        assert events[-1].kind == "finished", events[-1].text
+
+
 # cases without masks
 
 
@@ -320,6 +365,13 @@ def test_cases_without_masks_are_trained_on_where_the_step_can(parts: None) -> N
         assert batch.target[batch.labelled].flatten(1).any(1).all()
     assert any("and 4 without masks for training" in line for line in found.log)
     assert any("4 cases without masks: left out" in line for line in supervised.log)
+
+
+def test_patients_without_masks_count_as_trained_on(parts: None, tmp_path: Path) -> None:
+    small.train(tmp_path, "train.epochs=1", "data={ half_labelled = {} }", "step=mean_teacher")
+    meta = checkpoint.read_meta(tmp_path / FOLDER / "best.safetensors")
+    assert meta["trained_patients"][-2:] == ["p4", "p5"]
+    assert not {*meta["trained_patients"]} & {*meta["validation_patients"]}
 
 
 def test_cases_of_patients_in_other_sets_stay_out(parts: None) -> None:
@@ -358,6 +410,21 @@ def _alternating(step: nn.Module, model: Forward, batch: Batch, objective: Losse
     return {**found, "extra": found["loss.dice"]}
 
 
+def _evaluating(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+    step.get_submodule("kept").eval()
+    return objective(model(batch.image), batch.target)
+
+
+def _building(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+    step.critic = nn.Conv2d(2, 1, 1)
+    return objective(model(batch.image), batch.target)
+
+
+def _growing(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+    step.bank = torch.cat([step.get_buffer("bank"), torch.ones(1)])
+    return objective(model(batch.image), batch.target)
+
+
 def _overflowing(step: nn.Module, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
     scores = model(batch.image)
     return {**objective(scores, batch.target), "gap": (0 * _first(scores)).sum() / 0}
@@ -377,6 +444,10 @@ WRONG: dict[str, tuple[Forwarded, str]] = {
     "a strange name": (lambda s, m, b, o: {"a,b": _first(m(b.image)).mean()}, "it names a loss 'a,b': use letters"),
     "another name": (_alternating, "returns extra, loss.dice, but returned loss.dice on its first batch"),
     "no gradient": (lambda s, m, b, o: {"gap": _first(m(b.image)).detach().mean()}, "its losses have no gradient"),
+    "a backward pass": (
+        lambda s, m, b, o: (found := o(m(b.image), b.target))["loss.dice"].backward() or found,  # type: ignore[no-untyped-call]
+        "second time.* call none on it before",
+    ),
     "an error": (lambda s, m, b, o: 1 / 0, r"test_steps.py:\d+\): ZeroDivisionError"),
     "a setting": (
         lambda s, m, b, o: torch.set_default_dtype(torch.float64) or {},  # type: ignore[func-returns-value]
@@ -386,23 +457,56 @@ WRONG: dict[str, tuple[Forwarded, str]] = {
         lambda s, m, b, o: vars(s).update(kept=b.image) or o(m(b.image), b.target),
         "its attribute 'kept', .* is a tensor: keep it with `self.register_buffer",
     ),
+    "a model in eval mode": (_evaluating, "it leaves the model in eval mode: call its `train\\(\\)` again"),
+    "a late layer": (_building, "it makes critic.weight, critic.bias during training: make it in `prepare`"),
+    "a growing buffer": (_growing, r"its 'bank' had shape \(1,\) and has \(2,\) now: give it its full size"),
     "an infinite loss": (_overflowing, r"step\.tried\.gap is nan although scores and weights are finite"),
     "an infinite gradient": (_steep, "the gradient of its losses is not finite, though their values are"),
 }
+
+
+class Wrong(Step):
+    """Has what the wrong steps need."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def prepare(self, model: nn.Module) -> None:
+        self.kept = model
+        self.register_buffer("bank", torch.zeros(1))
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_what_is_wrong_with_a_step_is_said(name: str, fresh: Path) -> None:
     forward, message = WRONG[name]
     with pytest.raises((ComponentError, NonFiniteError), match=message) as error:
-        _run(_state(type("Wrong", (Step,), {"forward": forward})))
+        _run(_state(type("Wrong", (Wrong,), {"forward": forward})))
     assert "step.tried (" in str(error.value)
 
 
+class Meter:
+    """Counts, and says nothing of its state."""
+
+    total = 0
+
+
 PREPARED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a list of layers": (lambda step: [nn.Linear(1, 1)], "'held', .*, holds what has a state: .* `nn.ModuleList`"),
-    "a generator": (lambda step: torch.Generator(), "is a random generator: draw from torch's global one"),
-    "an error": (lambda step: 1 / 0, "ZeroDivisionError"),
+    "a list of layers": (lambda model: [nn.Linear(1, 1)], "'held', .*, holds what has a state: .* `nn.ModuleList`"),
+    "a list of tensors": (lambda model: [torch.zeros(1)], "'held', .*, holds tensors: keep each with"),
+    "a generator": (lambda model: torch.Generator(), "is a random generator: draw from torch's global one"),
+    "an array": (lambda model: np.zeros(2), "is a ndarray: keep numbers"),
+    "a queue": (lambda model: deque([1.0]), "is a deque: keep numbers"),
+    "an object": (lambda model: Meter(), "is a Meter: keep numbers, .* or give it `state_dict` and"),
+    "hidden weights": (
+        lambda model: torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.1),
+        r"its optimizer 'held' moves a weight of shape \(3, 2\) that is neither the model's nor in a module",
+    ),
+    "a frozen weight": (
+        lambda model: model.requires_grad_(False) and None,
+        r"it changes what the model has or trains \(0.bias, .* own a copy; see `train.freeze`",
+    ),
+    "a new layer": (lambda model: model.append(nn.ReLU()).append(nn.Linear(1, 1)) and None, "what the model has .*5.b"),
+    "an error": (lambda model: 1 / 0, "ZeroDivisionError"),
 }
 
 
@@ -412,7 +516,7 @@ def test_what_would_not_be_saved_is_refused_before_training(name: str, fresh: Pa
 
     class Holds(Step):
         def prepare(self, model: nn.Module) -> None:
-            self.held = make(self)
+            self.held = make(model)
 
     with pytest.raises(ComponentError, match=message):
         _state(Holds)
@@ -435,8 +539,8 @@ def test_errors_after_a_step_and_of_a_state_name_the_plugin(fresh: Path) -> None
     step = TrainingStep(segkit.steps.component("tried"))
     step.module.other = Unsaved()  # type: ignore[assignment]
     with pytest.raises(ComponentError, match=r"states\.other\.held: a object cannot be saved without pickle"):
-        step.state()
-    assert state.training_step.state() == {}
+        step.owned.state()
+    assert state.training_step.owned.state() == {}
 
 
 @pytest.mark.parametrize(

@@ -177,11 +177,13 @@ def info(
                 echo(f"# {module} ({plugin['origin']}, sha256 {plugin['sha256']})\n{text}")
         return DONE
     split = meta["split"]
-    echo(f"{path}: the {meta['kind']} checkpoint after epoch {meta['epoch']}, step {meta['step']}")
+    done = meta["epoch"] - (meta["kind"] == "last")  # whose number is that of the epoch to come, or under way
+    echo(f"{path}: the {meta['kind']} checkpoint after epoch {done}, step {meta['step']}")
     echo(f"variant:    {meta['variant']}")
     echo(f"channels:   {', '.join(meta['channels'])} ({'exclusive' if meta['exclusive'] else 'independent'})")
+    bare = f" and {len(split['unlabelled'])} without masks" if split["unlabelled"] else ""
     test = f", {len(split['test'])} for the test" if split["test"] else ""
-    echo(f"cases:      {len(split['train'])} for training, {len(split['validation'])} for validation{test}")
+    echo(f"cases:      {len(split['train'])}{bare} for training, {len(split['validation'])} for validation{test}")
     echo("metrics:    " + ", ".join(f"{name} {_number(value)}" for name, value in meta["metrics"].items()))
     compiled = ", compiled" if meta["compile"] else ""
     threads = counted(meta["threads"], "CPU thread")

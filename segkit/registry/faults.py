@@ -16,6 +16,8 @@ MEANINGS = {  # part of a message of torch or numpy: what it means for a compone
     "shapes cannot be multiplied": "a linear layer is built for one image size and got another",
     "modified by an inplace operation": "a tensor that the gradient needs was changed in place: use operations without "
     "a trailing underscore",
+    "backward through the graph a second time": "segkit calls backward on what is returned: call none on it before, "
+    "and detach what is kept from step to step",
     "does not require grad and does not have a grad_fn": "no gradient reaches it: is something detached or rounded?",
     "numpy boolean": "its prediction is a mask (bool): for arithmetic with probabilities register it with "
     '`uses="probability"`, for counting convert it with `prediction.astype(float)`',

@@ -111,14 +111,19 @@ def _resumes(report: Report, component: Component) -> None:
         whole = _trained(_state(component, False), STEPS)
     with seeded():
         half = _trained(_state(component, False), HALF)
-        held = half.model.state_dict(), half.optimizer.state_dict(), half.training_step.state(), torch.get_rng_state()
+        held = (
+            half.model.state_dict(),
+            half.optimizer.state_dict(),
+            half.training_step.owned.state(),
+            torch.get_rng_state(),
+        )
         tensors, skeleton = flatten(held)
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
         weights, moved, owned, generator = unflatten(json.loads(json.dumps(skeleton)), copies)
         resumed = _state(component, False)
         resumed.model.load_state_dict(weights)
         load_optimizer(resumed.optimizer, moved)
-        resumed.training_step.load(owned)
+        resumed.training_step.owned.load(owned)
         torch.set_rng_state(generator)
         resumed.batch, resumed.step, resumed.first_batch = half.batch, half.step, half.first_batch
         _trained(resumed, STEPS)

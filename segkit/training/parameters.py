@@ -48,7 +48,7 @@ def matching(model: nn.Module, patterns: Iterable[str], key: str) -> set[str]:
     for pattern in patterns:
         chosen = WORDS[pattern](model) if pattern in WORDS else {name for name in names if fnmatchcase(name, pattern)}
         if not chosen:
-            known = [*WORDS, *(f"{name}.*" for name, _ in model.named_children()), *names]
+            known = [*WORDS, *dict.fromkeys(f"{name.partition('.')[0]}.*" for name in names if "." in name), *names]
             raise UserError(f"{key}: '{pattern}' matches no parameter of the model. {suggest(pattern, known)}")
         found |= chosen
     return found

@@ -171,7 +171,7 @@ def save_last(record: Record) -> None:
         "warnings": record.warnings,
         "seconds": record.seconds_so_far(),
     }
-    owned = state.training_step.state()
+    owned = state.training_step.owned.state()
     extra |= {"training_step": owned} if owned else {}
     extra |= {"raw_weights": state.model.state_dict()} if state.average is not None else {}
     try:

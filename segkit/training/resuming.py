@@ -50,7 +50,7 @@ def restore(record: Record) -> str:
     checkpoint.load_into(state.evaluated, found.weights, str(path))
     if state.average is not None:
         state.model.load_state_dict(saved["raw_weights"])
-    state.training_step.load(saved.get("training_step", {}))
+    state.training_step.owned.load(saved.get("training_step", {}))
     load_optimizer(state.optimizer, saved["optimizer"])
     state.schedule.load_state_dict(saved["schedule"])
     state.scaler.load_state_dict(saved["scaler"])

@@ -156,7 +156,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         evaluator=Evaluator(data, split.validation, recipe, normalization, device),
         tested=Evaluator(data, split.test, recipe, normalization, device) if split.test else None,
         epoch_metrics=_every_epoch(recipe.metrics),
-        forward=checked(torch.compile(model) if settings.compile else model, recipe.model, channels + exclusive),
+        forward=checked(_compiled(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
         log=[
@@ -185,6 +185,14 @@ def _initial_model(recipe: Recipe, data: Data, begun: bool) -> tuple[nn.Module, 
         frozen = len(freeze(model, train.freeze))
         lines.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
     return model, report, lines
+
+
+def _compiled(model: nn.Module) -> Forward:
+    """Return the compiled model, whose graph may be differentiated several times, as on a first batch it is."""
+    from torch._functorch import config
+
+    config.donated_buffer = False  # else torch refuses that of a graph which its cache has from a later batch
+    return torch.compile(model)
 
 
 def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Device) -> tuple[State, list[str]]:

@@ -1,13 +1,11 @@
-"""A recipe's step while it trains: its losses, checked, and what it owns, saved and restored."""
+"""A recipe's step while it trains: what it returns is checked."""
 
 from __future__ import annotations
 
-import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,16 +14,15 @@ from segkit.components.supervised import Supervised
 from segkit.errors import first_few
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault, key, raise_fault, wrong_type
-from segkit.training.flatten import flatten, load_optimizer
 from segkit.training.global_state import GeneratorWatch, restore, settings
 from segkit.training.objective import Objective
+from segkit.training.owned import Owned
 from segkit.training.terms import WATCHED, not_a_scalar
 from segkit.types import Batch, Forward, Scores
 
 Seen = tuple[Scores, Tensor]
 """What the objective was called with: scores and target."""
 NAME = re.compile(r"\w+(\.\w+)*")
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 
 class _Losses:
@@ -54,24 +51,27 @@ class TrainingStep:
         component: a step; by default `supervised`.
 
     Attributes:
+        owned: its attributes, which are saved and restored.
         warnings: what its first call showed that does not prevent training.
     """
 
     def __init__(self, component: Component | None = None) -> None:
         self.component = component or steps.component("supervised")
         self.module: nn.Module = self.component()
+        self.owned = Owned(self.component, self.module)
         self._supervised = isinstance(self.module, Supervised)  # which needs no checks
         self.warnings: list[str] = []
         self._names: list[str] = []  # of the losses that it returns
         self._updated = getattr(self.module, "updated", None)
+        self._model: nn.Module | None = None
 
     def prepare(self, model: nn.Module, device: torch.device) -> None:
         """Let it make what depends on the model, and move all that it owns to the device.
 
         Raises:
-            ComponentError: it failed, or has attributes that would not be saved.
+            ComponentError: it failed, changed what the model consists of, or has attributes that would not be saved.
         """
-        watch = GeneratorWatch()
+        watch, before, self._model = GeneratorWatch(), _outline(model), model
         try:
             prepare = getattr(self.module, "prepare", None)
             if prepare is not None:
@@ -80,7 +80,11 @@ class TrainingStep:
         except BaseException as error:
             raise_fault(self.component, error)
         self.warnings += watch.warnings(self.component)
-        self._check_attributes()
+        after = _outline(model)
+        if changed := sorted(name for name in before | after if before.get(name) != after.get(name)):
+            text = f"it changes what the model has or trains ({first_few(changed, 3)}): own a copy; see `train.freeze`."
+            raise fault(self.component, text)
+        self.owned.begin(model)
 
     def __call__(self, model: Forward, batch: Batch, objective: Objective) -> tuple[list[Tensor], Seen | None]:
         """Return the objective's summands on a batch, penalties included, and what its losses were computed from.
@@ -105,10 +109,12 @@ class TrainingStep:
             raise_fault(self.component, error)
         for name in restore(before):
             raise fault(self.component, f"it changes a global setting ({name}): leave it, or restore it.")
+        if self._model is not None and not self._model.training:
+            raise fault(self.component, "it leaves the model in eval mode: call its `train()` again.")
         self._check_losses(found, batch.image.device)
         if watch is not None:
             self.warnings += watch.warnings(self.component)
-            self._check_attributes()
+            self.owned.check()
             self._adopt(found, losses.objective)
         elif found.keys() != set(self._names):
             raise fault(
@@ -157,76 +163,7 @@ class TrainingStep:
             except BaseException as error:
                 raise_fault(self.component, error)
 
-    def _attributes(self) -> dict[str, Any]:
-        """Return its attributes other than modules, parameters and buffers."""
-        return {name: value for name, value in vars(self.module).items() if name not in PLAIN_MODULE}
 
-    def _check_attributes(self) -> None:
-        """Raise ComponentError if an attribute holds what would be neither moved nor saved."""
-        for name, value in self._attributes().items():
-            wrong = None
-            if isinstance(value, Tensor):
-                wrong = f"is a tensor: keep it with `self.register_buffer('{name}', ...)`"
-            elif isinstance(value, GENERATORS):
-                wrong = "is a random generator: draw from torch's global one, which is saved"
-            elif any(isinstance(item, nn.Module) or _has_state(item) for item in _items(value)):
-                wrong = "holds what has a state: make each an attribute of its own, or use `nn.ModuleList`"
-            if wrong is not None:
-                raise fault(self.component, f"its attribute '{name}', which is neither moved nor saved, {wrong}.")
-
-    def state(self) -> dict[str, Any]:
-        """Return what it owns, as nested plain values and tensors; {} if it owns nothing.
-
-        Raises:
-            ComponentError: the state of one of its attributes cannot be saved.
-        """
-        own, found = self._attributes(), dict[str, Any]()
-        try:
-            found["module"] = self.module.state_dict()
-            found["states"] = {name: value.state_dict() for name, value in own.items() if _has_state(value)}
-            flatten(found)
-        except BaseException as error:
-            raise_fault(self.component, error)
-        found["values"] = {name: value for name, value in own.items() if _is_plain(value)}
-        return found if any(found.values()) else {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Restore what `state` gave.
-
-        Raises:
-            ComponentError: it does not fit.
-        """
-        try:
-            self.module.load_state_dict(state.get("module", {}))
-            for name, saved in state.get("states", {}).items():
-                holder = getattr(self.module, name)
-                if isinstance(holder, torch.optim.Optimizer):
-                    load_optimizer(holder, saved)
-                else:
-                    holder.load_state_dict(saved)
-            for name, value in state.get("values", {}).items():
-                setattr(self.module, name, value)
-        except BaseException as error:
-            raise_fault(self.component, error)
-
-
-PLAIN_MODULE = frozenset(vars(nn.Module()))
-
-
-def _has_state(value: Any) -> bool:
-    """Return whether a value is an optimizer, a schedule, or the like."""
-    return not isinstance(value, nn.Module) and hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
-
-
-def _items(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value.values()
-    elif isinstance(value, (list, tuple, set)):
-        yield from value
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        return not flatten(value)[0]
-    except TypeError:
-        return False
+def _outline(model: nn.Module) -> dict[str, bool]:
+    """Return the names of a model's weights and buffers, and whether each is trained."""
+    return dict.fromkeys(model.state_dict(), False) | {name: p.requires_grad for name, p in model.named_parameters()}
