@@ -50,8 +50,7 @@ KNOBS: dict[str, Any] = {
               "accumulate": (1, 2), "steps_per_epoch": (None, 4), "clip_norm": (None, 1e-3),
               "precision": ("float32", "bf16"),
               "warmup": (None, 3), "freeze": (None, ["down.0.*"]), "oversample_foreground": (None, 1.0),
-              "sampling_weights": (None, {"phase=ES": 3.0}), "ema": (None, 0.9), "auxiliary_weights": (None, [3, 1]),
-              "steps_per_epoch": (None, 3)},
+              "sampling_weights": (None, {"phase=ES": 3.0}), "ema": (None, 0.9), "auxiliary_weights": (None, [3, 1])},
 }  # fmt: skip
 
 
