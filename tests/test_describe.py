@@ -60,7 +60,7 @@ def test_everything_is_described() -> None:
 def test_the_example_plugins_snippets_work_too(fresh: object) -> None:
     assert plugins.load([EXAMPLES], entry_points=False) == []
     own = [entry for registry in REGISTRIES for entry in registry if entry.origin.startswith(str(EXAMPLES))]
-    assert len(own) == 5
+    assert len(own) >= 5  # more where MONAI and segmentation-models-pytorch are installed
     for entry in own:
         pasted(describe.snippet(entry))
 
