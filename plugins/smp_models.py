@@ -32,7 +32,7 @@ SET_HERE = ("mode", "from_logits", "reduction", "ignore_index", "dim")
 def _package() -> ModuleType:
     try:
         return importlib.import_module("segmentation_models_pytorch")
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # torchvision's, where it is of another torch
         raise UserError(
             f"plugins/smp_models.py needs the package segmentation-models-pytorch ({error}). "
             "Install it: pip install segmentation-models-pytorch"

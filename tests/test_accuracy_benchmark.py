@@ -76,6 +76,7 @@ def threshold(pairs: Sequence[Pair]) -> Setting:
     return Setting(network, DataLoader(examples, batch_size=2), loss, optimizer, prepared, rate=lambda done: 1 - done)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_made_once(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     ours, plain, absent = Inside("ours"), Plain("theirs", threshold), Plain("absent", threshold, ("no_such",))
     entrants: dict[str, Contestant] = {STRONG: ours, "plain": plain, "none": absent}

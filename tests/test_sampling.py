@@ -114,14 +114,14 @@ def test_recipes_name_what_cannot_be_drawn(tmp_path: Path) -> None:
         Batches(samples_of(cases(), CROP), batch_size=2, seed=1, workers=0, weights=[0.0] * 8)
 
 
-@segkit.datasets.register("tagged")
-def tagged() -> Dataset:
+@segkit.datasets.register("phased")
+def phased() -> Dataset:
     """The cases above."""
-    return Dataset("tagged", ("square",), tuple(cases()))
+    return Dataset("phased", ("square",), tuple(cases()))
 
 
 def test_a_training_that_draws_by_tags_and_foreground_resumes_to_the_bit(tmp_path: Path) -> None:
-    sets: tuple[str, ...] = ("data=tagged", "transforms.eval=[]", "train.epochs=2", "train.oversample_foreground=0.5")
+    sets: tuple[str, ...] = ("data=phased", "transforms.eval=[]", "train.epochs=2", "train.oversample_foreground=0.5")
     sets += ("transforms.train=[{ RandomCrop = { height = 8, width = 8 } }]", 'train.sampling_weights={"phase=ED"=2.0}')
     assert kinds(train(tmp_path / "whole", *sets))[-1] == "finished"
     assert kinds(train(tmp_path / "broken", *sets, stop_after=1))[-1] == "interrupted"

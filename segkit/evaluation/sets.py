@@ -33,7 +33,7 @@ def check_set(on: str, metas: Mapping[str, Meta]) -> None:
         UserError: the message names the sets that there are.
     """
     for path, meta in metas.items():
-        have = [ALL, *(name for name, names in meta["split"].items() if names)]
+        have = [ALL, *(name for name, names in meta["split"].items() if names and name != "unlabelled")]
         if on not in have:
             raise UserError(f"{path}: it has no {on} set. {suggest(on, have)}")
     if on == "train" and len(metas) > 1:

@@ -185,11 +185,12 @@ class Objective:
         """Return the error of a plugin's loss (or penalty) whose gradient is not finite although its value is."""
         weights = [weight for _, weight in self.parameters]
         checked = self.penalties if penalties else []
+        levels = [(logits.requires_grad_(), truth) for logits, truth in self.levels(detached(scores), target)]
         of_losses = (
             term.infinite_gradient([logits], logits, truth)
-            for logits, truth in self.levels(detached(scores), target)
+            for logits, truth in levels
             for term in self.losses
-            if term.untrusted and logits.requires_grad_()
+            if term.untrusted
         )
         of_penalties = (term.infinite_gradient(weights, self.parameters) for term in checked if term.untrusted)
         return next(filter(None, itertools.chain(of_losses, of_penalties)), None)

@@ -32,7 +32,11 @@ def valid(chance: random.Random) -> dict[str, Any]:
     """Return a recipe that should run: components of every slot, their required parameters made up."""
     tree = copy.deepcopy(BASE)
     exclusive = chance.random() < 0.3
-    losses = [name for name in segkit.losses.names() if exclusive or not segkit.losses[name].traits["exclusive_only"]]
+    losses = [
+        name
+        for name in segkit.losses.names()
+        if (exclusive or not segkit.losses[name].traits["exclusive_only"]) and not segkit.losses[name].required
+    ]
     tree["channels"] = "exclusive" if exclusive else "independent"
     tree["loss"] = {
         name: {"weight": chance.choice([0.5, 1, 2.0])} for name in chance.sample(losses, chance.randint(1, 3))
