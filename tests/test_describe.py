@@ -66,7 +66,8 @@ def test_the_example_plugins_snippets_work_too(fresh: object) -> None:
         try:
             pasted(describe.snippet(entry))
         except UserError as error:  # an adapter of a library that is not installed
-            assert re.search("needs the package (monai|segmentation-models-pytorch)", str(error))
+            if not re.search("needs the package (monai|segmentation-models-pytorch)", str(error)):
+                raise
 
 
 def test_types_and_bounds_in_words() -> None:
