@@ -188,6 +188,7 @@ def coloured(root: Path) -> None:
             assert cv2.imwrite(str(path), pixels.astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_a_structure_that_only_colour_shows(tmp_path: Path, run: Callable[..., str]) -> None:
     coloured(tmp_path / "data")
     report = check_data(tmp_path / "data")

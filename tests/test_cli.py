@@ -392,7 +392,8 @@ def test_a_signal_while_libraries_are_imported_ends_a_command_calmly(run: Run, n
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_signal_while_the_report_is_written_says_what_is_left(run: Run, name: str) -> None:
     code = (
         "import os, signal, sys, weakref\nimport tests.small\nfrom segkit.cli import main\n"

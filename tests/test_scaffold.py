@@ -51,6 +51,7 @@ def test_the_tests_beside_them_pass(fresh: Path) -> None:
     assert "4 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_component_that_is_changed_for_the_worse_fails_its_test(fresh: Path) -> None:
     plugin, test = scaffold.new("loss", "my_loss", Path("plugins"))
     plugin.write_text(plugin.read_text().replace(".mean()", ".sum()"))

@@ -318,6 +318,7 @@ def test_healthy_patients_cause_no_more_false_verdicts(
     assert wrong <= stats.binom.ppf(0.99, studies, 0.05)
 
 
+@pytest.mark.slow
 def test_marking_something_in_healthy_patients_is_worse() -> None:
     rng, found_harm = np.random.default_rng(14), 0
     for _ in range(50):
