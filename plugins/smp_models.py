@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,7 +33,12 @@ SET_HERE = ("mode", "from_logits", "reduction", "ignore_index", "dim")
 def _package() -> ModuleType:
     try:
         return importlib.import_module("segmentation_models_pytorch")
-    except (ImportError, RuntimeError) as error:  # torchvision's, where it is of another torch
+    except RuntimeError as error:
+        raise UserError(
+            f"plugins/smp_models.py: segmentation-models-pytorch is installed, but cannot be imported ({error}). "
+            "Install versions of torch and torchvision that belong together."
+        ) from None
+    except ImportError as error:
         raise UserError(
             f"plugins/smp_models.py needs the package segmentation-models-pytorch ({error}). "
             "Install it: pip install segmentation-models-pytorch"
@@ -86,20 +92,15 @@ def _loss(cls: Any, mode: str, /, **values: Any) -> nn.Module:
     return loss
 
 
-smp_losses = Registry(
-    "smp_loss",
-    "smp_losses",
-    home=__name__,
-    handed=("mode",),
-    family=lambda registry: add_classes(registry, _package().losses, SIGMOID, _loss, hidden=SET_HERE),
-)
-smp_softmax_losses = Registry(
-    "smp_softmax_loss",
-    "smp_softmax_losses",
-    home=__name__,
-    handed=("mode",),
-    family=lambda registry: add_classes(registry, _package().losses, SOFTMAX, _loss, hidden=SET_HERE),
-)
+def _losses(slot: str, plural: str, names: Sequence[str]) -> Registry:
+    def family(registry: Registry) -> None:
+        add_classes(registry, _package().losses, names, _loss, hidden=SET_HERE)
+
+    return Registry(slot, plural, home=__name__, handed=("mode",), family=family)
+
+
+smp_losses = _losses("smp_loss", "smp_losses", SIGMOID)
+smp_softmax_losses = _losses("smp_softmax_loss", "smp_softmax_losses", SOFTMAX)
 
 
 @losses.register("smp")

@@ -183,6 +183,16 @@ def test_smp_says_how_to_install_the_package(monkeypatch: pytest.MonkeyPatch) ->
         segkit.models.build("smp", {}, 1, 2)
 
 
+def test_smp_that_is_there_but_broken_is_not_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> types.ModuleType:
+        raise RuntimeError("operator torchvision::nms does not exist")
+
+    _package(monkeypatch, None)
+    monkeypatch.setattr("importlib.import_module", broken)
+    with pytest.raises(UserError, match=r"is installed, but cannot be imported \(operator torchvision::nms"):
+        segkit.models.build("smp", {}, 1, 2)
+
+
 def test_smp_passes_the_recipe_on_and_takes_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
