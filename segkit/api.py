@@ -32,6 +32,7 @@ def run(
     sets: Iterable[str] = (),
     jobs: int | str = 1,
     mix_hardware: bool = False,
+    wait: bool = True,
     cache: str | Path | None = None,
     on_event: Callable[[Event], Any] = lambda event: None,
 ) -> Outcome:
@@ -44,6 +45,7 @@ def run(
         sets: `path=value` settings.
         jobs: trials side by side, or "auto"; more than one needs a script guarded by `if __name__ == "__main__"`.
         mix_hardware: allow trials with different devices, precisions and numbers of threads.
+        wait: wait for the trials that other processes work on in the same run folder.
         cache: where data are kept, decoded, for other studies too; by default `.cache` in `out`.
         on_event: called with each event of each trial.
 
@@ -55,20 +57,22 @@ def run(
     plugins.load()
     kept = None if cache is None else Path(cache)
     (study,) = runs.plan_studies([Path(recipe)], [Path(path) for path in overlays], sets, Path(out), cache=kept)
-    for event in study.execute(jobs=jobs, mix_hardware=mix_hardware):
+    for event in study.execute(jobs=jobs, mix_hardware=mix_hardware, wait=wait):
         on_event(event)
     return conclude(study)
 
 
 def conclude(study: StudyRun) -> Outcome:
-    """Write the report of a study, unless it is up to date; return the outcome of the study."""
+    """Write the report of a study, unless it is up to date or others still train; return the outcome of the study."""
     from segkit.report.render import read_table, write_report
 
     outcome = study.finish()
     try:
-        if study.folder.is_dir():  # else it was removed or moved, which the trials report
-            table = read_table(study.folder) if outcome.unchanged else None
-            outcome.table = write_report(study.folder) if table is None else table
+        # without its folder, it was removed or moved, which the trials report
+        if study.folder.is_dir() and "elsewhere" not in outcome.counts:
+            with study.reporting() as is_newer:
+                table = read_table(study.folder) if outcome.unchanged or is_newer else None
+                outcome.table = write_report(study.folder) if table is None else table
     finally:
         study.close()
     return outcome

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,22 @@ class UnreadableError(ValueError):
         self.line = line
 
 
+_checks: dict[Path, Callable[[], None]] = {}  # by folder
+
+
+@contextlib.contextmanager
+def checked_before_writing(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Within the block, call `check` right before a file in a folder, or one level below, is replaced.
+
+    What it raises, the writer gets, and the old file stays.
+    """
+    _checks[folder] = check
+    try:
+        yield
+    finally:
+        del _checks[folder]
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically (write, flush, rename): readers see the old content or the new, never a part of it.
 
@@ -45,6 +61,9 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            for folder in (path.parent, path.parent.parent):
+                if folder in _checks:
+                    _checks[folder]()
             os.replace(temporary, path)
             _flush_folder(path.parent)
         except BaseException:
@@ -68,7 +87,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of a process that died while writing; the caller holds the folder's lock."""
+    """Remove the temporary files of a process that died while writing; nobody else may be writing there."""
     for path in folder.glob(".*.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()

@@ -189,9 +189,8 @@ def check_whole(run: Path) -> None:
             assert path.read_text(encoding="utf-8").endswith("</html>\n"), path
 
 
-def result(folder: Path) -> dict[str, bytes]:
+def result(trial: Path) -> dict[str, bytes]:
     """Return what a finished training left, but for times."""
-    trial = folder / TRIAL
     found = {"cases.csv": (trial / "cases.csv").read_bytes()}
     rows = csv.DictReader(io.StringIO((trial / "metrics.csv").read_text(encoding="utf-8"), newline=""))
     found["metrics.csv"] = repr([[row[key] for key in row if key not in TIMES] for row in rows]).encode()
@@ -228,7 +227,7 @@ def torment(
     begun = time.monotonic()
     _, status = os.waitpid(start(whole), 0)
     assert os.waitstatus_to_exitcode(status) == 0, "the training that is never touched did not finish"
-    lasts, wanted = time.monotonic() - begun, result(whole)
+    lasts, wanted = time.monotonic() - begun, result(whole / TRIAL)
     while tally.kills < kills:
         run = prepare(folder / f"trial-{tally.trials}", recipe)
         finished = False
@@ -236,7 +235,7 @@ def torment(
             finished = _one_life(run, chance, lasts, tally, alone=tally.kills >= kills)
             check_whole(run)
         tally.trials += 1
-        tally.differing += differing(wanted, result(run))
+        tally.differing += differing(wanted, result(run / TRIAL))
         tell(f"{tally.kills} kills, {tally.trials} trainings, {tally.differing} bytes differ")
     return tally
 

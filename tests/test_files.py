@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from segkit import UserError, files
-from segkit.locks import locked
 
 
 def test_a_file_appears_whole_in_a_folder_that_is_there(tmp_path: Path) -> None:
@@ -99,29 +95,8 @@ def test_reading_what_is_no_text_too_long_or_not_there(tmp_path: Path) -> None:
         files.read_text(path, limit=4)
 
 
-def test_a_lock_names_its_holder_and_is_free_again_when_that_one_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from segkit.locks import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with (
-            pytest.raises(UserError, match=rf"in use by another segkit \(process {holder.pid} on .*wait for it"),
-            locked(tmp_path),
-        ):
-            pass
-        holder.send_signal(signal.SIGKILL)
-    assert '"pid"' in (tmp_path / ".lock").read_text()  # what the dead one left
-    with locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
-
-
 def test_sweeping_removes_half_written_files_alone(tmp_path: Path) -> None:
-    for name in (".last.safetensors.12.tmp", "last.safetensors", ".lock", "notes.tmp"):
+    for name in (".last.safetensors.12.tmp", "last.safetensors", ".notes", "notes.tmp"):
         (tmp_path / name).write_text("x")
     files.remove_temporary_files(tmp_path)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".lock", "last.safetensors", "notes.tmp"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [".notes", "last.safetensors", "notes.tmp"]

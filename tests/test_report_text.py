@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from segkit.locks import locked
+from segkit.leases import Leases
 from segkit.report import render, tables
 from segkit.report.figures import transient_end
 from segkit.report.render import write_report
 from segkit.report.style import elide_middle, legible, wrapped
+from segkit.study.sharing import LEASES
 from segkit.study.summary import summarize
 from tests.fake_runs import make_run, write_recipe, write_trial
 
@@ -88,7 +89,8 @@ def test_long_texts_take_several_lines_of_the_terminal(tmp_path: Path) -> None:
 def test_unfinished_study_says_what_is_missing(tmp_path: Path) -> None:
     status = {("none", 2): "running", ("late", 1): "interrupted", ("late", 2): None, ("late", 3): "failed"}
     folder = make_run(tmp_path / "study", {"none": 0.0, "late": 0.1}, status=status, pictures=False, epochs=30)
-    with locked(folder):
+    with Leases(tmp_path / LEASES) as own:
+        own.acquire(f"{2:064x}")
         assert "- none, seed 2: running, 10 of 30 epochs done\n" in text(folder)
     said = text(folder)
     assert "2 variants, 2 of 6 trials finished. This study is not complete" in said

@@ -20,7 +20,6 @@ import pytest
 
 from segkit import files
 from segkit.components.metrics import metrics
-from segkit.locks import is_locked, locked
 from segkit.plugins import isolated
 from segkit.recipe.identity import TRAINING_NUMBER
 from segkit.report import render
@@ -493,19 +492,6 @@ def test_a_study_without_variants_or_compared_with_nothing_is_reported(tmp_path:
     recipe = run / "recipe.toml"
     recipe.write_text(recipe.read_text().replace('compare_with = "none"', 'compare_with = "gone"'))
     assert "study.compare_with is gone, which is not the label of any variant: none is the reference." in text(run)
-
-
-def test_a_lock_is_seen_and_left_alone(tmp_path: Path) -> None:
-    assert not is_locked(tmp_path)
-    with locked(tmp_path):
-        assert is_locked(tmp_path)
-        assert is_locked(tmp_path)
-    assert not is_locked(tmp_path)
-    (tmp_path / ".lock").write_text('{"pid": 1}', encoding="utf-8")  # of a process that died
-    assert not is_locked(tmp_path)
-    assert (tmp_path / ".lock").read_text(encoding="utf-8") == '{"pid": 1}'
-    with locked(tmp_path):
-        pass
 
 
 @pytest.mark.parametrize("recipe", sorted(Path("recipes").glob("*.toml")), ids=lambda path: path.stem)

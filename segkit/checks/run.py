@@ -12,7 +12,6 @@ from typing import Any
 from segkit import files
 from segkit.data.cache import DataCache, existing_cache
 from segkit.errors import UserError, counted
-from segkit.locks import is_locked
 from segkit.recipe import toml
 from segkit.recipe.identity import (
     TRAINING_NUMBER,
@@ -23,6 +22,7 @@ from segkit.recipe.identity import (
     with_current_defaults,
 )
 from segkit.recipe.model import Recipe
+from segkit.study.sharing import is_worked_on
 from segkit.testing.findings import Finding
 from segkit.training.results import HEADER, OLD_HEADER, TEST, VALIDATION, History, cases_text
 from segkit.training.status import ENDED, Status
@@ -52,7 +52,7 @@ def _check_trial(folder: Path, cache: DataCache) -> Iterator[Finding]:
     finished = status.status == "finished"
     if not finished:
         state = f"is {status.status}" + (f": {status.error}" if status.error else "")
-        if status.status == "running" and not is_locked(folder.parents[1]):
+        if status.status == "running" and not is_worked_on(folder):
             state = ENDED
         yield Finding("note", f"{state.rstrip('.')}. `segkit run` resumes it.", str(folder))
     missing = [name for name in NEEDED if not (folder / name).is_file()]

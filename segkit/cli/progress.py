@@ -18,8 +18,8 @@ from rich.text import Text
 from segkit.cli import echo
 from segkit.errors import counted, printable
 from segkit.report.style import elide_middle
-from segkit.study.runs import ENDS, Outcome, StudyRun
-from segkit.training.trial import Event
+from segkit.study.runs import Outcome, StudyRun
+from segkit.training.trial import ENDS, Event
 
 NAME_SHARE, BAR, CLOCK, CONTEXT = 0.42, 10, 7, 4
 READING, READING_SECONDS = "reading data", 5.0
@@ -62,7 +62,7 @@ class LineProgress:
             self.write(f"[{event.trial}] WARNING: {event.text}")
         elif event.kind == "epoch":
             self.write(f"[{event.trial}] {epoch_line(event.values)} {self.left(event)}")
-        elif event.kind in ENDS:
+        elif event.kind in (*ENDS, "lost"):
             self.write(f"[{event.trial}] {event.kind}{': ' + event.text if event.text else ''}")
 
     def read(self, done: int, total: int) -> None:
@@ -119,9 +119,10 @@ class LiveProgress(LineProgress):
             super().show(event)
             if event.kind == "start":
                 self.bars[event.trial] = self.progress.add_task(event.trial, total=1.0, parts=[])
-            elif event.kind in ENDS and event.trial in self.bars:
+            elif event.kind in (*ENDS, "lost") and event.trial in self.bars:
                 self.progress.remove_task(self.bars.pop(event.trial))
-                self._advance(event.trial, 1.0)
+                if event.kind != "lost":
+                    self._advance(event.trial, 1.0)
 
     def _name(self, task: Task) -> str:
         names = distinct_names(list(self.bars), int(NAME_SHARE * self.console.width))

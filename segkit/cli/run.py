@@ -35,6 +35,9 @@ def run(
     mix_hardware: Annotated[
         bool, typer.Option("--mix-hardware", help="Allow trials with different devices, precisions or threads.")
     ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for the trials that other processes work on.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One batch through everything; nothing is kept.")] = False,
     overfit: Annotated[
         int | None, typer.Option("--overfit", metavar="N", min=1, help="Train and validate on the same N cases.")
@@ -74,7 +77,9 @@ def run(
     interrupts.raise_interrupt()  # trials install their own handler
     for study in studies:
         try:
-            outcome = _run_study(study, json_, jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware)
+            outcome = _run_study(
+                study, json_, jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware, wait=wait
+            )
         except KeyboardInterrupt:
             echo(study.after_interrupt(), err=True)
             status = INTERRUPTED

@@ -10,8 +10,8 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,6 +23,9 @@ from segkit.data.filling import usable_cores
 from segkit.interrupts import SIGNALS
 from segkit.registry.faults import described
 from segkit.training.trial import Event, Trial
+
+POLL = 0.5  # seconds between two looks at what others do
+END = object()
 
 
 def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
@@ -43,8 +46,12 @@ def choose_jobs(asked: int | str, trials: int, device: str, threads: int | None 
     return jobs, threads or (max(1, cores // jobs) if device == "cpu" else 1)
 
 
+Source = Iterable[Trial | Event | None]
+"""What comes next: a trial to train, an event to tell, or None while all there is to do is to wait."""
+
+
 def execute(
-    trials: Sequence[Trial],
+    source: Source,
     *,
     side_by_side: int,
     fail_fast: bool = False,
@@ -53,18 +60,20 @@ def execute(
 ) -> Iterator[Event]:
     """Train every trial; yield their events as they happen.
 
-    At the first Ctrl-C or SIGTERM each trial saves its state; every unfinished trial is reported as "interrupted".
+    The source is asked for the next trial when there is room for it, after the events so far have been yielded. At the
+    first Ctrl-C or SIGTERM each trial saves its state, and no other begins.
 
     Args:
+        source: what comes next.
         side_by_side: the number of parallel trials; 1 trains in this process.
         fail_fast: stop at the first failed trial.
         cache: of the data that this process has read already.
         folders: plugin folders for worker processes to load.
     """
-    if side_by_side == 1 or len(trials) <= 1:
-        yield from _one_by_one(trials, fail_fast, cache or DataCache())
+    if side_by_side == 1:
+        yield from _one_by_one(source, fail_fast, cache or DataCache())
     else:
-        yield from _side_by_side(trials, side_by_side, fail_fast, folders, cache or DataCache())
+        yield from _side_by_side(iter(source), side_by_side, fail_fast, folders, cache or DataCache())
 
 
 @contextlib.contextmanager
@@ -89,19 +98,23 @@ def _stop_on_signals(stop: ctypes.c_bool) -> Iterator[None]:
             signal.signal(name, before[name])
 
 
-def _one_by_one(trials: Sequence[Trial], fail_fast: bool, cache: DataCache) -> Iterator[Event]:
+def _one_by_one(source: Source, fail_fast: bool, cache: DataCache) -> Iterator[Event]:
     from segkit.training.run import run_trial
 
     stop = ctypes.c_bool(False)
     with _stop_on_signals(stop):
-        for trial in trials:
+        for found in source:
+            if found is None:
+                time.sleep(POLL)
+            elif isinstance(found, Event):
+                yield found
+            else:
+                for event in run_trial(found, stop=lambda: stop.value, cache=cache):
+                    yield event
+                    if event.kind == "failed" and fail_fast:
+                        stop.value = True
             if stop.value:
-                yield Event(trial.name, "interrupted", "not started")
-                continue
-            for event in run_trial(trial, stop=lambda: stop.value, cache=cache):
-                yield event
-                if event.kind == "failed" and fail_fast:
-                    stop.value = True
+                return
 
 
 def _worker(connection: Connection, stop: ctypes.c_bool, folders: Sequence[str], cache: DataCache) -> None:
@@ -167,37 +180,66 @@ class _Worker:
         self.connection.close()
 
 
+class _Pool:
+    """The processes that train side by side; they are started when they are needed, and used again."""
+
+    def __init__(self, *shared: Any) -> None:
+        self.shared, self.workers = shared, list[_Worker]()
+
+    @property
+    def busy(self) -> list[_Worker]:
+        """Those that train."""
+        return [worker for worker in self.workers if worker.trial]
+
+    def start(self, trial: Trial) -> None:
+        """Begin to train a trial."""
+        for worker in [worker for worker in self.workers if not worker.trial and not worker.process.is_alive()]:
+            worker.close()
+            self.workers.remove(worker)
+        worker = next((worker for worker in self.workers if not worker.trial), None) or _Worker(*self.shared)
+        self.workers = [*(other for other in self.workers if other is not worker), worker]
+        worker.start(trial)
+
+    def events(self) -> Iterator[Event]:
+        """Wait a while; yield what has happened."""
+        by_connection = {worker.connection: worker for worker in self.busy}
+        if not by_connection:
+            time.sleep(POLL)
+        for connection in multiprocessing.connection.wait(list(by_connection), timeout=POLL) if by_connection else ():
+            event = _receive(by_connection[connection])  # type: ignore[index]
+            if event is not None:
+                yield event
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+
+
 def _side_by_side(
-    trials: Sequence[Trial], count: int, fail_fast: bool, folders: Sequence[str], cache: DataCache
+    source: Iterator[Trial | Event | None], count: int, fail_fast: bool, folders: Sequence[str], cache: DataCache
 ) -> Iterator[Event]:
     # shared, without a lock: a signal handler could wait for one forever
-    stop, waiting = multiprocessing.get_context("spawn").RawValue(ctypes.c_bool, False), deque(trials)
-    workers: list[_Worker] = []
+    stop = multiprocessing.get_context("spawn").RawValue(ctypes.c_bool, False)
+    pool, more = _Pool(stop, folders, cache), True
     with _stop_on_signals(stop):
         try:
-            while len(workers) < min(count, len(trials)) and not stop.value:
-                workers.append(_Worker(stop, folders, cache))
-                workers[-1].start(waiting.popleft())
-            while any(worker.trial for worker in workers):
-                busy = {worker.connection: worker for worker in workers if worker.trial}
-                for connection in multiprocessing.connection.wait(list(busy), timeout=1.0):
-                    worker = busy[connection]  # type: ignore[index]
-                    event = _receive(worker)
-                    if event is not None:
-                        yield event
-                        if event.kind == "failed" and fail_fast:
-                            stop.value = True
-                    if worker.trial is None:
-                        if not worker.process.is_alive():
-                            workers[workers.index(worker)] = worker = _Worker(stop, folders, cache)
-                        if waiting and not stop.value:
-                            worker.start(waiting.popleft())
-            for trial in waiting:
-                yield Event(trial.name, "interrupted", "not started")
+            while pool.busy or (more and not stop.value):
+                while more and not stop.value and len(pool.busy) < count:
+                    found = next(source, END)
+                    more = found is not END
+                    if isinstance(found, Trial):
+                        pool.start(found)
+                    elif isinstance(found, Event):
+                        yield found
+                    else:
+                        break
+                for event in pool.events() if pool.busy or more else ():
+                    yield event
+                    if event.kind == "failed" and fail_fast:
+                        stop.value = True
         finally:
             stop.value = True
-            for worker in workers:
-                worker.close()
+            pool.close()
 
 
 def _receive(worker: _Worker) -> Event | None:

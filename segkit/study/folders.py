@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+from segkit import files
 from segkit.data.cache import DataCache
 from segkit.errors import UserError, first_few
 from segkit.recipe import toml
@@ -197,6 +199,16 @@ def _is_complete(path: Path) -> bool:
         return file.read() == b"\n" if path.suffix == ".csv" else size > 0
 
 
+def is_finished(trial: Trial, fingerprint: str | None) -> bool:
+    """Return whether a trial's folder holds its weights, trained to the end on the same data."""
+    status = Status.find(trial.path)
+    if status is None or status.status != "finished" or status.training_number != TRAINING_NUMBER:
+        return False
+    if stored_identities(trial.path, status)[0] != trial.identity or status.data.fingerprint != fingerprint:
+        return False
+    return not _missing_results(trial.path) and _is_readable(trial.path)
+
+
 def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
     """Return the folders of finished trials in the neighbouring run folders, by training identity.
 
@@ -219,6 +231,33 @@ def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path
         if status.data.fingerprint == wanted[identity] and _is_readable(path.parent):
             found[identity] = path.parent
     return found
+
+
+def copy_trial(trial: Trial, source: Path, check: Callable[[], None]) -> bool:
+    """Copy a finished trial of the same identity, whole or not at all; return whether its evaluation fits too.
+
+    `check` is called before the copy takes its place; it raises if the trial is not this process's any more.
+    """
+    target = trial.path
+    copy = files.make_folder(_copy_of(trial))
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.lock", ".*"), dirs_exist_ok=True)
+    status = Status.read(copy).model_copy(update={"variant": trial.variant, "reused_from": str(source)})
+    status.write(copy / "trial.json")
+    check()
+    if target.exists():
+        shutil.rmtree(target)
+    copy.replace(target)
+    return stored_identities(target, status)[1] == trial.evaluation
+
+
+def remove_leftovers(trial: Trial) -> None:
+    """Remove what a process that died while writing has left in a trial's folder, and beside it."""
+    shutil.rmtree(_copy_of(trial), ignore_errors=True)
+    files.remove_temporary_files(trial.path)
+
+
+def _copy_of(trial: Trial) -> Path:
+    return trial.path.with_name(f".copy-{trial.path.name}")
 
 
 def _is_readable(folder: Path) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
-import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,17 +15,16 @@ from typing import Any
 from segkit import files, plugins
 from segkit.data.cache import CACHE, DataCache, Progress, silent
 from segkit.errors import UserError
-from segkit.locks import locked
+from segkit.leases import Leases, Owner
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.recipe.variants import folder_name
 from segkit.study import executor, folders, hardware
 from segkit.study.folders import Existing
 from segkit.study.plan import WHOLE, plan_trials, study_size
-from segkit.training.status import Status
+from segkit.study.queue import Options, Queue
+from segkit.study.sharing import LEASES, study_key
 from segkit.training.trial import Event, Limit, Trial
-
-ENDS = ("finished", "failed", "interrupted", "skipped", "reused")  # the kinds of a trial's last event
 
 
 @dataclass
@@ -65,7 +64,11 @@ class Outcome:
         lines += [f"failed: {trial}: {reason}" for trial, reason in self.failures.items()]
         if self.interrupted:
             lines.append("interrupted: the state is saved; the same command resumes from there")
-        if self.folder:
+        if self.folder and "elsewhere" in self.counts:
+            lines.append(
+                "the report is written by who finishes last; the same command, or `segkit report`, writes it too"
+            )
+        elif self.folder:
             lines.append(f"report: {self.folder / 'report.html'}")
         return lines
 
@@ -146,6 +149,7 @@ class StudyRun:
         fresh: bool = False,
         fail_fast: bool = False,
         mix_hardware: bool = False,
+        wait: bool = True,
         progress: Progress = silent,
     ) -> Iterator[Event]:
         """Run every unfinished trial; yield the events of all trials.
@@ -155,82 +159,88 @@ class StudyRun:
             fresh: train trials again whose folders differ.
             fail_fast: stop at the first failed trial.
             mix_hardware: allow trials with different devices, precisions and numbers of threads.
+            wait: wait for the trials that other processes work on, to go on with what they leave.
             progress: called while data are read, with the number of cases read, and of all.
 
         Raises:
-            UserError: the run folder is in use, or holds trials of another recipe (see `fresh`).
+            UserError: the run folder holds trials of another recipe (see `fresh`), or data or a device cannot be used.
         """
         if self.limit.batches:
             self._temporary = tempfile.TemporaryDirectory(prefix="segkit-dry-run-")
             self.folder = Path(self._temporary.name)
             self.planned = [replace(trial, run=self.folder) for trial in self.planned]
         files.make_folder(self.folder)
-        with locked(self.folder):
-            self._remove_leftovers()
-            for event in self._run(jobs, fresh, fail_fast, mix_hardware, progress):
-                if event.kind in ENDS:
-                    self._ends[event.trial] = event
+        options = Options(mix=mix_hardware, fresh=fresh, wait=wait)
+        with self._leases() as leases:
+            for found in self._alone(leases):
+                yield Event("", "log", f"waiting for {found}, which begins this study or writes its report")
+            queue, side_by_side, cache = self._plan(leases, jobs, options, progress)
+            self._ends = queue.ends
+            yield from list(queue.ends.values())
+            events = executor.execute(
+                queue,
+                side_by_side=min(side_by_side, max(1, len(queue))),
+                fail_fast=fail_fast,
+                cache=cache,
+                folders=plugins.folders(),
+            )
+            for event in events:
+                queue.heed(event)
+                if event.kind != "start":  # the settings of the study's hardware are on disk now, with its first trial
+                    leases.release(study_key(self.folder))
                 yield event
+            for trial in self.planned:
+                if trial.name not in self._ends:
+                    self._ends[trial.name] = Event(trial.name, "interrupted", "not started")
+                    yield self._ends[trial.name]
 
-    def _remove_leftovers(self) -> None:
-        """Remove what processes that died while writing have left."""
-        for copy in self.folder.glob("*/.copy-*"):
-            shutil.rmtree(copy, ignore_errors=True)
-        for folder in (self.folder, self.folder / "figures", *(p.parent for p in self.folder.glob("*/*/trial.json"))):
+    def _leases(self) -> Leases:
+        return Leases(self._beside / LEASES)
+
+    @property
+    def _beside(self) -> Path:
+        """The folder of what studies share."""
+        return self.folder if self.limit.batches else self.folder.parent
+
+    def _alone(self, leases: Leases) -> Iterator[Owner]:
+        """Wait until no other process begins the study or writes its report; yield each that does."""
+        seen = None
+        while isinstance(found := leases.acquire(study_key(self.folder)), Owner):
+            if found != seen:
+                yield found
+            seen = found
+            time.sleep(executor.POLL)
+
+    def _plan(
+        self, leases: Leases, jobs: str | int, options: Options, progress: Progress
+    ) -> tuple[Queue, int, DataCache]:
+        """Return what is to be done, how many trials at once, and the cache of the data."""
+        for folder in (self.folder, self.folder / "figures"):
             files.remove_temporary_files(folder)
-
-    def _run(self, jobs: str | int, fresh: bool, fail_fast: bool, mix: bool, progress: Progress) -> Iterator[Event]:
-        beside = self.folder if self.limit.batches else self.folder.parent
-        cache = DataCache(self.cache or beside / CACHE, progress)
-        known = {} if fresh else hardware.recorded_settings(self.folder)
+        cache = DataCache(self.cache or self._beside / CACHE, progress)
+        known = {} if options.fresh else hardware.recorded_settings(self.folder)
         self.recipe, self.planned, side_by_side = hardware.resolve_study(
-            self.recipe, self.planned, known, jobs, mix=mix
+            self.recipe, self.planned, known, jobs, mix=options.mix
         )
-        existing, mistakes = self._inspect(cache, fresh=fresh, mix=mix)
+        existing, fingerprints, mistakes = self._inspect(cache, options)
         unfinished = [found for found in existing if found.state != "finished"]
         reusable = self._find_reusable(unfinished)
-        first = {found.trial.identity: found.trial for found in reversed(unfinished)}
-        copied = [found.trial for found in unfinished if found.trial.identity in reusable]
-        own = [found for found in unfinished if found.trial.identity not in reusable]
-        duplicates = [found.trial for found in own if first[found.trial.identity] is not found.trial]
-        work = [found for found in own if first[found.trial.identity] is found.trial]
+        work = [found.trial.recipe for found in unfinished if found.trial.identity not in reusable]
         if work:
-            hardware.check_devices([found.trial.recipe for found in work], mistakes)
+            hardware.check_devices(work, mistakes)
         self._write_recipe()  # after all checks: a refused study leaves no trace
-        for found in existing:
-            if found.state == "finished":
-                yield Event(found.trial.name, "skipped", "already finished")
-            elif found.reason and found in work and found.state != "other":
-                yield Event(found.trial.name, "log", f"[{found.trial.name}] {found.reason}")
-        cleared = ("failed", "lost", "other") if fresh else ("lost",)
-        queue = [replace(found.trial, fresh=found.state in cleared) for found in work]
-        for trial in copied:
-            yield from self._copy(trial, reusable[trial.identity], queue)
-        execute = functools.partial(
-            executor.execute, side_by_side=side_by_side, fail_fast=fail_fast, cache=cache, folders=plugins.folders()
-        )
-        yield from execute(queue)
-        queue = []
-        for trial in duplicates:
-            original = first[trial.identity]
-            end = self._end(original)
-            if end.kind in ("finished", "reused"):
-                yield from self._copy(trial, original.path, queue)
-            else:
-                yield Event(trial.name, end.kind, f"as the identical trial {original.folder}")
-        if not any(end.kind == "interrupted" for end in self._ends.values()):
-            yield from execute(queue)
+        return Queue(existing, reusable, fingerprints, leases, options), side_by_side, cache
 
-    def _inspect(self, cache: DataCache, *, fresh: bool, mix: bool) -> tuple[list[Existing], list[str]]:
-        """Return the state of each trial's folder, and the mistakes of the data."""
-        existing = [folders.inspect_folder(trial, mix=mix) for trial in self.planned]
-        folders.refuse_conflicts([] if fresh else existing)
+    def _inspect(self, cache: DataCache, options: Options) -> tuple[list[Existing], dict[str, str], list[str]]:
+        """Return the state of each trial's folder, the fingerprints of the data, and their mistakes."""
+        existing = [folders.inspect_folder(trial, mix=options.mix) for trial in self.planned]
+        folders.refuse_conflicts([] if options.fresh else existing)
         self.planned = [found.trial for found in existing]
-        recipes = [found.trial.recipe for found in existing if fresh or found.state != "finished"]
+        recipes = [found.trial.recipe for found in existing if options.fresh or found.state != "finished"]
         fingerprints, mistakes = folders.fingerprint_data(recipes, cache)
         existing = [folders.with_data_checked(found, fingerprints) for found in existing]
-        folders.refuse_conflicts([] if fresh else existing)
-        return existing, mistakes
+        folders.refuse_conflicts([] if options.fresh else existing)
+        return existing, fingerprints, mistakes
 
     def _find_reusable(self, unfinished: Sequence[Existing]) -> dict[str, Path]:
         """Return the folders of identical finished trials of other studies, by training identity."""
@@ -244,24 +254,15 @@ class StudyRun:
         if not self._same_recipe:
             files.write_text(path, text)
 
-    def _copy(self, trial: Trial, source: Path, queue: list[Trial]) -> Iterator[Event]:
-        """Copy a finished trial of the same identity, atomically; add it to the queue if its metrics differ."""
-        target = trial.path
-        files.make_folder(target.parent)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".copy-") as name:
-            copy = Path(name) / "trial"
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.lock", ".lock", ".*"))
-            status = Status.read(copy).model_copy(update={"variant": trial.variant, "reused_from": str(source)})
-            status.write(copy / "trial.json")
-            if target.exists():
-                shutil.rmtree(target)
-            copy.replace(target)
-        text = f"the same trial was trained as {source}"
-        if folders.stored_identities(target, status)[1] == trial.evaluation:
-            yield Event(trial.name, "reused", text)
-        else:
-            yield Event(trial.name, "log", f"[{trial.name}] {text}; evaluated again by its own recipe")
-            queue.append(trial)
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[bool]:
+        """Let no other process write the report within the block; yield whether one has written it after the trials."""
+        with self._leases() as leases:
+            for _ in self._alone(leases):
+                pass
+            report = self.folder / "report.html"
+            trials = [path.stat().st_mtime_ns for path in self.folder.glob("*/*/trial.json")]
+            yield report.is_file() and report.stat().st_mtime_ns > max(trials, default=0)
 
     def after_interrupt(self) -> str:
         """Return the message about an interruption outside of the trials."""

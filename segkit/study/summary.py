@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit import files, locks, plugins
+from segkit import files, plugins
 from segkit.components.metrics import direction, metrics
 from segkit.errors import printable
 from segkit.study.reading import FINISHED, Plan, TrialRecord, read_plan, read_trial
 from segkit.study.scores import ALL, Scores, gather_scores, judged_set
+from segkit.study.sharing import is_live
 from segkit.study.verdicts import Measure, Result, judge
 from segkit.training.results import Keys
 
@@ -146,7 +147,7 @@ def summarize(run: Path) -> Summary:
         )
         for found in judge(measures, variants, reference)
     ]
-    return Summary(run, plan, locks.is_locked(run), variants, reference, trials, whole, scores, measures, lines)
+    return Summary(run, plan, is_live(run), variants, reference, trials, whole, scores, measures, lines)
 
 
 def _measures(scores: Scores, variants: Sequence[str]) -> list[Measure]:

@@ -19,6 +19,7 @@ from segkit.device import preserved_process_state
 from segkit.errors import UserError, counted, sentence
 from segkit.evaluation.overlay import shown_slice, write_overlay
 from segkit.evaluation.rows import Row, in_set, means
+from segkit.leases import LeaseLostError
 from segkit.recipe.identity import training_identity
 from segkit.recipe.model import Recipe
 from segkit.registry.faults import ComponentError, described, raise_fault
@@ -49,7 +50,10 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], cache: DataCache | None
         cache: reads the data, and keeps them for the next trial.
     """
     threads = trial.recipe.train.threads
-    with preserved_process_state(threads if isinstance(threads, int) else 1):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(preserved_process_state(threads if isinstance(threads, int) else 1))
+        if trial.lease is not None:
+            stack.enter_context(files.checked_before_writing(trial.path, trial.lease.check))
         yield from _run(trial, stop, cache or DataCache())
 
 
@@ -58,6 +62,8 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Iterator[E
     record: Record | None = None
     yield Event(name, "start")
     try:
+        if trial.lease is not None:
+            trial.lease.check()
         if trial.fresh and folder.exists():
             (folder / "trial.json").unlink(missing_ok=True)  # first: what is removed in part then counts as missing
             shutil.rmtree(folder)
@@ -79,6 +85,8 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Iterator[E
             parts.feed.batches.close()
     except GeneratorExit:
         raise
+    except LeaseLostError as error:
+        yield Event(name, "lost", str(error))
     except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
         with contextlib.suppress(UserError, OSError):
             (record or trial).write_status("interrupted")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from segkit.leases import Lease
 from segkit.recipe.identity import TRAINING_NUMBER, evaluation_identity, training_identity
 from segkit.recipe.model import Recipe
 from segkit.training.status import Status
 
-Kind = Literal["start", "log", "warning", "step", "epoch", "finished", "failed", "interrupted", "skipped", "reused"]
+Progress = Literal["start", "log", "warning", "step", "epoch", "lost"]
+End = Literal["finished", "failed", "interrupted", "skipped", "reused", "elsewhere"]
+ENDS: tuple[End, ...] = get_args(End)
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,14 @@ class Event:
     """One thing that happened in a trial.
 
     Attributes:
-        trial: the trial's folder below the run, e.g. "none/seed-1".
+        trial: the trial's folder below the run, e.g. "none/seed-1"; "" for a line about the study.
+        kind: "lost": another process has taken over; "elsewhere": another process works on it, and is not waited for.
         text: one line for the log.
         values: numbers, e.g. an epoch's row of `metrics.csv`.
     """
 
     trial: str
-    kind: Kind
+    kind: Progress | End
     text: str = ""
     values: dict[str, Any] = field(default_factory=dict)
 
@@ -54,6 +58,7 @@ class Trial:
         run: the study's run folder.
         limit: how the training is cut short.
         fresh: whether what its folder holds is removed first.
+        lease: checked before each file is written; None where nobody else could work on the trial.
     """
 
     variant: str
@@ -64,6 +69,7 @@ class Trial:
     run: Path = Path()
     limit: Limit = Limit()
     fresh: bool = False
+    lease: Lease | None = None
 
     @property
     def name(self) -> str:
