@@ -30,20 +30,17 @@ class UnreadableError(ValueError):
         self.line = line
 
 
-_checks: dict[Path, Callable[[], None]] = {}  # by folder
+_checks: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
-def checked_before_writing(folder: Path, check: Callable[[], None]) -> Iterator[None]:
-    """Within the block, call `check` right before a file in a folder, or one level below, is replaced.
-
-    What it raises, the writer gets, and the old file stays.
-    """
-    _checks[folder] = check
+def checked_writes(check: Callable[[], None]) -> Iterator[None]:
+    """Within the block, call `check` right before any file is replaced; if it raises, the old file stays."""
+    _checks.append(check)
     try:
         yield
     finally:
-        del _checks[folder]
+        _checks.remove(check)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -61,9 +58,8 @@ def write_bytes(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            for folder in (path.parent, path.parent.parent):
-                if folder in _checks:
-                    _checks[folder]()
+            for check in _checks:
+                check()
             os.replace(temporary, path)
             _flush_folder(path.parent)
         except BaseException:

@@ -207,7 +207,7 @@ def test_nothing_is_written_under_a_lease_that_was_lost(tmp_path: Path) -> None:
     (folder / "overlays").mkdir(parents=True)
     own = Leases(tmp_path / "leases")
     lease = taken(own.acquire("a"))
-    with files.checked_before_writing(folder, lease.check):
+    with files.checked_writes(lease.check):
         files.write_text(folder / "x", "first")
         files.write_text(folder / "overlays" / "x", "first")
         lease.path.unlink()

@@ -12,19 +12,20 @@ from typing import Any
 
 import pytest
 
-from segkit import leases
+from segkit import UserError, leases
 from segkit.api import conclude
-from segkit.leases import Lease, Leases
+from segkit.leases import Leases
 from segkit.recipe import toml
 from segkit.report import figures
 from segkit.study import executor, runs
 from segkit.study.sharing import LEASES, is_live, is_worked_on
+from segkit.training import run as training
 from segkit.training.trial import ENDS, Event
 from tests.small import BASE
 from tests.stress import result
 
 ROOT = Path(__file__).parents[1]
-ONE: dict[str, Any] = BASE | {"train": BASE["train"] | {"epochs": 2}}
+ONE: dict[str, Any] = BASE | {"train": BASE["train"] | {"epochs": 2, "save_every": {"steps": 1}}}
 TWO: dict[str, Any] = ONE | {"study": {"seeds": [1, 2]}}
 SHARED = Path("runs") / LEASES
 OWNER = rf"process {os.getpid()} on \S+"
@@ -65,10 +66,10 @@ def ends(events: Iterator[Event]) -> dict[str, str]:
 def test_each_trial_is_trained_by_one_process_and_the_report_is_written_once() -> None:
     one, two = study(TWO), study(TWO)
     first, second = in_training(one), two.execute(jobs=1)
-    assert re.fullmatch(rf"waiting for 1 trial: study/seed-1 \({OWNER}\)", until_waiting(second))
+    assert re.fullmatch(rf"waiting for 1 trial: baseline/seed-1 \({OWNER}\)", until_waiting(second))
     found = ends(first)
     assert found["seed-1"].startswith("finished: ")
-    assert re.fullmatch(rf"skipped: finished by {OWNER}", found["seed-2"])
+    assert found["seed-2"] == "skipped: finished by another process"
     assert re.fullmatch(rf"skipped: finished by {OWNER}", ends(second)["seed-1"])
     assert not list(SHARED.iterdir())
     table = conclude(one).table
@@ -82,19 +83,19 @@ def test_a_process_that_was_suspended_stops_and_the_other_goes_on_to_the_same_by
 ) -> None:
     whole = study(ONE, "whole")
     ends(whole.execute(jobs=1))
-    wanted = result(Path("runs/whole/whole/seed-1"))
+    wanted = result(Path("runs/whole/baseline/seed-1"))
     Path("runs").rename("before")
     with monkeypatch.context() as silent:
         silent.setattr(Leases, "_keep_alive", lambda self: None)
         first = in_training(study(ONE, "whole"))
     taker = study(ONE, "whole").execute(jobs=1)
     resumed = next(event.text for event in taker if "resumes in" in event.text)
-    assert resumed == "[whole/seed-1] resumes in epoch 2, after step 3"
+    assert resumed == "[baseline/seed-1] resumes in epoch 1, after step 2"
     lost = next(event.text for event in first if event.kind == "lost")
     assert re.fullmatch(rf"{OWNER} has taken over, since this one gave no sign .* Nothing more is written here\.", lost)
     assert ends(taker)["seed-1"].startswith("finished: ")
-    assert re.fullmatch(rf"skipped: finished by {OWNER}", ends(first)["seed-1"])
-    assert result(Path("runs/whole/whole/seed-1")) == wanted
+    assert ends(first)["seed-1"] == "skipped: finished by another process"
+    assert result(Path("runs/whole/baseline/seed-1")) == wanted
     assert not list(SHARED.iterdir())
 
 
@@ -103,7 +104,7 @@ def test_what_a_process_leaves_unfinished_another_one_that_waits_goes_on_with() 
     until_waiting(second)
     first.close()
     assert [event.text for event in second if "resumes in" in event.text] == [
-        "[study/seed-1] resumes in epoch 2, after step 3"
+        "[baseline/seed-1] resumes in epoch 1, after step 2"
     ]
     assert not list(SHARED.iterdir())
 
@@ -122,24 +123,26 @@ def test_who_does_not_wait_says_who_works_on_what_and_writes_no_report() -> None
     first.close()
 
 
-def test_a_trial_that_fails_elsewhere_is_not_tried_again_until_the_next_command() -> None:
-    waits, own = study(ONE), Leases(SHARED)
-    (trial,) = waits.planned
-    assert isinstance(own.acquire(trial.identity), Lease)
-    second = waits.execute(jobs=1)
+def test_a_trial_that_fails_elsewhere_is_not_tried_again_until_the_next_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(record: Any) -> Any:
+        raise UserError("it did not work.")
+
+    first, second = in_training(study(ONE)), study(ONE).execute(jobs=1)
     until_waiting(second)
-    trial.path.mkdir(parents=True)
-    trial.write_status("failed", "it did not work.")
-    own.release(trial.identity)
-    assert re.fullmatch(rf"failed: it did not work\. \(in {OWNER}\)", ends(second)["seed-1"])
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "_finish", fail)
+        assert ends(first)["seed-1"] == "failed: it did not work."
+    assert re.fullmatch(rf"failed: it did not work\. \({OWNER}\)", ends(second)["seed-1"])
     assert ends(study(ONE).execute(jobs=1))["seed-1"].startswith("finished: ")
 
 
 def test_another_study_with_the_same_trial_waits_for_it_and_reuses_it() -> None:
     first, second = in_training(study(ONE)), study(TWO, "other").execute(jobs=1)
-    assert "other/seed-1" in until_waiting(second)
+    assert "baseline/seed-1" in until_waiting(second)
     assert ends(first)["seed-1"].startswith("finished: ")
-    assert ends(second)["seed-1"] == "reused: the same trial was trained as runs/study/study/seed-1"
+    assert ends(second)["seed-1"] == "reused: the same trial was trained as runs/study/baseline/seed-1"
     assert not list(SHARED.iterdir())
 
 
@@ -154,10 +157,10 @@ def test_a_folder_in_which_another_trial_is_trained_is_not_cleared() -> None:
 
 
 def test_a_run_is_live_while_a_process_works_on_it() -> None:
-    first, folder = in_training(study(ONE)), Path("runs/study/study/seed-1")
+    first, folder = in_training(study(ONE)), Path("runs/study/baseline/seed-1")
     assert is_live(Path("runs/study"))
     assert is_worked_on(folder)
-    assert not is_worked_on(Path("runs/study/study/seed-2"))
+    assert not is_worked_on(Path("runs/study/baseline/seed-2"))
     first.close()
     assert not is_live(Path("runs/study"))
 

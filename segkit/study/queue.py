@@ -119,6 +119,7 @@ class Queue:
             for key in item.keys:
                 self._leases.release(key)
             if event.kind == "lost":
+                item.owner = Owner()
                 self._open.append(item)
 
     def _take(self, item: _Item) -> bool:
@@ -145,12 +146,13 @@ class Queue:
         status = Status.find(trial.path)
         tried = status is not None and status.status == "failed" and status != item.before
         twin = next((self.ends[other.name] for other in self._twins(trial) if other.name in self.ends), None)
+        before = item.before is not None and item.before.status == "finished" and item.owner is None
         if found.state == "finished":
-            yield Event(trial.name, "skipped", f"finished by {item.owner}" if item.owner else "already finished")
+            yield Event(trial.name, "skipped", "already finished" if before else f"finished by {item.owner or Owner()}")
         elif found.state == "other" and not options.fresh:
             yield Event(trial.name, "failed", found.reason)
         elif tried:
-            yield Event(trial.name, "failed", f"{status.error if status else ''} (in {item.owner or Owner()})")
+            yield Event(trial.name, "failed", f"{status.error if status else ''} ({item.owner or Owner()})")
         elif twin is not None and twin.kind in ("failed", "interrupted"):
             yield Event(trial.name, twin.kind, f"as the identical trial {twin.trial}")
         else:

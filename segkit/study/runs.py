@@ -65,9 +65,7 @@ class Outcome:
         if self.interrupted:
             lines.append("interrupted: the state is saved; the same command resumes from there")
         if self.folder and "elsewhere" in self.counts:
-            lines.append(
-                "the report is written by who finishes last; the same command, or `segkit report`, writes it too"
-            )
+            lines.append(f"the report is written by who finishes last, or by `segkit report {self.folder}`")
         elif self.folder:
             lines.append(f"report: {self.folder / 'report.html'}")
         return lines

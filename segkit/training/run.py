@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -50,14 +50,19 @@ def run_trial(trial: Trial, *, stop: Callable[[], bool], cache: DataCache | None
         cache: reads the data, and keeps them for the next trial.
     """
     threads = trial.recipe.train.threads
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(preserved_process_state(threads if isinstance(threads, int) else 1))
-        if trial.lease is not None:
-            stack.enter_context(files.checked_before_writing(trial.path, trial.lease.check))
-        yield from _run(trial, stop, cache or DataCache())
+    with (
+        preserved_process_state(threads if isinstance(threads, int) else 1),
+        contextlib.closing(_run(trial, stop, cache or DataCache())) as events,
+    ):
+        while True:
+            with files.checked_writes(trial.lease.check) if trial.lease else contextlib.nullcontext():
+                event = next(events, None)
+            if event is None:
+                return
+            yield event
 
 
-def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Iterator[Event]:
+def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[Event]:
     name, folder, recipe = trial.name, trial.path, trial.recipe
     record: Record | None = None
     yield Event(name, "start")
