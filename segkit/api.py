@@ -33,6 +33,7 @@ def run(
     jobs: int | str = 1,
     mix_hardware: bool = False,
     wait: bool = True,
+    on: str | None = None,
     cache: str | Path | None = None,
     on_event: Callable[[Event], Any] = lambda event: None,
 ) -> Outcome:
@@ -46,6 +47,7 @@ def run(
         jobs: trials side by side, or "auto"; more than one needs a script guarded by `if __name__ == "__main__"`.
         mix_hardware: allow trials with different devices, precisions and numbers of threads.
         wait: wait for the trials that other processes work on in the same run folder.
+        on: "ray", or "ray://HOST:PORT": train on a Ray cluster; see docs/machines.md.
         cache: where data are kept, decoded, for other studies too; by default `.cache` in `out`.
         on_event: called with each event of each trial.
 
@@ -53,11 +55,12 @@ def run(
         UserError: the recipe or the run folder cannot be used.
     """
     from segkit.study import runs
+    from segkit.study.executor import place_of
 
     plugins.load()
     kept = None if cache is None else Path(cache)
     (study,) = runs.plan_studies([Path(recipe)], [Path(path) for path in overlays], sets, Path(out), cache=kept)
-    for event in study.execute(jobs=jobs, mix_hardware=mix_hardware, wait=wait):
+    for event in study.execute(jobs=jobs, mix_hardware=mix_hardware, wait=wait, place=place_of(on)):
         on_event(event)
     return conclude(study)
 

@@ -26,7 +26,7 @@ from segkit import leases, plugins
 from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.report import figures, render
-from segkit.study import executor, runs
+from segkit.study import places, runs
 from tests.small import BASE
 from tests.stress import check_whole, differing, result
 
@@ -62,14 +62,20 @@ def start(folder: Path) -> int:
     status = 70
     try:
         torch.set_num_threads(1)
-        leases.BEAT, executor.POLL = BEAT, BEAT / 2
+        leases.BEAT, places.POLL = BEAT, BEAT / 2
         vars(figures)["FIGURES"] = {}
         (study,) = runs.plan_studies([folder / "study.toml"], [], [], folder)
         for event in study.execute(jobs=1):
             if event.kind in ("finished", "reused", "failed", "lost"):
                 note(folder, f"{event.kind} {event.trial}")
         write = render.write_report
-        vars(render)["write_report"] = lambda run: (write(run), note(folder, "report"))[0]
+
+        def written(run: Path) -> list[str]:
+            lines = write(run)
+            note(folder, "report")
+            return lines
+
+        vars(render)["write_report"] = written
         outcome = conclude(study)
         status = 130 if outcome.interrupted else 1 if outcome.failed else 0
     finally:

@@ -15,8 +15,9 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted((ROOT / "segkit").rglob("*.py"))
 # from the ground floor up: a part imports what stands before it, and nothing that stands after it
 FLOORS = (
-    *("errors", "types", "interrupts", "files", "locks", "leases", "registry", "components", "plugins", "recipe", "device"),
-    *("data", "evaluation", "training", "study", "report", "api", "testing", "checks", "cli", "__init__", "__main__"),
+    *("errors", "types", "interrupts", "files", "locks", "leases", "registry", "components", "plugins", "recipe"),
+    *("device", "data", "evaluation", "training", "study", "report", "api", "testing", "checks", "cli"),
+    *("__init__", "__main__"),
 )
 HEAVY = ("torch", "numpy", "cv2", "albumentations", "pydantic", "scipy", "matplotlib", "pydicom", "PIL", "jinja2")
 LAZY = ("cli", "__init__", "api")  # these import segkit's own modules late, to answer without torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import textwrap
 from pathlib import Path
 
@@ -112,6 +113,23 @@ def test_the_dataset_of_the_guide_reads_its_files(fresh: Path) -> None:
     assert_contract(segkit.datasets["npz_folder"], root=str(fresh))
     cases = segkit.datasets.build("npz_folder", {"root": str(fresh)}).cases
     assert [(case.name, case.patient) for case in cases] == [("p1_a", "p1"), ("p1_b", "p1"), ("p2_a", "p2")]
+
+
+@pytest.mark.parametrize("status", [0, 1, 130])
+def test_the_slurm_script_queues_again_what_was_interrupted(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (script,) = blocks(ROOT / "docs/machines.md", "bash")
+    (tmp_path / "study.sbatch").write_text(script, encoding="utf-8")
+    for name, code in {"srun": '"$@"', "segkit": f"exit {status}", "scontrol": 'echo "$@" > told'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{code}\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert subprocess.run(["bash", "study.sbatch"], cwd=tmp_path, check=False).returncode == status
+    told = tmp_path / "told"
+    assert (told.read_text(encoding="utf-8") if told.exists() else "") == ("requeue 7_3\n" if status == 130 else "")
 
 
 def test_the_loss_of_the_guide_takes_its_parameter(fresh: Path) -> None:

@@ -18,7 +18,8 @@ from segkit import UserError, files
 from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.report import figures
-from segkit.study import executor, hardware, runs
+from segkit.study import hardware, runs
+from segkit.study.executor import Local
 from segkit.training import checkpoint
 from segkit.training.trial import ENDS, Event
 from tests import small
@@ -297,7 +298,7 @@ def phantoms(epochs: int) -> list[Any]:
     variants = [{"label": label, "train": {"seed": seed}} for seed, label in enumerate("abc")]
     tree = BASE | {"data": PHANTOM, "train": BASE["train"] | {"epochs": epochs}, "study": {"variants": variants}}
     found = study(write("phantoms.toml", tree))
-    _, settled, _ = hardware.resolve_study(found.recipe, found.planned, {}, 2, mix=False)
+    _, settled, _ = hardware.resolve_study(found.recipe, found.planned, {}, 2, Local(), mix=False)
     return settled
 
 
@@ -308,7 +309,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str,
     def train(epochs: int) -> dict[str, bytes]:
         folder = tmp_path_factory.mktemp("alone")
         jobs = [dataclasses.replace(job, run=folder) for job in phantoms(epochs)]
-        assert set(ends(executor.execute(jobs, side_by_side=1)).values()) == {"finished"}
+        assert set(ends(Local().execute(jobs)).values()) == {"finished"}
         return kept(folder)
 
     return train
@@ -318,7 +319,7 @@ def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
     alone: Callable[[int], dict[str, bytes]],
 ) -> None:
     jobs, killed, events = phantoms(40), False, []
-    for event in executor.execute(jobs, side_by_side=2):
+    for event in Local().execute(jobs, at_a_time=2):
         events.append(event)
         if event.kind == "epoch" and not killed:
             killed = True
@@ -330,7 +331,7 @@ def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
     ]
     assert sorted(ends(iter(events)).values()) == ["failed", "finished", "finished"]
     again = [job for job in jobs if str(job.folder) == failures[0].trial]
-    assert set(ends(executor.execute(again, side_by_side=2)).values()) == {"finished"}
+    assert set(ends(Local().execute(again, at_a_time=2)).values()) == {"finished"}
     assert kept(jobs[0].run) == alone(40)
     assert checkpoint.load(jobs[0].run / jobs[0].folder / "last.safetensors").meta["epoch"] == 41
 
@@ -344,4 +345,4 @@ def test_how_many_side_by_side(
     asked: int | str, trials: int, device: str, chosen: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    assert executor.choose_jobs(asked, trials, device) == chosen
+    assert Local().jobs(asked, trials, device) == chosen

@@ -17,7 +17,7 @@ from segkit.api import conclude
 from segkit.leases import Leases
 from segkit.recipe import toml
 from segkit.report import figures
-from segkit.study import executor, runs
+from segkit.study import places, runs
 from segkit.study.sharing import LEASES, is_live, is_worked_on
 from segkit.training import run as training
 from segkit.training.trial import ENDS, Event
@@ -34,7 +34,7 @@ OWNER = rf"process {os.getpid()} on \S+"
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(figures, "FIGURES", {})
-    monkeypatch.setattr(executor, "POLL", 0.02)
+    monkeypatch.setattr(places, "POLL", 0.02)
     monkeypatch.setattr(leases, "BEAT", 0.1)
     monkeypatch.chdir(tmp_path)
 

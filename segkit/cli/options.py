@@ -1,4 +1,4 @@
-"""Options shared by several commands."""
+"""Options shared by several commands, and where trials are trained."""
 
 from __future__ import annotations
 
@@ -29,3 +29,13 @@ Plugins = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", parser=parse_path, metavar="DIR", help="Where run folders go.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+On = Annotated[
+    str | None, typer.Option("--on", metavar="ADDRESS", help="Train on a Ray cluster: ray, or ray://HOST:PORT.")
+]
+GpusPerTrial = Annotated[
+    float, typer.Option("--gpus-per-trial", min=0.01, max=1.0, help="The share of a GPU that a trial takes.")
+]
+MemoryPerTrial = Annotated[
+    float | None, typer.Option("--memory-per-trial", min=0.01, help="With --on: what a trial reserves, in GB.")
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="End when other processes work on all that is left.")]

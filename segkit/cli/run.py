@@ -12,7 +12,19 @@ import typer
 from segkit import interrupts
 from segkit.cli import DONE, INTERRUPTED, TRIAL_FAILED, app, echo, warn
 from segkit.cli.inspect import load_plugins
-from segkit.cli.options import Json, Out, Plugins, Recipes, Set, With, parse_path
+from segkit.cli.options import (
+    GpusPerTrial,
+    Json,
+    MemoryPerTrial,
+    NoWait,
+    On,
+    Out,
+    Plugins,
+    Recipes,
+    Set,
+    With,
+    parse_path,
+)
 
 if TYPE_CHECKING:
     from segkit.study.runs import Outcome, StudyRun
@@ -35,9 +47,10 @@ def run(
     mix_hardware: Annotated[
         bool, typer.Option("--mix-hardware", help="Allow trials with different devices, precisions or threads.")
     ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait for the trials that other processes work on.")
-    ] = True,
+    on: On = None,
+    gpus_per_trial: GpusPerTrial = 1.0,
+    memory_per_trial: MemoryPerTrial = None,
+    no_wait: NoWait = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One batch through everything; nothing is kept.")] = False,
     overfit: Annotated[
         int | None, typer.Option("--overfit", metavar="N", min=1, help="Train and validate on the same N cases.")
@@ -56,6 +69,7 @@ def run(
     from segkit import files
     from segkit.errors import UserError
     from segkit.study import runs
+    from segkit.study.executor import place_of
     from segkit.training.trial import Limit
 
     if not faulthandler.is_enabled():
@@ -72,14 +86,17 @@ def run(
         for study in studies:
             files.check_writable(study.folder)
     warn(text for study in studies for text in study.warnings)
+    memory = int(memory_per_trial * 1e9) if memory_per_trial else None
+    options = {
+        **{"jobs": jobs, "fresh": fresh, "fail_fast": fail_fast, "mix_hardware": mix_hardware, "wait": not no_wait},
+        "place": place_of(on, gpus_per_trial=gpus_per_trial, memory=memory),
+    }
     status = DONE
     summary: list[dict[str, Any]] = []
     interrupts.raise_interrupt()  # trials install their own handler
     for study in studies:
         try:
-            outcome = _run_study(
-                study, json_, jobs=jobs, fresh=fresh, fail_fast=fail_fast, mix_hardware=mix_hardware, wait=wait
-            )
+            outcome = _run_study(study, json_, **options)
         except KeyboardInterrupt:
             echo(study.after_interrupt(), err=True)
             status = INTERRUPTED

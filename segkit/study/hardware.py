@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segkit import device
 from segkit.errors import UserError
 from segkit.recipe.identity import HARDWARE
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Train
-from segkit.study.executor import choose_jobs
+from segkit.study.executor import Local
+from segkit.study.places import Place
 from segkit.study.reading import stored_recipe
 from segkit.training.trial import Trial
 
@@ -32,9 +32,9 @@ def recorded_settings(run: Path) -> dict[str, Any]:
 
 
 def resolve_study(
-    recipe: Recipe, planned: Sequence[Trial], known: dict[str, Any], jobs: str | int, *, mix: bool
+    recipe: Recipe, planned: Sequence[Trial], known: dict[str, Any], jobs: str | int, place: Place, *, mix: bool
 ) -> tuple[Recipe, list[Trial], int]:
-    """Return the study's recipe and trials with every "auto" resolved, and how many trials to train side by side.
+    """Return the study's recipe and trials with every "auto" resolved, and how many trials to train at a time.
 
     "auto" is the setting that the run folder's trials were trained with, or in a new study this machine's choice. A
     trial whose device is missing stays unresolved: `check_devices` reports it.
@@ -42,7 +42,8 @@ def resolve_study(
     Args:
         recipe, planned: the study's recipe and its trials, at least one.
         known: the result of `recorded_settings`.
-        jobs: trials side by side, or "auto".
+        jobs: trials at a time, or "auto".
+        place: where they are trained.
         mix: whether trials may differ from each other, and from `known`.
 
     Raises:
@@ -50,24 +51,23 @@ def resolve_study(
     """
     train = planned[0].recipe.train
     threads = known.get("threads") if train.threads == "auto" else train.threads
-    kind = _resolved(planned[0].recipe, known, 1).train.device.partition(":")[0].replace("auto", "cpu")
-    side_by_side, count = choose_jobs(jobs, len({trial.identity for trial in planned}), kind, threads)
-    resolved = [replace(trial, recipe=_resolved(trial.recipe, known, count)) for trial in planned]
+    kind = _resolved(planned[0].recipe, known, 1, place).train.device.replace("auto", "cpu")
+    at_a_time, count = place.jobs(jobs, len({trial.identity for trial in planned}), kind, threads)
+    resolved = [replace(trial, recipe=_resolved(trial.recipe, known, count, place)) for trial in planned]
     if not mix:
         _check_same(resolved, known)
-    return _resolved(recipe, known, count), resolved, side_by_side
+    return _resolved(recipe, known, count, place), resolved, at_a_time
 
 
-def resolve_auto(train: Train, threads: int) -> Train:
-    """Return training settings with every "auto" of the hardware replaced: `threads`, or this machine's choice.
+def resolve_auto(train: Train, threads: int, place: Place | None = None) -> Train:
+    """Return training settings with every "auto" of the hardware replaced: `threads`, or the choice of a place.
 
     Raises:
-        UserError: the machine does not have the requested device or precision.
+        UserError: the place, by default this machine, does not have the requested device or precision.
     """
-    found = device.choose(train.device, train.precision)
-    name = found.device.type if train.device == "auto" else train.device
+    device, precision = (place or Local()).resolve(train.device, train.precision)
     count = threads if train.threads == "auto" else train.threads
-    return train.model_copy(update={"device": name, "precision": found.precision, "threads": count})
+    return train.model_copy(update={"device": device, "precision": precision, "threads": count})
 
 
 def with_hardware_of(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
@@ -78,27 +78,27 @@ def with_hardware_of(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=first)})
 
 
-def check_devices(recipes: Sequence[Recipe], mistakes: Iterable[str]) -> None:
+def check_devices(recipes: Sequence[Recipe], mistakes: Iterable[str], place: Place) -> None:
     """Check the devices of recipes.
 
     Raises:
-        UserError: `mistakes` of the data, and each device or precision that the machine does not have; each once.
+        UserError: `mistakes` of the data, and each device or precision that the place does not have; each once.
     """
     found = dict.fromkeys(mistakes)
     for name, precision in dict.fromkeys((recipe.train.device, recipe.train.precision) for recipe in recipes):
         try:
-            device.choose(name, precision)
+            place.resolve(name, precision)
         except UserError as error:
             found[str(error)] = None
     if found:
         raise UserError("\n".join(found))
 
 
-def _resolved(recipe: Recipe, known: dict[str, Any], threads: int) -> Recipe:
-    """Return a recipe with every "auto" resolved from `known` or this machine; unchanged if its device is missing."""
+def _resolved(recipe: Recipe, known: dict[str, Any], threads: int, place: Place) -> Recipe:
+    """Return a recipe with every "auto" resolved from `known` or by a place; unchanged if its device is missing."""
     train = recipe.train.model_copy(update={k: v for k, v in known.items() if getattr(recipe.train, k) == "auto"})
     try:
-        return recipe.model_copy(update={"train": resolve_auto(train, threads)})
+        return recipe.model_copy(update={"train": resolve_auto(train, threads, place)})
     except UserError:
         return recipe
 

@@ -90,7 +90,7 @@ class Queue:
         return len({item.trial.identity for item in self._open})
 
     def __iter__(self) -> Iterator[Trial | Event | None]:
-        """Yield what comes next: see `executor.Source`. Every event of a trial is to be told to `heed`."""
+        """Yield what comes next: see `places.Source`. Every event of a trial is to be told to `heed`."""
         while self._open or self._given:
             taken = False
             for item in list(self._open):

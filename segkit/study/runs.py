@@ -19,7 +19,8 @@ from segkit.leases import Leases, Owner
 from segkit.recipe.merge import compose
 from segkit.recipe.model import Recipe, validate
 from segkit.recipe.variants import folder_name
-from segkit.study import executor, folders, hardware
+from segkit.study import folders, hardware, places
+from segkit.study.executor import Local
 from segkit.study.folders import Existing
 from segkit.study.plan import WHOLE, plan_trials, study_size
 from segkit.study.queue import Options, Queue
@@ -148,6 +149,7 @@ class StudyRun:
         fail_fast: bool = False,
         mix_hardware: bool = False,
         wait: bool = True,
+        place: places.Place | None = None,
         progress: Progress = silent,
     ) -> Iterator[Event]:
         """Run every unfinished trial; yield the events of all trials.
@@ -158,6 +160,7 @@ class StudyRun:
             fail_fast: stop at the first failed trial.
             mix_hardware: allow trials with different devices, precisions and numbers of threads.
             wait: wait for the trials that other processes work on, to go on with what they leave.
+            place: where to train; by default this machine.
             progress: called while data are read, with the number of cases read, and of all.
 
         Raises:
@@ -172,12 +175,13 @@ class StudyRun:
         with self._leases() as leases:
             for found in self._alone(leases):
                 yield Event("", "log", f"waiting for {found}, which begins this study or writes its report")
-            queue, side_by_side, cache = self._plan(leases, jobs, options, progress)
+            place = place or Local()
+            queue, at_a_time, cache = self._plan(leases, jobs, options, place, progress)
             self._ends = queue.ends
             yield from list(queue.ends.values())
-            events = executor.execute(
+            events = place.execute(
                 queue,
-                side_by_side=min(side_by_side, max(1, len(queue))),
+                at_a_time=min(at_a_time, max(1, len(queue))),
                 fail_fast=fail_fast,
                 cache=cache,
                 folders=plugins.folders(),
@@ -207,27 +211,27 @@ class StudyRun:
             if found != seen:
                 yield found
             seen = found
-            time.sleep(executor.POLL)
+            time.sleep(places.POLL)
 
     def _plan(
-        self, leases: Leases, jobs: str | int, options: Options, progress: Progress
+        self, leases: Leases, jobs: str | int, options: Options, place: places.Place, progress: Progress
     ) -> tuple[Queue, int, DataCache]:
         """Return what is to be done, how many trials at once, and the cache of the data."""
         for folder in (self.folder, self.folder / "figures"):
             files.remove_temporary_files(folder)
         cache = DataCache(self.cache or self._beside / CACHE, progress)
         known = {} if options.fresh else hardware.recorded_settings(self.folder)
-        self.recipe, self.planned, side_by_side = hardware.resolve_study(
-            self.recipe, self.planned, known, jobs, mix=options.mix
+        self.recipe, self.planned, at_a_time = hardware.resolve_study(
+            self.recipe, self.planned, known, jobs, place, mix=options.mix
         )
         existing, fingerprints, mistakes = self._inspect(cache, options)
         unfinished = [found for found in existing if found.state != "finished"]
         reusable = self._find_reusable(unfinished)
         work = [found.trial.recipe for found in unfinished if found.trial.identity not in reusable]
         if work:
-            hardware.check_devices(work, mistakes)
+            hardware.check_devices(work, mistakes, place)
         self._write_recipe()  # after all checks: a refused study leaves no trace
-        return Queue(existing, reusable, fingerprints, leases, options), side_by_side, cache
+        return Queue(existing, reusable, fingerprints, leases, options), at_a_time, cache
 
     def _inspect(self, cache: DataCache, options: Options) -> tuple[list[Existing], dict[str, str], list[str]]:
         """Return the state of each trial's folder, the fingerprints of the data, and their mistakes."""
