@@ -51,10 +51,8 @@ STORE = {"object_store_memory": 100 << 20}
 class Apart(Cluster):
     """A cluster whose machines do not see the run folder."""
 
-    def _probe(self, trial: Trial) -> Path:
-        path = super()._probe(trial)
-        path.unlink()
-        return path
+    def _seen_by(self, trial: Trial) -> Path:
+        return Path("nowhere")
 
 
 def trained(out: Path, place: Place, hit: Any = lambda event: None) -> tuple[dict[str, dict[str, bytes]], list[Event]]:

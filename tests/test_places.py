@@ -93,11 +93,11 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 
 def test_a_board_hands_out_what_it_was_told_once_and_says_when_to_stop() -> None:
     board, event = Board(), Event("a/seed-1", "epoch")
-    assert not board.tell(Path("one"), [event], {})
-    assert not board.tell(Path("one"), [], {})
+    assert not board.tell("one", [event], {})
+    assert not board.tell("one", [], {})
     board.halt()
-    assert board.tell(Path("two"), [], {"x": b"1"})
-    assert board.take() == [(Path("one"), [event], {}), (Path("two"), [], {"x": b"1"})]
+    assert board.tell("two", [], {"x": b"1"})
+    assert board.take() == [("one", [event], {}), ("two", [], {"x": b"1"})]
     assert board.take() == []
 
 
@@ -117,10 +117,10 @@ def test_a_machine_that_does_not_see_the_folder_asks_for_the_files_and_one_with_
 ) -> None:
     monkeypatch.chdir(tmp_path)  # as a task does
     packed = Packed(b"", version("segkit"), [], tmp_path, tmp_path / "probe", None)
-    assert work(packed, None) is False
+    assert work(packed, None, "one") is False
     other = Packed(b"", "0.0.1", [], tmp_path, tmp_path / "probe", None)
     with pytest.raises(UserError, match=r"^segkit 0\.0\.1 began this study, and \S+ has .* Install the same version"):
-        work(other, None)
+        work(other, None, "one")
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ class _Task:
     """A trial under way; `crashes` counts the attempts that were lost since there was a sign of progress."""
 
     trial: Trial
-    probe: Path = Path()
+    attempt: str = ""
     crashes: int = 0
     ended: bool = False
 
@@ -127,8 +127,6 @@ class Cluster:
                 why = str(error).splitlines()[0]
                 raise UserError(f"the Ray cluster is lost: {why} The same command resumes on another one.") from None
             finally:
-                for task in running.values():
-                    task.probe.unlink(missing_ok=True)
                 with contextlib.suppress(Exception):  # the cluster may be gone
                     self._ray.kill(board)
                     for reference in running:
@@ -137,34 +135,33 @@ class Cluster:
     def _submitted(self, task: _Task, board: Any, cache: DataCache) -> dict[Any, _Task]:
         """Submit a trial; return its task by the reference to what it will return."""
         trial = task.trial
-        task.probe = self._probe(trial)
+        task.attempt = secrets.token_hex(8)
         used = plugins.used_by(trial.recipe.components())
         sources = [{"module": plugin.module, "sources": plugin.sources} for plugin in used]
         if self._apart and trial.fresh:
             shutil.rmtree(trial.path, ignore_errors=True)
         sent = changed_files(trial.path, {}) if self._apart else None
-        packed = Packed(pickle.dumps((trial, cache)), version("segkit"), sources, Path.cwd(), task.probe, sent)
+        packed = Packed(
+            pickle.dumps((trial, cache)), version("segkit"), sources, Path.cwd(), self._seen_by(trial), sent
+        )
         options = self._needs(trial) | {"max_retries": 0}
-        return {self._ray.remote(work).options(**options).remote(packed, board): task}
+        return {self._ray.remote(work).options(**options).remote(packed, board, task.attempt): task}
 
-    def _probe(self, trial: Trial) -> Path:
-        """Write a file by which a machine finds out whether it sees the run folder; return it."""
-        path = files.make_folder(trial.run) / f".ray-{secrets.token_hex(8)}.tmp"
-        files.write_text(path, "")
-        return path
+    def _seen_by(self, trial: Trial) -> Path:
+        """Return a file that a machine sees if it sees the run folder: the trial's lease."""
+        return trial.lease.path if trial.lease else trial.run
 
     def _happened(self, board: Any, cache: DataCache, running: dict[Any, _Task]) -> Iterator[Event]:
         """Wait a while; yield what has happened; submit trials again whose machine was lost."""
         if not running:
             time.sleep(places.POLL)
         done = self._ray.wait(list(running), timeout=places.POLL)[0] if running else []
-        probes = {task.probe: task for task in running.values()}
-        for probe, events, sent in self._ray.get(board.take.remote()):
-            if probe in probes:
-                yield from _told(probes[probe], events, sent)
+        attempts = {task.attempt: task for task in running.values()}
+        for attempt, events, sent in self._ray.get(board.take.remote()):
+            if attempt in attempts:  # else it was given up
+                yield from _told(attempts[attempt], events, sent)
         for reference in done:
             task, reason = running.pop(reference), ""
-            task.probe.unlink(missing_ok=True)
             try:
                 self._apart |= not self._ray.get(reference)
             except self._ray.exceptions.RayTaskError as error:
@@ -188,6 +185,8 @@ class Cluster:
 def _told(task: _Task, events: Sequence[Event], sent: dict[str, bytes]) -> Iterator[Event]:
     """Write the files that a task has sent, then yield its events."""
     trial = task.trial
+    if task.ended:  # it was lost, which it does not know
+        return
     try:
         with files.checked_writes(trial.lease.check) if trial.lease and sent else contextlib.nullcontext():
             for name, data in sent.items():

@@ -21,7 +21,7 @@ from segkit.study.places import POLL
 from segkit.training.trial import Event, Trial
 
 Sight = dict[str, tuple[int, int]]  # of files, by name: time and size
-Told = tuple[Path, list[Event], dict[str, bytes]]
+Told = tuple[str, list[Event], dict[str, bytes]]
 
 
 class Board:
@@ -31,10 +31,10 @@ class Board:
         self._told: list[Told] = []
         self._halted = False
 
-    def tell(self, probe: Path, events: list[Event], sent: dict[str, bytes]) -> bool:
-        """Take down the events of the task with a probe, and the files of its trial; return whether it is to stop."""
+    def tell(self, attempt: str, events: list[Event], sent: dict[str, bytes]) -> bool:
+        """Take down the events of an attempt at a trial, and its files; return whether it is to stop."""
         if events or sent:
-            self._told.append((probe, events, sent))
+            self._told.append((attempt, events, sent))
         return self._halted
 
     def take(self) -> list[Told]:
@@ -56,7 +56,7 @@ class Packed:
         version: of segkit.
         sources: the modules and sources of the plugins that the trial uses.
         here: the working directory, from which relative paths lead.
-        probe: a file in the run folder; a machine that does not see it does not see the folder.
+        probe: what a machine sees if it sees the run folder.
         sent: the files in the trial's folder, for a machine that does not see it; None if they were not sent.
     """
 
@@ -74,7 +74,7 @@ def resolve(name: str, precision: str) -> tuple[str, str]:
     return found.device.type if name == "auto" else name, found.precision
 
 
-def work(packed: Packed, board: Any) -> bool:
+def work(packed: Packed, board: Any, attempt: str) -> bool:
     """Train a trial; return False at once if this machine does not see its folder and its files were not sent.
 
     Raises:
@@ -98,7 +98,7 @@ def work(packed: Packed, board: Any) -> bool:
         trial, cache = pickle.loads(packed.trial)  # from the study that Ray has authenticated
         if apart:
             trial, cache = _moved(trial, Path(name), packed.sent or {}), DataCache()
-        with _telling(board, packed.probe, trial.path if apart else None) as (tell, stop):
+        with _telling(board, attempt, trial.path if apart else None) as (tell, stop):
             for event in run_trial(trial, stop=stop.is_set, cache=cache):
                 tell.append(event)
     return True
@@ -114,7 +114,7 @@ def _moved(trial: Trial, folder: Path, sent: Mapping[str, bytes]) -> Trial:
 
 
 @contextlib.contextmanager
-def _telling(board: Any, probe: Path, folder: Path | None) -> Iterator[tuple[list[Event], threading.Event]]:
+def _telling(board: Any, attempt: str, folder: Path | None) -> Iterator[tuple[list[Event], threading.Event]]:
     """Within the block, tell the board what is appended to a list, and the files that change in a folder.
 
     Yields:
@@ -129,7 +129,7 @@ def _telling(board: Any, probe: Path, folder: Path | None) -> Iterator[tuple[lis
         del events[: len(some)]
         sent = changed_files(folder, seen) if folder is not None else {}
         try:
-            if ray.get(board.tell.remote(probe, some, sent)):
+            if ray.get(board.tell.remote(attempt, some, sent)):
                 stop.set()
         except ray.exceptions.RayError:
             stop.set()
