@@ -163,7 +163,8 @@ class Leases:
                 return None
             os.write(file, f"{0:0{DIGITS}}{json.dumps(asdict(owner))}".encode())
             os.fsync(file)
-        self._held[key] = Lease(path, owner), file
+        with self._lock:
+            self._held[key] = Lease(path, owner), file
         if self._pulse is None:
             self._pulse = threading.Thread(target=self._keep_alive, name="leases", daemon=True)
             self._pulse.start()

@@ -34,6 +34,7 @@ from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.study import runs
 from segkit.training import checkpoint
+from segkit.training.trial import Event
 from tests.fresh_plugins import EXAMPLES
 from tests.small import BASE
 
@@ -87,8 +88,10 @@ class Tally:
         return sum(self.deaths.values())
 
 
-def start(folder: Path, arm: Callable[[], None] = lambda: None) -> int:
-    """Fork a process that does what `segkit run` does; return its id. `arm` runs in it first."""
+def start(
+    folder: Path, arm: Callable[[], None] = lambda: None, heed: Callable[[Event], None] = lambda event: None
+) -> int:
+    """Fork a process that does what `segkit run` does; return its id. `arm` runs in it first, `heed` at each event."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -98,8 +101,8 @@ def start(folder: Path, arm: Callable[[], None] = lambda: None) -> int:
         torch.set_num_threads(1)
         arm()
         (study,) = runs.plan_studies([folder / "study.toml"], [], [], folder)
-        for _ in study.execute(jobs=1):
-            pass
+        for event in study.execute(jobs=1):
+            heed(event)
         outcome = conclude(study)
         status = 130 if outcome.interrupted else 1 if outcome.failed else 0
     finally:

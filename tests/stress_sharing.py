@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ from typing import Any
 import torch
 
 from segkit import leases, plugins
-from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.report import figures, render
-from segkit.study import places, runs
+from segkit.study import places
+from segkit.training.trial import Event
+from tests import stress
 from tests.small import BASE
 from tests.stress import check_whole, differing, result
 
@@ -55,31 +57,22 @@ class Tally:
 
 def start(folder: Path) -> int:
     """Fork a process that does what `segkit run` does, and notes how trials end; return its id."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return child
-    status = 70
-    try:
-        torch.set_num_threads(1)
+
+    def arm() -> None:
         leases.BEAT, places.POLL = BEAT, BEAT / 2
         vars(figures)["FIGURES"] = {}
-        (study,) = runs.plan_studies([folder / "study.toml"], [], [], folder)
-        for event in study.execute(jobs=1):
-            if event.kind in ("finished", "reused", "failed", "lost"):
-                note(folder, f"{event.kind} {event.trial}")
-        write = render.write_report
-
-        def written(run: Path) -> list[str]:
-            lines = write(run)
-            note(folder, "report")
-            return lines
-
         vars(render)["write_report"] = written
-        outcome = conclude(study)
-        status = 130 if outcome.interrupted else 1 if outcome.failed else 0
-    finally:
-        os._exit(status)
+
+    def written(run: Path, write: Callable[[Path], list[str]] = render.write_report) -> list[str]:
+        lines = write(run)
+        note(folder, "report")
+        return lines
+
+    def heed(event: Event) -> None:
+        if event.kind in ("finished", "reused", "failed", "lost"):
+            note(folder, f"{event.kind} {event.trial}")
+
+    return stress.start(folder, arm, heed)
 
 
 def note(folder: Path, line: str) -> None:
@@ -102,7 +95,7 @@ def strike(folder: Path, running: list[int], chance: random.Random, tally: Tally
     os.kill(victim, blow)
     tally.blows[blow.name] += 1
     if blow == signal.SIGSTOP:
-        time.sleep(chance.uniform(0, 8 * leases.MISSED * BEAT))
+        time.sleep(chance.choice([chance.uniform(0, 1), chance.uniform(4, 10)]))  # or the other runs out of trials
         os.kill(victim, signal.SIGCONT)
     else:
         os.waitpid(victim, 0)

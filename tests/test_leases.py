@@ -217,3 +217,25 @@ def test_nothing_is_written_under_a_lease_that_was_lost(tmp_path: Path) -> None:
             assert path.read_text() == "first"
     files.write_text(folder / "x", "third")
     assert sorted(path.name for path in folder.iterdir()) == ["overlays", "x"]
+
+
+def test_leases_beat_on_when_one_is_taken_in_the_middle_of_a_beat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beating, write = threading.Event(), os.pwrite
+
+    def slow(file: int, data: bytes, offset: int) -> int:
+        beating.set()
+        time.sleep(0.1)
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    with Leases(tmp_path, beat=0.01) as own:
+        kept = [taken(own.acquire("a")), taken(own.acquire("b"))]
+        assert beating.wait(5)
+        kept.append(taken(own.acquire("c")))
+        assert own._pulse is not None
+        own._pulse.join(0.5)
+        assert own._pulse.is_alive()
+        for lease in kept:
+            assert int(lease.path.read_text(encoding="utf-8")[: leases.DIGITS]) > 0

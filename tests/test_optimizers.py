@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from segkit import UserError, optimizers
-from segkit.training.parameters import check_groups, for_optimizer
+from segkit.training.parameters import check_groups, for_optimizer, matching
 from segkit.types import Fraction, Positive
 
 FIRST_STUDY = [
@@ -169,6 +170,13 @@ def test_a_parameter_of_a_plugin_that_its_optimizer_shares_cannot_be_set_for_a_g
             check_groups(component, made)
     finally:
         optimizers.restore(before)
+
+
+def test_of_several_words_one_may_match_nothing_but_not_all() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.InstanceNorm2d(2))
+    assert matching(model, ["norms", "biases"], "here") == {"0.bias"}
+    with pytest.raises(UserError, match=r"^here: the model has no norms with parameters to match\.$"):
+        matching(model, ["norms"], "here")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -38,23 +38,25 @@ WORDS: dict[str, Callable[[nn.Module], set[str]]] = {
 """What stands for several parameters wherever a pattern of names may."""
 
 
-def matching(model: nn.Module, patterns: Iterable[str], key: str) -> set[str]:
+def matching(model: nn.Module, patterns: Sequence[str], key: str) -> set[str]:
     """Return the names of a model's parameters that patterns match: shell patterns (`*`, `?`), or one of `WORDS`.
 
     Raises:
-        UserError: a pattern matches none; the message begins with the `key` and names close ones.
+        UserError: a pattern matches none, or all words together; the message begins with the `key`.
     """
     names, found = [name for name, _ in model.named_parameters()], set[str]()
     for pattern in patterns:
         chosen = WORDS[pattern](model) if pattern in WORDS else {name for name in names if fnmatchcase(name, pattern)}
-        if not chosen:
+        if not chosen and pattern not in WORDS:
             known = [*WORDS, *dict.fromkeys(f"{name.partition('.')[0]}.*" for name in names if "." in name), *names]
             raise UserError(f"{key}: '{pattern}' matches no parameter of the model. {suggest(pattern, known)}")
         found |= chosen
+    if not found:  # one word of several may: not every model has norms with parameters
+        raise UserError(f"{key}: the model has no {' and no '.join(patterns)} with parameters to match.")
     return found
 
 
-def freeze(model: nn.Module, patterns: Iterable[str]) -> list[str]:
+def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     """Keep the parameters that `train.freeze` matches as they are; return their names.
 
     A norm layer whose parameters are all frozen stays in eval mode: it normalizes by the statistics that it has, and
