@@ -1,4 +1,4 @@
-"""Folders that one process writes into: locked against others, and checked for removal."""
+"""Folders that one process writes into, checked for removal; and files that processes wait for."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -38,17 +39,24 @@ def test_as_many_trials_at_a_time_as_gpus_and_their_shares_allow(
     assert Local(share).jobs(5, 100, device) == (5, 1)
 
 
+class Fake:
+    """Stands for a process that trains."""
+
+    def __init__(self, gpu: str | None, *shared: Any) -> None:
+        self.gpu, self.trial = gpu, None
+
+    def start(self, trial: Any) -> None:
+        self.trial = trial
+
+
+def trial_on(device: str) -> Any:
+    return SimpleNamespace(recipe=SimpleNamespace(train=SimpleNamespace(device=device)))
+
+
 @pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1", "2"]), ("4,7", ["4", "7"])])
 def test_trials_are_spread_over_the_gpus_that_are_visible(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, names: list[str]
 ) -> None:
-    class Fake:
-        def __init__(self, gpu: str | None, *shared: Any) -> None:
-            self.gpu, self.trial = gpu, None
-
-        def start(self, trial: Any) -> None:
-            self.trial = trial
-
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(workers, "_Worker", Fake)
     if visible is None:
@@ -56,9 +64,17 @@ def test_trials_are_spread_over_the_gpus_that_are_visible(
     else:
         monkeypatch.setenv(VISIBLE, visible)
     pool = Pool(Local(0.5)._gpus())
-    for number in range(1, 2 * len(names) + 1):
-        pool.start(number)  # type: ignore[arg-type]
+    for _ in range(2 * len(names)):
+        pool.start(trial_on("cuda"))
     assert Counter(worker.gpu for worker in pool.workers) == dict.fromkeys(names, 2)
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cpu"])
+def test_a_trial_that_names_its_device_is_left_to_find_it(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(workers, "_Worker", Fake)
+    pool = Pool(["0", "1"])
+    pool.start(trial_on(device))
+    assert [worker.gpu for worker in pool.workers] == [None]
 
 
 @pytest.mark.parametrize("before", [None, "3,5"])
@@ -89,6 +105,11 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"error: {NO_RAY}")
     assert not list(tmp_path.iterdir())
+
+
+def test_memory_is_reserved_on_a_cluster_alone() -> None:
+    with pytest.raises(UserError, match=r"^--memory-per-trial: nothing is reserved on this machine\. Use it with --on"):
+        place_of(None, memory=1)
 
 
 def test_a_board_hands_out_what_it_was_told_once_and_says_when_to_stop() -> None:

@@ -12,6 +12,7 @@ import torch
 from segkit import device as devices
 from segkit.data.cache import DataCache
 from segkit.data.filling import usable_cores
+from segkit.errors import UserError
 from segkit.study import places
 from segkit.study.on_ray import Cluster
 from segkit.study.places import END, Place, Source, stopping
@@ -108,8 +109,10 @@ def place_of(on: str | None, *, gpus_per_trial: float = 1.0, memory: int | None 
         memory: bytes that a trial reserves on a cluster.
 
     Raises:
-        UserError: Ray is not installed, or does not answer.
+        UserError: Ray is not installed, or does not answer; memory is given without a cluster.
     """
+    if on is None and memory is not None:
+        raise UserError("--memory-per-trial: nothing is reserved on this machine. Use it with --on, or leave it out.")
     return Local(gpus_per_trial) if on is None else Cluster(on, gpus_per_trial, memory)
 
 

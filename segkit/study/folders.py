@@ -201,12 +201,18 @@ def _is_complete(path: Path) -> bool:
 
 def is_finished(trial: Trial, fingerprint: str | None) -> bool:
     """Return whether a trial's folder holds its weights, trained to the end on the same data."""
-    status = Status.find(trial.path)
+    status = _status_if_whole(trial.path)
+    if status is None or stored_identities(trial.path, status)[0] != trial.identity:
+        return False
+    return status.data.fingerprint == fingerprint and _is_readable(trial.path)
+
+
+def _status_if_whole(folder: Path) -> Status | None:
+    """Return the status of a trial that is finished by this training number, if its results are there."""
+    status = Status.find(folder)
     if status is None or status.status != "finished" or status.training_number != TRAINING_NUMBER:
-        return False
-    if stored_identities(trial.path, status)[0] != trial.identity or status.data.fingerprint != fingerprint:
-        return False
-    return not _missing_results(trial.path) and _is_readable(trial.path)
+        return None
+    return None if _missing_results(folder) else status
 
 
 def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path]:
@@ -218,10 +224,8 @@ def find_reusable(run: Path, wanted: Mapping[str, str | None]) -> dict[str, Path
     for path in sorted(run.parent.glob("*/*/*/trial.json")):
         if path.is_relative_to(run) or any(part.startswith(".") for part in path.relative_to(run.parent).parts):
             continue
-        status = Status.find(path.parent)
-        if status is None or status.status != "finished" or status.limited:
-            continue
-        if status.training_number != TRAINING_NUMBER or _missing_results(path.parent):
+        status = _status_if_whole(path.parent)
+        if status is None or status.limited:
             continue
         identity = str(status.identity)
         if identity not in wanted and status.versions.get("segkit") != version("segkit"):

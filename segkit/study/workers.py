@@ -133,7 +133,8 @@ class Pool:
             self.workers.remove(worker)
         if not free:
             used = Counter(worker.gpu for worker in self.workers)
-            free = [_Worker(min(self.gpus, key=lambda name: used[name], default=None), *self.shared)]
+            gpus = self.gpus if trial.recipe.train.device == "cuda" else ()  # a device with a number is looked for
+            free = [_Worker(min(gpus, key=lambda name: used[name], default=None), *self.shared)]
             self.workers += free
         free[0].start(trial)
 
