@@ -101,6 +101,14 @@ def test_a_comparison_is_made_once(task: Task, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
+def test_epochs_of_stated_length_are_stretched_to_fill_the_steps(task: Task) -> None:
+    stated = Inside("ours", {"train.steps_per_epoch": 3})
+    assert stated.calibrate(task) > 0
+    assert stated.train(task, 2, 8).steps == 8  # two epochs of four steps, not of three
+    assert Inside("ours").train(task, 2, 5).steps == 4  # an epoch is all images: two steps
+
+
 def test_the_fold_of_the_settings_is_also_left_out() -> None:
     def result(name: str, fold: int, dice: float) -> Result:
         rows = [Row(f"p{fold}/1", f"p{fold}", "disc", "dice", dice, 1, 1)]

@@ -18,6 +18,7 @@ from segkit.training.results import History
 from tests.benchmarks.accuracy.task import Task, Training, metrics
 
 CALIBRATION_EPOCHS = 3  # the first is slower, and left out
+CALIBRATION_STEPS = 60  # of an epoch, where the recipe lets one choose
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,19 @@ class Inside:
 
     def calibrate(self, task: Task) -> float:
         """Return the seconds of a step, the mean of those of the last epochs of a short training."""
-        history, _ = self._run(task, 1, CALIBRATION_EPOCHS)
-        return sum(self._seconds(task, 1, history)[1:]) / (CALIBRATION_EPOCHS - 1) / self._steps(task, 1)
+        steps, flexible = self._epoch(task, 1)
+        steps = min(steps, CALIBRATION_STEPS) if flexible else steps
+        history, _ = self._run(task, 1, CALIBRATION_EPOCHS, steps if flexible else None)
+        return sum(self._seconds(task, 1, history)[1:]) / (CALIBRATION_EPOCHS - 1) / steps
 
     def train(self, task: Task, fold: int, steps: int) -> Training:
-        """Run the recipe for whole epochs, at least one; a training that was interrupted continues."""
-        history, best = self._run(task, fold, max(1, steps // self._steps(task, fold)))
+        """Run the recipe for whole epochs, at least one; a training that was interrupted continues.
+
+        Where the recipe says how many steps an epoch has, its epochs are stretched to fill the steps.
+        """
+        each, flexible = self._epoch(task, fold)
+        epochs = max(1, steps // each)
+        history, best = self._run(task, fold, epochs, max(1, steps // epochs) if flexible else None)
         return Training(
             steps=int(history[-1]["step"]),
             seconds=sum(self._seconds(task, fold, history)),
@@ -56,10 +64,11 @@ class Inside:
             rows=[row for row in segkit.evaluate(best, cache=DataCache(task.cache)) if row.metric in metrics()],
         )
 
-    def _run(self, task: Task, fold: int, epochs: int) -> tuple[History, Path]:
-        """Return metrics.csv and the checkpoint of the last epoch."""
-        out = task.out / "runs" / f"{_digest(self.identity(task), task.threads, epochs)}-fold-{fold}"
-        recipe, sets = self.recipe or task.recipe, self._sets(task, fold, epochs)
+    def _run(self, task: Task, fold: int, epochs: int, steps: int | None) -> tuple[History, Path]:
+        """Return metrics.csv and the checkpoint of the last of some epochs, of so many steps or of the recipe's own."""
+        out = task.out / "runs" / f"{_digest(self.identity(task), task.threads, epochs, steps)}-fold-{fold}"
+        sets = self._sets(task, fold, epochs) + ([] if steps is None else [f"train.steps_per_epoch={steps}"])
+        recipe = self.recipe or task.recipe
         outcome = segkit.run(recipe, out=out, overlays=task.overlays, sets=sets, cache=task.cache)
         if outcome.interrupted:
             raise KeyboardInterrupt
@@ -72,21 +81,19 @@ class Inside:
         plugins.load()
         return Recipe.load(self.recipe or task.recipe, overlays=task.overlays, sets=self._sets(task, 1, 1))
 
-    def _images(self, task: Task, fold: int) -> int:
-        """Return the images of an epoch."""
+    def _epoch(self, task: Task, fold: int) -> tuple[int, bool]:
+        """Return the steps of an epoch, and whether the recipe says how many they are."""
         settings = self._filled(task).train
-        if settings.steps_per_epoch is None:
-            return len(task.split(fold).train)
-        return settings.steps_per_epoch * settings.accumulate * settings.batch_size
-
-    def _steps(self, task: Task, fold: int) -> int:
-        """Return the steps of an epoch."""
-        settings = self._filled(task).train
-        return -(-self._images(task, fold) // (settings.batch_size * settings.accumulate))
+        if settings.steps_per_epoch is not None:
+            return settings.steps_per_epoch, True
+        return -(-len(task.split(fold).train) // (settings.batch_size * settings.accumulate)), False
 
     def _seconds(self, task: Task, fold: int, history: History) -> list[float]:
         """Return the seconds that each epoch trained: metrics.csv has images a second, without validation."""
-        return [self._images(task, fold) / rate for rate in history.column("images_per_second")]
+        settings, images = self._filled(task).train, float(len(task.split(fold).train))
+        if settings.steps_per_epoch is not None:
+            images = history[0]["step"] * settings.accumulate * settings.batch_size
+        return [images / rate for rate in history.column("images_per_second")]
 
     def _sets(self, task: Task, fold: int, epochs: int) -> list[str]:
         """Return the settings of one training, in the words of `--set`."""
