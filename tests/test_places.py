@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -17,11 +18,13 @@ import pytest
 import torch
 
 from segkit import UserError
+from segkit.recipe import toml
 from segkit.study import workers
 from segkit.study.executor import Local, place_of
 from segkit.study.ray_task import Board, Packed, Sight, changed_files, work
 from segkit.study.workers import VISIBLE, Pool
 from segkit.training.trial import Event
+from tests.small import BASE
 
 ROOT = Path(__file__).parents[1]
 
@@ -144,8 +147,36 @@ def test_a_machine_that_does_not_see_the_folder_asks_for_the_files_and_one_with_
         work(other, None, "one")
 
 
+with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@with_ray
+def test_a_signal_saves_and_ends_the_trials_on_a_cluster(tmp_path: Path) -> None:
+    data, epochs = {"phantom": {"patients": 4, "slices": 16, "height": 32, "width": 32}}, 60
+    recipe = BASE | {"data": data, "train": BASE["train"] | {"epochs": epochs}, "study": {"seeds": [1, 2]}}
+    (tmp_path / "study.toml").write_text(toml.dumps(recipe), encoding="utf-8")
+    command = [sys.executable, "-m", "segkit", "run", "study.toml"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([*command, "--on", "ray"], cwd=tmp_path, env=environment, **pipes)
+    assert process.stdout is not None
+    before = next(line for line in process.stdout if f"epoch 3/{epochs}" in line)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=200)
+    assert process.returncode == 130, before + told
+    assert "interrupted: the state is saved; the same command resumes from there" in told
+    assert "Traceback" not in told
+    states = [status.with_name("last.safetensors") for status in tmp_path.glob("runs/*/*/*/trial.json")]
+    assert any(state.is_file() for state in states)
+    assert not list((tmp_path / "runs/.leases").iterdir())
+    done = subprocess.run([*command, "--jobs", "1"], cwd=tmp_path, env=environment, check=False, **pipes)
+    assert done.returncode == 0, done.stdout
+    assert "resumes in epoch" in done.stdout
+
+
+@pytest.mark.slow
+@with_ray
 @pytest.mark.parametrize("options", [[], ["--apart"]], ids=["shared", "apart"])
 def test_a_ray_cluster_that_loses_a_machine_ends_with_the_same_bytes(options: list[str]) -> None:
     command = [sys.executable, "-m", "tests.ray_cluster", *options]
