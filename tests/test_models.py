@@ -136,6 +136,7 @@ def test_a_state_dict_makes_another_model_the_same(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.slow
 def test_one_graph_when_compiled() -> None:
     model = small(upsampler="bilinear").eval()
     torch._dynamo.reset()

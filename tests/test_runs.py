@@ -318,7 +318,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str,
 def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
     alone: Callable[[int], dict[str, bytes]],
 ) -> None:
-    jobs, killed, events = phantoms(40), False, []
+    jobs, killed, events = phantoms(15), False, []
     for event in Local().execute(jobs, at_a_time=2):
         events.append(event)
         if event.kind == "epoch" and not killed:
@@ -332,8 +332,8 @@ def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
     assert sorted(ends(iter(events)).values()) == ["failed", "finished", "finished"]
     again = [job for job in jobs if str(job.folder) == failures[0].trial]
     assert set(ends(Local().execute(again, at_a_time=2)).values()) == {"finished"}
-    assert kept(jobs[0].run) == alone(40)
-    assert checkpoint.load(jobs[0].run / jobs[0].folder / "last.safetensors").meta["epoch"] == 41
+    assert kept(jobs[0].run) == alone(15)
+    assert checkpoint.load(jobs[0].run / jobs[0].folder / "last.safetensors").meta["epoch"] == 16
 
 
 @pytest.mark.parametrize(
