@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from segkit import losses
+from segkit.components.autograd import soft_counts
 from segkit.errors import UserError
 
 NAMES = losses.names()
@@ -121,6 +122,7 @@ def test_each_loss_trains_a_one_layer_network_to_its_mask(name: str) -> None:
     assert torch.equal(layer(image).argmax(1), mask[:, 0].long())
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 @pytest.mark.parametrize("name", [name for name in NAMES if losses[name].origin == "segkit" and name != "boundary"])
 def test_a_tensor_loss_compiles_into_one_graph(name: str) -> None:
     logits, target = example()
@@ -128,6 +130,28 @@ def test_a_tensor_loss_compiles_into_one_graph(name: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(lambda x, y: loss(x, y), fullgraph=True, backend="eager")
     assert torch.allclose(compiled(logits, target), loss(logits, target))
+
+
+@pytest.mark.parametrize("axes", [(2, 3), (0, 2, 3)])
+def test_soft_counts_have_the_gradient_of_their_formulas(axes: tuple[int, ...]) -> None:
+    made = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=made, requires_grad=True)
+    target = torch.rand(2, 3, 4, 5, dtype=torch.float64, generator=made, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, t: soft_counts(x, t, axes), (scores, target))
+    p = scores.sigmoid()
+    for found, expected in zip(
+        soft_counts(scores, target, axes), (target * (1 - p), (1 - target) * p, target), strict=True
+    ):
+        assert torch.allclose(found, expected.sum(axes))
+
+
+def test_soft_counts_keep_the_digits_of_a_certain_prediction() -> None:
+    target = torch.zeros(1, 1, 192, 192)
+    target[..., :96] = 1
+    missed, surplus, _ = soft_counts((2 * target - 1) * 14, target, (2, 3))
+    expected = 192 * 96 * torch.sigmoid(torch.tensor(-14.0, dtype=torch.float64)).item()
+    assert missed.item() == pytest.approx(expected, rel=0.1)  # what float32 knows of 1 - p
+    assert surplus.item() == pytest.approx(expected, rel=0.1)
 
 
 def test_a_weight_between_the_two_dices_outside_0_to_1_is_refused() -> None:

@@ -68,6 +68,34 @@ def _gathered(gradient: Tensor, axis: int) -> Tensor:
     return torch.lerp(first + second, before + after, 0.25)
 
 
+class _SoftCounts(torch.autograd.Function):
+    """sum(t (1 - p)), sum((1 - t) p) and sum(t) for p = sigmoid(x), with two passes over the pixels on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, target: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        p = scores.sigmoid()
+        ctx.save_for_backward(p, target)
+        # Sums of small differences: n - sum(p) would lose all digits in float32 where p is close to 1.
+        difference = torch.addcmul(target, p, target, value=-1)
+        missed = difference.sum(axes)
+        surplus = torch.sub(p, target, out=difference).sum(axes) + missed
+        return missed, surplus, target.sum(axes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        p, target = ctx.saved_tensors
+        missed, surplus, truth = (gradient[..., None, None] for gradient in gradients)
+        by_target = torch.addcmul(missed + truth, p, missed + surplus, value=-1) if ctx.needs_input_grad[1] else None
+        by_p = torch.addcmul(surplus, target, missed + surplus, value=-1)
+        return torch.ops.aten.sigmoid_backward.grad_input(by_p, p, grad_input=by_p), by_target, None
+
+
+def soft_counts(scores: Tensor, target: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return sum(t (1 - p)), sum((1 - t) p) and sum(t) over axes, the last two among them, for p = sigmoid(scores)."""
+    return _SoftCounts.apply(scores, target, axes)  # type: ignore[no-any-return, no-untyped-call]
+
+
 def sum_of_absolutes(weights: list[Tensor]) -> Tensor:
     """Return the sum of |w|; 0 without weights."""
     return _SumOfAbsolutes.apply(*weights) if weights else torch.zeros(())  # type: ignore[no-untyped-call]

@@ -24,15 +24,12 @@ class Counts(NamedTuple):
 
 def count(logits: Tensor, target: Tensor, reduction: Reduction) -> Counts:
     """Count from three sums; those of 1 - p and 1 - t follow from them."""
-    import torch
+    from segkit.components.autograd import soft_counts
 
-    axes = (0, 2, 3) if reduction == "batch" else (2, 3)
-    p = logits.sigmoid()
-    # Sums of small differences: n - sum(p) would lose all digits in float32 where p is close to 1.
-    missed = torch.addcmul(target, p, target, value=-1).sum(axes)
-    surplus = (p - target).sum(axes) + missed
     cases, _, height, width = logits.shape
-    return Counts(missed, surplus, target.sum(axes), height * width * (cases if reduction == "batch" else 1))
+    if reduction == "batch":
+        return Counts(*soft_counts(logits, target, (0, 2, 3)), cases * height * width)
+    return Counts(*soft_counts(logits, target, (2, 3)), height * width)
 
 
 def dice_of(counts: Counts, epsilon: float) -> Tensor:
