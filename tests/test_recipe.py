@@ -62,7 +62,7 @@ def test_overlay_shrinks_every_variant() -> None:
     planned = plan_trials(validate(document), document)
     assert [trial.variant for trial in planned][:2] == ["none", "l1=1e-3 l2=1e-3"]
     assert len(planned) == 6
-    assert {tuple(trial.recipe.model.arguments["widths"]) for trial in planned} == {(16, 32, 64, 128)}
+    assert {tuple(trial.recipe.model.arguments["widths"]) for trial in planned} == {(8, 16, 32, 64, 128)}
     assert planned[0].recipe.regularizer == ()
     assert planned[4].recipe.regularizer[0].arguments["l1"] == 1e-2
 
