@@ -53,6 +53,15 @@ def choose(device: str, precision: str) -> Device:
     return Device(chosen, computed, f"{_describe(chosen)}; precision {computed}")
 
 
+def memory(device: str) -> int | None:
+    """Return the bytes of a CUDA device, used or not; None for any other device, and for one that is not there."""
+    try:
+        chosen = _device(device)
+    except UserError:
+        return None
+    return int(torch.cuda.get_device_properties(chosen).total_memory) if chosen.type == "cuda" else None
+
+
 def choose_for_checkpoint(device: str, precision: str, requested: str | None) -> Device:
     """Return the device for a trained model: the requested one, else the one it was trained on, else "auto".
 

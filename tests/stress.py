@@ -1,6 +1,7 @@
 """Kill a training again and again, start it again, and compare the bytes: `python -m tests.stress --kills 50`.
 
-With `--recipe everything` it trains with all that has a state or chooses an epoch, at once.
+With `--recipe everything` it trains with all that has a state or chooses an epoch, at once; with `--device cuda` on a
+GPU, which only the forked processes use.
 
 A study of one trial runs in a forked process as `segkit run` runs it: lock, resume, checkpoints, report. It is killed
 at random moments (SIGKILL, SIGTERM, SIGINT) and, in every third start, by itself in the middle of writing, flushing or
@@ -66,6 +67,12 @@ EVERYTHING: dict[str, Any] = RECIPE | {
 }
 EVERYTHING["optimizer"]["SGD"]["groups"] = [{"match": ["norms", "biases"], "weight_decay": 0.0}]
 RECIPES = {"small": RECIPE, "everything": EVERYTHING}
+
+
+def on_device(recipe: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return a recipe that trains on a device."""
+    there = {"deterministic": True, "resident": True} if device != "cpu" else {}
+    return recipe | {"train": recipe["train"] | {"device": device} | there}
 
 
 @dataclass
@@ -273,11 +280,12 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--recipe", choices=RECIPES, default="small")
+    parser.add_argument("--device", default="cpu", help="cuda: deterministic, samples on the device")
     options = parser.parse_args()
     torch.set_num_threads(1)
     plugins.load_file(EXAMPLES / "mean_teacher.py")
     with tempfile.TemporaryDirectory(prefix="segkit-stress-") as name:
-        chosen = RECIPES[options.recipe]
+        chosen = on_device(RECIPES[options.recipe], options.device)
         tally = torment(Path(name), options.kills, options.seed, chosen, lambda line: print(line, flush=True))
     for cause, count in sorted(tally.deaths.items()):
         print(f"  {count:4} {cause}")

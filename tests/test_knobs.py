@@ -48,7 +48,7 @@ KNOBS: dict[str, Any] = {
     "metrics": {name: ({}, None) for name in ("dice", "soft_dice", "iou", "precision", "recall")},
     "train": {"epochs": (2, 3), "batch_size": (2, 3), "seed": (1, 2), "budget": ("epochs", "steps"),
               "accumulate": (1, 2), "steps_per_epoch": (None, 4), "clip_norm": (None, 1e-3),
-              "precision": ("float32", "bf16"),
+              "precision": ("float32", "bf16"), "resident": (False, True),
               "warmup": (None, 3), "freeze": (None, ["down.0.*"]), "oversample_foreground": (None, 1.0),
               "sampling_weights": (None, {"phase=ES": 3.0}), "ema": (None, 0.9), "auxiliary_weights": (None, [3, 1])},
 }  # fmt: skip

@@ -110,7 +110,7 @@ def test_equals_albumentations_given_the_same_generators() -> None:
         p=1.0,
     )
     for index in range(8):
-        ours._reseed((1, 1, index))
+        ours.reseed((1, 1, index))
         generator, plain = pickle.loads(pickle.dumps((ours._generator, ours._random)))
         for transform in theirs.transforms:
             transform.set_random_state(generator, plain)

@@ -194,7 +194,7 @@ def test_images_are_what_albumentations_makes_of_them(name: str, values: dict[st
     theirs = transforms.build(name, {**values, "p": 1, **({"fill": DARK} if name in ("Affine", "CropAndPad") else {})})
     image, mask = pictures[0]
     for draw in range(3):
-        ours._reseed((draw, 0, 0))
+        ours.reseed((draw, 0, 0))
         theirs.set_random_state(ours._generator, ours._random)
         expected = theirs(image=image.copy(), mask=mask.copy())["image"]
         assert np.array_equal(ours(image, mask, (draw, 0, 0))[0], expected)

@@ -16,6 +16,7 @@ import pytest
 
 from segkit import UserError, files
 from segkit.api import conclude
+from segkit.data.cache import DataCache
 from segkit.recipe import toml
 from segkit.report import figures
 from segkit.study import hardware, runs
@@ -298,7 +299,7 @@ def phantoms(epochs: int) -> list[Any]:
     variants = [{"label": label, "train": {"seed": seed}} for seed, label in enumerate("abc")]
     tree = BASE | {"data": PHANTOM, "train": BASE["train"] | {"epochs": epochs}, "study": {"variants": variants}}
     found = study(write("phantoms.toml", tree))
-    _, settled, _ = hardware.resolve_study(found.recipe, found.planned, {}, 2, Local(), mix=False)
+    _, settled, _ = hardware.resolve_study(found.recipe, found.planned, {}, 2, Local(), DataCache(), mix=False)
     return settled
 
 

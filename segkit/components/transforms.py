@@ -27,6 +27,7 @@ from segkit.registry.component import Component
 from segkit.registry.faults import wrong_type
 from segkit.registry.messages import describe_value, on_one_line
 from segkit.registry.registry import Registry
+from segkit.registry.slot import Function
 from segkit.types import Count, Fraction
 
 if TYPE_CHECKING:
@@ -211,5 +212,6 @@ transforms = Registry(
     home=__name__,
     family=_register_albumentations,
     check=_check_made,
-    traits={"colour": bool},  # it cannot take images of one input
+    # colour: it cannot take images of one input; on_device: see `segkit.components.device_forms`
+    traits={"colour": bool, "on_device": Function},
 )

@@ -14,6 +14,7 @@ import torch
 
 from segkit.data.filling import usable_cores
 from segkit.data.order import Order
+from segkit.data.resident.batches import Resident
 from segkit.data.samples import Samples, assemble
 from segkit.data.workers import TIMEOUT, TensorPair, Workers, as_tensors
 
@@ -34,6 +35,7 @@ class Batches(AbstractContextManager["Batches"]):
         weights: how often each sample is drawn, relative to others; by default alike.
         foreground_share: of the members, drawn among samples with foreground; their crops show some if they can.
         device: of the batches.
+        resident: the samples on the device, which then transforms them, without workers.
         plugins: folders that a worker searches for transforms of plugins.
         timeout: seconds after which a worker that does not answer counts as hanging.
     """
@@ -49,6 +51,7 @@ class Batches(AbstractContextManager["Batches"]):
         weights: Sequence[float] | None = None,
         foreground_share: float = 0.0,
         device: torch.device | str = "cpu",
+        resident: Resident | None = None,
         plugins: Sequence[str] = (),
         timeout: float = TIMEOUT,
     ) -> None:
@@ -65,7 +68,8 @@ class Batches(AbstractContextManager["Batches"]):
             share=foreground_share,
         )
         self.steps_per_epoch = self._order.steps_per_epoch
-        self.workers = _count(workers, self.device, len(samples.pipeline))
+        self._resident = resident
+        self.workers = 0 if resident is not None else _count(workers, self.device, len(samples.pipeline))
         self._workers: Workers | None = None
         if self.workers:
             self._workers = Workers(samples, seed, self._order, self.workers, plugins, timeout)
@@ -80,7 +84,7 @@ class Batches(AbstractContextManager["Batches"]):
             self._end()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[TensorPair]:
-        """Yield (images (N, H, W[, I]) uint8 or float32, bit maps (N, H, W) uint8 or int16) of an epoch, on the device.
+        """Yield (images (N, H, W[, I]) uint8 or float32, bit maps (N, H, W)) of an epoch, on the device.
 
         Args:
             epoch: from 1.
@@ -92,7 +96,9 @@ class Batches(AbstractContextManager["Batches"]):
         """
         first = (epoch - 1) * self.steps_per_epoch
         for number in range(first + start, first + self.steps_per_epoch):
-            if self._workers is not None:
+            if self._resident is not None:
+                yield self._resident.batch(self.seed, self._order(number))
+            elif self._workers is not None:
                 yield self._to_device(self._workers.take(number))
             else:
                 yield self._to_device(as_tensors(assemble(self.samples, self.seed, self._order(number))))

@@ -111,18 +111,21 @@ def is_slight(matrix: Matrix) -> bool:
     return is_rigid(matrix) and far and max(abs(matrix[0]), abs(matrix[1])) > 0.999
 
 
-def softener(matrix: Matrix) -> tuple[Callable[[Plane], Plane], int]:
-    """Return a blur after which linear interpolation averages over the area of a new pixel, and its reach in pixels."""
+def softener(matrix: Matrix) -> Callable[[Plane], Plane]:
+    """Return a blur after which linear interpolation averages over the area of a new pixel."""
+    x, y = softening(matrix)
+    if len(x) == len(y) == 1:
+        return lambda plane: plane
+    return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE)  # type: ignore
+
+
+def softening(matrix: Matrix) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return that blur's kernels along x and y, of odd lengths; [1] for none."""
     if is_slight(matrix):
-        return smoothed, 1
+        return SMOOTH, SMOOTH
     a, b, _, c, d, _ = matrix
     twelve = 12 * (a * d - b * c) ** 2
-    wide, tall = (b * b + d * d) / twelve - TENT, (a * a + c * c) / twelve - TENT
-    if max(wide, tall) < TENT / 10:
-        return lambda plane: plane, 0
-    x, y = _kernel(wide), _kernel(tall)
-    reach = max(len(x), len(y)) // 2
-    return lambda plane: cv2.sepFilter2D(plane, -1, x, y, borderType=cv2.BORDER_REPLICATE), reach  # type: ignore
+    return _kernel((b * b + d * d) / twelve - TENT), _kernel((a * a + c * c) / twelve - TENT)
 
 
 def _kernel(variance: float) -> NDArray[np.float64]:

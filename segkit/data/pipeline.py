@@ -36,6 +36,9 @@ class TransformError(UserError):
 class Pipeline:
     """Transforms in order.
 
+    Attributes:
+        steps: the transforms, with their names, in order.
+
     Args:
         components: transforms as a recipe names them.
         exclusive: whether the channels are exclusive classes, which matters where masks are resampled.
@@ -45,8 +48,8 @@ class Pipeline:
     """
 
     def __init__(self, components: Sequence[Component] = (), *, exclusive: bool = False) -> None:
-        self._steps = [(component.name, component()) for component in components]
-        for _, transform in self._steps:
+        self.steps = [(component.name, component()) for component in components]
+        for _, transform in self.steps:
             follow_images(transform, exclusive)
         self._random = random.Random(0)
         self._generator = np.random.Generator(np.random.PCG64(0))
@@ -54,21 +57,21 @@ class Pipeline:
 
     def _share_generators(self) -> None:
         """Give all transforms the same two generators, so that reseeding them once suffices for a sample."""
-        for _, transform in self._steps:
+        for _, transform in self.steps:
             transform.set_random_state(self._generator, self._random)
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self.steps)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The transforms' names, in order."""
-        return tuple(name for name, _ in self._steps)
+        return tuple(name for name, _ in self.steps)
 
     @property
     def custom(self) -> bool:
         """Whether a transform comes from a plugin, not from Albumentations."""
-        return not all(_is_albumentations(transform) for _, transform in self._steps)
+        return not all(is_albumentations(transform) for _, transform in self.steps)
 
     def __call__(
         self, image: Image, bits: Bits, key: Key = (0, 0, 0), *, name: str = "", labels: tuple[int, ...] | None = None
@@ -85,7 +88,7 @@ class Pipeline:
         Raises:
             TransformError: a transform failed, changed a type, the inputs or one of the sizes alone, or made a label.
         """
-        if not self._steps:
+        if not self.steps:
             return image, bits
         labels = labels_of(bits) if labels is None else labels
         try:
@@ -97,15 +100,15 @@ class Pipeline:
         return done
 
     def _run(self, image: Image, bits: Bits, key: Key, labels: tuple[int, ...] | None = None) -> Pair:
-        self._reseed(key)
+        self.reseed(key)
         pair = image.copy(), bits.copy()
-        for name, transform in self._steps:
+        for name, transform in self.steps:
             pair = _apply(name, transform, *pair)
             if labels is not None:
                 _check_labels(name, transform, pair[1], labels)
         return pair
 
-    def _reseed(self, key: Key) -> None:
+    def reseed(self, key: Key) -> None:
         """Set both generators to a state derived from the key by a hash, which is faster than seeding."""
         digest = hashlib.blake2b(",".join(map(str, key)).encode(), digest_size=48).digest()
         state, increment, seed = (int.from_bytes(digest[start : start + 16], "little") for start in (0, 16, 32))
@@ -129,8 +132,8 @@ class Pipeline:
             TransformError: a transform failed on the pair.
         """
         count = 0
-        for step, transform in self._steps[:most]:
-            done = _settled(step, transform, pair, name) if _is_albumentations(transform) else None
+        for step, transform in self.steps[:most]:
+            done = _settled(step, transform, pair, name) if is_albumentations(transform) else None
             if done is None:
                 break
             pair, count = done, count + 1
@@ -141,7 +144,7 @@ class Pipeline:
         """Return the pipeline of the transforms after the first `count`."""
         self._share_generators()
         rest = Pipeline()
-        rest._steps, rest._random, rest._generator = self._steps[count:], self._random, self._generator
+        rest.steps, rest._random, rest._generator = self.steps[count:], self._random, self._generator
         return rest
 
     def check_eval(self, kind: Kind = GREY) -> None:
@@ -158,7 +161,7 @@ class Pipeline:
                 f"transforms.eval: one of {', '.join(self.names)} gives several results for one image: evaluation must "
                 "not be random, and a transform draws from `self.py_random` or `self.random_generator` alone."
             )
-        for name, transform in self._steps:
+        for name, transform in self.steps:
             if not isinstance(transform, (a.ImageOnlyTransform, a.NoOp, a.Resize, a.LongestMaxSize, a.SmallestMaxSize)):
                 raise UserError(
                     f"transforms.eval: {name} moves pixels, but whole images are evaluated. Use it in transforms.train."
@@ -218,9 +221,10 @@ def _forbidden(labels: tuple[int, ...], itemsize: int) -> NDArray[np.uint8]:
     return table
 
 
-def _is_albumentations(transform: Any) -> bool:
+def is_albumentations(transform: Any) -> bool:
+    """Return whether a transform, and all that it is composed of, are of Albumentations itself."""
     inner = getattr(transform, "transforms", [])
-    return type(transform).__module__.startswith("albumentations.") and all(map(_is_albumentations, inner))
+    return type(transform).__module__.startswith("albumentations.") and all(map(is_albumentations, inner))
 
 
 def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
@@ -264,7 +268,7 @@ def _check_labels(name: str, transform: Any, bits: Bits, labels: tuple[int, ...]
 def _failure(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
     """Return the error of a transform; a plugin's has its file and line."""
     factory: Any = type(transform)
-    if _is_albumentations(transform):
+    if is_albumentations(transform):
         if name not in transforms or not transforms[name].foreign:
             return TransformError(f"transform {name}: {text}")
         factory = transforms[name].factory

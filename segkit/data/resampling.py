@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -31,6 +31,7 @@ from segkit.data.coverage import (
     relabelled,
     smoothed,
     softener,
+    softening,
 )
 
 NEAREST = (cv2.INTER_NEAREST, cv2.INTER_NEAREST_EXACT)
@@ -81,13 +82,26 @@ def _linear(
     return relabelled(bits, lambda plane: linear(soft(plane)), exclusive)
 
 
-def _mapped(exclusive: bool, bits: Bits, matrix: Matrix, size: tuple[int, ...], border: int) -> Bits:
-    """Map the part that holds labels, into a bit map of a size (rows, columns)."""
-    found = np.zeros(size, bits.dtype)
-    x, y, width, height = _box(bits)
+class Window(NamedTuple):
+    """The part of a bit map that is resampled, and of the result that it goes to: from `low` to `high`, (x, y)."""
+
+    part: tuple[slice, slice]
+    low: tuple[int, int]
+    high: tuple[int, int]
+
+
+def window(bits: Bits, matrix: Matrix, size: tuple[int, ...]) -> Window | None:
+    """Return what of a bit map holds labels, and where that goes in a result; None if nowhere.
+
+    Args:
+        bits: (H, W).
+        matrix: from old to new (x, y).
+        size: of the result, (rows, columns).
+    """
+    x, y, width, height = box(bits)
     if not width:
-        return found
-    soft, reach = softener(matrix)
+        return None
+    reach = max(map(len, softening(matrix))) // 2
     left, top = max(x - reach - 1, 0), max(y - reach - 1, 0)
     right, bottom = min(x + width + reach + 1, bits.shape[1]), min(y + height + reach + 1, bits.shape[0])
     a, b, c, d, e, f = matrix
@@ -96,12 +110,24 @@ def _mapped(exclusive: bool, bits: Bits, matrix: Matrix, size: tuple[int, ...], 
     low = max(math.floor(min(columns)), 0), max(math.floor(min(rows)), 0)
     high = min(math.ceil(max(columns)) + 1, size[1]), min(math.ceil(max(rows)) + 1, size[0])
     if low[0] >= high[0] or low[1] >= high[1]:
+        return None
+    return Window((slice(top, bottom), slice(left, right)), low, high)
+
+
+def _mapped(exclusive: bool, bits: Bits, matrix: Matrix, size: tuple[int, ...], border: int) -> Bits:
+    """Map the part that holds labels, into a bit map of a size (rows, columns)."""
+    found = np.zeros(size, bits.dtype)
+    place = window(bits, matrix, size)
+    if place is None:
         return found
-    window = high[0] - low[0], high[1] - low[1]
-    part = np.array([[a, b, a * left + b * top + c - low[0]], [d, e, d * left + e * top + f - low[1]]])
+    part, low, high = place
+    left, top, (a, b, c, d, e, f), soft = part[1].start, part[0].start, matrix, softener(matrix)
+    moved = np.array([[a, b, a * left + b * top + c - low[0]], [d, e, d * left + e * top + f - low[1]]])
     found[low[1] : high[1], low[0] : high[0]] = relabelled(
-        bits[top:bottom, left:right],
-        lambda plane: cv2.warpAffine(soft(plane), part, window, flags=cv2.INTER_LINEAR, borderMode=border),  # type: ignore
+        bits[part],
+        lambda plane: cv2.warpAffine(
+            soft(plane), moved, (high[0] - low[0], high[1] - low[1]), flags=cv2.INTER_LINEAR, borderMode=border
+        ),  # type: ignore
         exclusive,
     )
     return found
@@ -116,7 +142,7 @@ def _downscaled(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> B
     shrink = [max(round(side * scale), 1) / (side * scale) for side in bits.shape]
     if shrink == [1, 1]:
         return bits
-    return _mapped(exclusive, bits, _centred(shrink), bits.shape, cv2.BORDER_REPLICATE)
+    return _mapped(exclusive, bits, centred(shrink), bits.shape, cv2.BORDER_REPLICATE)
 
 
 def _resized(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
@@ -141,7 +167,7 @@ def _resized(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits
         return cv2.resize(bits, size[::-1], interpolation=flag)  # type: ignore[return-value]
     if all(float(side).is_integer() for side in shrink):
         return _averaged(exclusive, bits, size, int(shrink[0]), int(shrink[1]))
-    a, b, x, c, d, y = _centred(shrink)
+    a, b, x, c, d, y = centred(shrink)
     if flag == cv2.INTER_AREA and min(shrink) < 1:
         x, y = x - _skew(bits.shape[1], size[1]), y - _skew(bits.shape[0], size[0])
     return _mapped(exclusive, bits, (a, b, x, c, d, y), size, cv2.BORDER_REPLICATE)
@@ -149,7 +175,7 @@ def _resized(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits
 
 def _averaged(exclusive: bool, bits: Bits, size: tuple[int, int], tall: int, wide: int) -> Bits:
     found = np.zeros(size, bits.dtype)
-    x, y, width, height = _box(bits)
+    x, y, width, height = box(bits)
     left, top, right, bottom = x // wide, y // tall, -(-(x + width) // wide), -(-(y + height) // tall)
     if width:
         found[top:bottom, left:right] = relabelled(
@@ -171,7 +197,7 @@ def _affine(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bits:
         size = tuple(int(np.round(side)) for side in params.get("output_shape", bits.shape))
         return _mapped(exclusive, bits, matrix, size, cv2.BORDER_CONSTANT)
     # Beyond the borders, labels may be repeated anywhere, so everything is mapped.
-    return _linear(transform, exclusive, bits, params, softener(matrix)[0])
+    return _linear(transform, exclusive, bits, params, softener(matrix))
 
 
 def _nearest(transform: Any, bits: Bits, params: dict[str, Any]) -> Bits:
@@ -188,7 +214,7 @@ def _distorted(transform: Any, exclusive: bool, bits: Bits, **params: Any) -> Bi
         return _linear(transform, exclusive, bits, params, smoothed)
     from_x, from_y = params["map_x"], params["map_y"]
     found = np.zeros(from_x.shape, bits.dtype)
-    x, y, width, height = _box(bits)
+    x, y, width, height = box(bits)
     near = cv2.bitwise_and(cv2.inRange(from_x, x - 2, x + width + 1), cv2.inRange(from_y, y - 2, y + height + 1))
     left, top, wide, tall = cv2.boundingRect(near)
     if width and wide:
@@ -236,12 +262,12 @@ def _followers() -> tuple[tuple[Any, Follower], ...]:
     )
 
 
-def _box(bits: Bits) -> tuple[int, int, int, int]:
+def box(bits: Bits) -> tuple[int, int, int, int]:
     """Return x, y, width and height of the part of a bit map that holds labels; zeros for an empty one."""
     return tuple(cv2.boundingRect(bits if bits.dtype == np.uint8 else (bits > 0).astype(np.uint8)))  # type: ignore
 
 
-def _centred(shrink: list[float]) -> Matrix:
+def centred(shrink: list[float]) -> Matrix:
     """Return a resizing's matrix for pixel centres (x, y), given the old pixels per new one along (rows, columns)."""
     tall, wide = shrink
     return 1 / wide, 0.0, (1 / wide - 1) / 2, 0.0, 1 / tall, (1 / tall - 1) / 2

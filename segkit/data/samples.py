@@ -163,12 +163,16 @@ def assemble(samples: Samples, seed: int, chosen: Sequence[Member]) -> Pair:
         if batch is None:
             batch = np.empty((len(chosen), *image.shape), image.dtype), np.empty((len(chosen), *bits.shape), bits.dtype)
         elif image.shape != batch[0].shape[1:]:
-            (first, name), (rows, columns) = (samples.names[at] for at in (chosen[0][1], index)), batch[1].shape[1:]
-            raise UserError(
-                f"{name}: {image.shape[0]} x {image.shape[1]} pixels after the transforms, but {first}, in the same "
-                f"batch, has {rows} x {columns}. Images of a batch must have one size: add RandomCrop, PadIfNeeded or "
-                "Resize to transforms.train, or set train.batch_size = 1."
-            )
+            raise other_size(samples.names[index], bits.shape, samples.names[chosen[0][1]], batch[1].shape[1:])
         batch[0][place], batch[1][place] = image, bits
     assert batch is not None, "a batch has at least one member"
     return batch
+
+
+def other_size(name: str, size: Sequence[int], first: str, wanted: Sequence[int]) -> UserError:
+    """Return the error of a sample that differs in size from the first of its batch."""
+    return UserError(
+        f"{name}: {size[0]} x {size[1]} pixels after the transforms, but {first}, in the same batch, has {wanted[0]} x "
+        f"{wanted[1]}. Images of a batch must have one size: add RandomCrop, PadIfNeeded or Resize to "
+        "transforms.train, or set train.batch_size = 1."
+    )

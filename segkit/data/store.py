@@ -81,6 +81,11 @@ class Slices:
         found._maps = [mapped for mapped in (first, second) if mapped is not None]
         return found
 
+    @property
+    def size(self) -> int:
+        """The bytes of all images and bit maps."""
+        return int(self._images.nbytes + self._bits.nbytes)
+
     def shape(self, number: int) -> tuple[int, int]:
         """Return height and width of a slice."""
         height, width, _, _ = self._places[number]

@@ -47,7 +47,7 @@ RESUMABLE = {".".join(path) for path in NOT_TRAINING} | {"train.epochs"}
 # where `_comparable` puts an evaluation that training uses too, and so depends on
 DURING_TRAINING = "evaluation during training"
 # settings of train that determine on what hardware, and how, a trial computes
-HARDWARE = ("device", "precision", "threads", "compile")
+HARDWARE = ("device", "precision", "threads", "compile", "resident")
 
 
 def incomparable_note(number: object) -> str:
@@ -144,6 +144,8 @@ def _comparable(tree: dict[str, Any]) -> dict[str, Any]:
     """
     train = tree.get("train", {})
     made: dict[str, Any] = {"device": str(train.get("device", "auto")).partition(":")[0]}
+    if train.get("resident") is not True:  # as before there was the key
+        train = {key: value for key, value in train.items() if key != "resident"}
     name, metrics = train.get("select_by", "dice"), tree.get("metrics")
     if isinstance(metrics, dict) and isinstance(name, str) and name in metrics and _chooses(name, name):
         made["select_by"] = {name: metrics[name]}

@@ -190,6 +190,11 @@ class Train(Section):
     compile: bool = False
     deterministic: bool = Field(False, description="Only deterministic operations on CUDA; slower there.")
     workers: Annotated[int, Ge(0), Le(1024)] | Literal["auto"] = "auto"
+    resident: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether samples live on the device and are transformed there, if all transforms have a device "
+        "form; auto: on CUDA, if the data take at most a quarter of its memory.",
+    )
     patience: Count | None = Field(
         None, description="Epochs without a better select_by after which training ends; never when not given."
     )

@@ -9,8 +9,13 @@ from typing import Any
 
 from segkit.errors import RegistrationError, suggest
 
-Trait = type[bool] | type[float] | tuple[str, ...]
-DEFAULTS: dict[Any, Any] = {bool: False, float: None}
+
+class Function:
+    """The type of a trait that is a function."""
+
+
+Trait = type[bool] | type[float] | type[Function] | tuple[str, ...]
+DEFAULTS: dict[Any, Any] = {bool: False, float: None, Function: None}
 
 
 def fold(name: str) -> str:
@@ -30,7 +35,7 @@ class Slot:
         weighted: whether a recipe may give each component a `weight`.
         grouped: whether a recipe may give a component `groups`, tables of other parameters for some of the weights.
         traits: what `register` may declare about a component, with its type: `bool` (default False), `float` (default
-            None), or the possible words (default the first).
+            None), `Function` (default None), or the possible words (default the first).
         check: takes the product of a factory and its positional arguments; returns what is wrong with it, or None.
         around: takes the positional arguments; returns the context in which a plugin's component is called, which
             raises ContractError.
@@ -63,6 +68,8 @@ class Slot:
                 raise RegistrationError(f"{place}: a {self.name} has no trait '{trait}'. {suggest(trait, self.traits)}")
             if isinstance(kind, tuple):
                 fits, wanted = value in kind, " or ".join(map(repr, kind))
+            elif kind is Function:
+                fits, wanted = callable(value), "a function"
             elif kind is bool:
                 fits, wanted = isinstance(value, bool), "True or False"
             else:

@@ -35,6 +35,11 @@ class Local:
         found = devices.choose(device, precision)
         return found.device.type if device == "auto" else device, found.precision
 
+    def memory(self, device: str) -> int | None:
+        """Return the bytes of a CUDA device that a trial has, used or not; see `places.Place`."""
+        found = devices.memory(device)
+        return None if found is None else int(found * self.gpus_per_trial)
+
     def jobs(self, asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
         """Return (trials at a time, CPU threads each); see `places.Place`.
 

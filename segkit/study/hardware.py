@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segkit.data.cache import DataCache
 from segkit.errors import UserError
 from segkit.recipe.identity import HARDWARE
 from segkit.recipe.model import Recipe
@@ -16,6 +17,8 @@ from segkit.study.places import Place
 from segkit.study.reading import stored_recipe
 from segkit.training.trial import Trial
 
+RESIDENT_SHARE = 0.25
+"""Of a device's memory, which data may take at most to live there by themselves."""
 REMEDY = (
     "A study compares trials with the same hardware settings. Restore the setting, choose another run folder with "
     "--name, train again with --fresh, or allow both with --mix-hardware: the report then mentions it."
@@ -28,11 +31,19 @@ def recorded_settings(run: Path) -> dict[str, Any]:
     if not isinstance(train, dict) or train.get("threads", "auto") == "auto":  # nothing, or an older version's
         return {}
     device_type = str(train.get("device")).partition(":")[0]
-    return {key: train[key] for key in HARDWARE if key in train} | {"device": device_type}
+    resident = {"resident": train.get("resident", False)}  # before it was a key, no samples lived on a device
+    return resident | {key: train[key] for key in HARDWARE if key in train} | {"device": device_type}
 
 
 def resolve_study(
-    recipe: Recipe, planned: Sequence[Trial], known: dict[str, Any], jobs: str | int, place: Place, *, mix: bool
+    recipe: Recipe,
+    planned: Sequence[Trial],
+    known: dict[str, Any],
+    jobs: str | int,
+    place: Place,
+    cache: DataCache,
+    *,
+    mix: bool,
 ) -> tuple[Recipe, list[Trial], int]:
     """Return the study's recipe and trials with every "auto" resolved, and how many trials to train at a time.
 
@@ -44,19 +55,39 @@ def resolve_study(
         known: the result of `recorded_settings`.
         jobs: trials at a time, or "auto".
         place: where they are trained.
+        cache: reads the data; asked only where they might live on a device.
         mix: whether trials may differ from each other, and from `known`.
 
     Raises:
         UserError: they differ, and `mix` is false.
     """
+    chosen = known
+    if "resident" not in known:
+        chosen = known | {"resident": _resident([trial.recipe for trial in planned], place, cache)}
     train = planned[0].recipe.train
     threads = known.get("threads") if train.threads == "auto" else train.threads
-    kind = _resolved(planned[0].recipe, known, 1, place).train.device.replace("auto", "cpu")
+    kind = _resolved(planned[0].recipe, chosen, 1, place).train.device.replace("auto", "cpu")
     at_a_time, count = place.jobs(jobs, len({trial.identity for trial in planned}), kind, threads)
-    resolved = [replace(trial, recipe=_resolved(trial.recipe, known, count, place)) for trial in planned]
+    resolved = [replace(trial, recipe=_resolved(trial.recipe, chosen, count, place)) for trial in planned]
     if not mix:
         _check_same(resolved, known)
-    return _resolved(recipe, known, count, place), resolved, at_a_time
+    return _resolved(recipe, chosen, count, place), resolved, at_a_time
+
+
+def _resident(recipes: Sequence[Recipe], place: Place, cache: DataCache) -> bool:
+    """Return whether the data of every recipe that does not say so fit into their share of its device."""
+    asking = [recipe for recipe in recipes if recipe.train.resident == "auto"]
+    distinct = {recipe.model_dump_json(include={"data", "intensity"}): recipe for recipe in asking}
+    for recipe in distinct.values():
+        try:
+            memory = place.memory(place.resolve(recipe.train.device, recipe.train.precision)[0])
+            if memory is None:
+                return False
+            if cache.read(recipe.data, recipe.intensity).slices.size > RESIDENT_SHARE * memory:
+                return False
+        except Exception:  # what is wrong with device or data is found, and told, where they are checked
+            return False
+    return bool(distinct)
 
 
 def resolve_auto(train: Train, threads: int, place: Place | None = None) -> Train:
@@ -67,7 +98,8 @@ def resolve_auto(train: Train, threads: int, place: Place | None = None) -> Trai
     """
     device, precision = (place or Local()).resolve(train.device, train.precision)
     count = threads if train.threads == "auto" else train.threads
-    return train.model_copy(update={"device": device, "precision": precision, "threads": count})
+    update = {"device": device, "precision": precision, "threads": count}
+    return train.model_copy(update=update | {"resident": train.resident is True})
 
 
 def with_hardware_of(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:

@@ -16,6 +16,7 @@ from typing import Any
 
 from segkit import files, plugins
 from segkit.data.cache import DataCache
+from segkit.device import memory
 from segkit.errors import UserError
 from segkit.leases import LeaseLostError
 from segkit.registry.faults import described
@@ -76,6 +77,14 @@ class Cluster:
             task = self._ray.remote(resolve).options(num_cpus=0, num_gpus=self._gpus_of(device))
             self._resolved[device, precision] = self._ray.get(task.remote(device, precision))
         return self._resolved[device, precision]
+
+    def memory(self, device: str) -> int | None:
+        """Return the bytes of a CUDA device that a trial has, used or not; see `places.Place`."""
+        if not device.startswith("cuda"):
+            return None
+        task = self._ray.remote(memory).options(num_cpus=0, num_gpus=self._gpus_of(device))
+        found = self._ray.get(task.remote(device))
+        return None if found is None else int(found * min(self._gpus_per_trial, 1))
 
     def jobs(self, asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
         """Return (trials at a time, CPU threads each): as many as the cluster has room for, of one thread."""

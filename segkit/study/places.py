@@ -31,6 +31,13 @@ class Place(Protocol):
             UserError: there are none such.
         """
 
+    def memory(self, device: str) -> int | None:
+        """Return the bytes of a CUDA device that a trial has, used or not; None for any other device.
+
+        Args:
+            device: as `resolve` returns it.
+        """
+
     def jobs(self, asked: int | str, trials: int, device: str, threads: int | None) -> tuple[int, int]:
         """Return (trials at a time, CPU threads each).
 

@@ -222,7 +222,7 @@ class StudyRun:
         cache = DataCache(self.cache or self._beside / CACHE, progress)
         known = {} if options.fresh else hardware.recorded_settings(self.folder)
         self.recipe, self.planned, at_a_time = hardware.resolve_study(
-            self.recipe, self.planned, known, jobs, place, mix=options.mix
+            self.recipe, self.planned, known, jobs, place, cache, mix=options.mix
         )
         existing, fingerprints, mistakes = self._inspect(cache, options)
         unfinished = [found for found in existing if found.state != "finished"]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from segkit.data.fitting import Kind, example
 from segkit.data.pipeline import Bits, Image, Pipeline
+from segkit.data.samples import Samples, assemble
+from segkit.data.store import Writer
 from segkit.errors import UserError, sentence
 from segkit.registry.component import Component
 from segkit.testing.report import ExaminationEndedError, Report
@@ -20,6 +22,7 @@ SQUARE = (80, 80)
 LABELS = (4, 5, 12)  # with gaps, which a blend of two labels would fall into
 SEEDS = 6
 CONTRAST = 75  # of a shape that is bright by 150
+DIFFERENT = 2  # grey levels of 255, or percent of the pixels of masks
 TOGETHER, APART = 0.85, 0.5  # overlaps of image and mask: above, they agree; below, they do not
 
 
@@ -37,6 +40,9 @@ def examine_transform(report: Report, component: Component) -> None:
         _stays_together(report, component)
     with report.trying("applied to other images"):
         _takes_other_images(report, component)
+    if component.entry.traits["on_device"] is not None:
+        with report.trying("applied by its `on_device`"):
+            _agrees_on_device(report, component)
 
 
 def _shape(size: tuple[int, int]) -> Mask:
@@ -142,6 +148,31 @@ def _takes_other_images(report: Report, component: Component) -> None:
             continue
         if kind.dtype == "float32" and (found == found.round()).all():
             report.note("it rounds images of float32, which are from 0 to 1, to whole numbers.")
+
+
+def _agrees_on_device(report: Report, component: Component) -> None:
+    """What `on_device` gives on tensors of the CPU must be what the transform gives."""
+    import torch
+
+    from segkit.data.resident.batches import Resident
+
+    image, bits = _pair(component, SIZES[0])
+    writer = Writer(None)
+    writer.add("image", image[None], bits[None])
+    samples = Samples(writer.close(), [0], ["image"], Pipeline([component]), [True])
+    resident = Resident(samples, torch.device("cpu"), exclusive=False)
+    for draw in range(SEEDS):
+        expected, found = assemble(samples, 0, [(draw, 0)]), [part.numpy() for part in resident.batch(0, [(draw, 0)])]
+        if any(one.shape != other.shape for one, other in zip(expected, found, strict=True)):
+            report.fault(f"`on_device` gives images {found[0].shape[1:]}, the transform {expected[0].shape[1:]}.")
+            return
+        levels = float(np.abs(expected[0] - found[0]).mean())
+        if levels > DIFFERENT or (expected[1] != found[1]).mean() > DIFFERENT / 100:
+            report.fault(
+                f"`on_device` gives other images or masks than the transform: grey levels differ by {levels:.1f} of "
+                f"255 in the mean, masks in {(expected[1] != found[1]).mean():.1%} of the pixels."
+            )
+            return
 
 
 def _overlap(image: Image, mask: Mask) -> float:

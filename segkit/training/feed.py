@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import torch
 
 from segkit.data.batches import Batches
-from segkit.data.samples import to_device_float
+from segkit.data.resident.batches import Resident
+from segkit.data.resident.drawing import forms_of
+from segkit.data.samples import Samples, to_device_float
 from segkit.evaluation.evaluator import Normalization
 from segkit.types import Batch
 
@@ -31,3 +33,17 @@ class Feed:
             yield Batch(*pair, labelled)
             if number + 1 == self.steps_per_epoch:
                 return
+
+
+def on_device(
+    samples: Samples, device: torch.device, asked: bool | str, *, exclusive: bool
+) -> tuple[Resident | None, str]:
+    """Return samples on the device, if it is asked for and all transforms have a device form, and a line about that."""
+    lacking = forms_of(samples.pipeline)[1]
+    if asked is not True:
+        where = f"on the CPU, since {lacking} has no device form" if lacking else "there"
+        return None, f"samples: on a GPU they would be transformed {where}"
+    if lacking:
+        return None, f"samples: transformed on the CPU, since {lacking} has no device form"
+    resident = Resident(samples, device, exclusive=exclusive)
+    return resident, f"samples: {resident.size / (1 << 20):,.1f} MiB live on the device, and are transformed there"

@@ -29,7 +29,7 @@ from segkit.recipe.sections import Train
 from segkit.registry.component import Component
 from segkit.registry.faults import fault, raise_fault
 from segkit.training.average import Average
-from segkit.training.feed import Feed
+from segkit.training.feed import Feed, on_device
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.initial import begin_with, lines_of, seen_before
 from segkit.training.loop import State
@@ -129,6 +129,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     model = model.to(device.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     drawn = generators.warnings(recipe.model)
     samples = Samples.of(data, _drawn(data, split, split.train), transforms, exclusive=exclusive)
+    resident, place = on_device(samples, device.device, settings.resident, exclusive=exclusive)
     batches = Batches(
         samples,
         batch_size=settings.batch_size,
@@ -138,6 +139,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         weights=weights_by_tag(data, samples.numbers, settings.sampling_weights) if settings.sampling_weights else None,
         foreground_share=settings.oversample_foreground or 0.0,
         device=device.device,
+        resident=resident,
         plugins=plugins.folders(),
     )
     standardized = recipe.intensity.entry.traits["standardized"]
@@ -163,6 +165,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
             device.text,
             _counts(data, split if limit.overfit else whole),
             *_evaluation(recipe),
+            *([place] if settings.resident is True or limit.batches else []),
             *data.notes,
             *split.notes,
             *begins,

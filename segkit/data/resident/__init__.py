@@ -1,0 +1,1 @@
+"""Training samples that live on the device, and are transformed there."""

@@ -1,0 +1,175 @@
+"""Training samples on a device: their batches are transformed and put together there."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from segkit.components.device_forms.form import BORDERS, NOISE, Form, Geometry, Intensity, fill_of
+from segkit.data.order import Member
+from segkit.data.resident import labels, warp
+from segkit.data.resident.drawing import Draw, Drawing, Part, Sample, phase_of
+from segkit.data.resident.warp import Source, Stage
+from segkit.data.samples import Samples, other_size
+
+Pair = tuple[Tensor, Tensor]
+
+
+class _Slices(NamedTuple):
+    """Slices in a source: the place of each one's first pixel, and their sizes, (N,) and (N, 2)."""
+
+    source: Source
+    begins: Any
+    sizes: Any
+
+
+class Resident:
+    """Samples on a device.
+
+    Args:
+        samples: all of whose transforms have a device form.
+        device: where they live.
+        exclusive: whether the channels are exclusive classes.
+    """
+
+    def __init__(self, samples: Samples, device: torch.device, *, exclusive: bool) -> None:
+        self._samples, self._device, self._exclusive = samples, device, exclusive
+        slices = samples.slices
+        for number in samples.numbers:
+            slices.check(number)
+        sizes = np.array([slices.shape(number) for number in samples.numbers], np.int64)
+        ends = np.cumsum([0, *sizes.prod(1)])
+        images = np.empty((ends[-1], slices.inputs), slices.dtype)
+        bits = np.empty(ends[-1], np.uint8 if slices.bits(samples.numbers[0]).dtype == np.uint8 else np.int32)
+        for number, (begin, end) in zip(samples.numbers, itertools.pairwise(ends), strict=True):
+            images[begin:end] = slices.image(number).reshape(-1, slices.inputs)
+            bits[begin:end] = slices.bits(number).ravel()
+        source = Source(*(torch.from_numpy(array).to(device) for array in (images, bits)))
+        self._slices = _Slices(source, ends[:-1], sizes)
+        self._labels = sorted({label for number in samples.numbers for label in slices.labels[number]} - {0})
+        self._drawing = Drawing(samples)
+        self._top, (least, most) = 255.0 if slices.dtype == "uint8" else 1.0, slices.bounds
+        self._bounded = least >= 0 and most <= self._top
+        self._generator = torch.Generator(device)
+
+    @property
+    def size(self) -> int:
+        """The bytes that the samples take."""
+        source = self._slices.source
+        return source.images.nbytes + source.bits.nbytes
+
+    def batch(self, seed: int, chosen: Sequence[Member]) -> Pair:
+        """Return a batch: images (N, H, W) or (N, H, W, I) float32, and bit maps (N, H, W) uint8 or int32.
+
+        Args:
+            seed: of the trial.
+            chosen: (draw, index) of each member; its randomness depends on these and the seed alone.
+
+        Raises:
+            UserError: sizes differ; the message names the samples.
+        """
+        drawn, names = [self._drawing(seed, member) for member in chosen], self._samples.names
+        for sample in drawn:
+            if sample.size != drawn[0].size:
+                raise other_size(names[sample.index], sample.size, names[drawn[0].index], drawn[0].size)
+        images, bits = self._transformed(drawn)
+        return (images[..., 0] if images.shape[3] == 1 else images), bits
+
+    def _transformed(self, drawn: Sequence[Sample]) -> Pair:
+        """Return images (N, H, W, I) and bit maps of samples."""
+        parts, members = self._drawing.parts, np.array([sample.index for sample in drawn])
+        at = self._slices._replace(begins=self._slices.begins[members], sizes=self._slices.sizes[members])
+        if not (parts and parts[0].moves):
+            if len(groups := _by_size(at.sizes)) > 1:  # grey levels are changed before sizes are made equal
+                pairs = [self._transformed([drawn[place] for place in group]) for group in groups]
+                order = self._put(np.argsort(np.concatenate(groups)))
+                images, bits = (torch.cat(found)[order] for found in zip(*pairs, strict=True))
+                return images, bits
+            images, bits = self._gathered(at)
+        for place, part in enumerate(parts):
+            draws = [sample.draws[place] for sample in drawn]
+            if not part.moves:
+                images = self._changed(part, [draw for (draw,) in draws], images)
+                continue
+            images, bits = self._moved(part, draws, at if not place else _as_slices(images, bits))
+        return images, bits
+
+    def _gathered(self, at: _Slices) -> Pair:
+        """Return slices of one size as they are."""
+        rows, columns = at.sizes[0].tolist()
+        pixels = self._put(at.begins)[:, None] + torch.arange(rows * columns, device=self._device)
+        shape = (len(at.begins), rows, columns)
+        return at.source.images[pixels].float().view(*shape, -1), at.source.bits[pixels].view(shape)
+
+    def _moved(self, part: Part, draws: Sequence[Sequence[Draw]], at: _Slices) -> Pair:
+        """Return what a run of geometric transforms makes of slices."""
+        stages = [_stage(*form, [draw[place] for draw in draws]) for place, form in enumerate(part.forms)]
+        last = draws[0][-1]
+        found = warp.places(warp.joined(stages), last.move.size if last.move else last.size, self._put)
+        grid = warp.Grid(*(self._put(array)[:, None, None] for array in (at.begins, *at.sizes.T)))
+        images = warp.sample_images(at.source, found, grid)
+        if not self._labels:
+            return images, torch.zeros_like(found.x, dtype=at.source.bits.dtype)
+        weights, sampled = map(self._put, warp.weights_of(stages))
+        planes = warp.sample_coverage(at.source, self._labels, found, grid, weights, sampled)
+        phases = self._put(np.array([phase_of(draw) for draw in draws], np.int16))
+        return images, labels.decided(planes, self._labels, at.source.bits.dtype, phases, exclusive=self._exclusive)
+
+    def _changed(self, part: Part, draws: Sequence[Draw], images: Tensor) -> Tensor:
+        """Return images after a transform of intensity, where it is applied."""
+        ((_, form),) = part.forms
+        assert isinstance(form, Intensity)
+        applied = [place for place, draw in enumerate(draws) if draw.numbers is not None]
+        if not applied:
+            return images
+        chosen, numbers = self._put(np.array(applied)), [draws[place].numbers or {} for place in applied]
+        some = images[chosen]
+        given = {name: self._stacked([each[name] for each in numbers]) for name in form.names if name != NOISE}
+        if NOISE in form.names:
+            given[NOISE] = torch.stack([self._noise(draws[place].seed, some.shape[1:]) for place in applied])
+        changed = form.change(some, self._top, **given)
+        return images.index_copy(0, chosen, changed.clamp(0, self._top) if self._bounded else changed)
+
+    def _stacked(self, values: Sequence[Any]) -> Tensor:
+        """Return numbers as (N, 1, 1, 1), lists of them as (N, K), the shorter ones with as many zeros at both ends."""
+        arrays = [np.ravel(np.asarray(value, np.float32)) for value in values]
+        most = max(map(len, arrays))
+        found = self._put(np.stack([np.pad(array, (most - len(array)) // 2) for array in arrays]))
+        return found[..., None, None] if np.ndim(values[0]) == 0 else found
+
+    def _noise(self, seed: int, shape: Sequence[int]) -> Tensor:
+        self._generator.manual_seed(seed)
+        return torch.randn(*shape, generator=self._generator, device=self._device)
+
+    def _put(self, array: Any) -> Tensor:
+        """Return an array on the device; the host does not wait for it."""
+        made = torch.from_numpy(np.ascontiguousarray(array))
+        return made.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else made
+
+
+def _stage(transform: Any, form: Form, draws: Sequence[Draw]) -> Stage:
+    assert isinstance(form, Geometry)
+    matrices = np.stack([draw.move.matrix if draw.move else np.eye(3) for draw in draws])
+    sizes = np.array([draw.size for draw in draws])
+    if not form.leaves:
+        return Stage(matrices, sizes, "", 0.0, nearest=False)
+    nearest = getattr(transform, "interpolation", 1) == 0
+    return Stage(matrices, sizes, BORDERS[form.border_of(transform)], float(np.ravel(fill_of(transform))[0]), nearest)
+
+
+def _by_size(sizes: Any) -> list[Any]:
+    """Return the places of the sizes that are equal, together."""
+    _, kinds = np.unique(sizes, axis=0, return_inverse=True)
+    return [np.flatnonzero(kinds.ravel() == kind) for kind in range(kinds.max() + 1)]
+
+
+def _as_slices(images: Tensor, bits: Tensor) -> _Slices:
+    """Return a batch as slices one after another."""
+    count, rows, columns, inputs = images.shape
+    sizes = np.tile(np.array([rows, columns], np.int64), (count, 1))
+    return _Slices(Source(images.reshape(-1, inputs), bits.reshape(-1)), np.arange(count) * rows * columns, sizes)

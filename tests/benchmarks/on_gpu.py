@@ -1,0 +1,71 @@
+"""All that wants a GPU, one after another: `python -m tests.benchmarks.on_gpu --out FOLDER`.
+
+The suite's GPU tests; twenty kills of a training on the GPU, resumed to the same bytes; the baseline and `strong` at
+full size on the images in `../shared/data/sunnybrook_endo`, or in that of SEGKIT_TEST_DATA, or on the phantom; and the
+GPU benchmark. Each leaves its output in the folder, and a line here. `--only NAME...` chooses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.benchmarks.accuracy.task import DATA, ROOT
+
+
+def commands(out: Path, epochs: int) -> dict[str, list[str]]:
+    """Return the commands by name, as words after `python -m`."""
+    folds = ["--set", "split.folds=5", "--set", "split.fold=1"]
+    data = ["--set", f"data.image_folder.root={DATA}", *folds] if DATA.is_dir() else []
+    run = ["segkit", "run", "--out", str(out / "runs")]
+    return {
+        "tests": ["pytest", "-m", "gpu", "-n", "0", "-q"],
+        "kills": ["tests.stress", "--kills", "20", "--device", "cuda"],
+        "baseline": [*run, "recipes/baseline.toml", *data],
+        "strong": [*run, "recipes/strong.toml", *data, "--set", f"train.epochs={epochs}"],
+        "benchmark": ["tests.benchmarks.gpu"],
+    }
+
+
+def main() -> None:
+    """Run them, and say how each ended."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--epochs", type=int, default=30, help="of strong, whose recipe has 300")
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--minutes", type=float, default=10, help="after which a command is ended")
+    options = parser.parse_args()
+    out, failed = options.out.absolute(), False
+    out.mkdir(parents=True, exist_ok=True)
+    # else asking for a GPU keeps forked processes from using it
+    environment = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    for name, words in commands(out, options.epochs).items():
+        if options.only and name not in options.only:
+            continue
+        begun = time.monotonic()
+        with (out / f"{name}.txt").open("w", encoding="utf-8") as log:
+            try:
+                command, limit = [sys.executable, "-m", *words], 60 * options.minutes
+                done = subprocess.run(
+                    command,
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                    timeout=limit,
+                    check=False,
+                )
+                end = "done" if done.returncode == 0 else f"status {done.returncode}"
+            except subprocess.TimeoutExpired:
+                end = f"ended after {options.minutes:g} minutes"
+        failed |= end != "done"
+        print(f"{name}: {end}, {time.monotonic() - begun:.0f} s, {out / f'{name}.txt'}", flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
