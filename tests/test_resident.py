@@ -27,6 +27,7 @@ from segkit.study import hardware
 from segkit.testing import check
 from segkit.training import checkpoint
 from segkit.training.run import run_trial
+from segkit.training.trial import Limit
 from tests import small
 from tests.small import kinds, recipe, samples_of, trial
 
@@ -368,12 +369,13 @@ def test_checking_a_transform_compares_its_device_form(made: Any, form: Any, tex
 
 
 def test_a_training_says_where_samples_are_transformed(tmp_path: Path) -> None:
-    def told(*sets: str) -> list[str]:
-        events = small.train(tmp_path / str(len(list(tmp_path.iterdir()))), "train.device=cpu", *sets)
+    def told(*sets: str, **options: Any) -> list[str]:
+        events = small.train(tmp_path / str(len(list(tmp_path.iterdir()))), "train.device=cpu", *sets, **options)
         assert kinds(events)[-1] == "finished"
         return [event.text for event in events if event.text.startswith("samples")]
 
     assert told() == []
+    assert told(limit=Limit(batches=1)) == ["samples: a GPU would transform them"]
     assert told("train.resident=true") == ["samples: 0.0 MiB live on the device, and are transformed there"]
     grid = "transforms.train=[{GridDistortion={}}]"
     assert told("train.resident=true", grid) == [

@@ -41,8 +41,8 @@ def on_device(
     """Return samples on the device, if it is asked for and all transforms have a device form, and a line about that."""
     lacking = forms_of(samples.pipeline)[1]
     if asked is not True:
-        where = f"on the CPU, since {lacking} has no device form" if lacking else "there"
-        return None, f"samples: on a GPU they would be transformed {where}"
+        why = f"the CPU would transform them for a GPU too, since {lacking} has no device form"
+        return None, f"samples: {why if lacking else 'a GPU would transform them'}"
     if lacking:
         return None, f"samples: transformed on the CPU, since {lacking} has no device form"
     resident = Resident(samples, device, exclusive=exclusive)
