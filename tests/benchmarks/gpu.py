@@ -26,7 +26,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +44,7 @@ from segkit.training.run import run_trial
 from segkit.training.setup import Setup, set_up
 from segkit.training.trial import Limit, Trial
 from segkit.types import Batch
+from tests.benchmarks import versions_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("segkit", "torch", "lightning", "monai")
@@ -272,17 +272,6 @@ def whole_trial(scale: Scale) -> Iterator[tuple[str, str]]:
         yield "memory of the device", f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB"
 
 
-def versions() -> str:
-    """Return those of what takes part."""
-    found = [f"Python {platform.python_version()}"]
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -290,7 +279,8 @@ def main() -> None:
     options = parser.parse_args()
     scale = Scale.here()
     torch.set_num_threads(1)
-    print(f"{hardware_name(torch.device(scale.device))}; {versions()}\n\n| what | figure |\n| --- | --- |", flush=True)
+    where = f"{hardware_name(torch.device(scale.device))}; Python {platform.python_version()}, {versions_of(PACKAGES)}"
+    print(f"{where}\n\n| what | figure |\n| --- | --- |", flush=True)
     for name, figure in itertools.chain(rates(scale, options.seconds), whole_trial(scale)):
         print(f"| {name} | {figure} |", flush=True)
 

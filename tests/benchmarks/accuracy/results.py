@@ -6,7 +6,6 @@ import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 
 from segkit.device import hardware_name
 from segkit.evaluation.rows import Row
+from tests.benchmarks import versions_of
 from tests.benchmarks.accuracy.task import Contestant, Task, Training
 
 PACKAGES = ("segkit", "torch", "albumentations", "monai", "segmentation_models_pytorch")
@@ -64,7 +64,7 @@ class Results:
     def add(self, key: Key, training: Training) -> Result:
         """Add a result, and return it."""
         values = asdict(training) | {"rows": [astuple(row) for row in training.rows]}
-        known = {"hardware": hardware_name(torch.device("cpu")), "versions": _versions()}
+        known = {"hardware": hardware_name(torch.device("cpu")), "versions": versions_of(PACKAGES)}
         _append(self._trainings, {"key": asdict(key), "training": values, **known})
         return Result(key, training, **known)
 
@@ -93,16 +93,6 @@ def measure(
     minutes = training.seconds / 60
     log(f"{key.contestant}, fold {key.fold}: Dice {dice:.3f} after {training.steps} steps in {minutes:.2f} minutes")
     return results.add(key, training)
-
-
-def _versions() -> str:
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
