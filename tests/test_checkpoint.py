@@ -111,6 +111,24 @@ def test_every_flipped_bit_is_noticed(run: Path, tmp_path: Path) -> None:
             checkpoint.load(path, with_state=True)
 
 
+def test_a_file_that_a_training_replaces_while_it_is_read_is_whole(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, last = (next(run.rglob(f"{name}.safetensors")) for name in ("best", "last"))
+    path, header = tmp_path / "last.safetensors", checkpoint._stored
+    path.write_bytes(best.read_bytes())
+
+    def replaced(read: Path) -> tuple[str, str]:
+        found = header(read)
+        path.write_bytes(last.read_bytes())
+        return found
+
+    monkeypatch.setattr(checkpoint, "_stored", replaced)
+    found = checkpoint.load(path, with_state=True)
+    assert found.meta["kind"] == "last"
+    assert found.state is not None
+
+
 def test_files_of_another_kind(run: Path, tmp_path: Path) -> None:
     torch_like = tmp_path / "zip.safetensors"
     with zipfile.ZipFile(torch_like, "w") as archive:

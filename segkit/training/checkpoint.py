@@ -168,6 +168,13 @@ def _stored(path: Path) -> tuple[str, str]:
     return digest, text
 
 
+def _embedded(data: bytes) -> tuple[str, str]:
+    """Return the same of a file's bytes, whose header safetensors has checked."""
+    length = int.from_bytes(data[:8], "little")
+    digest, _, text = json.loads(data[8 : 8 + length])["__metadata__"][KEY].partition(" ")
+    return digest, text
+
+
 def _from_format_1(content: dict[str, Any]) -> dict[str, Any]:
     """Return the metadata of format 1 (segkit 0.1.0) in format 3; format 2 says how the numbers were made."""
     train = content["recipe"]["train"]
@@ -223,16 +230,20 @@ def load(path: Path, *, with_state: bool = False) -> Checkpoint:
     from safetensors import SafetensorError
     from safetensors.torch import load as decode
 
-    digest, text = _stored(path)
-    meta = _meta(path, text)
+    first = _stored(path)
+    meta = _meta(path, first[1])
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes, which no checkpoint is.")
     try:
-        tensors = decode(path.read_bytes())
+        data = path.read_bytes()
+        tensors, found = decode(data), _embedded(data)
+        del data
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RuntimeError, OSError) as error:
         raise UserError(f"{path}: damaged: {sentence(error)} Use another copy, or train again.") from None
-    if digest != _digest(tensors, text):
+    if found[0] != _digest(tensors, found[1]):
         raise UserError(f"{path}: damaged: its content does not match its hash. Use another copy, or train again.")
+    if found != first:  # a training has replaced the file in between
+        meta = _meta(path, found[1])
     skeleton = meta.pop("state")
     state = None
     if with_state and skeleton is not None:
