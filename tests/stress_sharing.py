@@ -151,7 +151,8 @@ def main() -> None:
             assert found.keys() == wanted.keys()
             tally.differing += sum(differing(wanted[trial], found[trial]) for trial in wanted)
             tally.rounds += 1
-            print(f"round {tally.rounds}: {dict(tally.blows)}, {tally.lost} leases lost", flush=True)
+            told = f"{dict(tally.blows)}, {tally.lost} leases lost, {tally.differing} bytes differ"
+            print(f"round {tally.rounds}: {told}", flush=True)
     print(f"{tally.rounds} rounds, {tally.blows.total()} blows, {tally.differing} bytes differ")
     sys.exit(tally.differing > 0)
 
