@@ -27,6 +27,8 @@ Architecture = Literal[
 EITHER = ("DiceLoss", "JaccardLoss", "TverskyLoss", "LovaszLoss")
 SIGMOID = (*EITHER, "FocalLoss", "MCCLoss", "SoftBCEWithLogitsLoss")
 SOFTMAX = (*EITHER, "SoftCrossEntropyLoss")
+LEAST = {"pan": 128}
+"""The smallest side in pixels that an architecture takes; 64 otherwise, for two by two on the lowest level."""
 SET_HERE = ("mode", "from_logits", "reduction", "ignore_index", "dim")
 
 
@@ -56,8 +58,9 @@ def smp(
 ) -> nn.Module:
     """Model of segmentation-models-pytorch by architecture and encoder; takes images of any size.
 
-    The border is repeated until both sides are multiples of the encoder's stride (usually 32) and 128 pixels at least,
-    so that the lowest level has pixels to work on, and the scores are cropped.
+    The border is repeated until both sides are multiples of the encoder's stride (usually 32) and 64 pixels at least
+    (128 for "pan"), so that the lowest level has pixels to work on, and the scores are cropped. Choose crops that need
+    no border: the network never learns what belongs there, and whole images need none.
 
     Args:
         in_channels: of the image (N, in, H, W).
@@ -78,7 +81,8 @@ def smp(
     except (KeyError, ValueError, RuntimeError, OSError) as error:
         text = " ".join(str(part) for part in error.args)
         raise UserError(f"model.smp: {architecture} with encoder {encoder!r}, weights {weights!r}: {text}") from error
-    made: nn.Module = models.padded(inner, int(getattr(inner.encoder, "output_stride", 32)), least=128)
+    stride = int(getattr(inner.encoder, "output_stride", 32))
+    made: nn.Module = models.padded(inner, stride, least=LEAST.get(architecture, 64))
     return made
 
 
