@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import torch
+from torch import Tensor
 
 from segkit.errors import UserError
 
@@ -40,6 +41,43 @@ class Device:
     def scaler(self) -> torch.amp.GradScaler:
         """Return the loss scaling of fp16; a disabled one otherwise."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def limit_memory(self, share: float) -> None:
+        """Let this process take at most a share of a GPU's memory; beyond it torch raises OutOfMemoryError."""
+        if self.is_cuda:
+            torch.cuda.set_per_process_memory_fraction(share, self.device)
+
+    def memory_taken(self) -> str:
+        """Return how much of a GPU's memory this process has taken at most, as text; "" elsewhere."""
+        if not self.is_cuda:
+            return ""
+        total = torch.cuda.get_device_properties(self.device).total_memory
+        return f"{torch.cuda.max_memory_reserved(self.device) / 2**30:.1f} of {total / 2**30:.1f} GiB"
+
+
+def put(array: Any, device: torch.device) -> Tensor:
+    """Return a numpy array on a device; the host does not wait for the copy to a GPU."""
+    made = torch.from_numpy(array)
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+
+
+@torch.inference_mode()
+def fetch(*tensors: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+    """Begin to copy tensors to the host; return what waits for the copies, in any thread, and returns them."""
+    if not tensors[0].is_cuda:
+        found = tuple(tensor.cpu() for tensor in tensors)
+        return lambda: found
+    copies = tuple(torch.empty(each.shape, dtype=each.dtype, pin_memory=True) for each in tensors)
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(tensors[0].device))
+
+    def wait() -> tuple[Tensor, ...]:
+        arrived.synchronize()
+        return copies
+
+    return wait
 
 
 def choose(device: str, precision: str) -> Device:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import segkit
 from segkit.components.datasets.case import Case
 from segkit.device import Device
-from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
+from segkit.evaluation.evaluator import Evaluator, Prediction
+from segkit.evaluation.slices import Normalization
 from segkit.plugins import isolated
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError

@@ -13,9 +13,10 @@ import segkit
 from segkit.components.datasets.case import Case, Dataset
 from segkit.data.filling import fill
 from segkit.device import Device
-from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
+from segkit.evaluation.evaluator import Evaluator, Prediction
 from segkit.evaluation.inference import images_at_once, predictor_of, probabilities_of, scores_of
 from segkit.evaluation.masks import decide
+from segkit.evaluation.slices import Normalization
 from segkit.recipe.sections import Evaluation, Window
 
 CPU = Device(torch.device("cpu"), "float32", "")
@@ -176,7 +177,7 @@ def test_the_evaluator_averages_and_postprocesses_images_and_volumes(shape: tupl
             prediction.mask == decide(expected, ("a", "b"), exclusive=exclusive, postprocess=largest)
         ).mean() > 0.999
     assert not same(found, list(evaluator(shape, exclusive=exclusive).predict(net)))
-    assert same(found, [chosen.decided(*part) for part in chosen.probabilities(net)])
+    assert same(found, [chosen.of_mean(*part) for part in chosen.probabilities(net)])
 
 
 def same(found: list[Prediction], other: list[Prediction]) -> bool:

@@ -411,6 +411,9 @@ class Card:
     def jobs(self, *given: Any) -> tuple[int, int]:
         return 1, 1
 
+    def share(self, at_a_time: int, device: str) -> float:
+        return 1.0
+
     execute: Any = None
 
 

@@ -14,7 +14,9 @@ import torch
 
 import segkit
 from segkit.components.datasets.case import Case, Dataset
+from segkit.device import Device
 from segkit.plugins import isolated
+from segkit.study.executor import Local
 from segkit.training import warnings
 from tests.small import discs, kinds, train
 
@@ -70,7 +72,35 @@ def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: py
     assert "train.batch_size = 6. Try --set train.batch_size=3 --set train.accumulate=4" in events[-1].text
     assert status(tmp_path)["status"] == "failed"
     events = train(tmp_path / "one", "train.batch_size=1")
-    assert "with one image a batch: use smaller crops, a smaller model or bf16" in events[-1].text
+    assert "with one image a batch: use smaller crops, a smaller model or bf16." in events[-1].text
+    events = train(tmp_path / "share", "train.batch_size=6", gpu_share=0.25)
+    assert events[-1].text == (
+        "a trial ran out of its 25% of the GPU's memory with train.batch_size = 6. Let fewer trials share it "
+        "(--gpus-per-trial, --jobs). Or try --set train.batch_size=3 --set train.accumulate=2: the same number of "
+        "images a step."
+    )
+    events = train(tmp_path / "shared one", "train.batch_size=1", gpu_share=0.25)
+    assert events[-1].text.endswith("bf16, or let fewer trials share it (--gpus-per-trial, --jobs).")
+
+
+def test_a_trial_may_take_its_share_of_a_gpu_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[tuple[float, torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: limits.append(given))
+    for name in ("cuda:1", "cpu"):
+        Device(torch.device(name), "float32", "").limit_memory(0.25)
+    assert limits == [(0.25, torch.device("cuda:1"))]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    wanted = {(1.0, 1): 1, (1.0, 2): 1, (1.0, 3): 0.5, (1.0, 8): 0.25, (0.5, 2): 0.5, (0.5, 4): 0.5}
+    assert {(gpus, trials): Local(gpus).share(trials, "cuda") for gpus, trials in wanted} == wanted
+    assert Local().share(4, "cuda:1") == 0.25
+
+
+def test_the_first_step_says_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    lines = [event.text for event in train(tmp_path / "compiled", "train.compile=true") if event.kind == "log"]
+    (line,) = [line for line in lines if "first step" in line]
+    assert re.fullmatch(r"\[only/seed-1\] first step: [0-9.]+ s, with compiling", line)
+    assert not any("first step" in event.text for event in train(tmp_path / "eager"))
 
 
 def test_a_sample_that_raises_is_named_with_its_transform(tmp_path: Path, breaking_transform: None) -> None:

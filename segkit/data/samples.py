@@ -111,7 +111,7 @@ def to_device_float(
     if exclusive:
         kind = torch.int32 if channels > MOST_SPREAD else torch.uint8
         bits = (bits.to(kind) << 1) | (bits == 0).to(kind)
-    planes = _planes(bits, channels + exclusive)
+    spread = planes(bits, channels + exclusive)
     found = image.to(torch.float32, copy=True)
     if found.ndim == 3:
         normalized = found.sub_(mean[0]).div_(std[0])[..., None]
@@ -119,13 +119,15 @@ def to_device_float(
         for place in range(found.shape[3]):  # numbers, since tensors of them would be copied to the device
             found[..., place].sub_(mean[place]).div_(std[place])
         normalized = found
-    return normalized.permute(0, 3, 1, 2), planes.to(torch.float32).permute(0, 3, 1, 2)
+    return normalized.permute(0, 3, 1, 2), spread.to(torch.float32).permute(0, 3, 1, 2)
 
 
-def _planes(bits: Tensor, channels: int) -> Tensor:
+def planes(bits: Tensor, channels: int) -> Tensor:
     """Return bit maps (N, H, W) as (N, H, W, C) bytes of 0 and 1."""
     import torch
 
+    if bits.dtype == torch.uint16:
+        bits = bits.view(torch.int16)  # torch does not shift uint16
     if channels > MOST_SPREAD:
         return (bits[..., None] >> torch.arange(channels, device=bits.device, dtype=bits.dtype)) & 1
     # One multiplication of a wider integer moves bit c to byte c (by 7 c places), 5 times faster than single shifts.

@@ -175,7 +175,7 @@ class Ensemble:
                     total[case] = np.add(total[case], found, out=total[case]) if case in total else np.asarray(found)
         for case in sorted(total):
             mean = total.pop(case)
-            yield deciding.decided(case, np.divide(mean, len(members), out=mean))
+            yield deciding.of_mean(case, np.divide(mean, len(members), out=mean))
 
 
 def _common(sets: Mapping[int, str]) -> str:

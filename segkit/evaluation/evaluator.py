@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from segkit.components.models import checked
+from segkit.components.metrics import Counts
 from segkit.data.cases import Data, StoredCase
-from segkit.data.pipeline import Pair, Pipeline
-from segkit.data.preparing import prepare
-from segkit.data.samples import to_device_float
-from segkit.device import Device
-from segkit.evaluation.inference import images_at_once, predictor_of, probabilities_of, resampled, scores_of
+from segkit.device import Device, fetch
 from segkit.evaluation.masks import decide, likely, postprocessed
 from segkit.evaluation.rows import Row
-from segkit.evaluation.scoring import score, uses_probability
+from segkit.evaluation.scoring import score, score_counts, uses_probability
+from segkit.evaluation.slices import Loss, Normalization, Scored, Slices
 from segkit.evaluation.volume import Volume
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Evaluation
@@ -28,21 +26,7 @@ from segkit.registry.component import Component
 if TYPE_CHECKING:
     from segkit.types import Array, Mask
 
-Loss = Callable[[Tensor, Tensor], Tensor]
 SMALL = 8  # rows, columns and slices of the masks on which postprocesses are tried
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """How the image after intensity enters the model: (value - mean) / std, with one of each an input."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def identity(cls, inputs: int) -> Normalization:
-        """Return the one that changes nothing."""
-        return cls((0.0,) * inputs, (1.0,) * inputs)
 
 
 class Prediction(NamedTuple):
@@ -50,8 +34,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         case: its place among the cases.
-        probability: (C, H, W) or (C, D, H, W) float32; softmax's where classes exclude each other. (C, 0) of a volume
-            whose probabilities were not asked for.
+        probability: (C, H, W) or (C, D, H, W) float32; softmax's where classes exclude each other. (C, 0) if it was not
+            asked for.
         mask: (C, H, W) or (C, D, H, W) bool, as decided and postprocessed.
         loss: of the batch that the case was in, of a volume the mean over its slices; NaN without a loss.
     """
@@ -60,6 +44,19 @@ class Prediction(NamedTuple):
     probability: Array
     mask: Array
     loss: float
+
+
+class Fetched(NamedTuple):
+    """Slices on their way to the host.
+
+    Attributes:
+        indices: of the slices.
+        arrived: waits, in any thread, and returns the loss of their batch, their masks (N, C, H, W), and if they were
+            asked for their probabilities.
+    """
+
+    indices: Sequence[int]
+    arrived: Callable[[], tuple[Tensor, ...]]
 
 
 class Evaluator:
@@ -86,18 +83,8 @@ class Evaluator:
         self.cases = tuple(data.cases[number] for number in cases)
         self.numbers = tuple(cases)
         self.normalization, self.device, self.exclusive = normalization, device, recipe.channels == "exclusive"
-        Pipeline(recipe.transforms.eval, exclusive=self.exclusive).check_eval(data.kind)
         self._try_postprocess()
-        self._prepared, self._rest = prepare(data, recipe.transforms.eval, exclusive=self.exclusive)
-        self._slices = [(place, number) for place, case in enumerate(self.cases) for number in case.slices]
-        self._pairs: dict[int, Pair] = {}  # after plugins' transforms, which the store does not hold
-        if len(self._rest):
-            self._pairs = {index: self._transformed(index) for index in range(len(self._slices))}
-        self._of_size: dict[tuple[int, ...], list[int]] = {}
-        for index, (_, number) in enumerate(self._slices):
-            self._prepared.check(number)
-            found = self._pairs[index][1].shape if self._pairs else self._prepared.shape(number)
-            self._of_size.setdefault(found, []).append(index)
+        self._slices = Slices(data, cases, recipe, normalization, device)
 
     def _try_postprocess(self) -> None:
         """Postprocess empty masks of each kind of case: what cannot be is then said before any training."""
@@ -105,21 +92,6 @@ class Evaluator:
             for case in {case.spacing_mm or len(case.shape): case for case in self.cases}.values():
                 empty = np.zeros((len(self.channels), *(SMALL,) * len(case.shape)), bool)
                 self._postprocessed(case, empty, self.recipe.evaluation)
-
-    def _transformed(self, index: int) -> Pair:
-        """Return image and bit map of a slice as the model sees them."""
-        if index in self._pairs:
-            return self._pairs[index]
-        place, number = self._slices[index]
-        pair = self._prepared.image(number), self._prepared.bits(number)
-        name = self.cases[place].slice_name(number)
-        return self._rest(*pair, key=(0, 0, index), name=name) if len(self._rest) else pair
-
-    def _batches(self, settings: Evaluation) -> Iterator[list[int]]:
-        """Yield the slices of each batch."""
-        for size, indices in self._of_size.items():
-            count = images_at_once(size, settings, self.recipe.train.batch_size)
-            yield from (indices[start : start + count] for start in range(0, len(indices), count))
 
     def predict(
         self,
@@ -137,24 +109,43 @@ class Evaluator:
         Args:
             model: image (N, I, H, W) to scores (N, C, H, W).
             loss: scores and target to a scalar.
-            probabilities: whether to keep those of volumes, which take four times as much memory as the masks.
+            probabilities: whether they are wanted; they take four times as much memory as the masks.
             settings: in place of the recipe's.
 
         Raises:
             ComponentError: the model, the loss or a postprocess failed; the message names it.
         """
-        settings, waiting = settings or self.recipe.evaluation, dict[int, Volume]()
-        for index, chance, batch_loss in self._computed(model, loss, settings):
-            place, number = self._slices[index]
-            case, decided = self.cases[place], likely(chance, exclusive=self.exclusive)
-            found: Array = np.ascontiguousarray(chance[int(self.exclusive) :].cpu().numpy())
-            if len(case.shape) == 2:
-                yield Prediction(place, found, self._postprocessed(case, decided, settings), batch_loss)
-                continue
-            if place not in waiting:
-                waiting[place] = Volume(len(self.channels), case.shape, probabilities=probabilities)
-            if waiting[place].add(number - case.first, found, decided, batch_loss):
-                yield self._of_volume(place, waiting.pop(place), settings)
+        settings = settings or self.recipe.evaluation
+        scored = self.scored(model, loss, settings)
+        yield from self.decided((self.fetched(some, probabilities=probabilities) for some in scored), settings)
+
+    def scored(self, model: nn.Module, loss: Loss | None, settings: Evaluation, **wanted: bool) -> Iterator[Scored]:
+        """Yield the slices of the cases after the network; see `Slices.scored`."""
+        return self._slices.scored(model, loss, settings, **wanted)
+
+    def fetched(self, some: Scored, *, probabilities: bool) -> Fetched:
+        """Decide masks, and begin to copy them to the host, and if asked for the probabilities."""
+        masks = likely(some.probability, exclusive=self.exclusive, classes=1)
+        chances = [some.probability[:, int(self.exclusive) :]] if probabilities else []
+        return Fetched(some.indices, fetch(some.loss, masks, *chances))
+
+    def decided(self, fetched: Iterable[Fetched], settings: Evaluation) -> Iterator[Prediction]:
+        """Yield the prediction of each case all of whose slices are among those that come; as `predict` does."""
+        waiting = dict[int, Volume]()
+        for some in fetched:
+            loss, *arrays = some.arrived()
+            batch_loss, (masks, *kept) = float(loss), [np.ascontiguousarray(each.numpy()) for each in arrays]
+            for at, index in enumerate(some.indices):
+                place, number = self._slices.places[index]
+                case = self.cases[place]
+                chance = kept[0][at] if kept else np.empty((len(self.channels), 0), np.float32)
+                if len(case.shape) == 2:
+                    yield Prediction(place, chance, self._postprocessed(case, masks[at], settings), batch_loss)
+                    continue
+                if place not in waiting:
+                    waiting[place] = Volume(len(self.channels), case.shape, probabilities=bool(kept))
+                if waiting[place].add(number - case.first, chance, masks[at], batch_loss):
+                    yield self._of_volume(place, waiting.pop(place), settings)
 
     def _of_volume(self, place: int, whole: Volume, settings: Evaluation) -> Prediction:
         mask = self._postprocessed(self.cases[place], whole.mask, settings)
@@ -163,25 +154,26 @@ class Evaluator:
     def probabilities(self, model: nn.Module) -> Iterator[tuple[int, Array]]:
         """Yield place and probabilities of each case, float32, the background first where classes exclude each other.
 
-        They are (C, H, W) or (C, D, H, W), at the resolution of the case; `decided` takes a mean of several models'.
+        They are (C, H, W) or (C, D, H, W), at the resolution of the case; `of_mean` takes a mean of several models'.
 
         Raises:
             ComponentError: the model failed.
         """
         waiting: dict[int, tuple[Array, list[int]]] = {}
-        for index, chance, _ in self._computed(model, None, self.recipe.evaluation):
-            place, number = self._slices[index]
-            case = self.cases[place]
-            if place not in waiting:
-                waiting[place] = np.empty((len(chance), *case.shape), np.float32), list(case.slices)
-            found, missing = waiting[place]
-            (found if len(case.shape) == 2 else found[:, number - case.first])[...] = chance.cpu().numpy()
-            missing.remove(number)
-            if not missing:
-                del found, missing  # before the next ones are made: a volume may be large
-                yield place, waiting.pop(place)[0]
+        for some in self.scored(model, None, self.recipe.evaluation):
+            for index, chance in zip(some.indices, some.probability.cpu().numpy(), strict=True):
+                place, number = self._slices.places[index]
+                case = self.cases[place]
+                if place not in waiting:
+                    waiting[place] = np.empty((len(chance), *case.shape), np.float32), list(case.slices)
+                found, missing = waiting[place]
+                (found if len(case.shape) == 2 else found[:, number - case.first])[...] = chance
+                missing.remove(number)
+                if not missing:
+                    del found, missing  # before the next ones are made: a volume may be large
+                    yield place, waiting.pop(place)[0]
 
-    def decided(self, place: int, probability: Array) -> Prediction:
+    def of_mean(self, place: int, probability: Array) -> Prediction:
         """Return the prediction of the case at a place, decided and postprocessed; probabilities as above."""
         mask = decide(
             probability,
@@ -194,46 +186,6 @@ class Evaluator:
 
     def _postprocessed(self, case: StoredCase, masks: Mask, settings: Evaluation) -> Mask:
         return postprocessed(masks, self.channels, settings.postprocess, case.spacing_mm, exclusive=self.exclusive)
-
-    def _computed(
-        self, model: nn.Module, loss: Loss | None, settings: Evaluation
-    ) -> Iterator[tuple[int, Tensor, float]]:
-        """Yield each slice with its probabilities (C, H, W), all classes, and the loss of its batch."""
-        forward = checked(model, self.recipe.model, len(self.channels) + self.exclusive)
-        training = model.training
-        model.eval()
-        try:
-            for indices in self._batches(settings):
-                parts, batch_loss = self._of_batch(indices, forward, loss, settings)
-                yield from ((index, part, batch_loss) for index, part in zip(indices, parts, strict=True))
-        finally:
-            model.train(training)
-
-    @torch.inference_mode()  # not of a generator, which would keep it between its values
-    def _of_batch(
-        self, indices: Sequence[int], forward: Callable[[Tensor], Tensor], loss: Loss | None, settings: Evaluation
-    ) -> tuple[list[Tensor], float]:
-        """Return each slice's probabilities, (C, H, W) at the size of its case, and the loss of the batch."""
-        pairs, norm = [self._transformed(index) for index in indices], self.normalization
-        images, masks = (
-            torch.from_numpy(np.stack(arrays)).to(self.device.device) for arrays in zip(*pairs, strict=True)
-        )
-        image, target = to_device_float(images, masks, norm.mean, norm.std, len(self.channels), self.exclusive)
-
-        def scores(image: Tensor) -> Tensor:
-            with self.device.autocast():
-                return forward(image).float()
-
-        if settings.averages:
-            of_windows = self.recipe.train.batch_size
-            chance = predictor_of(scores, settings, exclusive=self.exclusive, batch_size=of_windows)(image)
-            found = scores_of(chance, exclusive=self.exclusive) if loss else None
-        else:
-            found = scores(image)
-            chance = probabilities_of(found, exclusive=self.exclusive)
-        batch_loss = float(loss(found, target)) if loss and found is not None else float("nan")
-        sizes = (self.cases[self._slices[index][0]].shape[-2:] for index in indices)
-        return [resampled(*part) for part in zip(chance, sizes, strict=True)], batch_loss
 
     def run(
         self,
@@ -279,12 +231,42 @@ class Evaluator:
         mean = float(np.mean(losses)) if losses else float("nan")
         return [row for number in sorted(rows) for row in rows[number]], mean
 
+    def counted(self, scored: Iterable[Scored], metrics: Sequence[Component]) -> tuple[list[Row], float]:
+        """Return the rows of metrics that are functions of counts, and the mean loss, to the bits of `rows_of`.
+
+        Masks are decided and pixels counted on the device, and only the numbers copied. Nothing is postprocessed.
+
+        Args:
+            scored: all slices of the cases, with their truth.
+            metrics: of which each is `counted`.
+        """
+        indices, parts, values = list[int](), [], []
+        for some in scored:
+            indices += some.indices
+            parts.append(self._slices.counts(some))
+            values.append(some.loss.expand(len(some.indices)))
+        found = dict[int, tuple[NDArray[np.int64], list[float]]]()
+        losses = list[float]()
+        for index, count, loss in zip(indices, torch.cat(parts).cpu().numpy(), torch.cat(values).tolist(), strict=True):
+            place = self._slices.places[index][0]
+            total, own = found.setdefault(place, (np.zeros_like(count), []))
+            total += count
+            own.append(loss)
+            if len(own) == len(self.cases[place].slices):
+                losses.append(float(np.mean(own)))
+        rows = list[Row]()
+        for place in sorted(found):
+            size = math.prod(self.cases[place].shape)
+            counts = [Counts(predicted, true, both, size) for predicted, true, both in found[place][0].tolist()]
+            rows += score_counts(self.cases[place], counts, self.channels, metrics)
+        return rows, float(np.mean(losses))
+
     def picture(self, place: int, plane: int) -> Array:
         """Return what the model sees of a slice of a case, (H, W) or (H, W, I).
 
         Where that has another size than the case, its image before the transforms is returned.
         """
         case = self.cases[place]
-        index = self._slices.index((place, case.slices[plane]))
-        shown = self._transformed(index)[0]
+        index = self._slices.places.index((place, case.slices[plane]))
+        shown = self._slices.transformed(index)[0]
         return shown if shown.shape[:2] == case.shape[-2:] else self.data.slices.image(case.slices[plane])

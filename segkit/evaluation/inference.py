@@ -49,10 +49,10 @@ def scores_of(probability: Tensor, *, exclusive: bool) -> Tensor:
 
 
 def resampled(probability: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Return probabilities (C, h, w) at a size (H, W); classes are resampled all together."""
-    if tuple(probability.shape[1:]) == size:
+    """Return probabilities (N, C, h, w) at a size (H, W); classes are resampled all together."""
+    if tuple(probability.shape[2:]) == size:
         return probability
-    return torch.nn.functional.interpolate(probability[None], size=size, mode="bilinear", align_corners=False)[0]
+    return torch.nn.functional.interpolate(probability, size=size, mode="bilinear", align_corners=False)
 
 
 def images_at_once(size: tuple[int, ...], settings: Evaluation, batch_size: int) -> int:

@@ -38,19 +38,24 @@ def decide(
     Raises:
         ComponentError: a postprocess failed.
     """
-    masks = likely(torch.from_numpy(probability), exclusive=exclusive)
+    masks: Mask = likely(torch.from_numpy(probability), exclusive=exclusive).numpy()
     return postprocessed(masks, names, postprocess, spacing_mm, exclusive=exclusive)
 
 
-def likely(probability: Tensor, *, exclusive: bool) -> Mask:
-    """Return where each structure is decided to be; probabilities may be on any device, else are as for `decide`."""
+def likely(probability: Tensor, *, exclusive: bool, classes: int = 0) -> Tensor:
+    """Return where each structure is decided to be, bool, on the device of the probabilities.
+
+    Args:
+        probability: as for `decide`, on any device.
+        exclusive: whether classes exclude each other.
+        classes: the dimension of the classes.
+    """
     if not exclusive:
-        independent: Mask = (probability >= 0.5).cpu().numpy()
-        return independent
-    likeliest = probability.argmax(dim=0).cpu().numpy()
-    structures = np.arange(1, len(probability)).reshape(-1, *(1,) * likeliest.ndim)
-    masks: Mask = likeliest == structures
-    return masks
+        return probability >= 0.5
+    numbers = torch.arange(1, probability.shape[classes], device=probability.device)
+    axes = [1] * probability.ndim
+    axes[classes] = -1
+    return probability.argmax(dim=classes, keepdim=True) == numbers.view(axes)
 
 
 def postprocessed(

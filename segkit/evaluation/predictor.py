@@ -16,7 +16,8 @@ from segkit.data.cases import Data
 from segkit.data.filling import fill
 from segkit.device import Device, cpu_threads
 from segkit.errors import UserError, counted
-from segkit.evaluation.evaluator import Evaluator, Normalization, Prediction
+from segkit.evaluation.evaluator import Evaluator, Prediction
+from segkit.evaluation.slices import Normalization
 from segkit.evaluation.volume import Volume
 from segkit.recipe.model import Recipe
 from segkit.types import Array, Spacing

@@ -1,4 +1,4 @@
-"""Metrics of one case: its rows, and the check of what a plugin's metric does."""
+"""Metrics of one case, of its masks or of counts of their pixels; and the check of what a plugin's metric does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segkit.components.metrics import as_number
+from segkit.components.metrics import Counts, as_number, counts
 from segkit.data.cases import StoredCase
 from segkit.evaluation.rows import Row
 from segkit.registry.component import Component
@@ -36,13 +36,40 @@ def score(
     rows = []
     for channel, name in enumerate(channels):
         truth = truths[channel]
-        pixels = int(np.count_nonzero(truth)), int(np.count_nonzero(mask[channel]))
+        found = counts(mask[channel], truth)
         for metric in metrics:
+            if counted(metric):
+                rows.append(_row(case, name, metric, found, _of_counts(metric, found, case)))
+                continue
             given = probability if uses_probability(metric) else mask
             inputs = given[channel], truth, case.spacing_mm
             value = checked_value(metric, *inputs) if metric.entry.foreign else float(metric(*inputs))
-            rows.append(Row(case.name, case.patient or "", name, metric.name, value, *pixels))
+            rows.append(_row(case, name, metric, found, value))
     return rows
+
+
+def score_counts(
+    case: StoredCase, found: Sequence[Counts], channels: Sequence[str], metrics: Sequence[Component]
+) -> list[Row]:
+    """Return the rows of one case for metrics that are `counted`, of the counts of each channel."""
+    return [
+        _row(case, name, metric, own, _of_counts(metric, own, case))
+        for name, own in zip(channels, found, strict=True)
+        for metric in metrics
+    ]
+
+
+def counted(metric: Component) -> bool:
+    """Return whether a metric is a function of counts of pixels."""
+    return metric.entry.traits["of_counts"] is not None and not metric.entry.foreign
+
+
+def _of_counts(metric: Component, found: Counts, case: StoredCase) -> float:
+    return float(metric.entry.traits["of_counts"](found, case.spacing_mm))
+
+
+def _row(case: StoredCase, channel: str, metric: Component, found: Counts, value: float) -> Row:
+    return Row(case.name, case.patient or "", channel, metric.name, value, found.true, found.predicted)
 
 
 def checked_value(metric: Component, predicted: Array, truth: Array, spacing_mm: Spacing) -> float:

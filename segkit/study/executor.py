@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -36,9 +37,13 @@ class Local:
         return found.device.type if device == "auto" else device, found.precision
 
     def memory(self, device: str) -> int | None:
-        """Return the bytes of a CUDA device that a trial has, used or not; see `places.Place`."""
-        found = devices.memory(device)
-        return None if found is None else int(found * self.gpus_per_trial)
+        """Return the bytes of a CUDA device, used or not; see `places.Place`."""
+        return devices.memory(device)
+
+    def share(self, at_a_time: int, device: str) -> float:
+        """Return the share of a GPU's memory that each trial may take, up to 1; see `places.Place`."""
+        gpus = max(1, torch.cuda.device_count()) if device == "cuda" else 1  # with a number it is that one
+        return min(self.gpus_per_trial, 1 / math.ceil(at_a_time / gpus))
 
     def jobs(self, asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
         """Return (trials at a time, CPU threads each); see `places.Place`.

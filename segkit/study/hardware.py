@@ -18,7 +18,7 @@ from segkit.study.reading import stored_recipe
 from segkit.training.trial import Trial
 
 RESIDENT_SHARE = 0.25
-"""Of a device's memory, which data may take at most to live there by themselves."""
+"""Of the memory that a trial has of a GPU, which data may take at most to live there by themselves."""
 REMEDY = (
     "A study compares trials with the same hardware settings. Restore the setting, choose another run folder with "
     "--name, train again with --fresh, or allow both with --mix-hardware: the report then mentions it."
@@ -61,21 +61,23 @@ def resolve_study(
     Raises:
         UserError: they differ, and `mix` is false.
     """
-    chosen = known
-    if "resident" not in known:
-        chosen = known | {"resident": _resident([trial.recipe for trial in planned], place, cache)}
-    train = planned[0].recipe.train
+    train, trials = planned[0].recipe.train, len({trial.identity for trial in planned})
     threads = known.get("threads") if train.threads == "auto" else train.threads
-    kind = _resolved(planned[0].recipe, chosen, 1, place).train.device.replace("auto", "cpu")
-    at_a_time, count = place.jobs(jobs, len({trial.identity for trial in planned}), kind, threads)
-    resolved = [replace(trial, recipe=_resolved(trial.recipe, chosen, count, place)) for trial in planned]
+    device = _resolved(planned[0].recipe, known, 1, place).train.device.replace("auto", "cpu")
+    at_a_time, count = place.jobs(jobs, trials, device, threads)
+    share, chosen = place.share(min(at_a_time, trials), device), known
+    if "resident" not in known:
+        chosen = known | {"resident": _resident([trial.recipe for trial in planned], place, cache, share)}
+    resolved = [
+        replace(trial, recipe=_resolved(trial.recipe, chosen, count, place), gpu_share=share) for trial in planned
+    ]
     if not mix:
         _check_same(resolved, known)
     return _resolved(recipe, chosen, count, place), resolved, at_a_time
 
 
-def _resident(recipes: Sequence[Recipe], place: Place, cache: DataCache) -> bool:
-    """Return whether the data of every recipe that does not say so fit into their share of its device."""
+def _resident(recipes: Sequence[Recipe], place: Place, cache: DataCache, share: float) -> bool:
+    """Return whether the data of every recipe that does not say so fit into their part of a trial's share of a GPU."""
     asking = [recipe for recipe in recipes if recipe.train.resident == "auto"]
     distinct = {recipe.model_dump_json(include={"data", "intensity"}): recipe for recipe in asking}
     for recipe in distinct.values():
@@ -83,7 +85,7 @@ def _resident(recipes: Sequence[Recipe], place: Place, cache: DataCache) -> bool
             memory = place.memory(place.resolve(recipe.train.device, recipe.train.precision)[0])
             if memory is None:
                 return False
-            if cache.read(recipe.data, recipe.intensity).slices.size > RESIDENT_SHARE * memory:
+            if cache.read(recipe.data, recipe.intensity).slices.size > RESIDENT_SHARE * share * memory:
                 return False
         except Exception:  # what is wrong with device or data is found, and told, where they are checked
             return False

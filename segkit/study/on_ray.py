@@ -79,12 +79,16 @@ class Cluster:
         return self._resolved[device, precision]
 
     def memory(self, device: str) -> int | None:
-        """Return the bytes of a CUDA device that a trial has, used or not; see `places.Place`."""
+        """Return the bytes of a CUDA device, used or not; see `places.Place`."""
         if not device.startswith("cuda"):
             return None
         task = self._ray.remote(memory).options(num_cpus=0, num_gpus=self._gpus_of(device))
-        found = self._ray.get(task.remote(device))
-        return None if found is None else int(found * min(self._gpus_per_trial, 1))
+        found: int | None = self._ray.get(task.remote(device))
+        return found
+
+    def share(self, at_a_time: int, device: str) -> float:
+        """Return the share of a GPU's memory that each trial may take, up to 1; see `places.Place`."""
+        return min(self._gpus_per_trial, 1)
 
     def jobs(self, asked: int | str, trials: int, device: str, threads: int | None = None) -> tuple[int, int]:
         """Return (trials at a time, CPU threads each): as many as the cluster has room for, of one thread."""

@@ -32,9 +32,17 @@ class Place(Protocol):
         """
 
     def memory(self, device: str) -> int | None:
-        """Return the bytes of a CUDA device that a trial has, used or not; None for any other device.
+        """Return the bytes of a CUDA device, used or not; None for any other device.
 
         Args:
+            device: as `resolve` returns it.
+        """
+
+    def share(self, at_a_time: int, device: str) -> float:
+        """Return the share of a GPU's memory that each trial may take, up to 1.
+
+        Args:
+            at_a_time: the trials that are trained side by side.
             device: as `resolve` returns it.
         """
 

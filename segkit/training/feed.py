@@ -10,7 +10,7 @@ from segkit.data.batches import Batches
 from segkit.data.resident.batches import Resident
 from segkit.data.resident.drawing import forms_of
 from segkit.data.samples import Samples, to_device_float
-from segkit.evaluation.evaluator import Normalization
+from segkit.evaluation.slices import Normalization
 from segkit.types import Batch
 
 

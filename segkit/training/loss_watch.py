@@ -52,7 +52,7 @@ class LossWatch:
             copy = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
             copy.copy_(row, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record()
+            arrived.record(torch.cuda.current_stream(row.device))
             self._pending.append((copy, arrived, batch, scored, epoch, step))
             while self._pending and self._pending[0][1].query():
                 self._check(*self._pending.popleft())

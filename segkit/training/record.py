@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from segkit import plugins
 from segkit.data.cases import StoredCase
@@ -28,9 +30,38 @@ from segkit.training.selection import patience_ended
 from segkit.training.setup import Setup
 from segkit.training.status import Status
 from segkit.training.trial import Event, Trial
+from segkit.training.validation import Validated
 
 # whose versions a result may depend on
 VERSIONS = ("segkit", "torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The weights of the best epoch so far, on the device, until they are written.
+
+    Attributes:
+        step: optimizer steps done by then.
+    """
+
+    weights: dict[str, Tensor]
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """An epoch some of whose metrics are still computed.
+
+    Attributes:
+        first, last: what stands before and after the metrics in its row of metrics.csv.
+        shown: what its event says besides.
+    """
+
+    validated: Validated
+    first: dict[str, Any]
+    last: dict[str, Any]
+    shown: dict[str, Any]
 
 
 class Record:
@@ -38,7 +69,9 @@ class Record:
 
     Attributes:
         history: the rows of metrics.csv.
-        best: (score, epoch) of the checkpoint that is kept so far.
+        waiting: the epoch after those.
+        best: (score, epoch) of the weights that are kept so far.
+        kept: these weights, if best.safetensors does not hold them yet.
         seconds: of training before this process.
         initial_weights: which of them come from `train.init_from`, see `segkit.training.initial`; None without one.
     """
@@ -47,7 +80,9 @@ class Record:
         self.trial, self.recipe, self.parts = trial, trial.recipe, parts
         self.folder = Folder(trial.path)
         self.history = History()
+        self.waiting: Waiting | None = None
         self.best: tuple[float, int] | None = None
+        self.kept: Kept | None = None
         self.warnings: list[str] = []
         self.seconds = 0.0
         self.initial_weights = parts.initial_weights
@@ -56,13 +91,31 @@ class Record:
     @property
     def stopped_early(self) -> bool:
         """Whether `train.patience` has ended the training before its last epoch."""
-        return patience_ended(self.recipe.train, len(self.history), self.best[1] if self.best else None)
+        done = len(self.history) + (self.waiting is not None)
+        return patience_ended(self.recipe.train, done, self.best[1] if self.best else None)
 
     def warn(self, text: str) -> Event:
         """Record a warning and return it as an event."""
         if text not in self.warnings:
             self.warnings.append(text)
         return Event(self.trial.name, "warning", text)
+
+    @property
+    def computing(self) -> bool:
+        """Whether metrics of the last epoch are still computed."""
+        later = self.waiting.validated.later if self.waiting else None
+        return later is not None and not later.done()
+
+    def end_epoch(self) -> Iterator[Event]:
+        """Complete the row of an epoch that waits for metrics, and yield the epoch's event; raises as these do."""
+        found, self.waiting = self.waiting, None
+        if found is None:
+            return
+        values = {f"val_{key}": value for key, value in self.parts.validation.means(found.validated).items()}
+        row = found.first | values | found.last
+        self.history.append(row)
+        self.write_metrics()
+        yield Event(self.trial.name, "epoch", values=row | found.shown)
 
     def write_metrics(self) -> None:
         """Write metrics.csv."""
@@ -122,10 +175,32 @@ def _evaluated_volumes(parts: Setup) -> list[StoredCase]:
     return [case for n, case in enumerate(parts.data.cases) if len(case.shape) == 3 and n not in trained]
 
 
+def keep(record: Record, score: float) -> None:
+    """Keep the weights of the epoch that has just ended, until `save` writes them."""
+    state, before = record.parts.state, record.kept.weights if record.kept else {}
+    weights = {
+        name: before[name].copy_(tensor) if name in before else tensor.detach().clone()
+        for name, tensor in state.evaluated.state_dict().items()
+    }
+    record.kept = Kept(weights, state.epoch - 1, state.step)
+    record.best = (score, state.epoch - 1)
+
+
+def save(record: Record) -> None:
+    """Write the state of the training: first the best weights, which a training that resumes from it does not have.
+
+    Raises:
+        ComponentError: the state of a plugin's optimizer, scheduler or step cannot be saved.
+    """
+    save_best(record)
+    _save_last(record)
+
+
 def save_best(record: Record) -> None:
-    """Write the current weights as best.safetensors."""
-    weights = record.parts.state.evaluated.state_dict()
-    checkpoint.save(record.folder / "best.safetensors", weights, _meta(record, "best"))
+    """Write the best weights as best.safetensors, if it does not hold them."""
+    if record.kept is not None:
+        checkpoint.save(record.folder / "best.safetensors", record.kept.weights, _meta(record, "best"))
+        record.kept = None
 
 
 def refresh_best(record: Record, found: checkpoint.Checkpoint) -> None:
@@ -141,12 +216,8 @@ def refresh_best(record: Record, found: checkpoint.Checkpoint) -> None:
         checkpoint.save(record.folder / "best.safetensors", found.weights, found.meta | changed)
 
 
-def save_last(record: Record) -> None:
-    """Write everything that training changes as last.safetensors.
-
-    Raises:
-        ComponentError: the state of a plugin's optimizer, scheduler or step cannot be saved.
-    """
+def _save_last(record: Record) -> None:
+    """Write everything that training changes as last.safetensors; raises as `save` does."""
     state, device, slot = record.parts.state, record.parts.device, "optimizer"
     try:
         optimizer = state.optimizer.state_dict()
@@ -181,9 +252,12 @@ def save_last(record: Record) -> None:
 
 
 def _meta(record: Record, kind: str) -> dict[str, Any]:
-    parts = record.parts
+    parts, rows, kept = record.parts, record.history, record.kept if kind == "best" else None
+    epoch, step = (kept.epoch, kept.step) if kept else (parts.state.epoch, parts.state.step)
+    row = rows[-1] if rows else {}
+    if kept:
+        row = rows[epoch - 1] if epoch <= len(rows) else {}  # it failed with a metric of that epoch
     used = plugins.used_by(record.recipe.components())
-    last = record.history[-1] if record.history else {}
     return {
         "kind": kind,
         "training_number": TRAINING_NUMBER,
@@ -194,9 +268,9 @@ def _meta(record: Record, kind: str) -> dict[str, Any]:
         "inputs": list(parts.data.inputs),
         "overlapping": any(parts.data.cases[number].overlapping for number in parts.split.train),
         "normalization": {name: list(found) for name, found in vars(parts.feed.normalization).items()},
-        "metrics": {name: x if math.isfinite(x) else None for name, x in last.items() if name.startswith("val_")},
-        "epoch": parts.state.epoch - (kind == "best"),
-        "step": parts.state.step,
+        "metrics": {name: x if math.isfinite(x) else None for name, x in row.items() if name.startswith("val_")},
+        "epoch": epoch,
+        "step": step,
         "fingerprint": parts.data.fingerprint,
         "initial_weights": record.initial_weights,
         "trained_patients": _trained_patients(record),

@@ -7,27 +7,23 @@ import itertools
 import math
 import shutil
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
-
-import torch
 
 from segkit import files
 from segkit.data.cache import DataCache
 from segkit.device import preserved_process_state
-from segkit.errors import UserError, counted, sentence
+from segkit.errors import UserError, counted
 from segkit.evaluation.overlay import shown_slice, write_overlay
 from segkit.evaluation.rows import Row, in_set, means
 from segkit.leases import LeaseLostError
 from segkit.recipe.identity import training_identity
-from segkit.recipe.model import Recipe
-from segkit.registry.faults import ComponentError, described, raise_fault
+from segkit.registry.faults import raise_fault
 from segkit.training import checkpoint, warnings
+from segkit.training.failures import explained
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.loop import Report, train
-from segkit.training.loss_watch import NonFiniteError
-from segkit.training.record import Record, refresh_best, save_batch, save_best, save_last
+from segkit.training.record import Record, Waiting, keep, refresh_best, save, save_best
 from segkit.training.results import cases_text
 from segkit.training.resuming import has_begun, restore
 from segkit.training.selection import keeps, score_of
@@ -77,7 +73,7 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
         trial.write_status("running")
         files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
-        parts = set_up(recipe, trial.limit, cache, begun=has_begun(trial))
+        parts = set_up(recipe, trial.limit, cache, begun=has_begun(trial), gpu_share=trial.gpu_share)
         try:
             record = Record(trial, parts)
             yield from (Event(name, "log", line) for line in parts.log)
@@ -86,8 +82,15 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[
                 yield Event(name, "log", f"[{name}] {resumed}")
             yield from map(record.warn, parts.warnings)
             yield from _train(record, stop)
+        except (GeneratorExit, KeyboardInterrupt, LeaseLostError):
+            raise
+        except BaseException:
+            if record is not None:
+                yield from _kept(record)
+            raise
         finally:
-            parts.feed.batches.close()
+            with contextlib.closing(parts.feed.batches):
+                parts.validation.close()
     except GeneratorExit:
         raise
     except LeaseLostError as error:
@@ -97,40 +100,17 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[
             (record or trial).write_status("interrupted")
         raise
     except BaseException as error:
-        yield failed(trial, _explain(error, trial, record), record)
+        yield failed(trial, explained(error, trial, record), record)
 
 
-def _explain(error: BaseException, trial: Trial, record: Record | None) -> str:
-    """Return why a trial failed; the batch or the traceback that shows more is saved in its folder."""
-    dry = trial.limit.batches is not None  # its folder is removed at the end
-    if isinstance(error, NonFiniteError):
-        return f"{error} The batch is in {save_batch(record, error)}." if record is not None and not dry else str(error)
-    if isinstance(error, torch.OutOfMemoryError):
-        return _out_of_memory(trial.recipe)
-    if not isinstance(error, Exception):  # sys.exit, or a plugin's own
-        *_, last = traceback.extract_tb(error.__traceback__)
-        return f"a component ended the process: {last.filename}:{last.lineno}: {described(error)}"
-    caused = isinstance(error, ComponentError) and error.__cause__ is not None
-    if isinstance(error, (UserError, OSError)) and not caused:
-        return str(error)
-    text, path = str(error) if caused else sentence(described(error)), trial.path / "error.txt"
-    if not dry:
-        with contextlib.suppress(UserError):
-            files.write_text(path, traceback.format_exc())
-            text += f" The traceback is in {path}."
-    return text
-
-
-def _out_of_memory(recipe: Recipe) -> str:
-    """Return the advice after the device ran out of memory."""
-    size, together = recipe.train.batch_size, recipe.train.accumulate
-    if size == 1:
-        return "the device ran out of memory with one image a batch: use smaller crops, a smaller model or bf16."
-    half = max(1, size // 2)
-    return (
-        f"the device ran out of memory with train.batch_size = {size}. Try --set train.batch_size={half} "
-        f"--set train.accumulate={-(-size * together // half)}: the same number of images a step."
-    )
+def _kept(record: Record) -> Iterator[Event]:
+    """Write of a trial that failed what would be lost with the process, as far as that is possible."""
+    events = list[Event]()
+    with contextlib.suppress(Exception):
+        events += record.end_epoch()
+    with contextlib.suppress(Exception):
+        save_best(record)
+    yield from events
 
 
 def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
@@ -159,8 +139,12 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
         clip_norm=settings.clip_norm,
         forward=parts.forward,
     )
+    first = state.step + 1
+    due = False
     for report in loop if not record.stopped_early else ():
-        due = every.steps is not None and state.step - saved >= every.steps
+        if report.step == first and (settings.compile or parts.device.is_cuda):
+            yield Event(name, "log", f"[{name}] {_first_step(record, time.perf_counter() - epoch_start)}")
+        due = due or (every.steps is not None and state.step - saved >= every.steps)
         if report.complete:
             done += 1
             yield from _end_epoch(record, report, epoch_start, epochs, done)
@@ -171,10 +155,11 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
             yield Event(name, "step", values={"fraction": fraction})
             shown = time.monotonic()
         stopping, ended = stop(), report.complete and (report.epoch == epochs or record.stopped_early)
-        if due or stopping or ended:
+        if stopping or ended or (due and not record.computing):
+            yield from record.end_epoch()
             _ = report.losses  # the state up to here is known to be finite
-            save_last(record)
-            saved = state.step
+            save(record)
+            saved, due = state.step, False
         if stopping and not ended:
             record.write_status("interrupted")
             yield Event(name, "interrupted", f"in epoch {report.epoch}, after step {report.step}: saved")
@@ -182,6 +167,12 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
         if ended:
             break
     yield from _finish(record)
+
+
+def _first_step(record: Record, seconds: float) -> str:
+    """Return what the first step of this process took."""
+    compiling, memory = record.recipe.train.compile, record.parts.device.memory_taken()
+    return f"first step: {seconds:.1f} s{', with compiling' if compiling else ''}{memory and f'; memory {memory}'}"
 
 
 def _end_epoch(record: Record, report: Report, started: float, epochs: int, done: int) -> Iterator[Event]:
@@ -195,42 +186,35 @@ def _end_epoch(record: Record, report: Report, started: float, epochs: int, done
             warnings.dominant_term(state.first_batch),
         )
         yield from (record.warn(text) for text in texts if text)
-    generators = GeneratorWatch()
-    shared = record.recipe.evaluation.of_epochs
-    rows, val_loss = parts.evaluator.run(state.evaluated, parts.epoch_metrics, state.objective.loss, settings=shared)
-    if not math.isfinite(val_loss):
-        raise UserError(state.loss_watch.explain_validation(state.evaluated, report.epoch, state.step, val_loss))
+    yield from record.end_epoch()
+    generators, validation = GeneratorWatch(), parts.validation
+    found = validation(state.evaluated, state.objective.loss)
+    if not math.isfinite(found.loss):
+        raise UserError(state.loss_watch.explain_validation(state.evaluated, report.epoch, state.step, found.loss))
     try:
-        state.schedule.step_epoch(val_loss)
+        state.schedule.step_epoch(found.loss)
     except BaseException as error:
         raise_fault(state.blamed("scheduler"), error)
-    found = means(rows)
     if report.epoch == 1:
-        yield from map(record.warn, generators.warnings(*parts.epoch_metrics, *shared.postprocess))
+        yield from map(record.warn, generators.warnings(*validation.metrics, *validation.settings.postprocess))
     if report.epoch == epochs and state.step_watch.only_zero_rates and not any(record.history.column("lr")):
         yield record.warn("the learning rate was 0 in every step, so nothing was learned: see scheduler.")
+    rows = found.rows
     for warning in (warnings.no_foreground(rows), warnings.only_background(rows) if report.epoch == epochs else None):
         if warning and warning not in record.warnings:
             yield record.warn(warning)
-    row: dict[str, Any] = {
-        "epoch": report.epoch,
-        "step": report.step,
-        "lr": report.rate,
-        "train_loss": report.losses["train_loss"],
-        "val_loss": val_loss,
-        **{key: value for key, value in report.losses.items() if key != "train_loss"},
-        **{f"val_{key}": value for key, value in found.items()},
+    score = score_of(record.recipe.train.select_by, means(rows), found.loss)
+    if keeps(record.recipe.train, score, record.best, report.epoch, epochs):
+        keep(record, score)
+    first = {"epoch": report.epoch, "step": report.step, "lr": report.rate, "train_loss": report.losses["train_loss"]}
+    first |= {"val_loss": found.loss} | {key: value for key, value in report.losses.items() if key != "train_loss"}
+    last = {
         "seconds": round(time.perf_counter() - started, 3),
         "images_per_second": round(report.seen / max(report.seconds, 1e-9), 2),
     }
-    record.history.append(row)
-    chosen = record.recipe.train
-    score = score_of(chosen.select_by, found, val_loss)
-    if keeps(chosen, score, record.best, report.epoch, epochs):
-        record.best = (score, report.epoch)
-        save_best(record)
-    record.write_metrics()
-    yield Event(record.trial.name, "epoch", values={**row, "epochs": epochs, "epochs_now": done})
+    record.waiting = Waiting(found, first, last, {"epochs": epochs, "epochs_now": done})
+    if found.later is None:
+        yield from record.end_epoch()
 
 
 def _finish(record: Record) -> Iterator[Event]:
@@ -263,7 +247,8 @@ def _evaluate_kept(record: Record) -> tuple[list[Row], list[Row]]:
     kept = checkpoint.load(path)
     refresh_best(record, kept)
     checkpoint.load_into(model, kept.weights, str(path))
-    shown, drawn = parts.tested or parts.evaluator, itertools.count()
+    evaluator = parts.validation.evaluator
+    shown, drawn = parts.tested or evaluator, itertools.count()
 
     def draw(place: int, truth: Any, masks: Any) -> None:
         if next(drawn) < MAX_OVERLAYS:
@@ -272,7 +257,7 @@ def _evaluate_kept(record: Record) -> tuple[list[Row], list[Row]]:
             write_overlay(record.folder, shown.cases[place].name, shown.picture(place, plane), *planes)
 
     metrics, tested = record.recipe.metrics, []
-    rows, _ = parts.evaluator.run(model, metrics, on_case=None if parts.tested else draw)
+    rows, _ = evaluator.run(model, metrics, on_case=None if parts.tested else draw)
     if parts.tested:
         tested = in_set(parts.tested.run(model, metrics, on_case=draw)[0], "test")
     model.load_state_dict(last)

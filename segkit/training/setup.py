@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from segkit import plugins
-from segkit.components.metrics import metrics
 from segkit.components.models import checked
 from segkit.components.schedulers import Schedule
 from segkit.data.batches import Batches
@@ -23,12 +22,14 @@ from segkit.data.samples import Samples
 from segkit.data.splits import Split, split_cases
 from segkit.device import Device, choose, use_deterministic_algorithms
 from segkit.errors import UserError, counted
-from segkit.evaluation.evaluator import Evaluator, Normalization
+from segkit.evaluation.evaluator import Evaluator
+from segkit.evaluation.slices import Normalization
 from segkit.recipe.model import Recipe
 from segkit.recipe.sections import Train
 from segkit.registry.component import Component
 from segkit.registry.faults import fault, raise_fault
 from segkit.training.average import Average
+from segkit.training.compiling import compiled
 from segkit.training.feed import Feed, on_device
 from segkit.training.global_state import GeneratorWatch
 from segkit.training.initial import begin_with, lines_of, seen_before
@@ -37,10 +38,9 @@ from segkit.training.objective import Objective
 from segkit.training.parameters import check_groups, for_optimizer, freeze
 from segkit.training.training_step import TrainingStep
 from segkit.training.trial import Limit
+from segkit.training.validation import Validation
 from segkit.training.warnings import blind_loss, large_batch, long_warmup, undefined_volumes
 from segkit.types import Forward
-
-ALWAYS = "dice"  # computed each epoch, whatever the recipe's metrics
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Setup:
     """The parts of one training, ready to run.
 
     Attributes:
-        evaluator: of the validation cases.
+        validation: of each epoch, on the validation cases.
         tested: of the test cases, None without a test set.
         initial_weights: the report of those that come from another checkpoint.
     """
@@ -56,9 +56,8 @@ class Setup:
     state: State
     feed: Feed
     device: Device
-    evaluator: Evaluator
+    validation: Validation
     tested: Evaluator | None
-    epoch_metrics: Sequence[Component]
     forward: Forward
     data: Data
     split: Split
@@ -103,7 +102,7 @@ def read_and_split(recipe: Recipe, cache: DataCache) -> tuple[Data, Split]:
     return data, split_cases(data, unlabelled=wanted, **recipe.split.model_dump(exclude={"file"}))
 
 
-def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = False) -> Setup:
+def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = False, gpu_share: float = 1.0) -> Setup:
     """Build everything a training needs from a recipe without "auto", in the order in which randomness is drawn.
 
     Args:
@@ -111,6 +110,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
         limit: how the training is cut short.
         cache: reads the data.
         begun: whether the weights are then read from a checkpoint of the trial, so that initial ones are not needed.
+        gpu_share: of a GPU's memory, which the training may take at most.
 
     Raises:
         UserError: data, split, device or a component are not available as the recipe asks.
@@ -120,6 +120,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     split, transforms = _limited(data, whole, recipe, limit)
     _check_fit(recipe, data)
     device = choose(settings.device, settings.precision)
+    device.limit_memory(gpu_share)
     if settings.deterministic:
         use_deterministic_algorithms(device.device)
     channels = len(data.channels)
@@ -151,14 +152,14 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     evaluated = [data.cases[number] for number in (*split.validation, *split.test)]
     seen = seen_before(initial, data, (*split.validation, *split.test)) if initial is not None else None
     doubts = (large, long, seen, blind_loss(recipe), undefined_volumes(recipe, evaluated))
+    evaluator = Evaluator(data, split.validation, recipe, normalization, device)
     return Setup(
         state=state,
         feed=feed,
         device=device,
-        evaluator=Evaluator(data, split.validation, recipe, normalization, device),
+        validation=Validation(evaluator, recipe, beside=device.is_cuda, resident=resident is not None),
         tested=Evaluator(data, split.test, recipe, normalization, device) if split.test else None,
-        epoch_metrics=_every_epoch(recipe.metrics),
-        forward=checked(_compiled(model) if settings.compile else model, recipe.model, channels + exclusive),
+        forward=checked(compiled(model) if settings.compile else model, recipe.model, channels + exclusive),
         data=data,
         split=split,
         log=[
@@ -188,14 +189,6 @@ def _initial_model(recipe: Recipe, data: Data, begun: bool) -> tuple[nn.Module, 
         frozen = len(freeze(model, train.freeze))
         lines.append(f"frozen: {frozen} of {counted(len(list(model.parameters())), 'parameter')}")
     return model, report, lines
-
-
-def _compiled(model: nn.Module) -> Forward:
-    """Return the compiled model, whose graph may be differentiated several times, as on a first batch it is."""
-    from torch._functorch import config
-
-    config.donated_buffer = False  # else torch refuses that of a graph which its cache has from a later batch
-    return torch.compile(model)
 
 
 def _state(recipe: Recipe, model: nn.Module, steps_per_epoch: int, device: Device) -> tuple[State, list[str]]:
@@ -249,12 +242,6 @@ def _samples_per_epoch(settings: Train, data: Data, split: Split) -> int | None:
     if settings.steps_per_epoch is not None:
         return settings.steps_per_epoch * settings.accumulate * settings.batch_size
     return _slices(data, _drawn(data, split, split.full_train)) if settings.budget == "steps" else None
-
-
-def _every_epoch(chosen: Sequence[Component]) -> list[Component]:
-    """Return the metrics to compute each epoch, which choose the best epoch; always Dice."""
-    quick = [metric for metric in chosen if not metric.entry.traits["final_only"]]
-    return quick if ALWAYS in {metric.name for metric in quick} else [*quick, metrics.component(ALWAYS)]
 
 
 def _limited(data: Data, split: Split, recipe: Recipe, limit: Limit) -> tuple[Split, Sequence[Component]]:

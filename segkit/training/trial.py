@@ -58,6 +58,7 @@ class Trial:
         run: the study's run folder.
         limit: how the training is cut short.
         fresh: whether what its folder holds is removed first.
+        gpu_share: of a GPU's memory, which it may take at most, since other trials have the rest.
         lease: checked before each file is written; None where nobody else could work on the trial.
     """
 
@@ -69,6 +70,7 @@ class Trial:
     run: Path = Path()
     limit: Limit = Limit()
     fresh: bool = False
+    gpu_share: float = 1.0
     lease: Lease | None = None
 
     @property

@@ -7,7 +7,8 @@ quarter as wide; without a GPU a small network on 24 small images. It prints, in
   on the device and are transformed there ("resident"), and with batches that workers make ("workers");
 - what of the multiplications and additions a second of a large matrix product in the same precision that is;
 - the same in a plain PyTorch loop, and in those of Lightning and MONAI, where these are installed;
-- the seconds of a whole trial, with validation, metrics and saving, the share of it that is not training, and memory.
+- the seconds of a whole trial, with validation, metrics and six saves of its state, the share of its epochs that is not
+  training, and memory.
 
 Under ten minutes on an H200; `--seconds` says how long each rate is measured.
 """
@@ -48,6 +49,7 @@ from tests.benchmarks import versions_of
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("segkit", "torch", "lightning", "monai")
+SAVES = 6  # of the state of a whole trial
 WARM_UP = 3  # steps, after an epoch, whose last batch is smaller and may be compiled by itself
 
 
@@ -253,7 +255,8 @@ def others(parts: Setup, batches: list[Batch], seconds: float) -> Iterator[tuple
 
 def whole_trial(scale: Scale) -> Iterator[tuple[str, str]]:
     """Yield the rows of a trial as `segkit run` trains it."""
-    recipe = scale.recipe(scale.widths[""], "train.resident=true", f"train.epochs={scale.epochs}")
+    sets = [f"train.epochs={scale.epochs}", f"train.save_every.epochs={scale.epochs // SAVES}"]
+    recipe = scale.recipe(scale.widths[""], "train.resident=true", *sets)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory(prefix="segkit-gpu-") as folder:
@@ -266,7 +269,7 @@ def whole_trial(scale: Scale) -> Iterator[tuple[str, str]]:
     images = history[0]["step"] * recipe.train.batch_size
     training = sum(images / found for found in history.column("images_per_second"))
     epochs = sum(history.column("seconds"))
-    yield f"{scale.epochs} epochs of a trial", f"{seconds:.1f} s, of which {epochs:.1f} s epochs"
+    yield f"{scale.epochs} epochs of a trial", f"{seconds:.1f} s, of which {epochs:.1f} s epochs; saved {SAVES} times"
     yield "of an epoch, not training", f"{1 - training / epochs:.0%}"
     if torch.cuda.is_available():
         yield "memory of the device", f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB"

@@ -13,7 +13,7 @@ because something was missed.
 
 from __future__ import annotations
 
-from segkit.components.metrics.counts import hard
+from segkit.components.metrics.counts import Counts, counts, hard
 from segkit.components.metrics.overlap import dice, iou, precision, recall, specificity
 from segkit.components.metrics.probability import brier, soft_dice
 from segkit.components.metrics.slot import as_number, best_value, direction, lower_is_better, metrics, unit
@@ -21,10 +21,12 @@ from segkit.components.metrics.surface import assd, hausdorff, hd95, masd, nsd
 from segkit.components.metrics.volume import volume_difference_ml, volume_ml
 
 __all__ = [
+    "Counts",
     "as_number",
     "assd",
     "best_value",
     "brier",
+    "counts",
     "dice",
     "direction",
     "hard",

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from segkit.types import Array, Mask
+
+
+class Counts(NamedTuple):
+    """Numbers of pixels, or of voxels: predicted, true, both, and in all."""
+
+    predicted: int
+    true: int
+    both: int
+    size: int
 
 
 def hard(prediction: Array) -> Mask:
@@ -11,9 +22,11 @@ def hard(prediction: Array) -> Mask:
     return found
 
 
-def counts(prediction: Mask, truth: Mask) -> tuple[int, int, int]:
-    """Return the numbers of pixels predicted, true, and both."""
+def counts(prediction: Mask, truth: Mask) -> Counts:
+    """Return the counts of a predicted and a true mask."""
     import numpy as np
 
     mask = hard(prediction)
-    return int(np.count_nonzero(mask)), int(np.count_nonzero(truth)), int(np.count_nonzero(mask & truth))
+    return Counts(
+        int(np.count_nonzero(mask)), int(np.count_nonzero(truth)), int(np.count_nonzero(mask & truth)), truth.size
+    )

@@ -1,15 +1,22 @@
-"""Overlaps: what share of pixels the predicted and the true mask have in common."""
+"""Overlaps: what share of pixels the predicted and the true mask have in common.
+
+Each is a function of counts, which the masks of a case are asked for once, wherever these are.
+"""
 
 from __future__ import annotations
 
 import math
 
-from segkit.components.metrics.counts import counts, hard
+from segkit.components.metrics.counts import Counts, counts
 from segkit.components.metrics.slot import metrics
 from segkit.types import Mask, Spacing
 
 
-@metrics.register("dice", best=1.0)
+def _dice(found: Counts, spacing_mm: Spacing = None) -> float:
+    return 2 * found.both / (found.predicted + found.true) if found.predicted + found.true else math.nan
+
+
+@metrics.register("dice", best=1.0, of_counts=_dice)
 def dice(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Dice coefficient of the predicted mask; the headline.
 
@@ -21,11 +28,15 @@ def dice(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
         truth: bool, of the same shape.
         spacing_mm: not used.
     """
-    predicted, true, both = counts(prediction, truth)
-    return 2 * both / (predicted + true) if predicted + true else math.nan
+    return _dice(counts(prediction, truth))
 
 
-@metrics.register("iou", best=1.0)
+def _iou(found: Counts, spacing_mm: Spacing = None) -> float:
+    either = found.predicted + found.true - found.both
+    return found.both / either if either else math.nan
+
+
+@metrics.register("iou", best=1.0, of_counts=_iou)
 def iou(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Intersection over union (Jaccard index) of the predicted mask.
 
@@ -34,11 +45,16 @@ def iou(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
 
     Arguments as for `dice`.
     """
-    predicted, true, both = counts(prediction, truth)
-    return both / (predicted + true - both) if predicted + true else math.nan
+    return _iou(counts(prediction, truth))
 
 
-@metrics.register("precision", best=1.0)
+def _precision(found: Counts, spacing_mm: Spacing = None) -> float:
+    if found.predicted:
+        return found.both / found.predicted
+    return 0.0 if found.true else math.nan
+
+
+@metrics.register("precision", best=1.0, of_counts=_precision)
 def precision(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the predicted pixels that are true (positive predictive value).
 
@@ -47,13 +63,14 @@ def precision(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
 
     Arguments as for `dice`.
     """
-    predicted, true, both = counts(prediction, truth)
-    if predicted:
-        return both / predicted
-    return 0.0 if true else math.nan
+    return _precision(counts(prediction, truth))
 
 
-@metrics.register("recall", best=1.0)
+def _recall(found: Counts, spacing_mm: Spacing = None) -> float:
+    return _precision(Counts(found.true, found.predicted, found.both, found.size))  # the two masks trade places
+
+
+@metrics.register("recall", best=1.0, of_counts=_recall)
 def recall(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the true pixels that are predicted (sensitivity).
 
@@ -62,10 +79,15 @@ def recall(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
 
     Arguments as for `dice`.
     """
-    return precision(truth, hard(prediction), spacing_mm)  # the two masks trade places
+    return _recall(counts(prediction, truth))
 
 
-@metrics.register("specificity", best=1.0)
+def _specificity(found: Counts, spacing_mm: Spacing = None) -> float:
+    outside = found.size - found.true
+    return (outside - (found.predicted - found.both)) / outside if outside else math.nan
+
+
+@metrics.register("specificity", best=1.0, of_counts=_specificity)
 def specificity(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Share of the pixels outside the truth that are left out of the prediction (true negative rate).
 
@@ -75,6 +97,4 @@ def specificity(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
 
     Arguments as for `dice`.
     """
-    predicted, true, both = counts(prediction, truth)
-    outside = truth.size - true
-    return (outside - (predicted - both)) / outside if outside else math.nan
+    return _specificity(counts(prediction, truth))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from segkit.registry.registry import Registry
+from segkit.registry.slot import Function
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +23,7 @@ metrics = Registry(
         "uses": ("mask", "probability"),
         "best": float,
         "unit": ("", "mm", "ml"),
+        "of_counts": Function,  # the same value of the counts and the spacing of a case, on whatever device they are
     },
 )
 

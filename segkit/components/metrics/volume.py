@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import math
 
-from segkit.components.metrics.counts import counts
+from segkit.components.metrics.counts import Counts, counts
 from segkit.components.metrics.slot import metrics
 from segkit.types import Mask, Spacing
 
 
-def _voxel_ml(mask: Mask, spacing_mm: Spacing) -> float:
+def _voxel_ml(spacing_mm: Spacing) -> float:
     """Return the volume of a voxel in ml (1000 mm3), NaN for an image and without spacing."""
-    return math.prod(spacing_mm) / 1000 if spacing_mm is not None and mask.ndim == 3 else math.nan
+    return math.prod(spacing_mm) / 1000 if spacing_mm is not None and len(spacing_mm) == 3 else math.nan
 
 
-@metrics.register("volume_ml", descriptive=True, unit="ml")
+def _volume(found: Counts, spacing_mm: Spacing) -> float:
+    return found.predicted * _voxel_ml(spacing_mm)
+
+
+def _difference(found: Counts, spacing_mm: Spacing) -> float:
+    return (found.predicted - found.true) * _voxel_ml(spacing_mm)
+
+
+@metrics.register("volume_ml", descriptive=True, unit="ml", of_counts=_volume)
 def volume_ml(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Volume of the predicted mask, in ml (1000 mm3).
 
@@ -26,10 +34,10 @@ def volume_ml(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
         truth: not used.
         spacing_mm: (slice, row, column) distance between voxel centres, or None.
     """
-    return counts(prediction, truth)[0] * _voxel_ml(truth, spacing_mm)
+    return _volume(counts(prediction, truth), spacing_mm if truth.ndim == 3 else None)
 
 
-@metrics.register("volume_difference_ml", descriptive=True, unit="ml")
+@metrics.register("volume_difference_ml", descriptive=True, unit="ml", of_counts=_difference)
 def volume_difference_ml(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> float:
     """Volume of the predicted mask minus that of the true one, in ml (1000 mm3).
 
@@ -39,5 +47,4 @@ def volume_difference_ml(prediction: Mask, truth: Mask, spacing_mm: Spacing) -> 
 
     Arguments as for `volume_ml`.
     """
-    predicted, true, _ = counts(prediction, truth)
-    return (predicted - true) * _voxel_ml(truth, spacing_mm)
+    return _difference(counts(prediction, truth), spacing_mm if truth.ndim == 3 else None)

@@ -16,6 +16,7 @@ from segkit.data.resident import labels, warp
 from segkit.data.resident.drawing import Draw, Drawing, Part, Sample, phase_of
 from segkit.data.resident.warp import Source, Stage
 from segkit.data.samples import Samples, other_size
+from segkit.device import put
 
 Pair = tuple[Tensor, Tensor]
 
@@ -148,8 +149,7 @@ class Resident:
 
     def _put(self, array: Any) -> Tensor:
         """Return an array on the device; the host does not wait for it."""
-        made = torch.from_numpy(np.ascontiguousarray(array))
-        return made.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else made
+        return put(np.ascontiguousarray(array), self._device)
 
 
 def _stage(transform: Any, form: Form, draws: Sequence[Draw]) -> Stage:
