@@ -24,7 +24,26 @@ MODELS = (
     {"unet": {"widths": [2]}},
     {"unet": {"widths": [2, 4], "dropout": 0.5, "norm": "instance"}},
     {"unet": {"widths": [2, 2], "norm": "none"}},
+    {"unet": {"widths": [2, 4, 4], "deep_supervision": True, "activation": "leaky_relu", "residual": True}},
+    {"unet": {"widths": [2, 4], "downsampling": "strided", "convolutions": 3}},
 )
+TRAIN: dict[str, Any] = {
+    "ema": 0.9,
+    "warmup": 2,
+    "clip_norm": 1.0,
+    "patience": 1,
+    "steps_per_epoch": 3,
+    "resident": True,
+    "oversample_foreground": 0.5,
+    "select_by": "val_loss",
+    "save_every": {"steps": 1},
+}
+EVALUATION: dict[str, Any] = {
+    "tta": "d4",
+    "window": {"size": [16, 16]},
+    "postprocess": {"largest_part": {}, "fill_holes": {}},
+    "during_training": True,
+}
 SLOW = {"LBFGS"}
 
 
@@ -56,7 +75,16 @@ def valid(chance: random.Random) -> dict[str, Any]:
         for parameters in tree["regularizer"].values():
             parameters["weight"] = 1e-4
     tree["train"] |= {"accumulate": chance.randint(1, 3), "precision": chance.choice(["auto", "bf16"])}
+    tree["train"] |= _some(TRAIN, chance)
+    tree["evaluation"] = _some(EVALUATION, chance)
+    tree["metrics"] = {name: {} for name in chance.sample(segkit.metrics.names(), 3)}
+    if chance.random() < 0.5:  # transforms that all have a device form
+        tree["transforms"] = {"train": tree["transforms"]["train"][1:]}
     return tree
+
+
+def _some(known: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    return {key: copy.deepcopy(value) for key, value in known.items() if chance.random() < 0.3}
 
 
 def _one(registry: Registry, chance: random.Random) -> dict[str, Any]:
