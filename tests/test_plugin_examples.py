@@ -156,15 +156,16 @@ def test_the_recipe_of_the_plugin_is_a_study_of_two_losses() -> None:
 
 
 class _Strict(nn.Module):
-    """Stands for a model of the package: refuses sizes that its stride does not divide."""
+    """Stands for a model of the package: refuses sizes that its stride does not divide, and small ones."""
 
-    def __init__(self, classes: int, stride: int) -> None:
+    def __init__(self, classes: int, stride: int, least: int = 64) -> None:
         super().__init__()
-        self.head = nn.Conv2d(1, classes, 1)
+        self.head, self.least, self.seen = nn.Conv2d(1, classes, 1), least, list[tuple[int, ...]]()
         self.encoder = types.SimpleNamespace(output_stride=stride)
 
     def forward(self, image: Tensor) -> Tensor:
-        assert all(side % self.encoder.output_stride == 0 and side >= 128 for side in image.shape[2:])
+        assert all(side % self.encoder.output_stride == 0 and side >= self.least for side in image.shape[2:])
+        self.seen.append(tuple(image.shape[2:]))
         found: Tensor = self.head(image)
         return found
 
@@ -208,6 +209,20 @@ def test_smp_passes_the_recipe_on_and_takes_any_size(monkeypatch: pytest.MonkeyP
     for size in ((128, 144), (130, 200), (17, 1)):
         image = torch.randn(2, 1, *size)
         torch.testing.assert_close(model(image), model.inner.head(image))
+
+
+def test_smp_pads_no_more_than_an_architecture_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is padded in training is never learned, so that a crop of 96 is given as it is."""
+
+    def create_model(arch: str, **values: Any) -> nn.Module:
+        return _Strict(values["classes"], 32, least=128 if arch == "pan" else 64)
+
+    _package(monkeypatch, create_model)
+    for architecture, seen in (("unet", (96, 96)), ("pan", (128, 128))):
+        model = segkit.models.build("smp", {"architecture": architecture}, 1, 1)
+        model(torch.randn(2, 1, 96, 96))
+        model(torch.randn(2, 1, 40, 60))
+        assert model.inner.seen == [seen, (64, 64) if architecture == "unet" else seen]
 
 
 @pytest.mark.parametrize("error", [KeyError("Wrong encoder name `nosuch`"), ValueError("no such combination")])
