@@ -117,8 +117,8 @@ def test_the_fold_of_the_settings_is_also_left_out() -> None:
     results = [result("a", 1, 0.9), result("a", 2, 0.7), result("b", 1, 0.9), result("b", 2, 0.5)]
     text = report({"a": "A", "b": "B", "c": "C"}, {}, results, "a", ["dice"], "the command")
     whole, without = text.split("Without fold 1")
-    assert "| A | 0.800 | reference | 1, 2 | 1.0 | 10 to 20 | 1,234 |" in whole
-    assert "| B | 0.700 | -0.100 (-0.200 to +0.000) | 1, 2 |" in whole
+    assert "| A | 0.800 (0.700 to 0.900) | reference | 1, 2 | 1.0 | 10 to 20 | 1,234 |" in whole
+    assert "| B | 0.700 (0.500 to 0.900) | -0.100 (-0.200 to +0.000) | 1, 2 |" in whole
     assert "| A | 0.700 | reference | 2 | 1.0 | 20 | 1,234 |" in without
     assert "| B | 0.500 | -0.200 | 2 |" in without
     assert "| C | not measured yet |" in without

@@ -45,9 +45,7 @@ CONTESTANTS: dict[str, Contestant] = {
     "strong-monai-unet": _monai("UNet", UNET),
     "strong-monai-dynunet": _monai("DynUNet", DYNUNET),
     "strong-smp-resnet18": _smp("resnet18"),
-    "strong-smp-resnet34": _smp("resnet34"),
     "plain-monai-unet": Plain("MONAI's UNet, plain loop", tutorials.monai_unet, MONAI),
     "plain-monai-dynunet": Plain("MONAI's DynUNet, plain loop", tutorials.monai_dynunet, MONAI),
     "plain-smp-resnet18": Plain("smp's Unet, resnet18, plain loop", tutorials.smp_resnet18, SMP),
-    "plain-smp-resnet34": Plain("smp's Unet, resnet34, plain loop", tutorials.smp_resnet34, SMP),
 }

@@ -1,4 +1,4 @@
-"""Results as a table in Markdown: means over patients, and differences paired by patient."""
+"""Results as a table in Markdown: means over patients, and differences paired by patient, with their intervals."""
 
 from __future__ import annotations
 
@@ -65,11 +65,12 @@ def table(
 
 
 def _values(own: Sequence[Result], reference: Sequence[Result], metric: str) -> list[str]:
-    """Return the mean over patients, and the difference with its interval."""
+    """Return the mean over patients and the difference, each with its interval."""
     values, others, digits = by_patient(own, metric), by_patient(reference, metric), DIGITS[metric]
     if not values:
         return ["undefined", ""]
-    mean = f"{statistics.fmean(values.values()):.{digits}f}"
+    mean, (low, high) = f"{statistics.fmean(values.values()):.{digits}f}", bootstrap(np.array([*values.values()]))
+    mean += "" if math.isnan(low) else f" ({low:.{digits}f} to {high:.{digits}f})"
     if own and reference and own[0].key.contestant == reference[0].key.contestant:
         return [mean, "reference"]
     found, low, high = difference(values, others)
