@@ -73,6 +73,7 @@ def recipe(tree: Any, changed: tuple[Any, ...] | None) -> Any:
     return kept if isinstance(tree, dict) else list(kept.values())
 
 
+@pytest.mark.slow
 def test_every_key_has_an_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, Any] = {}
     for number, changed in enumerate([None, *leaves(KNOBS)]):

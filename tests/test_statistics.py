@@ -269,6 +269,7 @@ def test_other_measures_are_corrected_apart_from_the_headline_and_more_strictly(
     assert rest[1].smallest_detectable > headline[1].smallest_detectable
 
 
+@pytest.mark.slow
 def test_false_verdicts_over_all_measures_of_a_study() -> None:
     """Six correlated measures of each variant: the whole report of a null study rarely says anything."""
     rng, wrong, studies = np.random.default_rng(13), 0, 60

@@ -191,7 +191,11 @@ def vast(path: Path) -> None:
         (lambda path: os.mkfifo(path), "a pipe, not a regular file"),
         (lambda path: None, r"cases\.csv: no such file"),
         (vast, "1,099,511,627,776 bytes"),
-        (lambda path: path.write_text("image,mask\n" + "a,b\n" * 1_000_001), r"csv:\d+: tables are read up to 1,0"),
+        pytest.param(
+            lambda path: path.write_text("image,mask\n" + "a,b\n" * 1_000_001),
+            r"csv:\d+: tables are read up to 1,0",
+            marks=pytest.mark.slow,
+        ),
         (lambda path: path.write_text(",".join(map(str, range(10**6)))), "csv:1: tables are read up to"),
     ],
 )  # fmt: skip
