@@ -101,14 +101,10 @@ class Evaluator:
         probabilities: bool = True,
         settings: Evaluation | None = None,
     ) -> Iterator[Prediction]:
-        """Yield the prediction of each case, computed in batches; the model is put into eval mode and back.
-
-        The loss is computed last: what it does to the scores reaches no prediction. Where probabilities are averaged,
-        it is that of the scores that have these probabilities.
+        """Yield the prediction of each case.
 
         Args:
-            model: image (N, I, H, W) to scores (N, C, H, W).
-            loss: scores and target to a scalar.
+            model, loss: as for `Slices.scored`.
             probabilities: whether they are wanted; they take four times as much memory as the masks.
             settings: in place of the recipe's.
 
