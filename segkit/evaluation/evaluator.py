@@ -65,15 +65,10 @@ class Evaluator:
     Test-time augmentation, windows and postprocess are those of the recipe's `[evaluation]`, unless others are given.
 
     Args:
-        data: the cases.
-        cases: the numbers of those to evaluate.
-        recipe: of the training; images of one size share a batch of `train.batch_size`, in the order of the cases.
-        normalization: of the training.
-        device: where and in which precision to compute.
+        data, cases, recipe, normalization, device: as for `Slices`.
 
     Raises:
-        UserError: an eval transform is random or moves pixels other than by scaling the whole image; a postprocess
-            cannot take such cases.
+        UserError: as for `Slices`; a postprocess cannot take such cases.
     """
 
     def __init__(
@@ -82,7 +77,7 @@ class Evaluator:
         self.data, self.recipe, self.channels = data, recipe, data.channels
         self.cases = tuple(data.cases[number] for number in cases)
         self.numbers = tuple(cases)
-        self.normalization, self.device, self.exclusive = normalization, device, recipe.channels == "exclusive"
+        self.exclusive = recipe.channels == "exclusive"
         self._try_postprocess()
         self._slices = Slices(data, cases, recipe, normalization, device)
 
