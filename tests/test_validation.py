@@ -293,7 +293,7 @@ def test_a_training_that_ends_waits_for_one_case_at_most(monkeypatch: pytest.Mon
 
     monkeypatch.setattr("segkit.evaluation.evaluator.score", slow)
     found = validate(network(2), loss)
-    validate.close()
-    assert cases == ["c0"]
     assert found.later is not None
-    assert isinstance(found.later.exception(), CancelledError)
+    assert isinstance(found.later.exception(timeout=60), CancelledError)
+    assert cases == ["c0"]
+    validate.close()
