@@ -82,9 +82,9 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def remove_temporary_files(folder: Path) -> None:
+def remove_temporary_files(*folders: Path) -> None:
     """Remove the temporary files of a process that died while writing; nobody else may be writing there."""
-    for path in folder.glob(".*.tmp"):
+    for path in (path for folder in folders for path in folder.glob(".*.tmp")):
         with contextlib.suppress(OSError):
             path.unlink()
 

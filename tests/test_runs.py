@@ -22,6 +22,7 @@ from segkit.report import figures
 from segkit.study import hardware, runs
 from segkit.study.executor import Local
 from segkit.training import checkpoint
+from segkit.training.run import run_trial
 from segkit.training.trial import ENDS, Event
 from tests import small
 from tests.small import BASE
@@ -192,12 +193,28 @@ def test_what_a_dead_process_left_half_written_is_removed() -> None:
     path, trial = write("one.toml", ONE | {"title": "one"}), Path("runs/one/one/seed-1")
     run(path)
     (trial / "cases.csv").unlink()
-    left = [trial / ".last.safetensors.99.tmp", Path("runs/one/.summary.csv.99.tmp"), Path("runs/one/one/.copy-seed-1")]
-    for half in left[:2]:
-        half.write_bytes(b"half")
-    left[2].mkdir()
+    left = [Path("runs/one/.summary.csv.99.tmp"), *half_written(trial), Path("runs/one/one/.copy-seed-1")]
+    left[0].write_bytes(b"half")
+    left[-1].mkdir()
     run(path)
     assert not [half for half in left if half.exists()]
+
+
+def test_an_attempt_at_a_trial_removes_what_a_lost_one_left_half_written() -> None:
+    """Ray submits a trial again whose machine was lost, without another look at its folder."""
+    (trial,) = study(write("one.toml", ONE | {"title": "one"})).planned
+    left = half_written(trial.path)
+    assert [event.kind for event in run_trial(trial, stop=lambda: False)][-1] == "finished"
+    assert not [half for half in left if half.exists()]
+
+
+def half_written(trial: Path) -> list[Path]:
+    """Leave what processes that were killed while writing leave in a trial's folder."""
+    left = [trial / ".last.safetensors.99.tmp", trial / "overlays" / ".x.png.99.tmp"]
+    for half in left:
+        half.parent.mkdir(parents=True, exist_ok=True)
+        half.write_bytes(b"half")
+    return left
 
 
 @pytest.mark.parametrize("sets", [[], ["train.workers=1"]])

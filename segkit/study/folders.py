@@ -254,10 +254,9 @@ def copy_trial(trial: Trial, source: Path, check: Callable[[], None]) -> bool:
     return stored_identities(target, status)[1] == trial.evaluation
 
 
-def remove_leftovers(trial: Trial) -> None:
-    """Remove what a process that died while writing has left in a trial's folder, and beside it."""
+def remove_copy(trial: Trial) -> None:
+    """Remove what a process that died while copying a trial has left beside its folder."""
     shutil.rmtree(_copy_of(trial), ignore_errors=True)
-    files.remove_temporary_files(trial.path)
 
 
 def _copy_of(trial: Trial) -> Path:

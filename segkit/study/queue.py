@@ -160,7 +160,7 @@ class Queue:
 
     def _train(self, item: _Item, found: Existing) -> Iterator[Trial | Event]:
         trial, ready = item.trial, found.state
-        folders.remove_leftovers(trial)
+        folders.remove_copy(trial)
         source = self._source(item, found)
         if source is not None:
             try:

@@ -217,8 +217,7 @@ class StudyRun:
         self, leases: Leases, jobs: str | int, options: Options, place: places.Place, progress: Progress
     ) -> tuple[Queue, int, DataCache]:
         """Return what is to be done, how many trials at once, and the cache of the data."""
-        for folder in (self.folder, self.folder / "figures"):
-            files.remove_temporary_files(folder)
+        files.remove_temporary_files(self.folder, self.folder / "figures")
         cache = DataCache(self.cache or self._beside / CACHE, progress)
         known = {} if options.fresh else hardware.recorded_settings(self.folder)
         self.recipe, self.planned, at_a_time = hardware.resolve_study(

@@ -69,6 +69,7 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[
             (folder / "trial.json").unlink(missing_ok=True)  # first: what is removed in part then counts as missing
             shutil.rmtree(folder)
         files.make_folder(folder)
+        files.remove_temporary_files(folder, folder / "overlays")  # of an attempt that died, also on another machine
         if training_identity(recipe) != trial.identity:
             raise UserError("the source of a plugin that it uses has changed since this command began: run it again.")
         trial.write_status("running")
