@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -320,22 +320,7 @@ def phantoms(epochs: int) -> list[Any]:
     return settled
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, bytes]]:
-    """What the trials give one after another in this process."""
-
-    def train(epochs: int) -> dict[str, bytes]:
-        folder = tmp_path_factory.mktemp("alone")
-        jobs = [dataclasses.replace(job, run=folder) for job in phantoms(epochs)]
-        assert set(ends(Local().execute(jobs)).values()) == {"finished"}
-        return kept(folder)
-
-    return train
-
-
-def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
-    alone: Callable[[int], dict[str, bytes]],
-) -> None:
+def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process() -> None:
     jobs, killed, events = phantoms(15), False, []
     for event in Local().execute(jobs, at_a_time=2):
         events.append(event)
@@ -350,7 +335,9 @@ def test_side_by_side_gives_the_same_bytes_and_survives_a_killed_process(
     assert sorted(ends(iter(events)).values()) == ["failed", "finished", "finished"]
     again = [job for job in jobs if str(job.folder) == failures[0].trial]
     assert set(ends(Local().execute(again, at_a_time=2)).values()) == {"finished"}
-    assert kept(jobs[0].run) == alone(15)
+    alone = [dataclasses.replace(job, run=Path("alone").absolute()) for job in jobs]
+    assert set(ends(Local().execute(alone)).values()) == {"finished"}
+    assert kept(jobs[0].run) == kept(alone[0].run)
     assert checkpoint.load(jobs[0].run / jobs[0].folder / "last.safetensors").meta["epoch"] == 16
 
 

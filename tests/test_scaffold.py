@@ -42,6 +42,7 @@ def test_what_is_written_loads_and_keeps_its_contract(fresh: Path, slot: str) ->
     assert [finding.text for finding in check(entry)] == wanted
 
 
+@pytest.mark.slow
 def test_the_tests_beside_them_pass(fresh: Path) -> None:
     for slot in ("loss", "data", "transform", "metric"):
         scaffold.new(slot, f"my_{slot}", Path("plugins"))
