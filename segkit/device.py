@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from torch import Tensor
 from segkit.errors import UserError
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+COUNTED = 0.95  # of a share of a GPU's memory: torch does not count what CUDA takes for every process
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -43,9 +45,16 @@ class Device:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
 
     def limit_memory(self, share: float) -> None:
-        """Let this process take at most a share of a GPU's memory; beyond it torch raises OutOfMemoryError."""
+        """Let this process take at most a share of a GPU's memory; beyond it torch raises OutOfMemoryError.
+
+        What earlier trainings in the process have left there is given back, and does not count as taken.
+        """
         if self.is_cuda:
-            torch.cuda.set_per_process_memory_fraction(share, self.device)
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            mine = share if share == 1 else COUNTED * share
+            torch.cuda.set_per_process_memory_fraction(mine, self.device)
 
     def memory_taken(self) -> str:
         """Return how much of a GPU's memory this process has taken at most, as text; "" elsewhere."""
@@ -88,6 +97,8 @@ def choose(device: str, precision: str) -> Device:
     """
     chosen = _device(device)
     computed = _precision(chosen, precision)
+    if chosen.type == "cuda":
+        os.environ.setdefault(WORKSPACE, ":4096:8")  # deterministic; torch reads it once, at the first product
     return Device(chosen, computed, f"{_describe(chosen)}; precision {computed}")
 
 
@@ -184,8 +195,7 @@ def cpu_threads(count: int) -> Iterator[None]:
 def preserved_process_state(count: int) -> Iterator[None]:
     """Use `count` CPU threads, and restore threads, determinism and random state of the process after the block."""
     determinism = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get(WORKSPACE)
-    opencv, rng = cv2.getNumThreads(), torch.get_rng_state()
+    benchmark, opencv, rng = torch.backends.cudnn.benchmark, cv2.getNumThreads(), torch.get_rng_state()
     with cpu_threads(count):
         try:
             cv2.setNumThreads(0)  # its threads cost more than they save on images of this size
@@ -193,15 +203,11 @@ def preserved_process_state(count: int) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
             torch.backends.cudnn.benchmark = benchmark
-            if workspace is None:
-                os.environ.pop(WORKSPACE, None)
             cv2.setNumThreads(opencv)
             torch.set_rng_state(rng)
 
 
-def use_deterministic_algorithms(device: torch.device) -> None:
+def use_deterministic_algorithms() -> None:
     """Allow only deterministic operations until `preserved_process_state` ends; torch names any other that runs."""
-    if device.type == "cuda":
-        os.environ.setdefault(WORKSPACE, ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

@@ -153,8 +153,12 @@ def test_check_names_a_wrong_plugin(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", [what for what, wrong in WRONG.items() if wrong.run is not None])
 def test_run_names_a_wrong_plugin(what: str, tmp_path: Path) -> None:
-    wrong = WRONG[what]
-    events = trained(tmp_path, wrong.source(), USED[wrong.slot])
+    is_named(WRONG[what], tmp_path)
+
+
+def is_named(wrong: Wrong, folder: Path, device: str = "cpu") -> None:
+    """Train with a wrong plugin on a device; its error has to say where it is, and how to check it."""
+    events = trained(folder, wrong.source(), USED[wrong.slot], f"train.device={device}")
     assert kinds(events)[-1] == "failed", events[-1]
     text = events[-1].text
     assert (wrong.run or "") in text
@@ -163,6 +167,13 @@ def test_run_names_a_wrong_plugin(what: str, tmp_path: Path) -> None:
     assert "`segkit check mine.py`" in text
     assert "Traceback" not in text
     assert "\n" not in text
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("what", [what for what, wrong in WRONG.items() if "finite" in (wrong.run or "")])
+def test_run_names_it_also_where_losses_are_read_some_steps_later(what: str, tmp_path: Path) -> None:
+    is_named(WRONG[what], tmp_path, "cuda")
 
 
 @pytest.mark.parametrize("what", [what for what in WRONG if " seeds" in what and not what.startswith("data")])

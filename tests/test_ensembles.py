@@ -122,7 +122,10 @@ def test_probabilities_need_no_spacing() -> None:
     sized = member(1, "independent", 'evaluation.postprocess=[{remove_small={size=3, unit="mm2"}}]')
     both = Ensemble((sized, member(2, "independent")), ("a", "b"))
     for predictor in (sized, both):
-        np.testing.assert_array_equal(predictor.predict(image()), predictor.infer(image(), (1.0, 1.0)).probability)
+        found = predictor.infer(image(), (1.0, 1.0))
+        np.testing.assert_array_equal(predictor.predict(image()), found.probability)
+        assert found.probability.flags.owndata  # not a view of memory that is pinned for a GPU
+        assert found.mask.flags.owndata
         with pytest.raises(UserError, match=r"remove_small: unit: the data state no spacing"):
             predictor.segment(image())
 

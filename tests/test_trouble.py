@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,12 +85,45 @@ def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: py
     assert events[-1].text.endswith("bf16, or let fewer trials share it (--gpus-per-trial, --jobs).")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=lambda error: str(error)[:40],
+)
+def test_what_did_not_fit_does_not_stay(error: RuntimeError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does an innocent component get the blame for it."""
+    held = []
+
+    def full(self: Any, image: Any) -> Any:
+        activations = image.clone()
+        held.append(weakref.ref(activations))
+        raise type(error)(*error.args)
+
+    from segkit.components.unet import UNet
+
+    monkeypatch.setattr(UNet, "forward", full)
+    gc.collect()
+    gc.disable()  # torch's allocator does not call it either
+    try:
+        events = train(tmp_path, "train.batch_size=6")
+        assert [found() for found in held] == [None]
+    finally:
+        gc.enable()
+    assert events[-1].text.startswith("the device ran out of memory with train.batch_size = 6. Try")
+
+
 def test_a_trial_may_take_its_share_of_a_gpu_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     limits: list[tuple[float, torch.device]] = []
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: limits.append(given))
-    for name in ("cuda:1", "cpu"):
-        Device(torch.device(name), "float32", "").limit_memory(0.25)
-    assert limits == [(0.25, torch.device("cuda:1"))]
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+    for name, share in (("cuda:1", 0.25), ("cuda:0", 1.0), ("cpu", 0.25)):
+        Device(torch.device(name), "float32", "").limit_memory(share)
+    assert limits == [(pytest.approx(0.2375), torch.device("cuda:1")), (1.0, torch.device("cuda:0"))]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     wanted = {(1.0, 1): 1, (1.0, 2): 1, (1.0, 3): 0.5, (1.0, 8): 0.25, (0.5, 2): 0.5, (0.5, 4): 0.5}
     assert {(gpus, trials): Local(gpus).share(trials, "cuda") for gpus, trials in wanted} == wanted

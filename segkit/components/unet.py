@@ -33,7 +33,7 @@ class Convolutions:
         """Return the norm, if there is one."""
         if self.norm == "batch":
             return [nn.BatchNorm2d(channels)]
-        if self.norm == "instance":  # the same function as InstanceNorm2d, which leaves channels-last
+        if self.norm == "instance":  # as InstanceNorm2d, which on a CPU leaves channels-last
             return [nn.GroupNorm(channels, channels)]
         if self.norm == "group":
             return [nn.GroupNorm(math.gcd(8, channels), channels)]

@@ -39,8 +39,8 @@ class Parts(NamedTuple):
     def joined(self, predictions: Iterable[Prediction]) -> Prediction:
         """Return the prediction of the image from those of its parts, in any order."""
         if self.shape is None:
-            (whole,) = predictions
-            return whole
+            (whole,) = predictions  # a view of what was copied from a GPU, whose pinned memory is not the caller's
+            return whole._replace(probability=whole.probability.copy(), mask=whole.mask.copy())
         volume: Volume | None = None
         for part in predictions:
             volume = volume or Volume(len(part.mask), self.shape, probabilities=True)

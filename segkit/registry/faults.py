@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol, TypeVar
@@ -146,7 +147,10 @@ def raise_fault(components: Part | Iterable[Part], error: BaseException) -> NoRe
     found = [(whole, part) for whole in chosen for part in plugin_parts(whole)]
     sources = [(part, ComponentCode(part.entry.factory)) for _, part in found]
     if not chosen or _is_final(error, sources):
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # else the frame and the error hold each other, and all that the failed operation held
     text = str(error) if isinstance(error, ContractError) else explained(error)
     for frame, line in reversed(frames_of(error)):
         for part, source in sources:
@@ -164,7 +168,13 @@ def _is_final(error: BaseException, sources: Iterable[tuple[Part, ComponentCode]
     if isinstance(error, UserError) and not isinstance(error, ContractError):
         frame, _ = frames_of(error)[-1]  # a plugin's own error gets its name and line, but datasets address the user
         return not any(source.owns(frame) for part, source in sources if part.entry.slot.name != "data")
-    return isinstance(error, KeyboardInterrupt) or type(error).__name__ in ("OutOfMemoryError", "NonFiniteError")
+    return isinstance(error, KeyboardInterrupt) or type(error).__name__ == "NonFiniteError" or lacks_memory(error)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return whether a GPU had no memory left: torch says so, or CUDA, cuBLAS or cuDNN, which then say it as text."""
+    found = isinstance(error, RuntimeError) and re.search(r"CUDA.*out of memory|_ALLOC_FAILED", str(error))
+    return type(error).__name__ == "OutOfMemoryError" or bool(found)
 
 
 def wrong_type(made: Any, kind: type, name: str) -> str | None:

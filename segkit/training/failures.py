@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import traceback
 
-import torch
-
 from segkit import files
 from segkit.errors import UserError, sentence
 from segkit.recipe.model import Recipe
-from segkit.registry.faults import ComponentError, described
+from segkit.registry.faults import ComponentError, described, lacks_memory
 from segkit.training.loss_watch import NonFiniteError
 from segkit.training.record import Record, save_batch
 from segkit.training.trial import Trial
@@ -21,7 +19,7 @@ def explained(error: BaseException, trial: Trial, record: Record | None) -> str:
     dry = trial.limit.batches is not None  # its folder is removed at the end
     if isinstance(error, NonFiniteError):
         return f"{error} The batch is in {save_batch(record, error)}." if record is not None and not dry else str(error)
-    if isinstance(error, torch.OutOfMemoryError):
+    if lacks_memory(error):
         return _out_of_memory(trial.recipe, trial.gpu_share)
     if not isinstance(error, Exception):  # sys.exit, or a plugin's own
         *_, last = traceback.extract_tb(error.__traceback__)

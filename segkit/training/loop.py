@@ -158,6 +158,7 @@ def train(
                 _step(state)
                 if state.batch < total:
                     yield _report(state, False, seen, started)
+        _ = _report(state, True, seen, started).losses  # the host waits for the device, whose time counts
         report = _report(state, True, seen, started)
         _ = report.losses
         state.step_watch.end_epoch()

@@ -27,7 +27,10 @@ class NonFiniteError(Exception):
 
 
 class LossWatch:
-    """Checks that losses are finite without making the host wait: on CUDA a step is read when its copy has arrived."""
+    """Checks that losses are finite.
+
+    On CUDA the host does not wait for them: a step is read when its copy has arrived, unless it is due at once.
+    """
 
     def __init__(self, objective: Objective, steps: StepWatch) -> None:
         self.objective, self.steps = objective, steps
@@ -47,13 +50,15 @@ class LossWatch:
         if len(values) == 1 and values[0] is loss:
             row = loss.detach().expand(2)  # half of what stacking costs
         else:
-            row = torch.stack([value.detach().reshape(()) for value in (*values, loss)])
+            row = torch.stack([value.detach().reshape(()).to(loss.device) for value in (*values, loss)])
         if row.is_cuda:
             copy = torch.empty(row.shape, dtype=row.dtype, pin_memory=True)
             copy.copy_(row, non_blocking=True)
             arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             arrived.record(torch.cuda.current_stream(row.device))
             self._pending.append((copy, arrived, batch, scored, epoch, step))
+            if self.steps.at_once:
+                self.check_pending()
             while self._pending and self._pending[0][1].query():
                 self._check(*self._pending.popleft())
         else:
@@ -93,7 +98,7 @@ class LossWatch:
             wrong = self.steps.model_fault("the model's scores are not finite before any step.")
         wrong = wrong or self._fault_in_step(step)
         if wrong is None and finite:
-            wrong = self.steps.step_fault(terms)
+            wrong = self.steps.step_fault(terms, scored=scored is not None)
         if wrong is not None:
             return str(wrong)
         rate = float(self.steps.torch_optimizer.param_groups[0]["lr"])

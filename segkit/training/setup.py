@@ -122,7 +122,7 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     device = choose(settings.device, settings.precision)
     device.limit_memory(gpu_share)
     if settings.deterministic:
-        use_deterministic_algorithms(device.device)
+        use_deterministic_algorithms()
     channels = len(data.channels)
     torch.manual_seed(settings.seed)
     generators = GeneratorWatch()

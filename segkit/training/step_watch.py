@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,7 +17,6 @@ from segkit.training.global_state import GeneratorWatch
 from segkit.training.objective import Objective
 from segkit.training.tracing import all_finite, tensors_in
 
-KEPT = 64  # steps whose gradient norms are remembered: on CUDA a loss is read some steps later
 MANY = 16  # steps by which an optimizer that accumulates gradients itself should have moved
 
 
@@ -46,11 +44,17 @@ class StepWatch:
         )
         self.proximal = next((term.component for term in objective.steps if term.untrusted), None)
         self.only_zero_rates = self.scheduler is not None
-        self._gradients: deque[tuple[int, Tensor]] = deque(maxlen=KEPT)
+        self._gradients: tuple[int, Tensor] | None = None  # the last step that had some, and their norms
         self._initial: list[Tensor] | None = None
         self.warnings: list[str] = []
         self._generators: GeneratorWatch | None = None
         self._due = 0  # steps that should have moved a weight; -1 once one has
+
+    @property
+    def at_once(self) -> bool:
+        """Whether a plugin moves or penalizes weights, so that a loss is to be read before they move on."""
+        plugin = self.optimizer or self.proximal
+        return plugin is not None or any(term.untrusted for term in self.objective.penalties)
 
     def left_out(self) -> ComponentError | None:
         """Return what is wrong with a plugin's optimizer that does not hold all weights; None if it does."""
@@ -65,14 +69,21 @@ class StepWatch:
         """Return the error of a plugin's model; None if no plugin takes part in the model."""
         return fault(self.model, text, within=self.parts["model"]) if self.model is not None else None
 
-    def step_fault(self, terms: Mapping[str, float]) -> ComponentError | None:
-        """Return the error of a plugin's step with a loss of its own that is not finite although all weights are."""
+    def step_fault(self, terms: Mapping[str, float], *, scored: bool) -> ComponentError | None:
+        """Return the error of a plugin's step with a loss of its own that is not finite; None if it is not at fault.
+
+        Args:
+            terms: the losses by name.
+            scored: whether scores are known, and finite; else all weights have to be.
+        """
         own = {name: value for name, value in terms.items() if name.startswith("step.")}
         bad = [name for name, value in own.items() if not math.isfinite(value)]
-        if self.step is None or not bad or not all_finite(weight for _, weight in self.objective.parameters):
+        if self.step is None or not bad:
             return None
-        value = own[bad[0]]
-        return fault(self.step, f"its loss {bad[0]} is {value} although scores and weights are finite.")
+        if not scored and not all_finite(weight for _, weight in self.objective.parameters):
+            return None
+        finite = "scores" if scored else "all weights"
+        return fault(self.step, f"its loss {bad[0]} is {own[bad[0]]} although {finite} are finite.")
 
     def check_first_batch(
         self, module: nn.Module, values: Sequence[Tensor], scored: tuple[Any, Tensor] | None, *, finite: bool
@@ -127,7 +138,7 @@ class StepWatch:
         weights = [weight for _, weight in self.objective.parameters]
         gradients = [weight.grad for weight in weights if weight.grad is not None]
         if gradients:
-            self._gradients.append((step, torch.stack(torch._foreach_norm(gradients))))
+            self._gradients = step, torch.stack(torch._foreach_norm(gradients))
         if self._due == 0 and self._initial is None and self.optimizer is not None:
             self._initial, self._generators = [weight.detach().clone() for weight in weights], GeneratorWatch()
 
@@ -153,7 +164,7 @@ class StepWatch:
         if not all(map(torch.equal, weights, self._initial)):
             self._initial, self._due = None, -1
             return
-        norms = self._gradients[-1][1] if self._gradients else torch.zeros(1)
+        norms = self._gradients[1] if self._gradients else torch.zeros(1)
         self._due += any(self._rates()) and all_finite([norms]) and bool(norms.any())
 
     def end_epoch(self) -> None:
@@ -166,8 +177,11 @@ class StepWatch:
 
     def infinite_weights(self, step: int) -> ComponentError | None:
         """Return the error of a plugin whose last step, number `step`, made non-finite weights of finite gradients."""
-        norms, plugin = dict(self._gradients).get(step - 1), self.optimizer or self.proximal
-        if plugin is None or norms is None or not all_finite([norms]):
+        plugin = self.optimizer or self.proximal
+        if plugin is None or self._gradients is None:
+            return None
+        last, norms = self._gradients
+        if last != step - 1 or not all_finite([norms]):
             return None
         if all_finite(weight for _, weight in self.objective.parameters):
             return None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segkit.components.steps import steps
 from segkit.components.supervised import Supervised
+from segkit.device import put
 from segkit.errors import first_few
 from segkit.registry.component import Component
 from segkit.registry.faults import ComponentError, fault, key, raise_fault, wrong_type
@@ -34,8 +35,9 @@ class _Losses:
 
     def __call__(self, scores: Scores, target: Tensor, members: Tensor | None = None) -> dict[str, Tensor]:
         if members is not None and not members.all():
-            target = target[members]
-            scores = scores[members] if isinstance(scores, Tensor) else tuple(level[members] for level in scores)
+            rows = put(members.cpu().numpy().nonzero()[0], target.device)  # a choice by bools would wait for a GPU
+            target = target[rows]
+            scores = scores[rows] if isinstance(scores, Tensor) else tuple(level[rows] for level in scores)
         if self.seen is None and target.shape[0]:
             self.seen = scores, target
         return self.objective(scores, target)

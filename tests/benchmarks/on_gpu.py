@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ def commands(out: Path, epochs: int) -> dict[str, list[str]]:
     data = ["--set", f"data.image_folder.root={DATA}", *folds] if DATA.is_dir() else []
     run = ["segkit", "run", "--out", str(out / "runs")]
     return {
-        "tests": ["pytest", "-m", "gpu", "-n", "0", "-q"],
+        "tests": ["pytest", "-m", "gpu", "-n", "0", "-q", "-W", "default", "--continue-on-collection-errors"],
         "kills": ["tests.stress", "--kills", "20", "--device", "cuda"],
         "baseline": [*run, "recipes/baseline.toml", *data],
         "strong": [*run, "recipes/strong.toml", *data, "--set", f"train.epochs={epochs}"],
@@ -43,24 +44,22 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     # else asking for a GPU keeps forked processes from using it
     environment = os.environ | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+    print(f"images: {DATA if DATA.is_dir() else 'the phantom'}", flush=True)
     for name, words in commands(out, options.epochs).items():
         if options.only and name not in options.only:
             continue
         begun = time.monotonic()
         with (out / f"{name}.txt").open("w", encoding="utf-8") as log:
+            command = [sys.executable, "-m", *words]
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
             try:
-                command, limit = [sys.executable, "-m", *words], 60 * options.minutes
-                done = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env=environment,
-                    stdout=log,
-                    stderr=log,
-                    timeout=limit,
-                    check=False,
-                )
-                end = "done" if done.returncode == 0 else f"status {done.returncode}"
+                status = process.wait(60 * options.minutes)
+                end = "done" if status == 0 else f"status {status}"
             except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # its children too, which would disturb the next one
+                process.wait()
                 end = f"ended after {options.minutes:g} minutes"
         failed |= end != "done"
         print(f"{name}: {end}, {time.monotonic() - begun:.0f} s, {out / f'{name}.txt'}", flush=True)

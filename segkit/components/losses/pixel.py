@@ -63,7 +63,7 @@ def _by_channel(weights: float | tuple[float, ...], logits: Tensor, name: str) -
             f"{name} has {counted(len(each), 'number')} for {counted(channels, 'channel')}: give one a channel, where "
             "classes are exclusive one for the background first."
         )
-    return torch.tensor(each, dtype=logits.dtype, device=logits.device).view(-1, 1, 1)
+    return torch.stack([logits.new_full((), weight) for weight in each]).view(-1, 1, 1)  # no copy to the device
 
 
 def _mean_of_largest(values: Tensor, share: float | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -70,6 +69,7 @@ class Drawing:
 
     def __init__(self, samples: Samples) -> None:
         self._samples, self._dtype = samples, np.dtype(samples.slices.dtype)
+        self._foregrounds: dict[int, NDArray[np.float64]] = {}
         forms, lacking = forms_of(samples.pipeline)
         assert not lacking, f"{lacking} has no device form"
         self.parts: list[Part] = []
@@ -113,11 +113,12 @@ class Drawing:
         rows, columns = sample.size
         return bool(((x > -0.5) & (x < columns - 0.5) & (y > -0.5) & (y < rows - 0.5)).any())
 
-    @functools.cache  # noqa: B019 - for as long as the trial
     def _foreground(self, index: int) -> NDArray[np.float64]:
         """Return (x, y, 1) of the pixels with labels, (3, P)."""
-        rows, columns = np.nonzero(self._samples.slices.bits(self._samples.numbers[index]))
-        return np.stack([columns, rows, np.ones(len(rows))]).astype(np.float64)
+        if index not in self._foregrounds:
+            rows, columns = np.nonzero(self._samples.slices.bits(self._samples.numbers[index]))
+            self._foregrounds[index] = np.stack([columns, rows, np.ones(len(rows))]).astype(np.float64)
+        return self._foregrounds[index]
 
 
 def forms_of(pipeline: Pipeline) -> tuple[list[tuple[Any, Form]], str]:
