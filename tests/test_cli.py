@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import segkit
-from segkit.cli import main
+from segkit.cli import main, warn
 from segkit.errors import UserError
 from segkit.plugins import isolated
 from segkit.recipe import toml
@@ -144,6 +144,11 @@ def test_showing_a_recipe_is_valid_toml_and_says_where_values_come_from(run: Run
     assert lines["batch_size"].endswith("# over.toml:2")
     assert lines["seed"].endswith("# --set train.seed=7")
     assert lines["accumulate"].endswith("# default")
+
+
+def test_a_warning_of_several_recipes_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    warn(iter(["base.toml:8: a", "b", "base.toml:8: a"]))
+    assert capsys.readouterr().err == "warning: base.toml:8: a\nwarning: b\n"
 
 
 def test_a_schema_for_editors(run: Run) -> None:

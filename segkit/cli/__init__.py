@@ -112,8 +112,8 @@ def echo(text: object = "", *, err: bool = False) -> None:
 
 
 def warn(lines: Iterable[str]) -> None:
-    """Print warnings to standard error."""
-    for line in lines:
+    """Print warnings to standard error, each once: several recipes may have one in common."""
+    for line in dict.fromkeys(lines):
         echo(f"warning: {line}", err=True)
 
 
