@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 
 import segkit
 from segkit import UserError
+from segkit.components.datasets.case import Dataset
+from segkit.evaluation.sets import set_of_each
 from segkit.recipe import merge, toml
 from segkit.recipe.model import validate
 from segkit.study import runs
@@ -20,7 +23,8 @@ from segkit.training import checkpoint
 from segkit.training.run import run_trial
 from segkit.types import Pretrained
 from tests import small
-from tests.small import BASE, kinds, train
+from tests.fresh_plugins import fresh as fresh
+from tests.small import BASE, discs, kinds, train
 
 FOLDER = Path("only/seed-1")
 SHORT = "train.epochs=1"
@@ -130,6 +134,19 @@ def test_variants_may_begin_with_different_weights(source: Path, tmp_path: Path)
     assert [t.identity for t in plan_trials(validate(document), document)] == [trial.identity for trial in trials]
 
 
+def test_a_variant_that_drops_the_file_drops_its_hash_too(source: Path, tmp_path: Path) -> None:
+    variants = [{"label": "pretrained"}, {"label": "from scratch", "drop": ["train.init_from"]}]
+    tree = BASE | {"train": BASE["train"] | {"init_from": str(source)}, "study": {"variants": variants}}
+    (tmp_path / "study.toml").write_text(toml.dumps(tree), encoding="utf-8")
+    document = merge.compose(tmp_path / "study.toml")
+    trials = plan_trials(validate(document), document)
+    filled = tmp_path / "filled.toml"
+    filled.write_text(validate(document).to_toml(), encoding="utf-8")
+    document = merge.compose(filled)
+    assert [trial.identity for trial in plan_trials(validate(document), document)] == [t.identity for t in trials]
+    assert trials[1].recipe.train.init_sha256 is None
+
+
 def test_a_killed_training_resumes_without_the_file(source: Path, tmp_path: Path) -> None:
     file = tmp_path / "start.safetensors"
     shutil.copy(source, file)
@@ -158,6 +175,27 @@ def test_patients_that_shaped_the_initial_weights_count_as_trained_on(tmp_path: 
     (doubt,), trained = run("third", ["p4"], "p0", start[1])  # p0 is of the first, two checkpoints back
     assert "1 of 1 patient to evaluate shaped these weights" in doubt
     assert trained == ["p4", "p2", "p0", "p1", "p3"]
+
+
+def test_without_patients_cases_that_shaped_the_initial_weights_count(tmp_path: Path, fresh: Path) -> None:
+    def nobodys() -> Dataset:
+        found = discs(patients=2)
+        return Dataset("nobodys", found.channels, tuple(dataclasses.replace(c, patient=None) for c in found.cases))
+
+    segkit.datasets.register("nobodys")(nobodys)
+    a, b, c, d = (case.name for case in nobodys().cases)
+    for name, train_on, validation, *more in (
+        ("first", [a], [b]),
+        ("second", [c], [a], f"train.init_from={tmp_path / 'first' / FOLDER / 'best.safetensors'}"),
+        ("third", [d], [b], f"train.init_from={tmp_path / 'second' / FOLDER / 'best.safetensors'}"),
+    ):
+        split = f"split={{ train = {train_on}, validation = {validation} }}"
+        events = train(tmp_path / name, "data={ nobodys = {} }", split, SHORT, *more)
+        assert kinds(events)[-1] == "finished"
+        doubts = [event.text for event in events if event.kind == "warning" and "shaped these weights" in event.text]
+        assert len(doubts) == (name != "first"), name
+    meta = checkpoint.read_meta(tmp_path / "third" / FOLDER / "best.safetensors")
+    assert set_of_each(small.data_of(nobodys().cases).cases, meta) == ["train"] * 4
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_where_it_is_named(tmp_path: Path) -> None:

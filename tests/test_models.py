@@ -251,6 +251,8 @@ def test_strided_convolutions_replace_the_pooling() -> None:
 
 
 def test_numbers_of_convolutions_must_be_as_many_as_the_levels() -> None:
+    with pytest.raises(UserError, match=r"^model\.unet: deep_supervision has no effect, since widths has 2 levels"):
+        models.component("unet", {"widths": [4, 8], "deep_supervision": True})
     with pytest.raises(UserError, match=r"^model\.unet: convolutions has 2 numbers, but widths has 3 levels"):
         models.component("unet", {**SMALL, "convolutions": [2, 2]})
 

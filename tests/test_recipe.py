@@ -6,10 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segkit.data.pipeline import Pipeline
 from segkit.errors import UserError, printable
 from segkit.recipe import merge, paths, toml
 from segkit.recipe.describe import value_origins
@@ -54,6 +56,25 @@ def test_recipe_of_the_folder_is_valid_and_fills_to_itself(path: Path) -> None:
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_overlay_can_be_laid_over_every_recipe(path: Path, overlay: Path) -> None:
     assert Recipe.load(path, overlays=[overlay]) != Recipe.load(path)
+
+
+@pytest.mark.parametrize("overlays", [[], OVERLAYS], ids=["alone", "laptop"])
+def test_strong_takes_images_smaller_than_its_crop(overlays: list[Path]) -> None:
+    pipeline = Pipeline(Recipe.load(RECIPES / "strong.toml", overlays=overlays).transforms.train)
+    side = 96 if overlays else 192
+    for size in ((100, 150), (512, 160)):
+        image, bits = pipeline(np.full(size, 99, np.uint8), np.ones(size, np.uint8), (1, 2))
+        assert image.shape == bits.shape == (side, side)
+
+
+def test_an_overlay_that_replaces_the_model_says_so(tmp_path: Path) -> None:
+    recipe = write(tmp_path, "[data.phantom]\n[model.monai.network.DynUNet]\nfilters = [4, 8]\n")
+    overlay = write(tmp_path, "[model.unet]\nwidths = [4, 8]\n", "over.toml")
+    (warning,) = compose(recipe, overlays=[overlay]).warnings
+    assert warning.endswith(
+        "over.toml:1: model.unet takes the place of model.monai, whose settings do not count any more."
+    )
+    assert compose(write(tmp_path, "[data.phantom]\n[model]\nunet = {}\n"), overlays=[overlay]).warnings == []
 
 
 def test_overlay_shrinks_every_variant() -> None:

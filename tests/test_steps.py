@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,6 +95,41 @@ class Headed(nn.Module):
             self.optimizer.zero_grad()
 
 
+class Critic(nn.Module):
+    """Judges probabilities; it has an optimizer of its own, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.seen = nn.Conv2d(2, 1, 3), 0
+        self.optimizer = torch.optim.Adam(self.conv.parameters(), lr=0.1)
+
+    def forward(self, probabilities: Tensor) -> Tensor:
+        return self.conv(probabilities).sigmoid().mean()  # type: ignore[no-any-return]
+
+    def learn(self, probabilities: Tensor) -> None:
+        self.seen += 1
+        self.optimizer.zero_grad()
+        (self.seen * self(probabilities)).backward()
+        self.optimizer.step()
+
+
+class Judged(nn.Module):
+    """Owns a critic, which owns what moves it."""
+
+    def prepare(self, model: nn.Module) -> None:
+        self.critics = nn.ModuleList([Critic()])
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, model: Forward, batch: Batch, objective: Losses) -> dict[str, Tensor]:
+        scores = model(batch.image)
+        made, critic = objective.probabilities(scores), self.get_submodule("critics.0")
+        assert isinstance(critic, Critic)
+        critic.learn(made.detach())
+        return {**objective(scores, batch.target), "judged": critic(made)}
+
+
 class Levelled(nn.Module):
     """A network that returns scores of two resolutions in training."""
 
@@ -124,6 +160,7 @@ def parts(fresh: Path) -> None:
     """Register what these tests train with."""
     segkit.steps.register("adversarial")(Adversarial)
     segkit.steps.register("headed")(Headed)
+    segkit.steps.register("judged")(Judged)
     segkit.models.register("levelled")(Levelled)
     segkit.datasets.register("half_labelled")(half_labelled)
     plugins.load_file(EXAMPLES / "mean_teacher.py")
@@ -136,6 +173,7 @@ KILLED = {
     "mean teacher": ("step=mean_teacher", "data={ half_labelled = {} }", "train.ema=0.8"),
     "discriminator": ("step=adversarial", "train.clip_norm=1.0"),
     "head": ("step=headed",),
+    "critic": ("step=judged",),
 }
 
 
@@ -490,6 +528,24 @@ class Meter:
     total = 0
 
 
+class Ramp:
+    """Rises whenever it is called."""
+
+    value = 0.0
+
+    def __call__(self) -> float:
+        self.value += 0.1
+        return self.value
+
+
+class Drawing(nn.Module):
+    """Draws from a generator of its own."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.held = held
+
+
 PREPARED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a list of layers": (lambda model: [nn.Linear(1, 1)], "'held', .*, holds what has a state: .* `nn.ModuleList`"),
     "a list of tensors": (lambda model: [torch.zeros(1)], "'held', .*, holds tensors: keep each with"),
@@ -497,6 +553,19 @@ PREPARED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "an array": (lambda model: np.zeros(2), "is a ndarray: keep numbers"),
     "a queue": (lambda model: deque([1.0]), "is a deque: keep numbers"),
     "an object": (lambda model: Meter(), "is a Meter: keep numbers, .* or give it `state_dict` and"),
+    "a callable": (lambda model: Ramp(), "is a Ramp: keep numbers, .* or give it `state_dict` and"),
+    "a call with a state": (lambda model: functools.partial(max, Ramp()), "is a partial: keep numbers"),
+    "layers deep inside": (lambda model: {"a": [nn.Linear(1, 1)]}, "'held', .*, holds what has a state"),
+    "a generator within": (lambda model: Drawing(np.random.default_rng(1)), "'held.held', .*, is a random generator"),
+    "layers within": (lambda model: Drawing([nn.Linear(1, 1)]), "'held.held', .*, holds what has a state"),
+    "optimizers within": (
+        lambda model: Drawing({"a": torch.optim.SGD(model.parameters())}),
+        "'held.held', .*, holds what has a state",
+    ),
+    "hidden weights within": (
+        lambda model: Drawing(torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.1)),
+        r"its optimizer 'held.held' moves a weight of shape \(3, 2\)",
+    ),
     "hidden weights": (
         lambda model: torch.optim.SGD(nn.Linear(2, 3).parameters(), lr=0.1),
         r"its optimizer 'held' moves a weight of shape \(3, 2\) that is neither the model's nor in a module",

@@ -35,14 +35,18 @@ models = Registry(
 )
 
 
-def _uneven_levels(*, widths: tuple[int, ...], convolutions: int | tuple[int, ...], **_: Any) -> str | None:
-    if isinstance(convolutions, int) or len(convolutions) == len(widths):
-        return None
+def _wrong_levels(
+    *, widths: tuple[int, ...], convolutions: int | tuple[int, ...], deep_supervision: bool, **_: Any
+) -> str | None:
     levels = f"widths has {counted(len(widths), 'level')}"
-    return f"convolutions has {counted(len(convolutions), 'number')}, but {levels}: give one number a level"
+    if not isinstance(convolutions, int) and len(convolutions) != len(widths):
+        return f"convolutions has {counted(len(convolutions), 'number')}, but {levels}: give one number a level"
+    if deep_supervision and len(widths) < 3:
+        return f"deep_supervision has no effect, since {levels}: only from 3 on is there a coarser one to supervise"
+    return None
 
 
-@models.register("unet", conflict=_uneven_levels)
+@models.register("unet", conflict=_wrong_levels)
 def unet(
     in_channels: int,
     out_channels: int,

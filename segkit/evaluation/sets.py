@@ -63,6 +63,7 @@ def set_of_each(cases: Sequence[StoredCase], meta: Meta) -> list[str]:
     """Return for each case the set of a checkpoint that its patient, or else it itself, is in."""
     sets = {case: name for name, names in reversed(meta["split"].items()) for case in names}
     sets |= dict.fromkeys(meta["split"].get("unlabelled", ()), "train")
+    sets |= dict.fromkeys((meta["initial_weights"] or {}).get("cases", ()), "train")
     patients = {case.patient: sets[case.name] for case in cases if case.patient is not None and case.name in sets}
     patients |= dict.fromkeys(meta["validation_patients"], "validation")
     patients |= dict.fromkeys(meta["trained_patients"], "train")

@@ -16,6 +16,9 @@ from segkit.recipe.source import Source
 from segkit.registry.registry import Registry
 from segkit.registry.slot import fold
 
+DERIVED = {"train.init_from": ("train", "init_sha256")}
+"""What a filled recipe adds to a key, and what therefore goes with it."""
+
 
 @dataclass
 class Document:
@@ -63,6 +66,9 @@ class Document:
             raise UserError(f'{source.place(("drop",))}: drop: must be a list of names, e.g. ["scheduler"].')
         for name in dropped:
             self._drop(tuple(name.split(".")), source)
+            derived = DERIVED.get(name)
+            if derived is not None and derived[1] in self.tree.get(derived[0], {}):
+                self._drop(derived, source)
         for name, value in patch.items():
             self.tree[name] = self._merged(self.tree.get(name), value, (name,), source)
 

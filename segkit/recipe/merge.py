@@ -73,10 +73,21 @@ def compose(path: str | Path, *, overlays: Iterable[str | Path] = (), sets: Iter
     document = Document()
     merge_file(document, Path(path))
     for overlay in overlays:
+        before = _model(document)
         merge_file(document, Path(overlay), flag=f"--with {overlay}")
+        after = _model(document)
+        if before and after and before != after:
+            text = f"model.{after} takes the place of model.{before}, whose settings do not count any more."
+            document.warnings.append(f"{document.place(('model', after))}: {text}")
     for assignment in sets:
         apply_setting(document, assignment)
     return document
+
+
+def _model(document: Document) -> str:
+    """Return the name of the model so far; "" for none, or none that can be told."""
+    model = document.tree.get("model")
+    return next(iter(model), "") if isinstance(model, dict) else ""
 
 
 def apply_setting(document: Document, assignment: str) -> None:

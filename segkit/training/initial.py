@@ -25,8 +25,8 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
 
     Returns:
         The report: `taken`, the number of tensors; `initial`, those of the model that stay as they were initialized,
-        and `unused`, those of the file, each with the reason; `channels` and `inputs` of the file's model, and
-        `patients`, those that shaped it.
+        and `unused`, those of the file, each with the reason; `channels` and `inputs` of the file's model; `patients`,
+        those that shaped it, and `cases`, where the data named no patients.
 
     Raises:
         UserError: the file cannot be read, is not the one that the recipe was filled with, or does not fit.
@@ -35,7 +35,11 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
     path, shown = train.init_from, display_path(train.init_from)
     found = checkpoint.load(path)
     weights, known = found.weights, {name: found.meta[name] for name in ("channels", "inputs")}
-    known["patients"] = [*found.meta["trained_patients"], *found.meta["validation_patients"]]
+    known |= {"patients": [*found.meta["trained_patients"], *found.meta["validation_patients"]], "cases": []}
+    known["cases"] += (found.meta["initial_weights"] or {}).get("cases", ())
+    if not known["patients"]:
+        split = found.meta["split"]
+        known["cases"] += [name for part in ("train", "unlabelled", "validation") for name in split.get(part, ())]
     if weights_sha256(path) != train.init_sha256:
         raise UserError(
             f"train.init_from: {shown} holds other weights than when the recipe was filled (see train.init_sha256). "
@@ -62,13 +66,14 @@ def begin_with(model: nn.Module, train: Train) -> dict[str, Any]:
 
 
 def seen_before(report: dict[str, Any], data: Data, cases: Iterable[int]) -> str | None:
-    """Return the warning that cases to evaluate are of patients that shaped the initial weights, if any are."""
-    known, patients = set(report["patients"]), {data.cases[number].patient for number in cases}
-    seen = sorted(patient for patient in patients if patient is not None and patient in known)
+    """Return the warning that patients to evaluate, or cases of none, shaped the initial weights, if any did."""
+    known = {*report["patients"], *report.get("cases", ())}
+    shown = {data.cases[number].patient or data.cases[number].name for number in cases}
+    seen = sorted(shown & known)
     if not seen:
         return None
     return (
-        f"train.init_from: {len(seen)} of {counted(len(patients), 'patient')} to evaluate shaped these weights, if the "
+        f"train.init_from: {len(seen)} of {counted(len(shown), 'patient')} to evaluate shaped these weights, if the "
         f"same names are the same patients ({first_few(seen, MOST_NAMED)}): results say nothing about new ones."
     )
 

@@ -263,7 +263,7 @@ def _first(data: Data, cases: Sequence[int], slices: int) -> tuple[int, ...]:
 
 
 def _drawn(data: Data, split: Split, labelled: Sequence[int]) -> Sequence[int]:
-    """Return the cases to draw from: beside those without masks the others repeat, to be about half of a batch."""
+    """Return the cases to draw from: where those with masks are fewer, they repeat, to be about half of a batch."""
     times = round(_slices(data, split.unlabelled) / _slices(data, labelled))
     return (*(tuple(labelled) * max(1, times)), *split.unlabelled)
 
