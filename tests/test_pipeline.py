@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from segkit import UserError, transforms
 from segkit.components.datasets.case import Case
 from segkit.data.fitting import Kind, example
-from segkit.data.pipeline import Pair, Pipeline, TransformError, has_new_labels, labels_of
+from segkit.data.pipeline import Pair, Pipeline, has_new_labels, labels_of
 from segkit.data.samples import Samples
 from segkit.data.store import unpack_masks
+from segkit.data.transform_faults import TransformError
 from tests.small import data_of, samples_of
 
 # What each needs beside its defaults; an entry of the registry that is not here is tried with its defaults alone.

@@ -22,6 +22,7 @@ from segkit.data.pipeline import Pipeline
 from segkit.data.resident.batches import Resident
 from segkit.data.resident.drawing import forms_of
 from segkit.data.samples import Samples, assemble
+from segkit.data.transform_faults import TransformError
 from segkit.recipe.identity import differences, training_identity
 from segkit.study import hardware
 from segkit.testing import check
@@ -228,6 +229,18 @@ def test_many_channels_and_overlapping_ones() -> None:
         assert (bits != masks).mean() < 0.001
 
 
+def test_masks_get_no_combination_of_channels_that_their_image_lacks() -> None:
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    first, second, third = np.hypot(rows - 48, columns - 48) < 30, columns < 48, columns >= 48
+    grey = np.full((SIDE, SIDE), 99, np.uint8)
+    both_labels = np.stack([first, first & second, first & third])  # 3 and 5, side by side
+    alone = np.stack([first, first & False, first & False])  # 1
+    cases = [Case(f"{name}/0", name, grey, masks, (1.0, 1.0)) for name, masks in (("a", both_labels), ("b", alone))]
+    _, resident = pair(cases, SETTINGS[:1])
+    for draw in range(30):
+        assert set(np.unique(resident.batch(1, [(draw, 0)])[1].numpy())) <= {0, 3, 5}
+
+
 def test_slices_of_several_sizes() -> None:
     big = Case("big/0", "big", np.full((120, 100), 9, np.uint8), np.ones((2, 120, 100), bool), (1.0, 1.0))
     for first in ([], [("RandomGamma", {"gamma_limit": [50, 150], "p": 1.0})]):
@@ -239,6 +252,80 @@ def test_slices_of_several_sizes() -> None:
     _, resident = pair([*discs(), big], [("HorizontalFlip", {})])
     with pytest.raises(UserError, match=r"^big/0: 120 x 100 pixels after the transforms, but p1/0, in the same batch"):
         resident.batch(1, [(0, 1), (0, 4)])
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        [("HorizontalFlip", {}), ("RandomGamma", {"gamma_limit": [50, 150]})],
+        [("RandomScale", {"scale_limit": [-0.3, 0.5], "p": 0.7}), ("RandomBrightnessContrast", {"p": 0.5})],
+        [("RandomRotate90", ALWAYS), ("GaussianBlur", {"sigma_limit": [0.5, 2.0]}), ("Transpose", {})],
+    ],
+    ids=lambda chosen: chosen[0][0],
+)
+def test_a_batch_is_its_members_whatever_their_sizes_on_the_way(chosen: Chosen) -> None:
+    """The sizes are equal only at the end; a patient's pixels stay out of those of others."""
+    sizes = [(96, 128), (128, 96), (100, 100), (140, 90)]
+    cases = [
+        Case(f"p{number}/0", f"p{number}", _noise(size, number), np.ones((1, *size), bool), (1.0, 1.0))
+        for number, size in enumerate(sizes)
+    ]
+    _, resident = pair(cases, [*chosen, ("RandomCrop", {"height": 60, "width": 60})])
+    members = [(draw, index) for draw in range(4) for index in (1, 0, 3, 2)]
+    images, bits = resident.batch(5, members)
+    for place, member in enumerate(members):
+        image, masks = resident.batch(5, [member])
+        assert torch.equal(images[place], image[0])
+        assert torch.equal(bits[place], masks[0])
+
+
+def _noise(size: tuple[int, int], level: int) -> NDArray[np.uint8]:
+    """An image of noise around a level of its own."""
+    return np.random.default_rng(level).integers(60 * level, 60 * level + 20, size).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "most"),
+    [
+        ([("Affine", {"interpolation": 0, "p": 0.0}), ("Rotate", {"limit": 45, **ALWAYS})], 1.0),
+        ([("Affine", {"interpolation": 0, **WIDE}), ("Rotate", {"limit": 45, **ALWAYS})], 1.0),
+        ([("RandomScale", {"scale_limit": [-0.6, -0.4], **ALWAYS}), ("Resize", {"height": 96, "width": 96})], 1.0),
+        ([("RandomResizedCrop", {"size": [96, 96], "scale": [0.01, 0.05]})], 1.0),
+    ],
+)
+def test_noise_is_sampled_as_on_the_cpu(chosen: Chosen, most: float) -> None:
+    """Whatever is averaged, rounded or read from beyond a crop shows in noise."""
+    random = np.random.default_rng(0)
+    mask = np.zeros((1, 96, 96), bool)
+    mask[0, 30:70, 20:60] = True
+    cases = [Case("p/0", "p", random.integers(0, 256, (96, 96)).astype(np.uint8), mask, (1.0, 1.0))]
+    samples, resident = pair(cases, chosen)
+    for draw in range(12):
+        image, bits, other, masks = both(samples, resident, draw, 0)
+        assert np.abs(image - other).mean() < most
+        assert 2 * (bits & masks).sum() >= 0.98 * (bits.sum() + masks.sum())
+
+
+@pytest.mark.parametrize(
+    "then", [("PadIfNeeded", {"min_height": 64, "min_width": 64}), ("Rotate", {"limit": 45, **ALWAYS})]
+)
+def test_foreground_that_was_cut_off_does_not_come_back(then: tuple[str, Any]) -> None:
+    _, resident = pair(discs(), [("RandomCrop", {"height": 24, "width": 24}), then])
+    assert all(resident.batch(1, [(-draw, 0)])[1].any() for draw in range(1, 60))
+
+
+def test_samples_that_repeat_live_on_the_device_once() -> None:
+    samples, resident = pair(discs(), [("HorizontalFlip", {})])
+    repeated = dataclasses.replace(
+        samples,
+        numbers=[*samples.numbers, *samples.numbers[1:]],
+        names=[*samples.names, *samples.names[1:]],
+        labelled=[*samples.labelled, *samples.labelled[1:]],
+    )
+    there = Resident(repeated, CPU, exclusive=False)
+    assert there.size == resident.size
+    expected, found = assemble(repeated, 1, [(0, 5), (0, 3)]), there.batch(1, [(0, 5), (0, 3)])
+    assert np.array_equal(expected[0], found[0].numpy())
 
 
 def test_without_transforms_and_without_foreground() -> None:
@@ -263,7 +350,7 @@ def test_crops_show_foreground_where_they_have_to() -> None:
 @pytest.mark.parametrize(
     ("chosen", "lacking"),
     [
-        ([("HorizontalFlip", {}), ("GridDistortion", {})], "GridDistortion"),
+        ([("GridDistortion", {}), ("HorizontalFlip", {}), ("Downscale", {})], "GridDistortion, Downscale"),
         ([("Affine", {"interpolation": 2})], "Affine with interpolation = 2"),
         ([("Affine", {"border_mode": 3})], "Affine with border_mode = 3"),
         ([("Resize", {"height": 9, "width": 9, "interpolation": 0})], "Resize with interpolation = 0"),
@@ -275,7 +362,7 @@ def test_crops_show_foreground_where_they_have_to() -> None:
 )
 def test_what_has_no_device_form_is_named(chosen: Any, lacking: str) -> None:
     components = [transforms.component(name, values) for name, values in chosen]
-    assert forms_of(Pipeline(components))[1] == lacking
+    assert ", ".join(forms_of(Pipeline(components))[1]) == lacking
 
 
 class Shade(a.ImageOnlyTransform):  # type: ignore[misc]
@@ -317,9 +404,66 @@ def test_a_plugin_states_a_device_form(made: Any, form: Any) -> None:
             image, bits, other, masks = both(samples, resident, draw, 1)
             assert np.abs(image - other).mean() < 1
             assert np.array_equal(bits, masks)
-        assert forms_of(Pipeline([transforms.component("other", {})]))[1] == "other"
+        assert forms_of(Pipeline([transforms.component("other", {})]))[1] == ["other"]
     finally:
         transforms.restore(before)
+
+
+def broken(images: torch.Tensor, top: float, *, share: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("no more")
+
+
+def narrow(images: torch.Tensor, top: float, *, share: torch.Tensor) -> torch.Tensor:
+    return images[:, :, :5]
+
+
+def flat(transform: Any, size: tuple[int, int], drawn: dict[str, Any]) -> Any:
+    return np.eye(2), size
+
+
+def empty(transform: Any, size: tuple[int, int], drawn: dict[str, Any]) -> Any:
+    return np.eye(3), (size[0], 0)
+
+
+@pytest.mark.parametrize(
+    ("made", "form", "text"),
+    [
+        (Shade, broken, r"transform own \(\S*test_resident.py:\d+\): no more"),
+        (
+            Shade,
+            narrow,
+            r"transform own \(.*`on_device` must return images as it gets them, \(1, 96, .*got \(1, ",
+        ),
+        (Shift, flat, r"p1/0: transform own \(.*`on_device` must return a finite matrix \(3, 3\), got \[\["),
+        (Shift, empty, r"p1/0: transform own \(.*leaves an image of 96 x 0 pixels"),
+    ],
+)
+def test_a_device_form_that_fails_is_named(made: Any, form: Any, text: str) -> None:
+    before = transforms.snapshot()
+    try:
+        transforms.register("own", on_device=form)(made)
+        _, resident = pair(discs(), [("own", {"p": 1.0})])
+        with pytest.raises(TransformError, match=text):
+            resident.batch(1, [(0, 1)])
+    finally:
+        transforms.restore(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "text"),
+    [
+        ("RandomCrop", {"height": 200, "width": 20}, "p1/0: transform RandomCrop: .*Put PadIfNeeded before it"),
+        (
+            "Crop",
+            {"x_max": 200, "y_max": 20},
+            "p1/0: transform Crop: the crop ends in row 20, column 200, ",
+        ),
+    ],
+)
+def test_a_transform_that_fails_is_named_with_its_sample(name: str, values: dict[str, Any], text: str) -> None:
+    _, resident = pair(discs(), [(name, values)])
+    with pytest.raises(TransformError, match=text):
+        resident.batch(1, [(0, 1)])
 
 
 def test_levels_below_0_are_kept() -> None:
@@ -340,6 +484,10 @@ def wrong(images: torch.Tensor, top: float, *, share: torch.Tensor) -> torch.Ten
     return images * (1 - share)
 
 
+def mixed(images: torch.Tensor, top: float, *, share: torch.Tensor) -> torch.Tensor:
+    return images * share.mean()
+
+
 def smaller(transform: Any, size: tuple[int, int], drawn: dict[str, Any]) -> Any:
     return np.eye(3), (size[0] - 1, size[1])
 
@@ -353,6 +501,7 @@ def failing(images: torch.Tensor, top: float, *, shade: torch.Tensor) -> torch.T
     [
         (Shade, darker, ""),
         (Shade, wrong, "`on_device` gives other images or masks than the transform: grey levels differ by"),
+        (Shade, mixed, "`on_device` gives a sample another image if others are in its batch"),
         (Shift, smaller, "`on_device` gives images (79, 96), the transform (80, 96)."),
         (Shade, failing, "applied by its `on_device`"),
     ],
@@ -375,7 +524,7 @@ def test_a_training_says_where_samples_are_transformed(tmp_path: Path) -> None:
         return [event.text for event in events if event.text.startswith("samples")]
 
     assert told() == []
-    assert told(limit=Limit(batches=1)) == ["samples: a GPU would transform them"]
+    assert told(limit=Limit(batches=1)) == ["samples: a GPU could transform them (train.resident)"]
     assert told("train.resident=true") == ["samples: 0.0 MiB live on the device, and are transformed there"]
     grid = "transforms.train=[{GridDistortion={}}]"
     assert told("train.resident=true", grid) == [
@@ -436,6 +585,16 @@ def test_auto_is_decided_by_size_once_a_study(
     planned = [dataclasses.replace(trial(tmp_path, made), recipe=made)]
     found, settled, _ = hardware.resolve_study(made, planned, known, "auto", Card(memory), DataCache(), mix=False)
     assert found.train.resident is settled[0].recipe.train.resident is expected
+
+
+def test_auto_goes_by_the_samples_as_they_would_live_there(tmp_path: Path) -> None:
+    """They are as the leading transforms without randomness leave them."""
+    for side, expected in ((32, True), (256, False)):
+        first = f"transforms.train=[{{Resize={{height={side},width={side}}}}},{{HorizontalFlip={{}}}}]"
+        made = recipe("train.device=auto", first)
+        planned = [dataclasses.replace(trial(tmp_path, made), recipe=made)]
+        found, _, _ = hardware.resolve_study(made, planned, {}, "auto", Card(1 << 20), DataCache(), mix=False)
+        assert found.train.resident is expected
 
 
 def test_trials_of_before_are_the_same_ones() -> None:

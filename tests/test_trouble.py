@@ -79,7 +79,7 @@ def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: py
     assert events[-1].text == (
         "a trial ran out of its 25% of the GPU's memory with train.batch_size = 6. Let fewer trials share it "
         "(--gpus-per-trial, --jobs). Or try --set train.batch_size=3 --set train.accumulate=2: the same number of "
-        "images a step."
+        "images a step. That is another trial: one that has begun has to be trained again, with --fresh."
     )
     events = train(tmp_path / "shared one", "train.batch_size=1", gpu_share=0.25)
     assert events[-1].text.endswith("bf16, or let fewer trials share it (--gpus-per-trial, --jobs).")

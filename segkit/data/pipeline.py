@@ -16,21 +16,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.components.transforms import transforms
 from segkit.data.fitting import GREY, Kind, example
 from segkit.data.fitting import Image as Image
 from segkit.data.resampling import displaces, follow_images
-from segkit.errors import UserError, message_of
+from segkit.data.transform_faults import TransformError, explained_failure, failure, is_albumentations
+from segkit.errors import UserError
 from segkit.registry.component import Component
-from segkit.registry.faults import explained, plugin_message
 
 Bits = NDArray[np.uint8] | NDArray[np.uint16]
 Pair = tuple[Image, Bits]
 Key = tuple[int, ...]
-
-
-class TransformError(UserError):
-    """A transform failed on a sample; the message names both, if known."""
 
 
 class Pipeline:
@@ -221,12 +216,6 @@ def _forbidden(labels: tuple[int, ...], itemsize: int) -> NDArray[np.uint8]:
     return table
 
 
-def is_albumentations(transform: Any) -> bool:
-    """Return whether a transform, and all that it is composed of, are of Albumentations itself."""
-    inner = getattr(transform, "transforms", [])
-    return type(transform).__module__.startswith("albumentations.") and all(map(is_albumentations, inner))
-
-
 def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     """Apply one transform and check what it returns."""
     try:
@@ -234,14 +223,11 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        text = " ".join(message_of(error).split()) if isinstance(error, Exception) else explained(error)
-        if type(error).__name__ == "CropSizeError":
-            text += ". Put PadIfNeeded before it, or crop less."
-        raise _failure(name, transform, text or type(error).__name__, error) from error
+        raise explained_failure(name, transform, error) from error
     new_image, new_bits = done["image"], done["mask"]
     for what, array in (("image", new_image), ("masks", new_bits)):
         if not isinstance(array, np.ndarray):
-            raise _failure(name, transform, f"must return the {what} as a numpy array, got {type(array).__name__}.")
+            raise failure(name, transform, f"must return the {what} as a numpy array, got {type(array).__name__}.")
     if image.ndim == 2 and new_image.shape[2:] == (1,):
         new_image = new_image[..., 0]
     if new_image.dtype != image.dtype or new_bits.dtype != bits.dtype:
@@ -249,30 +235,20 @@ def _apply(name: str, transform: Any, image: Image, bits: Bits) -> Pair:
             f"must leave image and masks {image.dtype} and {bits.dtype}, got {new_image.dtype} and {new_bits.dtype}. "
             "segkit normalizes on the device."
         )
-        raise _failure(name, transform, text)
+        raise failure(name, transform, text)
     if new_image.shape[2:] != image.shape[2:]:
         text = f"must leave the number of inputs as it is, got an image {new_image.shape} for {image.shape}."
-        raise _failure(name, transform, text)
+        raise failure(name, transform, text)
     if new_image.ndim < 2 or new_image.shape[:2] != new_bits.shape:
         text = f"must leave image and masks of one size, got {new_image.shape} and {new_bits.shape}."
-        raise _failure(name, transform, text)
+        raise failure(name, transform, text)
     return new_image, new_bits
 
 
 def _check_labels(name: str, transform: Any, bits: Bits, labels: tuple[int, ...]) -> None:
     if has_new_labels(bits, labels):
         new = sorted(set(labels_of(bits)) - {0, *labels})
-        raise _failure(name, transform, f"gave the masks labels that were not there: {new}.")
-
-
-def _failure(name: str, transform: Any, text: str, error: BaseException | None = None) -> TransformError:
-    """Return the error of a transform; a plugin's has its file and line."""
-    factory: Any = type(transform)
-    if is_albumentations(transform):
-        if name not in transforms or not transforms[name].foreign:
-            return TransformError(f"transform {name}: {text}")
-        factory = transforms[name].factory
-    return TransformError(plugin_message(f"transform {name}", factory, text, error))
+        raise failure(name, transform, f"gave the masks labels that were not there: {new}.")
 
 
 class _ProbeRandom(random.Random):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from segkit.data.cases import Data
 from segkit.data.filling import usable_cores
-from segkit.data.pipeline import Pair, Pipeline, TransformError
+from segkit.data.pipeline import Pair, Pipeline
 from segkit.data.store import Slices, Writer
+from segkit.data.transform_faults import TransformError
 from segkit.files import explain_os_errors
 from segkit.locks import waiting_for
 from segkit.registry.component import Component

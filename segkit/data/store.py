@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from segkit import files
 from segkit.components.datasets.case import MOST_CHANNELS
-from segkit.data.pipeline import Bits, Image, TransformError, labels_of
+from segkit.data.pipeline import Bits, Image, labels_of
+from segkit.data.transform_faults import TransformError
 from segkit.errors import UserError
 from segkit.files import explain_os_errors
 from segkit.types import Array, Mask

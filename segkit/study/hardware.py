@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.cache import DataCache
+from segkit.data.preparing import prepare
 from segkit.errors import UserError
 from segkit.recipe.identity import HARDWARE
 from segkit.recipe.model import Recipe
@@ -79,13 +80,16 @@ def resolve_study(
 def _resident(recipes: Sequence[Recipe], place: Place, cache: DataCache, share: float) -> bool:
     """Return whether the data of every recipe that does not say so fit into their part of a trial's share of a GPU."""
     asking = [recipe for recipe in recipes if recipe.train.resident == "auto"]
-    distinct = {recipe.model_dump_json(include={"data", "intensity"}): recipe for recipe in asking}
+    given = {"data", "intensity", "transforms", "channels"}  # of which the samples are made that would live there
+    distinct = {recipe.model_dump_json(include=given): recipe for recipe in asking}
     for recipe in distinct.values():
         try:
             memory = place.memory(place.resolve(recipe.train.device, recipe.train.precision)[0])
             if memory is None:
                 return False
-            if cache.read(recipe.data, recipe.intensity).slices.size > RESIDENT_SHARE * share * memory:
+            data, exclusive = cache.read(recipe.data, recipe.intensity), recipe.channels == "exclusive"
+            slices, _ = prepare(data, recipe.transforms.train, exclusive=exclusive)
+            if slices.size > RESIDENT_SHARE * share * memory:
                 return False
         except Exception:  # what is wrong with device or data is found, and told, where they are checked
             return False

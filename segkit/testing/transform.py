@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -173,6 +174,12 @@ def _agrees_on_device(report: Report, component: Component) -> None:
                 f"255 in the mean, masks in {(expected[1] != found[1]).mean():.1%} of the pixels."
             )
             return
+    members = [(draw, 0) for draw in range(SEEDS)]
+    with contextlib.suppress(UserError):  # samples of several sizes make no batch
+        together = resident.batch(0, members)[0]
+        alone = torch.cat([resident.batch(0, [member])[0] for member in members])
+        if not torch.equal(together, alone):
+            report.fault("`on_device` gives a sample another image if others are in its batch: compute each by itself.")
 
 
 def _overlap(image: Image, mask: Mask) -> float:

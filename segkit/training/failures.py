@@ -48,5 +48,6 @@ def _out_of_memory(recipe: Recipe, share: float) -> str:
     fewer = "" if share == 1 else "Let fewer trials share it (--gpus-per-trial, --jobs). Or "
     return (
         f"{found} with train.batch_size = {size}. {fewer}{'try' if fewer else 'Try'} --set train.batch_size={half} "
-        f"--set train.accumulate={-(-size * together // half)}: the same number of images a step."
+        f"--set train.accumulate={-(-size * together // half)}: the same number of images a step. "
+        "That is another trial: one that has begun has to be trained again, with --fresh."
     )

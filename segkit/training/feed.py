@@ -10,6 +10,7 @@ from segkit.data.batches import Batches
 from segkit.data.resident.batches import Resident
 from segkit.data.resident.drawing import forms_of
 from segkit.data.samples import Samples, to_device_float
+from segkit.errors import first_few
 from segkit.evaluation.slices import Normalization
 from segkit.types import Batch
 
@@ -40,10 +41,11 @@ def on_device(
 ) -> tuple[Resident | None, str]:
     """Return samples on the device, if it is asked for and all transforms have a device form, and a line about that."""
     lacking = forms_of(samples.pipeline)[1]
+    why = f"since {first_few(lacking)} {'have' if len(lacking) > 1 else 'has'} no device form"
     if asked is not True:
-        why = f"the CPU would transform them for a GPU too, since {lacking} has no device form"
-        return None, f"samples: {why if lacking else 'a GPU would transform them'}"
+        why = f"the CPU would transform them for a GPU too, {why}"
+        return None, f"samples: {why if lacking else 'a GPU could transform them (train.resident)'}"
     if lacking:
-        return None, f"samples: transformed on the CPU, since {lacking} has no device form"
+        return None, f"samples: transformed on the CPU, {why}"
     resident = Resident(samples, device, exclusive=exclusive)
     return resident, f"samples: {resident.size / (1 << 20):,.1f} MiB live on the device, and are transformed there"

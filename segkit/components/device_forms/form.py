@@ -39,10 +39,12 @@ class Move:
     Attributes:
         matrix: from (x, y, 1) of the result to that of what is transformed.
         size: of the result.
+        part: the only part of what is transformed that it sees, as (top, left, rows, columns), if it cuts that out.
     """
 
     matrix: Matrix
     size: Size
+    part: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,8 @@ def cropped(transform: Any, size: Size, drawn: Drawn) -> Move:
     """Return the move of a crop, padded if need be."""
     left, top, right, bottom = drawn["crop_coords"]
     padding = drawn.get("pad_params") or {"pad_left": 0, "pad_top": 0}
+    if not drawn.get("pad_params") and (bottom > size[0] or right > size[1]):
+        raise ValueError(f"the crop ends in row {bottom}, column {right}, the image in row {size[0]}, column {size[1]}")
     return Move(_shift(left - padding["pad_left"], top - padding["pad_top"]), (bottom - top, right - left))
 
 
@@ -101,7 +104,8 @@ def _scaled(old: Size, new: Size, left: int = 0, top: int = 0) -> Move:
 def resized_crop(transform: Any, size: Size, drawn: Drawn) -> Move:
     """Return the move of a part that is scaled to one size."""
     left, top, right, bottom = drawn["crop_coords"]
-    return _scaled((bottom - top, right - left), tuple(transform.size), left, top)
+    move = _scaled((bottom - top, right - left), tuple(transform.size), left, top)
+    return replace(move, part=(top, left, bottom - top, right - left))
 
 
 def resized(transform: Any, size: Size, drawn: Drawn) -> Move:

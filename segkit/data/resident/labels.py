@@ -11,13 +11,20 @@ from segkit.data.coverage import FULL, HALF
 
 
 def decided(
-    planes: Sequence[Tensor], labels: Sequence[int], kind: torch.dtype, phases: Tensor, *, exclusive: bool
+    planes: Sequence[Tensor],
+    labels: Sequence[int],
+    known: Tensor,
+    kind: torch.dtype,
+    phases: Tensor,
+    *,
+    exclusive: bool,
 ) -> Tensor:
     """Return the bit maps (N, H, W) in which each pixel has the label that its coverage says.
 
     Args:
         planes: (N, H, W) from 0 to 1, for each label how much of a pixel it covers.
         labels: in order.
+        known: (N, L) bool, which of them an image has.
         kind: the type of the bit maps.
         phases: (N,) int16, the colour of the first pixel on the chessboard of ties, 0 or 1.
         exclusive: whether channels are exclusive classes.
@@ -33,7 +40,7 @@ def decided(
         return winner
     if all(label & (label - 1) == 0 for label in labels):
         return winner * (most >= HALF)
-    return _by_channel(covered, labels, winner)
+    return _by_channel(covered, labels, known, winner)
 
 
 def _winner(
@@ -47,7 +54,7 @@ def _winner(
     return winner, most
 
 
-def _by_channel(covered: Sequence[Tensor], labels: Sequence[int], winner: Tensor) -> Tensor:
+def _by_channel(covered: Sequence[Tensor], labels: Sequence[int], known: Tensor, winner: Tensor) -> Tensor:
     whole = torch.stack(list(covered)).sum(0).clamp_min(FULL)
     found = torch.zeros_like(winner)
     for channel in range(max(labels).bit_length()):
@@ -55,7 +62,7 @@ def _by_channel(covered: Sequence[Tensor], labels: Sequence[int], winner: Tensor
         part = torch.stack([plane for plane, label in zip(covered, labels, strict=True) if label & bit] or [whole * 0])
         twice = 2 * part.sum(0)
         found |= ((twice > whole) | ((twice == whole) & (winner & bit > 0))).to(winner.dtype) * bit
-    known = torch.zeros_like(found, dtype=torch.bool)
-    for label in (0, *labels):
-        known |= found == label
-    return torch.where(known, found, winner)
+    allowed = found == 0
+    for place, label in enumerate(labels):
+        allowed |= (found == label) & known[:, place, None, None]
+    return torch.where(allowed, found, winner)

@@ -7,6 +7,7 @@ shifts, turns or mirrors.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -41,14 +42,14 @@ class Stage:
         sizes: (N, 2), rows and columns of what is transformed.
         border: how that is continued beyond its border, as in `BORDERS`; "" if no result shows it.
         fill: the level beyond a constant border.
-        nearest: whether the nearest pixel is taken.
+        nearest: (N,), whether the nearest pixel is taken.
     """
 
     matrices: NDArray[np.float64]
     sizes: NDArray[np.int64]
     border: str
     fill: float
-    nearest: bool
+    nearest: NDArray[np.bool_]
 
 
 class Grid(NamedTuple):
@@ -81,7 +82,7 @@ def joined(stages: Sequence[Stage]) -> list[Stage]:
         if found and not stage.border:
             before = found[-1]
             matrices = before.matrices @ stage.matrices
-            found[-1] = Stage(matrices, before.sizes, before.border, before.fill, before.nearest or stage.nearest)
+            found[-1] = Stage(matrices, before.sizes, before.border, before.fill, before.nearest | stage.nearest)
         else:
             found.append(stage)
     return found
@@ -101,8 +102,9 @@ def places(stages: Sequence[Stage], size: Size, put: Callable[[Any], Tensor]) ->
     for stage in reversed(stages):
         maps = put(stage.matrices[:, :2].astype(np.float32))[..., None, None]
         x, y = (maps[:, at, 0] * x + maps[:, at, 1] * y + maps[:, at, 2] for at in (0, 1))
-        if stage.nearest:
-            x, y = x.round(), y.round()
+        if stage.nearest.any():
+            whole = put(stage.nearest)[:, None, None]
+            x, y = torch.where(whole, x.round(), x), torch.where(whole, y.round(), y)
         high = put(stage.sizes.astype(np.float32) - 1)[..., None, None]
         if stage.border == "constant":
             part = _within(x, high[:, 1]) * _within(y, high[:, 0])
@@ -156,14 +158,14 @@ def weights_of(stages: Sequence[Stage]) -> tuple[NDArray[np.float32], NDArray[np
     Returns:
         weights (N, 2, 2 R + 1) of pixels around the one that is sampled, along x and y; whether the nearest is taken.
     """
-    nearest = any(stage.nearest for stage in stages)
+    nearest = functools.reduce(np.logical_or, [stage.nearest for stage in stages])
     matrices = stages[0].matrices
     for stage in stages[1:]:
         matrices = matrices @ stage.matrices
     kernels, sampled = [], []
-    for matrix, inverse in zip(matrices, np.linalg.inv(matrices), strict=True):
+    for matrix, inverse, whole in zip(matrices, np.linalg.inv(matrices), nearest, strict=True):
         forward = tuple(inverse[:2].ravel().tolist())
-        sampled.append(nearest or (is_rigid(forward) and not is_slight(forward)))
+        sampled.append(bool(whole) or (is_rigid(forward) and not is_slight(forward)))
         kernels.append((np.ones(1), np.ones(1)) if sampled[-1] else _blocks(matrix) or softening(forward))
     reach = max(len(kernel) for pair in kernels for kernel in pair) // 2
     weights = np.zeros((len(kernels), 2, 2 * reach + 1), np.float32)
