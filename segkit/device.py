@@ -50,11 +50,11 @@ class Device:
         What earlier trainings in the process have left there is given back, and does not count as taken.
         """
         if self.is_cuda:
+            mine = share if share == 1 else COUNTED * share
+            torch.cuda.set_per_process_memory_fraction(mine, self.device)  # first: it initializes CUDA
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
-            mine = share if share == 1 else COUNTED * share
-            torch.cuda.set_per_process_memory_fraction(mine, self.device)
 
     def memory_taken(self) -> str:
         """Return how much of a GPU's memory this process has taken at most, as text; "" elsewhere."""
