@@ -68,11 +68,11 @@ def test_strong_takes_images_smaller_than_its_crop(overlays: list[Path]) -> None
 
 
 def test_an_overlay_that_replaces_the_model_says_so(tmp_path: Path) -> None:
-    recipe = write(tmp_path, "[data.phantom]\n[model.monai.network.DynUNet]\nfilters = [4, 8]\n")
+    recipe = write(tmp_path, "[data.phantom]\n[model.other]\nfilters = [4, 8]\n")
     overlay = write(tmp_path, "[model.unet]\nwidths = [4, 8]\n", "over.toml")
     (warning,) = compose(recipe, overlays=[overlay]).warnings
     assert warning.endswith(
-        "over.toml:1: model.unet takes the place of model.monai, whose settings do not count any more."
+        "over.toml:1: model.unet takes the place of model.other, whose settings do not count any more."
     )
     assert compose(write(tmp_path, "[data.phantom]\n[model]\nunet = {}\n"), overlays=[overlay]).warnings == []
 
