@@ -498,7 +498,7 @@ WRONG: dict[str, tuple[Forwarded, str]] = {
     "a model in eval mode": (_evaluating, "it leaves the model in eval mode: call its `train\\(\\)` again"),
     "a late layer": (_building, "it makes critic.weight, critic.bias during training: make it in `prepare`"),
     "a growing buffer": (_growing, r"its 'bank' had shape \(1,\) and has \(2,\) now: give it its full size"),
-    "an infinite loss": (_overflowing, r"step\.tried\.gap is nan although (scores|all weights) are finite"),
+    "an infinite loss": (_overflowing, r"step\.tried\.gap is nan although scores are finite"),
     "an infinite gradient": (_steep, "the gradient of its losses is not finite, though their values are"),
 }
 

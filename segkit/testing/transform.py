@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 
@@ -175,11 +174,11 @@ def _agrees_on_device(report: Report, component: Component) -> None:
             )
             return
     members = [(draw, 0) for draw in range(SEEDS)]
-    with contextlib.suppress(UserError):  # samples of several sizes make no batch
-        together = resident.batch(0, members)[0]
-        alone = torch.cat([resident.batch(0, [member])[0] for member in members])
-        if not torch.equal(together, alone):
-            report.fault("`on_device` gives a sample another image if others are in its batch: compute each by itself.")
+    alone = [resident.batch(0, [member])[0] for member in members]
+    if len({image.shape for image in alone}) > 1:
+        return  # samples of several sizes make no batch
+    if not torch.equal(resident.batch(0, members)[0], torch.cat(alone)):
+        report.fault("`on_device` gives a sample another image if others are in its batch: compute each by itself.")
 
 
 def _overlap(image: Image, mask: Mask) -> float:

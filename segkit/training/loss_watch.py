@@ -58,7 +58,7 @@ class LossWatch:
             arrived.record(torch.cuda.current_stream(row.device))
             self._pending.append((copy, arrived, batch, scored, epoch, step))
             if self.steps.at_once:
-                self.check_pending()
+                self._pending[-1][1].synchronize()
             while self._pending and self._pending[0][1].query():
                 self._check(*self._pending.popleft())
         else:

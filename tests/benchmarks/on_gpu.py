@@ -24,7 +24,7 @@ def commands(out: Path, epochs: int) -> dict[str, list[str]]:
     data = ["--set", f"data.image_folder.root={DATA}", *folds] if DATA.is_dir() else []
     run = ["segkit", "run", "--out", str(out / "runs")]
     return {
-        "tests": ["pytest", "-m", "gpu", "-n", "0", "-q", "-W", "default", "--continue-on-collection-errors"],
+        "tests": ["pytest", "-m", "gpu", "-n", "0", "-q", "--continue-on-collection-errors"],
         "kills": ["tests.stress", "--kills", "20", "--device", "cuda"],
         "baseline": [*run, "recipes/baseline.toml", *data],
         "strong": [*run, "recipes/strong.toml", *data, "--set", f"train.epochs={epochs}"],

@@ -30,7 +30,8 @@ class Step(NamedTuple):
     @property
     def interpolation(self) -> int | None:
         """OpenCV's number of how it samples images; None if it takes whole pixels."""
-        return getattr(self.transform, "interpolation", None) if _leaves(self.form) else None
+        moves = isinstance(self.form, Geometry) and self.form.leaves
+        return getattr(self.transform, "interpolation", None) if moves else None
 
     @property
     def resizes(self) -> bool:
@@ -179,10 +180,6 @@ def forms_of(pipeline: Pipeline) -> tuple[list[Step], list[str]]:
         else:
             found.append(Step(name, transform, form))
     return found, lacking
-
-
-def _leaves(form: Form) -> bool:
-    return isinstance(form, Geometry) and form.leaves
 
 
 def _draw(step: Step, size: Size, dtype: Any) -> Draw:
