@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from segkit.data.cache import CACHE, DataCache
-from segkit.errors import UserError
 from segkit.recipe.model import Recipe
-from segkit.study.hardware import resolve_auto
+from segkit.study.hardware import resolve_alone
 from segkit.testing.findings import Finding
 from segkit.training.status import Status
 from segkit.training.trial import Event, Limit, Trial
@@ -32,8 +30,9 @@ def check_trials(planned: list[Trial]) -> Iterator[tuple[str, list[Finding], lis
     with tempfile.TemporaryDirectory(prefix="segkit-check-") as name:
         run = Path(name)
         cache = DataCache(run / CACHE)  # the variants share it, and data need not fit into memory
-        for trial in first.values():
-            small = replace(trial, recipe=_with_small_batches(trial.recipe), run=run, limit=Limit(batches=1))
+        resolved = resolve_alone([trial.recipe for trial in first.values()], cache)
+        for trial, recipe in zip(first.values(), resolved, strict=True):
+            small = replace(trial, recipe=_with_small_batches(recipe), run=run, limit=Limit(batches=1))
             events = list(run_trial(small, stop=lambda: False, cache=cache))
             log = [event.text for event in events if event.kind == "log"]
             if trial is list(first.values())[-1]:
@@ -65,6 +64,4 @@ def _size_of(cache: DataCache) -> str:
 
 def _with_small_batches(recipe: Recipe) -> Recipe:
     train = recipe.train.model_copy(update={"batch_size": min(BATCH, recipe.train.batch_size), "workers": 0})
-    with contextlib.suppress(UserError):  # a missing device: the trial reports it
-        train = resolve_auto(train, 1)
     return recipe.model_copy(update={"train": train})

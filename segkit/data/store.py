@@ -84,8 +84,8 @@ class Slices:
 
     @property
     def size(self) -> int:
-        """The bytes of all images and bit maps."""
-        return int(self._images.nbytes + self._bits.nbytes)
+        """The bytes that all images and bit maps take on a device, where bit maps of uint16 are int32."""
+        return int(self._images.nbytes + self._bits.nbytes * (1 if self._bits.dtype == np.uint8 else 2))
 
     def shape(self, number: int) -> tuple[int, int]:
         """Return height and width of a slice."""

@@ -108,6 +108,16 @@ def resolve_auto(train: Train, threads: int, place: Place | None = None) -> Trai
     return train.model_copy(update=update | {"resident": train.resident is True})
 
 
+def resolve_alone(recipes: Sequence[Recipe], cache: DataCache) -> list[Recipe]:
+    """Return recipes with every "auto" resolved as in a study of them on one CPU thread of this machine.
+
+    One whose device is missing is returned as it is.
+    """
+    place = Local()
+    known = {"resident": _resident(recipes, place, cache, 1.0)}
+    return [_resolved(recipe, known, 1, place) for recipe in recipes]
+
+
 def with_hardware_of(recipe: Recipe, planned: Sequence[Trial]) -> Recipe:
     """Return a study's recipe with the hardware settings of its trials, unless these differ."""
     first, *others = [{key: getattr(trial.recipe.train, key) for key in HARDWARE} for trial in planned]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -151,34 +152,50 @@ def _takes_other_images(report: Report, component: Component) -> None:
 
 
 def _agrees_on_device(report: Report, component: Component) -> None:
-    """What `on_device` gives on tensors of the CPU must be what the transform gives."""
+    """What `on_device` gives on tensors of the CPU must be what the transform gives, for several inputs too."""
+    image, bits = _pair(component, SIZES[0])
+    images = [image]
+    if image.ndim == 2:
+        several = np.stack([image, 255 - image, image // 2], axis=-1)
+        with contextlib.suppress(UserError):  # which the transform does not take
+            Pipeline([component])(several, bits)
+            images.append(several)
+    for each in images:
+        if not _compared_on_device(report, component, each, bits):
+            return
+
+
+def _compared_on_device(report: Report, component: Component, image: Image, bits: Bits) -> bool:
+    """Compare on one image; return whether all is well."""
     import torch
 
     from segkit.data.resident.batches import Resident
 
-    image, bits = _pair(component, SIZES[0])
     writer = Writer(None)
     writer.add("image", image[None], bits[None])
     samples = Samples(writer.close(), [0], ["image"], Pipeline([component]), [True])
     resident = Resident(samples, torch.device("cpu"), exclusive=False)
+    inputs = "" if image.ndim == 2 else f" of {image.shape[2]} inputs"
     for draw in range(SEEDS):
         expected, found = assemble(samples, 0, [(draw, 0)]), [part.numpy() for part in resident.batch(0, [(draw, 0)])]
         if any(one.shape != other.shape for one, other in zip(expected, found, strict=True)):
             report.fault(f"`on_device` gives images {found[0].shape[1:]}, the transform {expected[0].shape[1:]}.")
-            return
+            return False
         levels = float(np.abs(expected[0] - found[0]).mean())
         if levels > DIFFERENT or (expected[1] != found[1]).mean() > DIFFERENT / 100:
             report.fault(
-                f"`on_device` gives other images or masks than the transform: grey levels differ by {levels:.1f} of "
-                f"255 in the mean, masks in {(expected[1] != found[1]).mean():.1%} of the pixels."
+                f"`on_device` gives other images{inputs} or masks than the transform: grey levels differ by "
+                f"{levels:.1f} of 255 in the mean, masks in {(expected[1] != found[1]).mean():.1%} of the pixels."
             )
-            return
+            return False
     members = [(draw, 0) for draw in range(SEEDS)]
     alone = [resident.batch(0, [member])[0] for member in members]
-    if len({image.shape for image in alone}) > 1:
-        return  # samples of several sizes make no batch
-    if not torch.equal(resident.batch(0, members)[0], torch.cat(alone)):
-        report.fault("`on_device` gives a sample another image if others are in its batch: compute each by itself.")
+    if len({part.shape for part in alone}) > 1:
+        return True  # samples of several sizes make no batch
+    if torch.equal(resident.batch(0, members)[0], torch.cat(alone)):
+        return True
+    report.fault("`on_device` gives a sample another image if others are in its batch: compute each by itself.")
+    return False
 
 
 def _overlap(image: Image, mask: Mask) -> float:

@@ -38,16 +38,18 @@ def explained(error: BaseException, trial: Trial, record: Record | None) -> str:
 def _out_of_memory(recipe: Recipe, share: float) -> str:
     """Return the advice after the device ran out of memory, or a trial out of its share."""
     size, together = recipe.train.batch_size, recipe.train.accumulate
+    there = " Samples live there too, unless --set train.resident=false." if recipe.train.resident is True else ""
     found = "the device ran out of memory"
     if share < 1:
         found = f"a trial ran out of its {share:.0%} of the GPU's memory"
     if size == 1:
         text = f"{found} with one image a batch: use smaller crops, a smaller model or bf16"
-        return f"{text}." if share == 1 else f"{text}, or let fewer trials share it (--gpus-per-trial, --jobs)."
+        shared = "" if share == 1 else ", or let fewer trials share it (--gpus-per-trial, --jobs)"
+        return f"{text}{shared}.{there}"
     half = max(1, size // 2)
     fewer = "" if share == 1 else "Let fewer trials share it (--gpus-per-trial, --jobs). Or "
     return (
         f"{found} with train.batch_size = {size}. {fewer}{'try' if fewer else 'Try'} --set train.batch_size={half} "
         f"--set train.accumulate={-(-size * together // half)}: the same number of images a step. "
-        "That is another trial: one that has begun has to be trained again, with --fresh."
+        f"That is another trial: one that has begun has to be trained again, with --fresh.{there}"
     )

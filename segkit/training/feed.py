@@ -10,8 +10,9 @@ from segkit.data.batches import Batches
 from segkit.data.resident.batches import Resident
 from segkit.data.resident.drawing import forms_of
 from segkit.data.samples import Samples, to_device_float
-from segkit.errors import first_few
+from segkit.errors import UserError, first_few
 from segkit.evaluation.slices import Normalization
+from segkit.registry.faults import lacks_memory
 from segkit.types import Batch
 
 
@@ -39,13 +40,29 @@ class Feed:
 def on_device(
     samples: Samples, device: torch.device, asked: bool | str, *, exclusive: bool
 ) -> tuple[Resident | None, str]:
-    """Return samples on the device, if it is asked for and all transforms have a device form, and a line about that."""
+    """Return samples on the device, if it is asked for and all transforms have a device form, and a line about that.
+
+    Raises:
+        UserError: the device has no memory for them.
+    """
     lacking = forms_of(samples.pipeline)[1]
     why = f"since {first_few(lacking)} {'have' if len(lacking) > 1 else 'has'} no device form"
+    if asked is not True and device.type == "cuda" and not lacking:
+        return None, 'samples: transformed on the CPU: train.resident is false, or "auto" and they are too large'
     if asked is not True:
         why = f"the CPU would transform them for a GPU too, {why}"
         return None, f"samples: {why if lacking else 'a GPU could transform them (train.resident)'}"
     if lacking:
         return None, f"samples: transformed on the CPU, {why}"
-    resident = Resident(samples, device, exclusive=exclusive)
+    resident = None
+    try:
+        resident = Resident(samples, device, exclusive=exclusive)
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
+    if resident is None:
+        raise UserError(
+            f"train.resident: the device has no memory for the samples, which are {samples.slices.size / (1 << 20):,.0f} "
+            "MiB. With --set train.resident=false the CPU transforms them."
+        )
     return resident, f"samples: {resident.size / (1 << 20):,.1f} MiB live on the device, and are transformed there"

@@ -74,16 +74,16 @@ class Geometry:
             return f"interpolation = {flag}"
         if border not in BORDERS:
             return f"border_mode = {border}"
-        fill = fill_of(transform)
-        return "" if isinstance(fill, (int, float)) or len(set(fill)) == 1 else f"fill = {fill}"
+        fill = fill_of(transform)  # Albumentations extends a list by zeros, to as many inputs as there are
+        return "" if isinstance(fill, (int, float)) or not any(fill) else f"fill = {fill}"
 
     def border_of(self, transform: Any) -> int:
         """Return OpenCV's number of how images are continued beyond their border."""
         return int(getattr(transform, "border_mode", cv2.BORDER_CONSTANT)) if self.border is None else self.border
 
-    def draw(self, transform: Any, size: Size, dtype: Any) -> Drawn:
-        """Draw the parameters of a sample."""
-        return drawn_by(transform, np.broadcast_to(np.zeros((), dtype), size))
+    def draw(self, transform: Any, image: NDArray[Any]) -> Drawn:
+        """Draw the parameters of a sample, for an image of its type and shape."""
+        return drawn_by(transform, image)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Intensity:
             standard normal numbers of the images' shape, a stream for each sample. It returns the new images; levels
             below 0 and above `top` are then cut off, if there were none before.
         refuses: returns the setting of a transform that it does not know, or "".
-        draws: draws the parameters for images of a type; by default the transform does.
+        draws: draws the parameters for an image of some type and shape; by default the transform does.
     """
 
     change: Callable[..., Tensor]
@@ -113,11 +113,9 @@ class Intensity:
         """Return the setting of a transform that this form does not know; "" for none."""
         return self.refuses(transform)
 
-    def draw(self, transform: Any, size: Size, dtype: Any) -> Drawn:
-        """Draw the parameters of a sample."""
-        if self.draws is not None:
-            return self.draws(transform, dtype)
-        return drawn_by(transform, np.broadcast_to(np.zeros((), dtype), size))
+    def draw(self, transform: Any, image: NDArray[Any]) -> Drawn:
+        """Draw the parameters of a sample, for an image of its type and shape."""
+        return (self.draws or drawn_by)(transform, image)
 
 
 Form = Geometry | Intensity
@@ -130,6 +128,6 @@ def fill_of(transform: Any) -> Any:
 
 def drawn_by(transform: Any, image: NDArray[Any]) -> Drawn:
     """Draw parameters as Albumentations does before it applies them."""
-    data = {"image": image, "mask": image}
+    data = {"image": image, "mask": np.broadcast_to(np.uint8(0), image.shape[:2])}
     params = transform.update_transform_params(params=transform.get_params(), data=data)
     return {**params, **transform.get_params_dependent_on_data(params=params, data=data)}

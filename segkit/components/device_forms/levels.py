@@ -9,6 +9,7 @@ import numpy as np
 from segkit.components.device_forms.form import Drawn, drawn_by
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -17,9 +18,9 @@ def brightened(images: Tensor, top: float, *, alpha: Tensor, beta: Tensor, of_me
     return images * alpha + beta + of_mean * images.mean(dim=(1, 2, 3), keepdim=True)
 
 
-def draw_brightness(transform: Any, dtype: Any) -> Drawn:
+def draw_brightness(transform: Any, image: NDArray[Any]) -> Drawn:
     """Draw what `brightened` takes."""
-    drawn = drawn_by(transform, np.ones((1, 1), dtype))  # of this image the mean is 1
+    drawn = drawn_by(transform, np.ones((1, 1), image.dtype))  # of this image the mean is 1
     by_max = transform.brightness_by_max
     return {"alpha": drawn["alpha"], "beta": drawn["beta"] * by_max, "of_mean": drawn["beta"] * (not by_max)}
 
@@ -48,7 +49,7 @@ def blurred(images: Tensor, top: float, *, kernel: Tensor) -> Tensor:
     return images
 
 
-def draw_noise(transform: Any, dtype: Any) -> Drawn:
+def draw_noise(transform: Any, image: NDArray[Any]) -> Drawn:
     """Draw its mean and deviation, but not the noise."""
     std, mean = (transform.py_random.uniform(*limits) for limits in (transform.std_range, transform.mean_range))
     return {"std": std, "mean": mean}

@@ -67,6 +67,8 @@ def of_square(transform: Any, size: Size, drawn: Drawn) -> Move:
 
 def affine(transform: Any, size: Size, drawn: Drawn) -> Move:
     """Return the move of an affine map."""
+    if np.array_equal(drawn["matrix"][:2], np.eye(3)[:2]):  # for which Albumentations returns the image, of any size
+        return Move(np.eye(3), size)
     rows, columns = (round(float(side)) for side in drawn.get("output_shape", size)[:2])
     return Move(_inverse(drawn["matrix"]), (rows, columns))
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segkit.components.device_forms.form import BORDERS, NOISE, Form, Geometry, Intensity, fill_of
+from segkit.components.device_forms.form import BORDERS, NOISE, Geometry, Intensity, fill_of
 from segkit.data.order import Member
 from segkit.data.resident import labels, warp
-from segkit.data.resident.drawing import Draw, Drawing, Part, Sample, phase_of
+from segkit.data.resident.drawing import Draw, Drawing, Part, Sample, Step, phase_of
 from segkit.data.resident.warp import Source, Stage
 from segkit.data.samples import Samples, other_size
 from segkit.data.transform_faults import explained_failure, failure
@@ -61,7 +61,8 @@ class Resident:
         known = [[label in slices.labels[number] for label in self._labels] for number in samples.numbers]
         self._known = np.array(known).reshape(len(samples), len(self._labels))
         self._drawing = Drawing(samples)
-        self._top, (least, most) = 255.0 if slices.dtype == "uint8" else 1.0, slices.bounds
+        self._whole, (least, most) = slices.dtype == "uint8", slices.bounds
+        self._top = 255.0 if self._whole else 1.0
         self._bounded = least >= 0 and most <= self._top
         self._generator = torch.Generator(device)
 
@@ -119,7 +120,7 @@ class Resident:
         stages = [
             stage
             for place, step in enumerate(part.steps)
-            for stage in _stages(step.transform, step.form, [draw[place] for draw in draws])
+            for stage in _stages(step, [draw[place] for draw in draws], whole=self._whole)
         ]
         found = warp.places(warp.joined(stages), draws[0][-1].result, self._put)
         grid = warp.Grid(*(self._put(array)[:, None, None] for array in (at.begins, *at.sizes.T)))
@@ -141,10 +142,13 @@ class Resident:
             return images
         chosen, numbers = self._put(np.array(applied)), [draws[place].numbers or {} for place in applied]
         some = images[chosen]
-        given = {name: self._stacked([each[name] for each in numbers]) for name in form.names if name != NOISE}
-        if NOISE in form.names:
-            given[NOISE] = torch.stack([self._noise(draws[place].seed, some.shape[1:]) for place in applied])
+        for wanted in form.names:
+            if wanted != NOISE and not all(wanted in each for each in numbers):
+                raise failure(name, transform, f"`on_device` takes '{wanted}', which is not always drawn.")
         try:
+            given = {name: self._stacked([each[name] for each in numbers]) for name in form.names if name != NOISE}
+            if NOISE in form.names:
+                given[NOISE] = torch.stack([self._noise(draws[place].seed, some.shape[1:]) for place in applied])
             changed = form.change(some, self._top, **given)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) or lacks_memory(error):
@@ -172,8 +176,15 @@ class Resident:
         return put(np.ascontiguousarray(array), self._device)
 
 
-def _stages(transform: Any, form: Form, draws: Sequence[Draw]) -> list[Stage]:
-    """Return a geometric transform as it was drawn, as the one or two stages that it consists of."""
+def _stages(step: Step, draws: Sequence[Draw], *, whole: bool) -> list[Stage]:
+    """Return a geometric transform as it was drawn, as the one or two stages that it consists of.
+
+    Args:
+        step: with the transform.
+        draws: of each sample.
+        whole: whether levels are whole numbers from 0 to 255, so that others become the nearest of these.
+    """
+    _, transform, form = step
     assert isinstance(form, Geometry)
     matrices = np.stack([draw.move.matrix if draw.move else np.eye(3) for draw in draws])
     sizes, applied = np.array([draw.size for draw in draws]), np.array([draw.move is not None for draw in draws])
@@ -181,6 +192,7 @@ def _stages(transform: Any, form: Form, draws: Sequence[Draw]) -> list[Stage]:
     if not form.leaves:
         return [Stage(matrices, sizes, "", 0.0, nearest & False)]
     border, fill = BORDERS[form.border_of(transform)], float(np.ravel(fill_of(transform))[0])
+    fill = float(np.rint(np.clip(fill, 0, 255))) if whole else fill
     parts = [draw.move.part if draw.move else None for draw in draws]
     if not any(parts):
         return [Stage(matrices, sizes, border, fill, nearest)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,14 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.components.device_forms import form_of
-from segkit.components.device_forms.form import NOISE, Drawn, Form, Geometry, Move, Size
+from segkit.components.device_forms.form import Drawn, Form, Geometry, Move, Size
 from segkit.components.transforms import transforms
+from segkit.data.coverage import Bits
 from segkit.data.order import Member
 from segkit.data.pipeline import Key, Pipeline
 from segkit.data.resident.ties import phase
 from segkit.data.samples import MOST_TRIES, Samples
 from segkit.data.transform_faults import TransformError, explained_failure, failure, is_albumentations
 from segkit.errors import first_few
+
+LEAST_AREA = 1e-9  # of what is transformed, that a pixel of the result shows, in pixels
 
 
 class Step(NamedTuple):
@@ -121,51 +125,44 @@ class Drawing:
         """
         draw, index = member
         try:
-            found = self._drawn((seed, draw, index), index)
-            if draw >= 0:
-                return found
-            foreground = self._foreground(index)
+            found, shows = self._drawn((seed, draw, index), index, look=draw < 0)
             for again in range(1, MOST_TRIES):
-                if _is_shown(foreground, found.moves):
+                if shows:
                     break
-                found = self._drawn((seed, draw, index, again), index)
+                found, shows = self._drawn((seed, draw, index, again), index, look=True)
             return found
         except TransformError as error:
             raise TransformError(f"{self._samples.names[index]}: {error}") from error
 
-    def _drawn(self, key: Key, index: int) -> Sample:
+    def _drawn(self, key: Key, index: int, *, look: bool) -> tuple[Sample, bool]:
+        """Return what a sample draws, and whether its masks show something after that, if one should look."""
         slices, number = self._samples.slices, self._samples.numbers[index]
         size, found = slices.shape(number), list[list[Draw]]()
-        bits = slices.bits(number) if slices.labels[number] else None
+        first = slices.bits(number) if slices.labels[number] else None
+        bits = first if look else None
         self._samples.pipeline.reseed(key)
-        for part in self.parts:
+        for place, part in enumerate(self.parts):
             draws = []
             for step in part.steps:
-                draw = _draw(step, size, self._dtype)
+                draw, bits = _draw(step, self._like(size), bits)
                 if draw.move is not None:
-                    size = draw.move.size
-                    if bits is not None:
-                        draw = replace(draw, phase=phase(step.transform, draw.move, bits))
-                    bits = None  # those of a result are not known here
-                draws.append(draw)
+                    if first is not None:
+                        draw = replace(draw, phase=phase(step.transform, draw.move, first))
+                    size, first = draw.move.size, None  # the masks of a result are not known here
+                draws.append(draw if draw.numbers is None else replace(draw, seed=_seed(key, place)))
             found.append(draws)
-        return Sample(index, found, size)
+        return Sample(index, found, size), not look or (bits is not None and bool(bits.any()))
 
-    def _foreground(self, index: int) -> NDArray[np.float64]:
-        """Return (x, y, 1) of the pixels with labels, (3, P)."""
-        rows, columns = np.nonzero(self._samples.slices.bits(self._samples.numbers[index]))
-        return np.stack([columns, rows, np.ones(len(rows))]).astype(np.float64)
+    def _like(self, size: Size) -> NDArray[Any]:
+        """Return an image of a size, of which only type and shape count."""
+        inputs = self._samples.slices.inputs
+        return np.broadcast_to(np.zeros((), self._dtype), size if inputs == 1 else (*size, inputs))
 
 
-def _is_shown(points: NDArray[np.float64], moves: Sequence[Move]) -> bool:
-    """Return whether pixels (x, y, 1) are still there after moves, each of which may cut some off, and fill one."""
-    each = 1.0  # how many of them make a pixel of the result
-    for move in moves:
-        points, each = np.linalg.inv(move.matrix) @ points, each * abs(np.linalg.det(move.matrix))
-        x, y, _ = points
-        rows, columns = move.size
-        points = points[:, (x > -0.5) & (x < columns - 0.5) & (y > -0.5) & (y < rows - 0.5)]
-    return bool(points.shape[1] >= max(1.0, each))
+def _seed(key: Key, place: int) -> int:
+    """Return the seed of a part's noise, for which no number is drawn: the others are drawn as on the CPU."""
+    digest = hashlib.blake2b(",".join(map(str, (*key, "noise", place))).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
 
 
 def forms_of(pipeline: Pipeline) -> tuple[list[Step], list[str]]:
@@ -182,25 +179,38 @@ def forms_of(pipeline: Pipeline) -> tuple[list[Step], list[str]]:
     return found, lacking
 
 
-def _draw(step: Step, size: Size, dtype: Any) -> Draw:
+def _draw(step: Step, image: NDArray[Any], bits: Bits | None) -> tuple[Draw, Bits | None]:
+    """Return what is drawn for an image, and what becomes of its masks, if they are given."""
     name, transform, form = step
+    size = image.shape[:2]
     try:
         if not transform.should_apply():
-            return Draw(size)
-        numbers = form.draw(transform, size, dtype)
+            return Draw(size), bits
+        drawn = form.draw(transform, image)
         if not isinstance(form, Geometry):
-            seed = transform.py_random.getrandbits(63) if NOISE in form.names else 0
-            return Draw(size, numbers=numbers, seed=seed)
-        move = form.move(transform, size, numbers)
+            return Draw(size, numbers=drawn), bits
+        move = form.move(transform, size, drawn)
+        if bits is not None:
+            bits = transform.apply_with_params(drawn, mask=bits)["mask"]
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         raise explained_failure(name, transform, error) from error
-    if move.matrix.shape != (3, 3) or not np.isfinite(move.matrix).all():
-        raise failure(name, transform, f"`on_device` must return a finite matrix (3, 3), got {move.matrix.tolist()}.")
+    _check(name, transform, move)
+    return Draw(size, move=move), bits
+
+
+def _check(name: str, transform: Any, move: Move) -> None:
+    """Raise TransformError unless pixels can be moved so."""
+    matrix = move.matrix
+    if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
+        raise failure(name, transform, f"`on_device` must return a finite matrix (3, 3), got {matrix.tolist()}.")
+    if not np.array_equal(matrix[2], [0, 0, 1]):
+        raise failure(name, transform, f"the last row of a matrix must be (0, 0, 1), got {matrix[2].tolist()}.")
+    if abs(np.linalg.det(matrix)) < LEAST_AREA:
+        raise failure(name, transform, "makes a line or a point of the image.")
     if min(move.size) < 1:
         raise failure(name, transform, f"leaves an image of {move.size[0]} x {move.size[1]} pixels.")
-    return Draw(size, move=move)
 
 
 def phase_of(draws: Sequence[Draw]) -> int:
