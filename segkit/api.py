@@ -282,7 +282,7 @@ def evaluate(
         return predictor.evaluate(cache, on, on_note)
     split = predictor.meta["split"]
     chosen = by_set(data.cases, predictor.meta) if on == ALL else {on: named_cases(data.cases, split[on], on, first)}
-    with predictor.threads():
+    with predictor.as_trained():
         return [
             row
             for name, cases in chosen.items()

@@ -194,20 +194,31 @@ def cpu_threads(count: int) -> Iterator[None]:
 @contextlib.contextmanager
 def preserved_process_state(count: int) -> Iterator[None]:
     """Use `count` CPU threads, and restore threads, determinism and random state of the process after the block."""
-    determinism = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark, opencv, rng = torch.backends.cudnn.benchmark, cv2.getNumThreads(), torch.get_rng_state()
-    with cpu_threads(count):
+    begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    opencv, gpus = cv2.getNumThreads(), range(torch.cuda.device_count() if begun else 0)
+    with cpu_threads(count), determinism(False), torch.random.fork_rng(gpus):
         try:
             cv2.setNumThreads(0)  # its threads cost more than they save on images of this size
             yield
         finally:
-            torch.use_deterministic_algorithms(determinism[0], warn_only=determinism[1])
-            torch.backends.cudnn.benchmark = benchmark
             cv2.setNumThreads(opencv)
-            torch.set_rng_state(rng)
+
+
+@contextlib.contextmanager
+def determinism(wanted: bool) -> Iterator[None]:
+    """Restore after the block which operations torch allows; within it only deterministic ones, if they are wanted."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    try:
+        if wanted:
+            use_deterministic_algorithms()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def use_deterministic_algorithms() -> None:
-    """Allow only deterministic operations until `preserved_process_state` ends; torch names any other that runs."""
+    """Allow only deterministic operations until `determinism` restores it; torch names any other that runs."""
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

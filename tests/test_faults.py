@@ -18,7 +18,8 @@ from segkit.api import conclude
 from segkit.recipe import toml
 from segkit.report import figures
 from segkit.study import runs
-from tests.small import BASE
+from segkit.training import checkpoint
+from tests.small import BASE, train
 from tests.stress import check_whole
 
 FAULTS = {"write": errno.ENOSPC, "short write": errno.ENOSPC, "flush": errno.EIO, "rename": errno.EACCES}
@@ -166,6 +167,26 @@ def strike(kind: str, numbers: Iterable[int], whole: Path, tmp_path: Path, monke
         check_whole(folder)
         assert study(folder).failures == {}
         assert kept(folder) == kept(whole), f"{kind} {number}"
+
+
+def test_a_training_whose_only_save_failed_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its table is whole and its best weights are there, but not the state that it ends with."""
+    sets, last = ("train.save_every={ epochs = 20 }",), tmp_path / "only/seed-1/last.safetensors"
+    saved = checkpoint.save
+
+    def full(path: Path, *given: Any) -> None:
+        if path.name == last.name:
+            raise UserError(f"{path}: cannot be written: the disk is full.")
+        saved(path, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", full)
+        assert train(tmp_path, *sets)[-1].kind == "failed"
+    assert (last.parent / "best.safetensors").exists()
+    events = train(tmp_path, *sets)
+    assert events[-1].kind == "finished"
+    assert sum(event.kind == "epoch" for event in events) == 3
+    assert last.exists()
 
 
 def test_a_full_disk_is_said_and_the_checkpoint_before_it_is_intact(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -82,6 +83,13 @@ def run(state: State, data: list[tuple[Tensor, Tensor]], epochs: int = 3, **opti
 
 def weights(net: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+
+def test_the_time_of_a_report_is_that_of_training() -> None:
+    """Not that of a caller who saves, say."""
+    for report in train(state_of(model()), Tensors(batches(4)), CPU, epochs=1):
+        time.sleep(0 if report.complete else 0.5)
+    assert report.seconds < 1
 
 
 @pytest.mark.parametrize(

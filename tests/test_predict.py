@@ -67,6 +67,16 @@ def predictor(
     return Predictor(Bands(levels).eval(), made, channels, meta, choose("cpu", "float32"), {})
 
 
+@pytest.mark.parametrize("deterministic", ["true", "false"])
+def test_a_checkpoint_computes_as_deterministically_as_its_training(deterministic: str) -> None:
+    """Torch interpolates by other code on a GPU where it has to be deterministic."""
+    model, before = predictor(NIFTI, f"train.deterministic={deterministic}"), torch.backends.cudnn.benchmark
+    with model.as_trained():
+        assert torch.are_deterministic_algorithms_enabled() is (deterministic == "true")
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark is before
+
+
 def found_by(model: Predictor, *given: Path, out: Path = Path("nowhere")) -> Found:
     return find_scans(given, Outputs(model, out).conventions(), out)
 

@@ -295,11 +295,12 @@ def test_mixed_hardware_is_a_warning_and_the_number_of_a_gpu_is_none(tmp_path: P
             info = {"device": devices[seed], "compile": False}
             write_trial(run, variant, seed, rows=rows_of(seed, ()), pictures=False, epochs=3, info=info)
     assert "**Warning:**" not in text(run)
-    info = {"device": "cpu", "threads": 8, "compile": True}
+    info = {"device": "cpu", "threads": 8, "compile": True, "resident": True}
     write_trial(run, "careless", 3, rows=rows_of(3, ()), pictures=False, epochs=3, info=info)
     assert (
         "> **Warning:** The trials were not trained under the same conditions: device cuda (5 trials), cpu (1 trial); "
-        "threads 1 (5 trials), 8 (1 trial); compile false (5 trials), true (1 trial)." in text(run)
+        "threads 1 (5 trials), 8 (1 trial); compile false (5 trials), true (1 trial); "
+        "resident false (5 trials), true (1 trial)." in text(run)
     )
 
 

@@ -261,6 +261,7 @@ def test_many_channels_and_overlapping_ones() -> None:
         _, bits, _, masks = both(samples, resident, draw, 0)
         assert bits.dtype == np.uint16
         assert (bits != masks).mean() < 0.001
+    assert resident.size == samples.slices.size
 
 
 def test_masks_get_no_combination_of_channels_that_their_image_lacks() -> None:
@@ -435,7 +436,8 @@ class Tint(a.ImageOnlyTransform):  # type: ignore[misc]
         return {"share": self.random_generator.uniform(0.2, 0.8, params["shape"][2:] or 1)}
 
     def apply(self, img: NDArray[Any], share: NDArray[Any], **params: Any) -> NDArray[Any]:
-        return (img * share).astype(img.dtype)
+        made: NDArray[Any] = (img * share).astype(img.dtype)
+        return made
 
 
 class Shift(a.DualTransform):  # type: ignore[misc]
@@ -608,7 +610,7 @@ def failing(images: torch.Tensor, top: float, *, shade: torch.Tensor) -> torch.T
         (Shade, mixed, "`on_device` gives a sample another image if others are in its batch"),
         (Tint, first, "`on_device` gives other images of 3 inputs or masks than the transform: grey levels differ"),
         (Shift, smaller, "`on_device` gives images (79, 96), the transform (80, 96)."),
-        (Shade, failing, "applied by its `on_device`"),
+        (Shade, failing, "applied by its `on_device`: `on_device` takes 'shade', which is not always drawn."),
     ],
 )
 def test_checking_a_transform_compares_its_device_form(made: Any, form: Any, text: str) -> None:
@@ -700,6 +702,14 @@ def test_auto_goes_by_the_samples_as_they_would_live_there(tmp_path: Path) -> No
         planned = [dataclasses.replace(trial(tmp_path, made), recipe=made)]
         found, _, _ = hardware.resolve_study(made, planned, {}, "auto", Card(1 << 20), DataCache(), mix=False)
         assert found.train.resident is expected
+
+
+def test_a_recipe_is_checked_as_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = [recipe("train.device=auto"), recipe("train.device=auto", "train.resident=false")]
+    monkeypatch.setattr("segkit.study.hardware.Local", lambda: Card(1 << 30))
+    assert [made.train.resident for made in hardware.resolve_alone(recipes, DataCache())] == [True, False]
+    monkeypatch.setattr("segkit.study.hardware.Local", lambda: Card(90_000))
+    assert [made.train.resident for made in hardware.resolve_alone(recipes, DataCache())] == [False, False]
 
 
 def test_trials_of_before_are_the_same_ones() -> None:

@@ -83,6 +83,34 @@ def test_out_of_memory_says_which_batch_would_do(tmp_path: Path, monkeypatch: py
     )
     events = train(tmp_path / "shared one", "train.batch_size=1", gpu_share=0.25)
     assert events[-1].text.endswith("bf16, or let fewer trials share it (--gpus-per-trial, --jobs).")
+    events = train(tmp_path / "resident", "train.batch_size=1", "train.resident=true")
+    assert events[-1].text.endswith("or bf16. Samples live there too, unless --set train.resident=false.")
+
+
+def test_samples_that_do_not_fit_on_the_device_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("segkit.training.feed.Resident", full)
+    events = train(tmp_path, "train.resident=true")
+    assert (events[-1].kind, events[-1].text) == (
+        "failed",
+        "train.resident: the device has no memory for the samples (0 MiB). With --set train.resident=false the CPU "
+        "transforms them.",
+    )
+
+
+def test_an_engine_that_cudnn_does_not_find_may_be_a_lack_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Any, image: Any) -> Any:
+        raise RuntimeError("GET was unable to find an engine to execute this computation")
+
+    from segkit.components.unet import UNet
+
+    monkeypatch.setattr(UNet, "forward", full)
+    events = train(tmp_path)
+    assert " cuDNN says so where memory is short, too: try a smaller train.batch_size." in events[-1].text
 
 
 @pytest.mark.parametrize(

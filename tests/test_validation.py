@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -195,6 +197,29 @@ def test_metrics_beside_the_next_epoch_on_cuda(tmp_path: Path, monkeypatch: pyte
     always(monkeypatch, False)
     train(tmp_path / "plain", *sets)
     same(tmp_path / "plain", tmp_path / "beside")
+
+
+@pytest.mark.parametrize("every", ["{ epochs = 1 }", "{ steps = 2 }"])
+def test_metrics_that_take_longer_than_an_epoch_do_not_keep_the_state_from_being_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str
+) -> None:
+    saved: list[int] = []
+    save, score = checkpoint.save, scoring.score
+
+    def noted(path: Path, weights: Any, meta: dict[str, Any], state: Any = None) -> None:
+        saved.extend([meta["epoch"]] if path.stem == "last" else [])
+        save(path, weights, meta, state)
+
+    def slow(*given: Any) -> list[Row]:
+        time.sleep(0.1)  # longer than the epochs here, for each case
+        return score(*given)
+
+    always(monkeypatch, True)
+    monkeypatch.setattr(checkpoint, "save", noted)
+    monkeypatch.setattr("segkit.evaluation.evaluator.score", slow)
+    train(tmp_path, SETS[0], "train.epochs=8", f"train.save_every={every}")
+    assert len(saved) >= 4
+    assert max(later - earlier for earlier, later in itertools.pairwise([1, *saved])) <= 2
 
 
 def test_a_metric_that_fails_beside_the_next_epoch_fails_the_trial(

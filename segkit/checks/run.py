@@ -69,7 +69,8 @@ def _check_trial(folder: Path, cache: DataCache) -> Iterator[Finding]:
         history = History.read(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else History()
     except ValueError as error:
         raise UserError(f"{folder}: {error}.") from None
-    yield from _check_metrics(folder, history, status)
+    ended = status.status != "running"  # else metrics.csv may be ahead of the other files
+    yield from _check_metrics(folder, history, status) if ended else ()
     for name in ("best", "last"):
         path = folder / f"{name}.safetensors"
         if not path.is_file():
@@ -81,7 +82,7 @@ def _check_trial(folder: Path, cache: DataCache) -> Iterator[Finding]:
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
-        yield from _compare_with_metrics(path, meta, history)
+        yield from _compare_with_metrics(path, meta, history) if ended else ()
     if finished and not missing and number == TRAINING_NUMBER:
         yield from _reevaluate(folder, recipe, status, cache)
 

@@ -45,7 +45,8 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is there but differs.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failed trial.")] = False,
     mix_hardware: Annotated[
-        bool, typer.Option("--mix-hardware", help="Allow trials with different devices, precisions or threads.")
+        bool,
+        typer.Option("--mix-hardware", help="Allow trials of different devices, threads and the like."),
     ] = False,
     on: On = None,
     gpus_per_trial: GpusPerTrial = 1.0,

@@ -6,7 +6,7 @@ from typing import Any
 
 from segkit.components.transforms import transforms
 from segkit.errors import UserError, message_of
-from segkit.registry.faults import explained, plugin_message
+from segkit.registry.faults import described, explained, plugin_message
 
 
 class TransformError(UserError):
@@ -32,6 +32,8 @@ def failure(name: str, transform: Any, text: str, error: BaseException | None = 
 def explained_failure(name: str, transform: Any, error: BaseException) -> TransformError:
     """Return the error of a transform that raised."""
     text = " ".join(message_of(error).split()) if isinstance(error, Exception) else explained(error)
+    if isinstance(error, KeyError):
+        text = described(error)
     if type(error).__name__ == "CropSizeError":
         text += ". Put PadIfNeeded before it, or crop less."
     return failure(name, transform, text or type(error).__name__, error)

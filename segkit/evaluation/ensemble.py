@@ -170,7 +170,7 @@ class Ensemble:
         total: dict[int, NDArray[Any]] = {}
         for place in members:
             member = self.members[place].without_postprocess()
-            with member.threads():
+            with member.as_trained():
                 for case, found in member.evaluator(data[place], deciding.numbers).probabilities(member.model):
                     total[case] = np.add(total[case], found, out=total[case]) if case in total else np.asarray(found)
         for case in sorted(total):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import nn
 from segkit.components.datasets.case import AXES, KINDS, Case, Dataset
 from segkit.data.cases import Data
 from segkit.data.filling import fill
-from segkit.device import Device, cpu_threads
+from segkit.device import Device, cpu_threads, determinism
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Prediction
 from segkit.evaluation.slices import Normalization
@@ -90,9 +90,12 @@ class Predictor:
         normalization = Normalization(**{name: tuple(found) for name, found in self.meta["normalization"].items()})
         return Evaluator(data, cases, self.recipe, normalization, self.device)
 
-    def threads(self) -> AbstractContextManager[None]:
-        """Return the context in which a CPU computes with as many threads as in the training, to the last bit."""
-        return cpu_threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
+    @contextmanager
+    def as_trained(self) -> Iterator[None]:
+        """Compute as in the training, to the last bit: with as many CPU threads, and as deterministically."""
+        on_cpu, trained = self.device.device.type == "cpu", self.recipe.train
+        with cpu_threads(self.meta["threads"]) if on_cpu else nullcontext(), determinism(trained.deterministic):
+            yield
 
     def predict(self, image: Array | Mapping[str, Array]) -> Array:
         """Return the probabilities of an image, (C, H, W), or of a volume, (C, D, H, W); float32.
@@ -135,7 +138,7 @@ class Predictor:
         """
         parts = self.parts(image, spacing_mm)
         evaluator = self.evaluator(self.data_of(parts), range(len(parts.images)))
-        with self.threads():
+        with self.as_trained():
             return parts.joined(evaluator.predict(self.model))
 
     def parts(self, image: Array | Mapping[str, Array], spacing_mm: Spacing = None) -> Parts:

@@ -22,7 +22,8 @@ def alarms(summary: Summary) -> dict[str, Any]:
     no_patients = nameless == total if nameless else undeclared
     unlike = {}
     for name in HARDWARE:
-        values = [trial.info[name] for trial in summary.whole if name in trial.info]
+        known = {"resident": False}  # before it was stated, no samples lived on a device
+        values = [(known | trial.info)[name] for trial in summary.whole if name in known | trial.info]
         found = Counter(str(v).lower() if isinstance(v, bool) else str(v).partition(":")[0] for v in values)
         if len(found) > 1:
             unlike[name] = found.most_common()

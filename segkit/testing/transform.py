@@ -42,8 +42,7 @@ def examine_transform(report: Report, component: Component) -> None:
     with report.trying("applied to other images"):
         _takes_other_images(report, component)
     if component.entry.traits["on_device"] is not None:
-        with report.trying("applied by its `on_device`"):
-            _agrees_on_device(report, component)
+        _agrees_on_device(report, component)
 
 
 def _shape(size: tuple[int, int]) -> Mask:
@@ -93,7 +92,7 @@ def _told(component: Component, error: BaseException) -> tuple[str, BaseExceptio
     cause = error.__cause__
     while cause is not None and cause.__cause__ is not None:
         cause = cause.__cause__
-    text = re.sub(rf"^transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
+    text = re.sub(rf"^(image: )?transform {re.escape(component.name)}( \([^)]*\))?: ", "", str(error))
     return sentence(re.sub(r" To try it by itself: .*", "", text)), cause
 
 
@@ -156,12 +155,17 @@ def _agrees_on_device(report: Report, component: Component) -> None:
     image, bits = _pair(component, SIZES[0])
     images = [image]
     if image.ndim == 2:
-        several = np.stack([image, 255 - image, image // 2], axis=-1)
+        several: NDArray[np.uint8] = np.stack([image, 255 - image, image // 2], axis=-1, dtype=np.uint8)
         with contextlib.suppress(UserError):  # which the transform does not take
             Pipeline([component])(several, bits)
             images.append(several)
     for each in images:
-        if not _compared_on_device(report, component, each, bits):
+        try:
+            if not _compared_on_device(report, component, each, bits):
+                return
+        except UserError as error:
+            text, cause = _told(component, error)
+            report.fault(f"applied by its `on_device`: {text}", report.source.of_error(cause) if cause else None)
             return
 
 

@@ -13,6 +13,8 @@ from segkit.training.loss_watch import NonFiniteError
 from segkit.training.record import Record, save_batch
 from segkit.training.trial import Trial
 
+ENGINE = "unable to find an engine to execute"
+
 
 def explained(error: BaseException, trial: Trial, record: Record | None) -> str:
     """Return why a trial failed; the batch or the traceback that shows more is saved in its folder."""
@@ -25,9 +27,10 @@ def explained(error: BaseException, trial: Trial, record: Record | None) -> str:
         *_, last = traceback.extract_tb(error.__traceback__)
         return f"a component ended the process: {last.filename}:{last.lineno}: {described(error)}"
     caused = isinstance(error, ComponentError) and error.__cause__ is not None
+    hint = " cuDNN says so where memory is short, too: try a smaller train.batch_size." if ENGINE in str(error) else ""
     if isinstance(error, (UserError, OSError)) and not caused:
         return str(error)
-    text, path = str(error) if caused else sentence(described(error)), trial.path / "error.txt"
+    text, path = (str(error) if caused else sentence(described(error))) + hint, trial.path / "error.txt"
     if not dry:
         with contextlib.suppress(UserError):
             files.write_text(path, traceback.format_exc())

@@ -48,7 +48,8 @@ def on_device(
     lacking = forms_of(samples.pipeline)[1]
     why = f"since {first_few(lacking)} {'have' if len(lacking) > 1 else 'has'} no device form"
     if asked is not True and device.type == "cuda" and not lacking:
-        return None, 'samples: transformed on the CPU: train.resident is false, or "auto" and they are too large'
+        size = f"{samples.slices.size / (1 << 20):,.0f} MiB"
+        return None, f'samples: transformed on the CPU, as train.resident is false, or "auto" and {size} are too much'
     if asked is not True:
         why = f"the CPU would transform them for a GPU too, {why}"
         return None, f"samples: {why if lacking else 'a GPU could transform them (train.resident)'}"
@@ -61,8 +62,9 @@ def on_device(
         if not lacks_memory(error):
             raise
     if resident is None:
+        size = f"{samples.slices.size / (1 << 20):,.0f} MiB"
         raise UserError(
-            f"train.resident: the device has no memory for the samples, which are {samples.slices.size / (1 << 20):,.0f} "
-            "MiB. With --set train.resident=false the CPU transforms them."
+            f"train.resident: the device has no memory for the samples ({size}). With --set train.resident=false the "
+            "CPU transforms them."
         )
     return resident, f"samples: {resident.size / (1 << 20):,.1f} MiB live on the device, and are transformed there"

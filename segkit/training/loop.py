@@ -157,7 +157,9 @@ def train(
                     nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
                 _step(state)
                 if state.batch < total:
-                    yield _report(state, False, seen, started)
+                    report, paused = _report(state, False, seen, started), time.perf_counter()
+                    yield report
+                    started += time.perf_counter() - paused  # what the caller does is not training
         _ = _report(state, True, seen, started).losses  # the host waits for the device, whose time counts
         report = _report(state, True, seen, started)
         _ = report.losses

@@ -17,11 +17,7 @@ from segkit import plugins
 from segkit.data.cases import StoredCase
 from segkit.device import hardware_name
 from segkit.locks import Folder
-from segkit.recipe.identity import (
-    TRAINING_NUMBER,
-    evaluation_settings,
-    plugin_hashes,
-)
+from segkit.recipe.identity import TRAINING_NUMBER, evaluation_settings, plugin_hashes
 from segkit.registry.faults import parts_of, raise_fault
 from segkit.training import checkpoint
 from segkit.training.loss_watch import NonFiniteError
@@ -34,6 +30,7 @@ from segkit.training.validation import Validated
 
 # whose versions a result may depend on
 VERSIONS = ("segkit", "torch", "numpy", "albumentations", "opencv-python-headless", "safetensors")
+WRITE_SECONDS = 1.0  # between two writes of metrics.csv, at least, other than with the state
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Record:
         self.warnings: list[str] = []
         self.seconds = 0.0
         self.initial_weights = parts.initial_weights
-        self._started = time.monotonic()
+        self._started = self._written = time.monotonic()
 
     @property
     def stopped_early(self) -> bool:
@@ -114,13 +111,15 @@ class Record:
         values = {f"val_{key}": value for key, value in self.parts.validation.means(found.validated).items()}
         row = found.first | values | found.last
         self.history.append(row)
-        self.write_metrics()
+        if time.monotonic() - self._written > WRITE_SECONDS:
+            self.write_metrics()
         yield Event(self.trial.name, "epoch", values=row | found.shown)
 
     def write_metrics(self) -> None:
         """Write metrics.csv."""
         if self.history:
             self.history.write(self.folder / "metrics.csv")
+            self._written = time.monotonic()
 
     def write_status(self, status: str, error: str | None = None) -> None:
         """Write trial.json."""
@@ -133,6 +132,7 @@ class Record:
             "seconds": round(self.seconds_so_far(), 3),
             "warnings": self.warnings,
             "hardware": hardware_name(parts.device.device),
+            "resident": self.recipe.train.resident is True,
             "plugins": plugin_hashes(self.recipe),
             "data": {
                 "name": data.name,
@@ -187,11 +187,12 @@ def keep(record: Record, score: float) -> None:
 
 
 def save(record: Record) -> None:
-    """Write the state of the training: first the best weights, which a training that resumes from it does not have.
+    """Write metrics.csv and the state of the training: first the best weights, which that does not hold.
 
     Raises:
         ComponentError: the state of a plugin's optimizer, scheduler or step cannot be saved.
     """
+    record.write_metrics()
     save_best(record)
     _save_last(record)
 

@@ -22,6 +22,9 @@ from segkit.training.selection import patience_ended
 from segkit.training.status import Status
 from segkit.training.trial import Trial
 
+EVALUATED = ("best.safetensors", "cases.csv")
+"""Files of a trial whose training has ended with a save."""
+
 
 def restore(record: Record) -> str:
     """Resume from last.safetensors where there is one; return a line for the log, "" for a new start.
@@ -77,7 +80,7 @@ def has_begun(trial: Trial) -> bool:
 def _finished(trial: Trial) -> tuple[Status, History, int] | None:
     """Return status, history and best epoch of a trial whose training is over and whose best checkpoint is there."""
     status = Status.find(trial.path)
-    if status is None or status.limited or not (trial.path / "best.safetensors").is_file():
+    if status is None or status.limited or not all((trial.path / name).is_file() for name in EVALUATED):
         return None
     try:
         history = History.read(trial.path / "metrics.csv")

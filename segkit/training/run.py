@@ -110,6 +110,8 @@ def _kept(record: Record) -> Iterator[Event]:
     with contextlib.suppress(Exception):
         events += record.end_epoch()
     with contextlib.suppress(Exception):
+        record.write_metrics()
+    with contextlib.suppress(Exception):
         save_best(record)
     yield from events
 
@@ -141,13 +143,14 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
         forward=parts.forward,
     )
     first = state.step + 1
-    due = False
+    due = outlasted = False
     for report in loop if not record.stopped_early else ():
         if report.step == first and (settings.compile or parts.device.is_cuda):
             yield Event(name, "log", f"[{name}] {_first_step(record, time.perf_counter() - epoch_start)}")
         due = due or (every.steps is not None and state.step - saved >= every.steps)
         if report.complete:
             done += 1
+            outlasted = record.computing  # metrics of the epoch before: a save that waits for those would never come
             yield from _end_epoch(record, report, epoch_start, epochs, done)
             epoch_start = time.perf_counter()
             due = due or (every.epochs is not None and report.epoch % every.epochs == 0)
@@ -156,7 +159,7 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
             yield Event(name, "step", values={"fraction": fraction})
             shown = time.monotonic()
         stopping, ended = stop(), report.complete and (report.epoch == epochs or record.stopped_early)
-        if stopping or ended or (due and not record.computing):
+        if stopping or ended or (due and (outlasted or not record.computing)):
             yield from record.end_epoch()
             _ = report.losses  # the state up to here is known to be finite
             save(record)
@@ -172,8 +175,8 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
 
 def _first_step(record: Record, seconds: float) -> str:
     """Return what the first step of this process took."""
-    compiling, memory = record.recipe.train.compile, record.parts.device.memory_taken()
-    return f"first step: {seconds:.1f} s{', with compiling' if compiling else ''}{memory and f'; memory {memory}'}"
+    compiling, memory = record.parts.compiling, record.parts.device.memory_taken()
+    return f"first step: {seconds:.1f} s{compiling and f', {compiling}'}{memory and f'; memory {memory}'}"
 
 
 def _end_epoch(record: Record, report: Report, started: float, epochs: int, done: int) -> Iterator[Event]:

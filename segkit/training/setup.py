@@ -50,6 +50,7 @@ class Setup:
     Attributes:
         validation: of each epoch, on the validation cases.
         tested: of the test cases, None without a test set.
+        compiling: whether the first step compiles the model, in words; "" where it is not compiled.
         initial_weights: the report of those that come from another checkpoint.
     """
 
@@ -63,6 +64,7 @@ class Setup:
     split: Split
     log: list[str]
     warnings: list[str]
+    compiling: str = ""
     initial_weights: dict[str, Any] | None = None
 
 
@@ -153,24 +155,26 @@ def set_up(recipe: Recipe, limit: Limit, cache: DataCache, *, begun: bool = Fals
     seen = seen_before(initial, data, (*split.validation, *split.test)) if initial is not None else None
     doubts = (large, long, seen, blind_loss(recipe), undefined_volumes(recipe, evaluated))
     evaluator = Evaluator(data, split.validation, recipe, normalization, device)
+    forward, compiling = compiled(model) if settings.compile else (model, "")
     return Setup(
         state=state,
         feed=feed,
         device=device,
         validation=Validation(evaluator, recipe, beside=device.is_cuda, resident=resident is not None),
         tested=Evaluator(data, split.test, recipe, normalization, device) if split.test else None,
-        forward=checked(compiled(model) if settings.compile else model, recipe.model, channels + exclusive),
+        forward=checked(forward, recipe.model, channels + exclusive),
         data=data,
         split=split,
         log=[
             device.text,
             _counts(data, split if limit.overfit else whole),
             *_evaluation(recipe),
-            *([place] if settings.resident is True or limit.batches else []),
+            *([place] if settings.resident is True or device.is_cuda or limit.batches else []),
             *data.notes,
             *split.notes,
             *begins,
         ],
+        compiling=compiling,
         initial_weights=initial,
         warnings=[*split.warnings, *filter(None, doubts), *drawn, *warnings],
     )

@@ -79,6 +79,7 @@ class Status(Part):
     precision: str | None = None
     threads: int | None = None
     compile: bool | None = None
+    resident: bool | None = None
     plugins: dict[str, list[str]] | None = None
     versions: dict[str, str] = {}
     data: Data = Data()

@@ -148,7 +148,7 @@ class Drawing:
                 if draw.move is not None:
                     if first is not None:
                         draw = replace(draw, phase=phase(step.transform, draw.move, first))
-                    size, first = draw.move.size, None  # the masks of a result are not known here
+                    size, first = draw.result, None  # the masks of a result are not known here
                 draws.append(draw if draw.numbers is None else replace(draw, seed=_seed(key, place)))
             found.append(draws)
         return Sample(index, found, size), not look or (bits is not None and bool(bits.any()))
