@@ -46,15 +46,15 @@ def on_device(
         UserError: the device has no memory for them.
     """
     lacking = forms_of(samples.pipeline)[1]
-    why = f"since {first_few(lacking)} {'have' if len(lacking) > 1 else 'has'} no device form"
+    why = f"{first_few(lacking)} {'have' if len(lacking) > 1 else 'has'} no device form"
     if asked is not True and device.type == "cuda" and not lacking:
         size = f"{samples.slices.size / (1 << 20):,.0f} MiB"
         return None, f'samples: transformed on the CPU, as train.resident is false, or "auto" and {size} are too much'
     if asked is not True:
-        why = f"the CPU would transform them for a GPU too, {why}"
+        why = f"would be transformed on the CPU even with a GPU, since {why}"
         return None, f"samples: {why if lacking else 'a GPU could transform them (train.resident)'}"
     if lacking:
-        return None, f"samples: transformed on the CPU, {why}"
+        return None, f"samples: transformed on the CPU, since {why}"
     resident = None
     try:
         resident = Resident(samples, device, exclusive=exclusive)

@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 from tests.benchmarks.accuracy.task import DATA, ROOT
 
 
@@ -37,9 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--epochs", type=int, default=30, help="of strong, whose recipe has 300")
-    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=["tests", "kills", "baseline", "strong", "benchmark"])
     parser.add_argument("--minutes", type=float, default=10, help="after which a command is ended")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("torch sees no CUDA device. `python -m tests.benchmarks.gpu` runs without one.")
     out, failed = options.out.absolute(), False
     out.mkdir(parents=True, exist_ok=True)
     # else asking for a GPU keeps forked processes from using it
