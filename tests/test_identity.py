@@ -188,8 +188,10 @@ def test_lost_files_of_a_finished_trial_are_made_again() -> None:
         ("cases.csv", "cases.csv of this finished trial is gone: written again", 0),
         ("metrics.csv", "metrics.csv of this finished trial is gone: written again", 0),
         ("best.safetensors", "best.safetensors of this finished trial is gone: it is trained again", 2),
+        ("cases.csv last.safetensors", "cases.csv and last.safetensors of this finished trial are gone: it is trai", 2),
     ):
-        (FOLDER / lost).unlink()
+        for name in lost.split():
+            (FOLDER / name).unlink()
         assert run(ONE, name=f"without-{lost[:4]}") == {"one/seed-1": "finished"}, "a trial with a hole was copied"
         shutil.rmtree(f"runs/without-{lost[:4]}")
         events = list(study(ONE).execute(jobs=1))

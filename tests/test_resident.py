@@ -652,6 +652,19 @@ def test_a_training_on_the_device_resumes_to_the_bit(tmp_path: Path) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_training_ends_alike_wherever_its_samples_are_transformed(tmp_path: Path, device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    whole_pixels = "transforms.train=[{D4={}},{RandomCrop={height=24,width=24}}]"  # none of which are interpolated
+    found = []
+    for resident in ("true", "false"):
+        sets = (f"train.device={device}", f"train.resident={resident}", "train.deterministic=true", whole_pixels)
+        assert kinds(small.train(tmp_path / resident, *sets))[-1] == "finished"
+        found.append(checkpoint.load(tmp_path / resident / "only/seed-1/last.safetensors").weights)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 class Card:
     """A place with a GPU of so many bytes."""
 
