@@ -180,9 +180,16 @@ def test_the_order_of_transforms_is_kept() -> None:
     assert np.mean(overlaps) > 0.98
 
 
-@pytest.mark.parametrize("values", [{}, {"p": 0.5}])
-def test_a_batch_is_its_members(values: dict[str, Any]) -> None:
-    run: Chosen = [("Affine", WIDE | values), ("GaussNoise", values), ("RandomCrop", {"height": 64, "width": 64})]
+@pytest.mark.parametrize(
+    "first",
+    [
+        ("Affine", WIDE),
+        ("Affine", WIDE | {"p": 0.5}),
+        ("Rotate", {"limit": 5, "p": 0.8}),  # of which only slight ones average masks
+    ],
+)
+def test_a_batch_is_its_members(first: tuple[str, dict[str, Any]]) -> None:
+    run: Chosen = [first, ("GaussNoise", {"p": first[1]["p"]}), ("RandomCrop", {"height": 64, "width": 64})]
     _, resident = pair(discs(), run)
     members = [(draw, index) for draw in range(3) for index in range(len(RADII))]
     images, bits = resident.batch(7, members)

@@ -65,7 +65,7 @@ class Geometry:
 
     def obstacle(self, transform: Any) -> str:
         """Return the setting of a transform that this form does not know, e.g. "interpolation = 2"; "" for none."""
-        if not self.leaves:
+        if not self.leaves_of(transform):
             return ""
         if getattr(transform, "area_for_downscale", None):
             return f'area_for_downscale = "{transform.area_for_downscale}"'
@@ -76,6 +76,10 @@ class Geometry:
             return f"border_mode = {border}"
         fill = fill_of(transform)  # Albumentations extends a list by zeros, to as many inputs as there are
         return "" if isinstance(fill, (int, float)) or not any(fill) else f"fill = {fill}"
+
+    def leaves_of(self, transform: Any) -> bool:
+        """Return whether results of a transform may show what lies beyond the border: not those of a plain crop."""
+        return self.leaves and getattr(transform, "pad_if_needed", True)
 
     def border_of(self, transform: Any) -> int:
         """Return OpenCV's number of how images are continued beyond their border."""

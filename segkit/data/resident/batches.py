@@ -124,11 +124,11 @@ class Resident:
         ]
         found = warp.places(warp.joined(stages), draws[0][-1].result, self._put)
         grid = warp.Grid(*(self._put(array)[:, None, None] for array in (at.begins, *at.sizes.T)))
-        images = warp.sample_images(at.source, found, grid)
+        images = warp.sample_images(at.source, found, grid, whole=warp.takes_pixels(stages))
         if not self._labels:
             return images, torch.zeros_like(found.x, dtype=at.source.bits.dtype)
-        weights, sampled = map(self._put, warp.weights_of(stages))
-        planes = warp.sample_coverage(at.source, self._labels, found, grid, weights, sampled)
+        weights, averaged = map(self._put, warp.weights_of(stages))
+        planes = warp.sample_coverage(at.source, self._labels, found, grid, weights, averaged)
         phases = self._put(np.array([phase_of(draw) for draw in draws], np.int16))
         kind, known = at.source.bits.dtype, self._put(known)
         return images, labels.decided(planes, self._labels, known, kind, phases, exclusive=self._exclusive)
@@ -189,7 +189,7 @@ def _stages(step: Step, draws: Sequence[Draw], *, whole: bool) -> list[Stage]:
     matrices = np.stack([draw.move.matrix if draw.move else np.eye(3) for draw in draws])
     sizes, applied = np.array([draw.size for draw in draws]), np.array([draw.move is not None for draw in draws])
     nearest = applied & (getattr(transform, "interpolation", 1) == 0)
-    if not form.leaves:
+    if not form.leaves_of(transform):
         return [Stage(matrices, sizes, "", 0.0, nearest & False)]
     border, fill = BORDERS[form.border_of(transform)], float(np.ravel(fill_of(transform))[0])
     fill = float(np.rint(np.clip(fill, 0, 255))) if whole else fill

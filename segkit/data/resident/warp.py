@@ -8,6 +8,7 @@ shifts, turns or mirrors.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -134,46 +135,51 @@ def _folded(place: Tensor, high: Tensor, border: str) -> Tensor:
     return place
 
 
-def sample_images(source: Source, at: Places, grid: Grid) -> Tensor:
-    """Return images (N, H, W, I) float32, interpolated linearly."""
+def takes_pixels(stages: Sequence[Stage]) -> bool:
+    """Return whether all samples of a batch take pixels as they are, since their maps lead from pixel to pixel."""
+    return all(bool(stage.nearest.all()) or np.array_equal(stage.matrices, stage.matrices.round()) for stage in stages)
+
+
+def sample_images(source: Source, at: Places, grid: Grid, *, whole: bool) -> Tensor:
+    """Return images (N, H, W, I) float32, interpolated linearly; without that if places are whole pixels."""
     begins, rows, columns = grid
     left, top = at.x.floor(), at.y.floor()
     by_x, by_y = (at.x - left)[..., None], (at.y - top)[..., None]
     left, top = left.long(), top.long()
-    right, bottom = (left + 1).minimum(columns - 1), (top + 1).minimum(rows - 1)
-    above, below = begins + top * columns, begins + bottom * columns
-
-    def along(line: Tensor) -> Tensor:
-        return torch.lerp(source.images[line + left].float(), source.images[line + right].float(), by_x)
-
-    found = torch.lerp(along(above), along(below), by_y)
+    above = begins + top * columns
+    if whole:
+        found = source.images[above + left].float()
+    else:
+        right, below = (left + 1).minimum(columns - 1), begins + (top + 1).minimum(rows - 1) * columns
+        pairs = [(source.images[line + left].float(), source.images[line + right].float()) for line in (above, below)]
+        found = torch.lerp(*(torch.lerp(*pair, by_x) for pair in pairs), by_y)
     if at.inside is not None:
         found = found * at.inside[..., None]
     return found if at.filled is None else found + at.filled[..., None]
 
 
-def weights_of(stages: Sequence[Stage]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return how coverage is averaged for each sample of a batch that goes through stages.
+def weights_of(stages: Sequence[Stage]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return how coverage is averaged for the samples of a batch that do not take the nearest pixel.
 
     Returns:
-        weights (N, 2, 2 R + 1) of pixels around the one that is sampled, along x and y; whether the nearest is taken.
+        weights (M, 2, 2 R + 1) of pixels around the one that is sampled, along x and y; the places of these samples.
     """
     nearest = functools.reduce(np.logical_or, [stage.nearest for stage in stages])
     matrices = stages[0].matrices
     for stage in stages[1:]:
         matrices = matrices @ stage.matrices
-    kernels, sampled = [], []
-    for matrix, inverse, whole in zip(matrices, np.linalg.inv(matrices), nearest, strict=True):
+    kernels: dict[int, Any] = {}
+    for place, (matrix, inverse) in enumerate(zip(matrices, np.linalg.inv(matrices), strict=True)):
         forward = tuple(inverse[:2].ravel().tolist())
-        sampled.append(bool(whole) or (is_rigid(forward) and not is_slight(forward)))
-        kernels.append((np.ones(1), np.ones(1)) if sampled[-1] else _blocks(matrix) or softening(forward))
-    reach = max(len(kernel) for pair in kernels for kernel in pair) // 2
+        if not nearest[place] and (not is_rigid(forward) or is_slight(forward)):
+            kernels[place] = _blocks(matrix) or softening(forward)
+    reach = max((len(kernel) for pair in kernels.values() for kernel in pair), default=0) // 2
     weights = np.zeros((len(kernels), 2, 2 * reach + 1), np.float32)
-    for place, pair in enumerate(kernels):
+    for row, pair in enumerate(kernels.values()):
         for axis, kernel in enumerate(pair):
             own = len(kernel) // 2
-            weights[place, axis, reach - own : reach + own + 1] = kernel
-    return weights, np.array(sampled)
+            weights[row, axis, reach - own : reach + own + 1] = kernel
+    return weights, np.array(list(kernels), np.int64)
 
 
 def _blocks(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
@@ -190,33 +196,51 @@ def _blocks(matrix: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
 
 
 def sample_coverage(
-    source: Source, labels: Sequence[int], at: Places, grid: Grid, weights: Tensor, sampled: Tensor
+    source: Source, labels: Sequence[int], at: Places, grid: Grid, weights: Tensor, averaged: Tensor
 ) -> list[Tensor]:
     """Return how much of each pixel each label covers, (N, H, W) from 0 to 1.
 
     Args:
         labels: the values of bit maps that count.
-        weights, sampled: of `weights_of`, on the device.
+        weights, averaged: of `weights_of`, on the device.
     """
-    begins, rows, columns = grid
-    reach = weights.shape[2] // 2
-    (left, by_x), (top, by_y) = (_taps(place, weights[:, axis], sampled) for axis, place in enumerate((at.x, at.y)))
-    found = [torch.zeros_like(at.x) for _ in labels]
-    for down, row_share in enumerate(by_y):
-        row = (top + (down - reach)).clamp_min(0).minimum(rows - 1)
-        line = begins + row * columns
-        for along, share in enumerate(by_x):
-            column = (left + (along - reach)).clamp_min(0).minimum(columns - 1)
-            bits, both = source.bits[line + column], row_share * share
-            for plane, label in zip(found, labels, strict=True):
-                plane.addcmul_(bits == label, both)
+    if len(averaged) == len(at.x):
+        found = _average(source, labels, at.x, at.y, grid, weights)
+    else:
+        begins, rows, columns = grid
+        bits = source.bits[begins + _nearest(at.y, rows) * columns + _nearest(at.x, columns)]
+        found = [(bits == label).float() for label in labels]
+        if len(averaged):
+            some = Grid(*(each[averaged] for each in grid))
+            parts = _average(source, labels, at.x[averaged], at.y[averaged], some, weights)
+            found = [plane.index_copy_(0, averaged, part) for plane, part in zip(found, parts, strict=True)]
     return found if at.inside is None else [plane * at.inside for plane in found]
 
 
-def _taps(place: Tensor, weights: Tensor, sampled: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return the pixel before each place, and the shares of those from `reach` before it to `reach` after the next."""
+def _nearest(place: Tensor, side: Tensor) -> Tensor:
+    """Return the nearest pixel to each place, of two the next one."""
     first = place.floor()
-    part = torch.where(sampled[:, None, None], ((place - first) >= 0.5).float(), place - first)
-    padded = torch.nn.functional.pad(weights, (1, 1))[..., None, None]
-    shares = [torch.lerp(padded[:, at + 1], padded[:, at], part) for at in range(weights.shape[1] + 1)]
-    return first.long(), shares
+    return (first + (place - first >= 0.5)).long().minimum(side - 1)
+
+
+def _average(source: Source, labels: Sequence[int], x: Tensor, y: Tensor, grid: Grid, weights: Tensor) -> list[Tensor]:
+    """Return the coverage of labels around places, averaged with weights."""
+    begins, rows, columns = grid
+    across, down = _taps(x, columns, weights[:, 0]), _taps(y, rows, weights[:, 1])
+    lines = [(begins + row * columns, share) for row, share in down]
+    found = [torch.zeros_like(x) for _ in labels]
+    for (line, row_share), (column, share) in itertools.product(lines, across):
+        bits, both = source.bits[line + column], row_share * share
+        for plane, label in zip(found, labels, strict=True):
+            plane.addcmul_(bits == label, both)
+    return found
+
+
+def _taps(place: Tensor, side: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return pixels and their shares, from `reach` before each place to `reach` after the next one."""
+    first, reach = place.floor(), weights.shape[1] // 2
+    padded, part, first = torch.nn.functional.pad(weights, (1, 1))[..., None, None], place - first, first.long()
+    return [
+        ((first + (at - reach)).clamp_min(0).minimum(side - 1), torch.lerp(padded[:, at + 1], padded[:, at], part))
+        for at in range(weights.shape[1] + 1)
+    ]
