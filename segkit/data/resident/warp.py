@@ -151,8 +151,11 @@ def sample_images(source: Source, at: Places, grid: Grid, *, whole: bool) -> Ten
         found = source.images[above + left].float()
     else:
         right, below = (left + 1).minimum(columns - 1), begins + (top + 1).minimum(rows - 1) * columns
-        pairs = [(source.images[line + left].float(), source.images[line + right].float()) for line in (above, below)]
-        found = torch.lerp(*(torch.lerp(*pair, by_x) for pair in pairs), by_y)
+        high, low = (
+            torch.lerp(source.images[line + left].float(), source.images[line + right].float(), by_x)
+            for line in (above, below)
+        )
+        found = torch.lerp(high, low, by_y)
     if at.inside is not None:
         found = found * at.inside[..., None]
     return found if at.filled is None else found + at.filled[..., None]
