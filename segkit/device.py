@@ -196,7 +196,7 @@ def preserved_process_state(count: int) -> Iterator[None]:
     """Use `count` CPU threads, and restore threads, determinism and random state of the process after the block."""
     begun = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     opencv, gpus = cv2.getNumThreads(), range(torch.cuda.device_count() if begun else 0)
-    with cpu_threads(count), determinism(False), torch.random.fork_rng(gpus):
+    with cpu_threads(count), restored_determinism(), torch.random.fork_rng(gpus):
         try:
             cv2.setNumThreads(0)  # its threads cost more than they save on images of this size
             yield
@@ -205,7 +205,7 @@ def preserved_process_state(count: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
+def restored_determinism(wanted: bool = False) -> Iterator[None]:
     """Restore after the block which operations torch allows; within it only deterministic ones, if they are wanted."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
@@ -219,6 +219,6 @@ def determinism(wanted: bool) -> Iterator[None]:
 
 
 def use_deterministic_algorithms() -> None:
-    """Allow only deterministic operations until `determinism` restores it; torch names any other that runs."""
+    """Allow only deterministic operations until `restored_determinism` ends; torch names any other that runs."""
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True)

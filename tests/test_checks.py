@@ -158,11 +158,12 @@ def test_metrics_that_the_checkpoint_denies_are_found(trained: Path, tmp_path: P
     assert any("says val_loss = " in finding.text for finding in check_run(run))
 
 
-def test_a_trial_that_is_trained_or_was_killed_has_no_faults(trained: Path, tmp_path: Path) -> None:
-    """Its table may be ahead of trial.json, and behind what was saved last."""
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_a_trial_that_is_trained_or_was_killed_has_no_faults(state: str, trained: Path, tmp_path: Path) -> None:
+    """Its table may be ahead of trial.json, and behind the best weights."""
     run = Path(shutil.copytree(trained, tmp_path / "two"))
     status, table = run / "a/seed-1/trial.json", run / "a/seed-1/metrics.csv"
-    status.write_text(json.dumps(json.loads(status.read_text()) | {"status": "running", "epochs_done": 0}))
+    status.write_text(json.dumps(json.loads(status.read_text()) | {"status": state, "epochs_done": 0}))
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:2]))
     found = [finding for finding in check_run(run) if "a/seed-1" in str(finding.place)]
     assert [finding.kind for finding in found] == ["note"]

@@ -14,6 +14,7 @@ import segkit
 from segkit import plugins
 from segkit.components.models import checked
 from segkit.data.cache import DataCache
+from segkit.data.resident.batches import Resident
 from segkit.data.samples import to_device_float
 from segkit.training.loop import train
 from segkit.training.objective import Objective
@@ -22,6 +23,7 @@ from segkit.training.training_step import TrainingStep
 from segkit.training.trial import Limit
 from segkit.types import Batch
 from tests.small import recipe
+from tests.test_resident import SETTINGS, discs, pair
 
 META = torch.device("meta")
 WAITS = {"boundary"}  # for distances, which the host computes, as its docstring says
@@ -72,6 +74,17 @@ def test_a_step_does_not_wait(step: str, deep: bool, exclusive: bool) -> None:
         optimizer.step()
         optimizer.zero_grad()
         training_step.updated(model)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize(("name", "values"), SETTINGS)
+def test_samples_on_a_device_do_not_wait(name: str, values: dict[str, Any], exclusive: bool) -> None:
+    if name == "GaussNoise":  # there are no random numbers without content
+        pytest.skip("noise")
+    samples, _ = pair(discs(), [(name, values)], exclusive)
+    there = Resident(samples, META, exclusive=exclusive)
+    for draw in range(3):
+        assert there.batch(1, [(draw, 1)])[0].device == META
 
 
 @pytest.mark.gpu

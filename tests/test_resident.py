@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from segkit import UserError, intensities, transforms
+from segkit.checks.recipe import check_trials
 from segkit.components.datasets.case import Case, Dataset
 from segkit.components.device_forms import FORMS
 from segkit.data.cache import DataCache
@@ -24,6 +25,7 @@ from segkit.data.resident.drawing import forms_of
 from segkit.data.samples import Samples, assemble
 from segkit.data.transform_faults import TransformError
 from segkit.recipe.identity import differences, training_identity
+from segkit.recipe.model import Recipe
 from segkit.study import hardware
 from segkit.testing import check
 from segkit.training import checkpoint
@@ -219,11 +221,14 @@ def test_noise_leaves_what_others_draw(values: dict[str, Any]) -> None:
         assert np.array_equal(bits, masks)
 
 
-def test_noise_differs_between_transforms_of_a_sample() -> None:
+def test_noise_differs_between_transforms_and_samples() -> None:
     noise = ("GaussNoise", {"std_range": [0.1, 0.1], **ALWAYS})
     flat = [Case("p/0", "p", np.full((200, 200), 128, np.uint8), np.zeros((1, 200, 200), bool), (1.0, 1.0))]
     _, resident = pair(flat, [noise, noise])
-    assert resident.batch(1, [(0, 0)])[0].std().item() == pytest.approx(25.5 * 2**0.5, rel=0.02)
+    found = resident.batch(1, [(0, 0), (1, 0)])[0]
+    assert found[0].std().item() == pytest.approx(25.5 * 2**0.5, rel=0.02)
+    for other in (found[1], resident.batch(2, [(0, 0)])[0][0]):
+        assert abs(np.corrcoef(found[0].ravel(), other.ravel())[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize("fill", [300, -1000, 12.7])
@@ -503,6 +508,39 @@ def test_a_plugin_states_a_device_form(made: Any, form: Any) -> None:
         transforms.restore(before)
 
 
+def test_a_plugin_may_write_into_its_masks() -> None:
+    """Into those that are looked at for foreground too, which are not the ones in the cache."""
+
+    class Cut(Shift):
+        def apply_to_mask(self, mask: NDArray[Any], by: int, **params: Any) -> NDArray[Any]:
+            mask[:, by:] = mask[:, :-by].copy()
+            mask[:, :by] = 0
+            return mask
+
+    before = transforms.snapshot()
+    try:
+        transforms.register("own", on_device=shifted)(Cut)
+        samples, resident = pair(discs(), [("own", {"p": 1.0})])
+        expected, found = assemble(samples, 1, [(-1, 1)])[1], resident.batch(1, [(-1, 1)])[1]
+        assert np.array_equal(expected, found.numpy())
+        assert not [finding for finding in check(transforms["own"], {"p": 1.0}) if finding.kind == "fault"]
+    finally:
+        transforms.restore(before)
+
+
+def test_a_setting_without_a_device_form_is_a_note_on_a_plugin() -> None:
+    class Framed(Shift):
+        border_mode = 3
+
+    before = transforms.snapshot()
+    try:
+        transforms.register("own", on_device=shifted)(Framed)
+        found = {finding.text: finding.kind for finding in check(transforms["own"], {"p": 1.0})}
+    finally:
+        transforms.restore(before)
+    assert [kind for text, kind in found.items() if "own with border_mode = 3: `on_device` does" in text] == ["note"]
+
+
 def broken(images: torch.Tensor, top: float, *, share: torch.Tensor) -> torch.Tensor:
     raise RuntimeError("no more")
 
@@ -722,6 +760,25 @@ def test_auto_goes_by_the_samples_as_they_would_live_there(tmp_path: Path) -> No
         planned = [dataclasses.replace(trial(tmp_path, made), recipe=made)]
         found, _, _ = hardware.resolve_study(made, planned, {}, "auto", Card(1 << 20), DataCache(), mix=False)
         assert found.train.resident is expected
+
+
+def test_a_check_trains_where_samples_would_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolved(recipes: Sequence[Recipe], cache: DataCache) -> list[Recipe]:
+        return [made.model_copy(update={"train": made.train.model_copy(update={"resident": True})}) for made in recipes]
+
+    monkeypatch.setattr("segkit.checks.recipe.resolve_alone", resolved)
+    ((_, findings, log),) = check_trials([trial(tmp_path, recipe())])
+    assert not findings
+    assert any("live on the device, and are transformed there" in line for line in log)
+
+
+def test_only_a_lack_of_memory_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any, **options: Any) -> Any:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr("segkit.training.feed.Resident", broken)
+    events = small.train(tmp_path, "train.resident=true")
+    assert events[-1].text.startswith("RuntimeError: something else.")
 
 
 def test_a_recipe_is_checked_as_it_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

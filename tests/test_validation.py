@@ -27,8 +27,12 @@ from segkit.evaluation.slices import Normalization
 from segkit.plugins import isolated
 from segkit.registry.faults import ComponentError
 from segkit.training import checkpoint, setup
+from segkit.training.results import History
+from segkit.training.run import run_trial
+from segkit.training.status import Status
+from segkit.training.trial import Event
 from segkit.training.validation import Validation
-from tests.small import data_of, kinds, train
+from tests.small import data_of, kinds, recipe, train, trial
 from tests.test_trial import FOLDER, rows_of, same, without_times
 
 CPU = Device(torch.device("cpu"), "float32", "")
@@ -259,6 +263,41 @@ def test_the_best_weights_are_written_when_the_state_is(tmp_path: Path, monkeypa
     assert {key: one.meta[key] for key in ("epoch", "step", "metrics")} == {
         key: other.meta[key] for key in ("epoch", "step", "metrics")
     }
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0.0, [1, 2, 3, 4, 5]), (1e9, [3, 5])])
+def test_the_table_is_written_with_the_state_and_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, written: list[int]
+) -> None:
+    found: list[int] = []
+    write = History.write
+
+    def noted(self: History, path: Path) -> None:
+        found.append(len(self))
+        write(self, path)
+
+    monkeypatch.setattr(History, "write", noted)
+    monkeypatch.setattr("segkit.training.record.WRITE_SECONDS", seconds)
+    train(tmp_path, *SETS)
+    assert list(dict.fromkeys(found)) == written
+    assert len(rows_of(tmp_path / FOLDER / "metrics.csv")) == 5
+
+
+def test_a_second_interrupt_leaves_a_table_of_the_epochs_that_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any) -> bool:
+        if (tmp_path / FOLDER / "trial.json").exists() and len(epochs) == 2:
+            raise KeyboardInterrupt
+        return False
+
+    epochs: list[Event] = []
+    events = run_trial(trial(tmp_path, recipe(*SETS)), stop=interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        epochs.extend(event for event in events if event.kind == "epoch")
+    assert len(rows_of(tmp_path / FOLDER / "metrics.csv")) == 2
+    status = Status.read(tmp_path / FOLDER)
+    assert (status.status, status.epochs_done, status.resident) == ("interrupted", 2, False)
 
 
 @pytest.mark.parametrize("beside", [False, True])

@@ -69,8 +69,9 @@ def _check_trial(folder: Path, cache: DataCache) -> Iterator[Finding]:
         history = History.read(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else History()
     except ValueError as error:
         raise UserError(f"{folder}: {error}.") from None
-    ended = status.status != "running"  # else metrics.csv may be ahead of the other files
-    yield from _check_metrics(folder, history, status) if ended else ()
+    whole = status.status in ("finished", "interrupted")  # else one file may be ahead of another
+    if whole:
+        yield from _check_metrics(folder, history, status)
     for name in ("best", "last"):
         path = folder / f"{name}.safetensors"
         if not path.is_file():
@@ -82,7 +83,8 @@ def _check_trial(folder: Path, cache: DataCache) -> Iterator[Finding]:
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
-        yield from _compare_with_metrics(path, meta, history) if ended else ()
+        if whole:
+            yield from _compare_with_metrics(path, meta, history)
     if finished and not missing and number == TRAINING_NUMBER:
         yield from _reevaluate(folder, recipe, status, cache)
 

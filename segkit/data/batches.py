@@ -68,7 +68,7 @@ class Batches(AbstractContextManager["Batches"]):
             share=foreground_share,
         )
         self.steps_per_epoch = self._order.steps_per_epoch
-        self._resident = resident
+        self.resident = resident
         self.workers = 0 if resident is not None else _count(workers, self.device, len(samples.pipeline))
         self._workers: Workers | None = None
         if self.workers:
@@ -96,8 +96,8 @@ class Batches(AbstractContextManager["Batches"]):
         """
         first = (epoch - 1) * self.steps_per_epoch
         for number in range(first + start, first + self.steps_per_epoch):
-            if self._resident is not None:
-                yield self._resident.batch(self.seed, self._order(number))
+            if self.resident is not None:
+                yield self.resident.batch(self.seed, self._order(number))
             elif self._workers is not None:
                 yield self._to_device(self._workers.take(number))
             else:

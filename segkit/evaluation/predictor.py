@@ -14,7 +14,7 @@ from torch import nn
 from segkit.components.datasets.case import AXES, KINDS, Case, Dataset
 from segkit.data.cases import Data
 from segkit.data.filling import fill
-from segkit.device import Device, cpu_threads, determinism
+from segkit.device import Device, cpu_threads, restored_determinism
 from segkit.errors import UserError, counted
 from segkit.evaluation.evaluator import Evaluator, Prediction
 from segkit.evaluation.slices import Normalization
@@ -93,8 +93,8 @@ class Predictor:
     @contextmanager
     def as_trained(self) -> Iterator[None]:
         """Compute as in the training, to the last bit: with as many CPU threads, and as deterministically."""
-        on_cpu, trained = self.device.device.type == "cpu", self.recipe.train
-        with cpu_threads(self.meta["threads"]) if on_cpu else nullcontext(), determinism(trained.deterministic):
+        threads = cpu_threads(self.meta["threads"]) if self.device.device.type == "cpu" else nullcontext()
+        with threads, restored_determinism(self.recipe.train.deterministic):
             yield
 
     def predict(self, image: Array | Mapping[str, Array]) -> Array:

@@ -84,9 +84,9 @@ def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
     if "best.safetensors" in missing or not _is_readable(folder):
         problem = "gone" if "best.safetensors" in missing else "damaged"
         return Existing(trial, "lost", f"best.safetensors of this finished trial is {problem}: it is trained again")
-    ends = ("cases.csv", "last.safetensors")  # either shows that the training has ended
-    if not any((folder / name).is_file() for name in ends):
-        return Existing(trial, "lost", f"{' and '.join(ends)} of this finished trial are gone: it is trained again")
+    gone = [name for name in (*RESULTS, "last.safetensors") if not (folder / name).is_file()]
+    if len(gone) > 1:
+        return Existing(trial, "lost", f"{' and '.join(gone)} of this finished trial are gone: it is trained again")
     if missing:
         return Existing(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: written again")
     if evaluation != trial.evaluation:

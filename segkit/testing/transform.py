@@ -152,6 +152,8 @@ def _takes_other_images(report: Report, component: Component) -> None:
 
 def _agrees_on_device(report: Report, component: Component) -> None:
     """What `on_device` gives on tensors of the CPU must be what the transform gives, for several inputs too."""
+    from segkit.data.resident.drawing import forms_of
+
     image, bits = _pair(component, SIZES[0])
     images = [image]
     if image.ndim == 2:
@@ -159,6 +161,10 @@ def _agrees_on_device(report: Report, component: Component) -> None:
         with contextlib.suppress(UserError):  # which the transform does not take
             Pipeline([component])(several, bits)
             images.append(several)
+    _, lacking = forms_of(Pipeline([component]))
+    if lacking:
+        report.note(f"{lacking[0]}: `on_device` does not apply to that.")
+        return
     for each in images:
         try:
             if not _compared_on_device(report, component, each, bits):
@@ -181,7 +187,8 @@ def _compared_on_device(report: Report, component: Component, image: Image, bits
     resident = Resident(samples, torch.device("cpu"), exclusive=False)
     inputs = "" if image.ndim == 2 else f" of {image.shape[2]} inputs"
     for draw in range(SEEDS):
-        expected, found = assemble(samples, 0, [(draw, 0)]), [part.numpy() for part in resident.batch(0, [(draw, 0)])]
+        member = [(draw if draw else -SEEDS, 0)]  # a negative one looks at the masks
+        expected, found = assemble(samples, 0, member), [part.numpy() for part in resident.batch(0, member)]
         if any(one.shape != other.shape for one, other in zip(expected, found, strict=True)):
             report.fault(f"`on_device` gives images {found[0].shape[1:]}, the transform {expected[0].shape[1:]}.")
             return False

@@ -32,4 +32,4 @@ def compiled(model: nn.Module) -> tuple[Forward, str]:
         torch.compiler.reset()
         _kept.clear()
     _kept.add(architecture)
-    return torch.compile(model, dynamic=False), "compiled by an earlier trial" if known else "with compiling"
+    return torch.compile(model, dynamic=False), "its network known from an earlier trial" if known else "with compiling"

@@ -22,7 +22,8 @@ def explained(error: BaseException, trial: Trial, record: Record | None) -> str:
     if isinstance(error, NonFiniteError):
         return f"{error} The batch is in {save_batch(record, error)}." if record is not None and not dry else str(error)
     if lacks_memory(error):
-        return _out_of_memory(trial.recipe, trial.gpu_share)
+        resident = record is not None and record.parts.feed.batches.resident is not None
+        return _out_of_memory(trial.recipe, trial.gpu_share, resident=resident)
     if not isinstance(error, Exception):  # sys.exit, or a plugin's own
         *_, last = traceback.extract_tb(error.__traceback__)
         return f"a component ended the process: {last.filename}:{last.lineno}: {described(error)}"
@@ -38,10 +39,10 @@ def explained(error: BaseException, trial: Trial, record: Record | None) -> str:
     return text
 
 
-def _out_of_memory(recipe: Recipe, share: float) -> str:
-    """Return the advice after the device ran out of memory, or a trial out of its share."""
+def _out_of_memory(recipe: Recipe, share: float, *, resident: bool) -> str:
+    """Return the advice after the device, where samples may live too, or a trial's share of it ran out of memory."""
     size, together = recipe.train.batch_size, recipe.train.accumulate
-    there = " Samples live there too, unless --set train.resident=false." if recipe.train.resident is True else ""
+    there = " Samples live there too, unless --set train.resident=false." if resident else ""
     found = "the device ran out of memory"
     if share < 1:
         found = f"a trial ran out of its {share:.0%} of the GPU's memory"

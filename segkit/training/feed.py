@@ -47,14 +47,14 @@ def on_device(
     """
     lacking = forms_of(samples.pipeline)[1]
     why = f"{first_few(lacking)} {'have' if len(lacking) > 1 else 'has'} no device form"
-    if asked is not True and device.type == "cuda" and not lacking:
-        size = f"{samples.slices.size / (1 << 20):,.0f} MiB"
+    size = f"{samples.slices.size / (1 << 20):,.0f} MiB"
+    if lacking and (asked is True or device.type == "cuda"):
+        return None, f"samples: transformed on the CPU, since {why}"
+    if asked is not True and device.type == "cuda":
         return None, f'samples: transformed on the CPU, as train.resident is false, or "auto" and {size} are too much'
     if asked is not True:
         why = f"would be transformed on the CPU even with a GPU, since {why}"
         return None, f"samples: {why if lacking else 'a GPU could transform them (train.resident)'}"
-    if lacking:
-        return None, f"samples: transformed on the CPU, since {why}"
     resident = None
     try:
         resident = Resident(samples, device, exclusive=exclusive)
@@ -62,7 +62,6 @@ def on_device(
         if not lacks_memory(error):
             raise
     if resident is None:
-        size = f"{samples.slices.size / (1 << 20):,.0f} MiB"
         raise UserError(
             f"train.resident: the device has no memory for the samples ({size}). With --set train.resident=false the "
             "CPU transforms them."

@@ -98,6 +98,8 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[
         yield Event(name, "lost", str(error))
     except KeyboardInterrupt:  # a second Ctrl-C, which waits for no save
         with contextlib.suppress(UserError, OSError):
+            if record is not None:
+                record.write_metrics()
             (record or trial).write_status("interrupted")
         raise
     except BaseException as error:

@@ -55,13 +55,13 @@ class Geometry:
         move: takes the transform, the size of what is transformed and the drawn parameters.
         leaves: whether results may show what lies beyond the border.
         border: OpenCV's number of what lies there; None: what the transform's `border_mode` says.
-        nearest: whether it may sample the image by nearest neighbour.
+        resizes: whether it is made to change the number of pixels that show the same; it never takes the nearest ones.
     """
 
     move: Callable[[Any, Size, Drawn], Move]
     leaves: bool = True
     border: int | None = None
-    nearest: bool = True
+    resizes: bool = False
 
     def obstacle(self, transform: Any) -> str:
         """Return the setting of a transform that this form does not know, e.g. "interpolation = 2"; "" for none."""
@@ -70,7 +70,7 @@ class Geometry:
         if getattr(transform, "area_for_downscale", None):
             return f'area_for_downscale = "{transform.area_for_downscale}"'
         flag, border = getattr(transform, "interpolation", cv2.INTER_LINEAR), self.border_of(transform)
-        if flag not in INTERPOLATIONS or (flag == cv2.INTER_NEAREST and not self.nearest):
+        if flag not in INTERPOLATIONS or (flag == cv2.INTER_NEAREST and self.resizes):
             return f"interpolation = {flag}"
         if border not in BORDERS:
             return f"border_mode = {border}"

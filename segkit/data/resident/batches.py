@@ -64,7 +64,6 @@ class Resident:
         self._whole, (least, most) = slices.dtype == "uint8", slices.bounds
         self._top = 255.0 if self._whole else 1.0
         self._bounded = least >= 0 and most <= self._top
-        self._generator = torch.Generator(device)
 
     @property
     def size(self) -> int:
@@ -168,8 +167,8 @@ class Resident:
         return found[..., None, None] if np.ndim(values[0]) == 0 else found
 
     def _noise(self, seed: int, shape: Sequence[int]) -> Tensor:
-        self._generator.manual_seed(seed)
-        return torch.randn(*shape, generator=self._generator, device=self._device)
+        generator = torch.Generator(self._device).manual_seed(seed)
+        return torch.randn(*shape, generator=generator, device=self._device)
 
     def _put(self, array: Any) -> Tensor:
         """Return an array on the device; the host does not wait for it."""
@@ -190,7 +189,7 @@ def _stages(step: Step, draws: Sequence[Draw], *, whole: bool) -> list[Stage]:
     sizes, applied = np.array([draw.size for draw in draws]), np.array([draw.move is not None for draw in draws])
     nearest = applied & (getattr(transform, "interpolation", 1) == 0)
     if not form.leaves_of(transform):
-        return [Stage(matrices, sizes, "", 0.0, nearest & False)]
+        return [Stage(matrices, sizes, "", 0.0, np.zeros_like(nearest))]
     border, fill = BORDERS[form.border_of(transform)], float(np.ravel(fill_of(transform))[0])
     fill = float(np.rint(np.clip(fill, 0, 255))) if whole else fill
     parts = [draw.move.part if draw.move else None for draw in draws]
@@ -200,7 +199,7 @@ def _stages(step: Step, draws: Sequence[Draw], *, whole: bool) -> list[Stage]:
     corners[:, 0, 2], corners[:, 1, 2] = ([part[axis] if part else 0 for part in parts] for axis in (1, 0))
     inner = np.array([part[2:] if part else size for part, size in zip(parts, sizes.tolist(), strict=True)])
     return [
-        Stage(corners, sizes, "", 0.0, nearest & False),
+        Stage(corners, sizes, "", 0.0, np.zeros_like(nearest)),
         Stage(np.linalg.inv(corners) @ matrices, inner, border, fill, nearest),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.components.device_forms import form_of
-from segkit.components.device_forms.form import Drawn, Form, Geometry, Move, Size
+from segkit.components.device_forms.form import NOISE, Drawn, Form, Geometry, Intensity, Move, Size
 from segkit.components.transforms import transforms
 from segkit.data.coverage import Bits
 from segkit.data.order import Member
@@ -40,7 +41,7 @@ class Step(NamedTuple):
     @property
     def resizes(self) -> bool:
         """Whether it is made to change the number of pixels that show the same."""
-        return isinstance(self.form, Geometry) and not self.form.nearest
+        return isinstance(self.form, Geometry) and self.form.resizes
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,12 @@ class Sample:
     draws: list[list[Draw]]
     size: Size
 
-    @property
-    def moves(self) -> list[Move]:
-        """Those that are applied, in order."""
-        return [draw.move for draws in self.draws for draw in draws if draw.move is not None]
-
 
 class Drawing:
     """Draws for samples, all of whose transforms have a device form."""
 
     def __init__(self, samples: Samples) -> None:
-        self._samples, self._dtype = samples, np.dtype(samples.slices.dtype)
+        self._samples = samples
         steps, lacking = forms_of(samples.pipeline)
         assert not lacking, f"{first_few(lacking)} has no device form"
         self.parts: list[Part] = []
@@ -138,25 +134,28 @@ class Drawing:
         """Return what a sample draws, and whether its masks show something after that, if one should look."""
         slices, number = self._samples.slices, self._samples.numbers[index]
         size, found = slices.shape(number), list[list[Draw]]()
-        first = slices.bits(number) if slices.labels[number] else None
-        bits = first if look else None
+        untouched = slices.bits(number) if slices.labels[number] else None
+        followed = untouched.copy() if look and untouched is not None else None
         self._samples.pipeline.reseed(key)
         for place, part in enumerate(self.parts):
             draws = []
             for step in part.steps:
-                draw, bits = _draw(step, self._like(size), bits)
+                draw, followed = _draw(step, _example(size, slices.inputs, slices.dtype), followed)
                 if draw.move is not None:
-                    if first is not None:
-                        draw = replace(draw, phase=phase(step.transform, draw.move, first))
-                    size, first = draw.result, None  # the masks of a result are not known here
-                draws.append(draw if draw.numbers is None else replace(draw, seed=_seed(key, place)))
+                    if untouched is not None:
+                        draw = replace(draw, phase=phase(step.transform, draw.move, untouched))
+                    size, untouched = draw.result, None  # of a result not all samples know their masks here
+                if isinstance(step.form, Intensity) and NOISE in step.form.names:
+                    draw = replace(draw, seed=_seed(key, place))
+                draws.append(draw)
             found.append(draws)
-        return Sample(index, found, size), not look or (bits is not None and bool(bits.any()))
+        return Sample(index, found, size), not look or (followed is not None and bool(followed.any()))
 
-    def _like(self, size: Size) -> NDArray[Any]:
-        """Return an image of a size, of which only type and shape count."""
-        inputs = self._samples.slices.inputs
-        return np.broadcast_to(np.zeros((), self._dtype), size if inputs == 1 else (*size, inputs))
+
+@functools.lru_cache(maxsize=1024)
+def _example(size: Size, inputs: int, dtype: str) -> NDArray[Any]:
+    """Return an image of which only type and shape count."""
+    return np.broadcast_to(np.zeros((), dtype), size if inputs == 1 else (*size, inputs))
 
 
 def _seed(key: Key, place: int) -> int:
@@ -192,6 +191,8 @@ def _draw(step: Step, image: NDArray[Any], bits: Bits | None) -> tuple[Draw, Bit
         move = form.move(transform, size, drawn)
         if bits is not None:
             bits = transform.apply_with_params(drawn, mask=bits)["mask"]
+            if not isinstance(bits, np.ndarray):
+                raise TypeError(f"must return the masks as a numpy array, got {type(bits).__name__}")
     except KeyboardInterrupt:
         raise
     except BaseException as error:
