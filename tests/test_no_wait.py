@@ -83,8 +83,7 @@ def test_samples_on_a_device_do_not_wait(name: str, values: dict[str, Any], excl
         pytest.skip("noise")
     samples, _ = pair(discs(), [(name, values)], exclusive)
     there = Resident(samples, META, exclusive=exclusive)
-    for draw in range(3):
-        assert there.batch(1, [(draw, 1)])[0].device == META
+    assert there.batch(1, [(0, 1)])[0].device == META
 
 
 @pytest.mark.gpu
