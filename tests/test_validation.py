@@ -300,6 +300,31 @@ def test_a_second_interrupt_leaves_a_table_of_the_epochs_that_are_done(
     assert (status.status, status.epochs_done, status.resident) == ("interrupted", 2, False)
 
 
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        ("{ epochs = 2 }", [4, 8, 10]),
+        ("{ steps = 3 }", [3, 6, 9, 10]),
+        ("{ seconds = 1e-9 }", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        ("{ seconds = 1000 }", [10]),
+        ("{ epochs = 2, steps = 3, seconds = 1000 }", [3, 4, 7, 8, 10]),
+    ],
+)
+def test_the_state_is_saved_as_often_as_a_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str, expected: list[int]
+) -> None:
+    saved: list[int] = []
+    save = checkpoint.save
+
+    def noted(path: Path, weights: Any, meta: dict[str, Any], state: Any = None) -> None:
+        saved.extend([meta["step"]] if path.stem == "last" else [])
+        save(path, weights, meta, state)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    train(tmp_path, "train.epochs=5", "train.steps_per_epoch=2", f"train.save_every={every}")
+    assert saved == expected
+
+
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_trial_that_fails_leaves_its_best_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool

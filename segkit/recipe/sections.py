@@ -135,15 +135,16 @@ class Transforms(Section):
 
 
 class Every(Section):
-    """How often the last checkpoint is saved: every so many epochs or optimizer steps."""
+    """How often the state is saved: every so many epochs, optimizer steps or seconds, whichever comes first."""
 
     epochs: Count | None = None
     steps: Count | None = None
+    seconds: Positive | None = None
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps, as in save_every = { epochs = 1 }")
+        if self.epochs is None and self.steps is None and self.seconds is None:
+            raise ValueError("give epochs, steps or seconds, as in save_every = { epochs = 1 }")
         return self
 
 

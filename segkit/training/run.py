@@ -8,6 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from segkit import files
@@ -18,6 +19,7 @@ from segkit.evaluation.overlay import shown_slice, write_overlay
 from segkit.evaluation.rows import Row, in_set, means
 from segkit.leases import LeaseLostError
 from segkit.recipe.identity import training_identity
+from segkit.recipe.sections import Every
 from segkit.registry.faults import raise_fault
 from segkit.training import checkpoint, warnings
 from segkit.training.failures import explained
@@ -128,13 +130,29 @@ def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
     return Event(trial.name, "failed", text)
 
 
+@dataclass(frozen=True)
+class Saved:
+    """When the state was saved last, or training began: optimizer steps, and seconds by the clock."""
+
+    step: int
+    seconds: float = field(default_factory=time.monotonic)
+
+    def is_due(self, every: Every, report: Report) -> bool:
+        """Return whether it is to be saved again."""
+        if report.complete and every.epochs is not None and report.epoch % every.epochs == 0:
+            return True
+        if every.steps is not None and report.step - self.step >= every.steps:
+            return True
+        return every.seconds is not None and time.monotonic() - self.seconds >= every.seconds
+
+
 def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
     """Train from where the record stands, then evaluate the kept checkpoint."""
     parts, settings, name = record.parts, record.recipe.train, record.trial.name
     state, every = parts.state, settings.save_every
     epochs = 1 if record.trial.limit.batches else settings.epochs
     record.write_status("running")
-    saved, shown, epoch_start, done = state.step, time.monotonic(), time.perf_counter(), 0
+    saved, shown, epoch_start, done = Saved(state.step), time.monotonic(), time.perf_counter(), 0
     loop = train(
         state,
         parts.feed,
@@ -149,23 +167,22 @@ def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:
     for report in loop if not record.stopped_early else ():
         if report.step == first and (settings.compile or parts.device.is_cuda):
             yield Event(name, "log", f"[{name}] {_first_step(record, time.perf_counter() - epoch_start)}")
-        due = due or (every.steps is not None and state.step - saved >= every.steps)
         if report.complete:
             done += 1
             outlasted = record.computing  # metrics of the epoch before: a save that waits for those would never come
             yield from _end_epoch(record, report, epoch_start, epochs, done)
             epoch_start = time.perf_counter()
-            due = due or (every.epochs is not None and report.epoch % every.epochs == 0)
         elif time.monotonic() - shown > FLUSH_SECONDS:
             fraction = (report.epoch - 1 + state.batch / parts.feed.steps_per_epoch) / epochs
             yield Event(name, "step", values={"fraction": fraction})
             shown = time.monotonic()
+        due = due or saved.is_due(every, report)
         stopping, ended = stop(), report.complete and (report.epoch == epochs or record.stopped_early)
         if stopping or ended or (due and (outlasted or not record.computing)):
             yield from record.end_epoch()
             _ = report.losses  # the state up to here is known to be finite
             save(record)
-            saved, due = state.step, False
+            saved, due = Saved(state.step), False
         if stopping and not ended:
             record.write_status("interrupted")
             yield Event(name, "interrupted", f"in epoch {report.epoch}, after step {report.step}: saved")
