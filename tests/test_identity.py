@@ -198,6 +198,10 @@ def test_lost_files_of_a_finished_trial_are_made_again() -> None:
         assert any(said in event.text for event in events)
         assert epochs_trained(iter(events)) == epochs
         assert {name: (FOLDER / name).read_bytes() for name in kept} == kept
+    for name in ("metrics.csv", "cases.csv"):  # both of which the saved state knows
+        (FOLDER / name).unlink()
+    assert epochs_trained(study(ONE).execute(jobs=1)) == 0
+    assert {name: (FOLDER / name).read_bytes() for name in kept} == kept
     for damaged in ("cases.csv", "best.safetensors"):
         for length in (0, 200):
             (FOLDER / damaged).write_bytes((FOLDER / damaged).read_bytes()[:length])

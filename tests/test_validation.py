@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -28,7 +29,7 @@ from segkit.plugins import isolated
 from segkit.registry.faults import ComponentError
 from segkit.training import checkpoint, setup
 from segkit.training.results import History
-from segkit.training.run import run_trial
+from segkit.training.run import Saved, run_trial
 from segkit.training.status import Status
 from segkit.training.trial import Event
 from segkit.training.validation import Validation
@@ -323,6 +324,55 @@ def test_the_state_is_saved_as_often_as_a_recipe_says(
     monkeypatch.setattr(checkpoint, "save", noted)
     train(tmp_path, "train.epochs=5", "train.steps_per_epoch=2", f"train.save_every={every}")
     assert saved == expected
+
+
+def test_the_clock_of_saves_begins_again_with_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    save = checkpoint.save
+
+    def noted(path: Path, weights: Any, meta: dict[str, Any], state: Any = None) -> None:
+        saved.extend([meta["step"]] if path.stem == "last" else [])
+        save(path, weights, meta, state)
+
+    steps = iter(range(10_000))
+    monkeypatch.setattr("segkit.training.run.Saved", functools.partial(Saved, clock=lambda: 10.0 * next(steps)))
+    monkeypatch.setattr(checkpoint, "save", noted)
+    train(tmp_path, "train.epochs=5", "train.steps_per_epoch=2", "train.save_every={ seconds = 30 }")
+    assert saved == [3, 6, 9, 10]
+
+
+def test_weights_are_those_of_the_epoch_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the epochs after the last save turn out worse when they are trained again, as they may on a GPU."""
+    sets = ("train.epochs=8", "train.save_every={ epochs = 3 }")
+    failing = iter([False] * 5 + [True])
+
+    def step(self: Any, loss: float) -> None:
+        if next(failing, False):
+            raise ComponentError("enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("segkit.components.schedulers.Schedule.step_epoch", step)
+        assert kinds(train(tmp_path, *sets))[-1] == "failed"
+    assert checkpoint.load(tmp_path / FOLDER / "best.safetensors").meta["epoch"] <= 3
+    ahead = checkpoint.load(tmp_path / FOLDER / "best.safetensors")
+    checkpoint.save(tmp_path / FOLDER / "best.safetensors", ahead.weights, ahead.meta | {"epoch": 5})
+    monkeypatch.setattr("segkit.training.run.score_of", lambda *given: 0.0)
+    assert kinds(train(tmp_path, *sets))[-1] == "finished"
+    meta, status = checkpoint.load(tmp_path / FOLDER / "best.safetensors").meta, Status.read(tmp_path / FOLDER)
+    assert meta["epoch"] == status.best_epoch == 4
+
+
+def test_an_interrupt_while_a_state_is_read_changes_nothing_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: Any) -> str:
+        raise KeyboardInterrupt
+
+    train(tmp_path, "train.epochs=3")
+    monkeypatch.setattr("segkit.training.run.restore", interrupted)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        train(tmp_path, "train.epochs=4")
+    assert (Status.read(tmp_path / FOLDER).status, Status.read(tmp_path / FOLDER).epochs_done) == ("interrupted", 3)
 
 
 @pytest.mark.parametrize("beside", [False, True])

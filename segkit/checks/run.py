@@ -83,7 +83,10 @@ def _check_trial(folder: Path, cache: DataCache) -> Iterator[Finding]:
         if changed:
             what = "; ".join(f"{key} {text}" for key, text in changed.items())
             yield Finding("fault", f"comes from another trial: {what}.", str(path))
-        if whole:
+        if finished and name == "best" and status.best_epoch not in (None, meta["epoch"]):
+            text = f"holds the weights of epoch {meta['epoch']}, trial.json says {status.best_epoch}."
+            yield Finding("fault", text, str(path))
+        if finished or (whole and meta["epoch"] <= len(history)):
             yield from _compare_with_metrics(path, meta, history)
     if finished and not missing and number == TRAINING_NUMBER:
         yield from _reevaluate(folder, recipe, status, cache)

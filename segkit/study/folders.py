@@ -85,7 +85,7 @@ def inspect_folder(trial: Trial, *, mix: bool) -> Existing:
         problem = "gone" if "best.safetensors" in missing else "damaged"
         return Existing(trial, "lost", f"best.safetensors of this finished trial is {problem}: it is trained again")
     gone = [name for name in (*RESULTS, "last.safetensors") if not (folder / name).is_file()]
-    if len(gone) > 1:
+    if len(gone) > 1 and "last.safetensors" in gone:
         return Existing(trial, "lost", f"{' and '.join(gone)} of this finished trial are gone: it is trained again")
     if missing:
         return Existing(trial, "open", f"{' and '.join(missing)} of this finished trial is gone: written again")

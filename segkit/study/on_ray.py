@@ -32,11 +32,12 @@ HEAD = {"node:__internal_head__": 0.001}  # the machine that a cluster does not 
 
 @dataclasses.dataclass
 class _Task:
-    """A trial under way; `crashes` counts the attempts that were lost since there was a sign of progress."""
+    """A trial under way; `crashes` counts the attempts that were lost since its state was `saved`."""
 
     trial: Trial
     attempt: str = ""
     crashes: int = 0
+    saved: int | None = None
     ended: bool = False
 
 
@@ -180,7 +181,8 @@ class Cluster:
             except self._ray.exceptions.RayTaskError as error:
                 reason = str(error.cause) if isinstance(error.cause, UserError) else described(error.cause)
             except self._ray.exceptions.RayError as error:
-                task.crashes += 1
+                before, task.saved = task.saved, _saved(task.trial)
+                task.crashes = task.crashes + 1 if task.saved == before else 1
                 if task.crashes > CRASHES:
                     reason = (
                         f"its machine or process was lost {task.crashes} times in a row: {str(error).splitlines()[0]}"
@@ -193,6 +195,13 @@ class Cluster:
                 yield failed(task.trial, reason)
             elif not task.ended:
                 running |= self._submitted(task, board, cache)
+
+
+def _saved(trial: Trial) -> int | None:
+    """Return when the state of a trial was saved last; None if it was not."""
+    with contextlib.suppress(OSError):
+        return (trial.path / "last.safetensors").stat().st_mtime_ns
+    return None
 
 
 def _told(task: _Task, events: Sequence[Event], sent: dict[str, bytes]) -> Iterator[Event]:
@@ -208,7 +217,6 @@ def _told(task: _Task, events: Sequence[Event], sent: dict[str, bytes]) -> Itera
         events = [Event(trial.name, "lost", str(error))]
     for event in events:
         task.ended = task.ended or event.kind in (*ENDS, "lost")
-        task.crashes = 0 if event.kind in ("step", "epoch") else task.crashes
         if event.kind != "start":  # what was to be removed is
             task.trial = dataclasses.replace(task.trial, fresh=False)
         yield event

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -64,12 +67,23 @@ def restore(record: Record) -> str:
     state.epoch, state.batch, state.step, state.rate = (saved[name] for name in ("epoch", "batch", "step", "rate"))
     state.sums = saved["sums"].to(device) if saved["sums"] is not None else None
     state.first_batch, record.history = saved["first_batch"], History.of(saved["history"])
-    record.best = (saved["best"][0], saved["best"][1]) if saved["best"] else None
+    record.best = _best(record, saved["best"])
     record.warnings, record.seconds = saved["warnings"], saved["seconds"]
     record.initial_weights = found.meta["initial_weights"]
     if state.epoch > record.recipe.train.epochs or record.stopped_early:
         return "trained already: evaluated again"
     return f"resumes in epoch {state.epoch}, after step {state.step}"
+
+
+def _best(record: Record, saved: Sequence[Any] | None) -> tuple[float, int] | None:
+    """Return score and epoch of the best weights; None if best.safetensors does not hold them.
+
+    It is written first, and so may be ahead of the state: then the epoch whose weights it holds is trained again.
+    """
+    with contextlib.suppress(UserError):  # it is damaged, or gone
+        if saved is not None and checkpoint.load(record.folder / "best.safetensors").meta["epoch"] == saved[1]:
+            return saved[0], saved[1]
+    return None
 
 
 def has_begun(trial: Trial) -> bool:

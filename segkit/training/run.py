@@ -8,7 +8,6 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from segkit import files
@@ -78,9 +77,10 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[
         files.write_text(folder / "recipe.toml", recipe.to_toml())  # after the status, whose identity is of this one
         parts = set_up(recipe, trial.limit, cache, begun=has_begun(trial), gpu_share=trial.gpu_share)
         try:
-            record = Record(trial, parts)
+            made = Record(trial, parts)
             yield from (Event(name, "log", line) for line in parts.log)
-            resumed = restore(record)
+            resumed = restore(made)
+            record = made  # before, it knows less than the files
             if resumed:
                 yield Event(name, "log", f"[{name}] {resumed}")
             yield from map(record.warn, parts.warnings)
@@ -109,14 +109,18 @@ def _run(trial: Trial, stop: Callable[[], bool], cache: DataCache) -> Generator[
 
 
 def _kept(record: Record) -> Iterator[Event]:
-    """Write of a trial that failed what would be lost with the process, as far as that is possible."""
+    """Write of a trial that failed what would be lost with the process, as far as that is possible.
+
+    A saved state is resumed from, which has its own best weights.
+    """
     events = list[Event]()
     with contextlib.suppress(Exception):
         events += record.end_epoch()
     with contextlib.suppress(Exception):
         record.write_metrics()
     with contextlib.suppress(Exception):
-        save_best(record)
+        if not (record.folder / "last.safetensors").exists():
+            save_best(record)
     yield from events
 
 
@@ -130,12 +134,11 @@ def failed(trial: Trial, text: str, record: Record | None = None) -> Event:
     return Event(trial.name, "failed", text)
 
 
-@dataclass(frozen=True)
 class Saved:
-    """When the state was saved last, or training began: optimizer steps, and seconds by the clock."""
+    """When the state was saved last, or training began: after so many steps of the optimizer, now by a clock."""
 
-    step: int
-    seconds: float = field(default_factory=time.monotonic)
+    def __init__(self, step: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.step, self.clock, self.seconds = step, clock, clock()
 
     def is_due(self, every: Every, report: Report) -> bool:
         """Return whether it is to be saved again."""
@@ -143,7 +146,7 @@ class Saved:
             return True
         if every.steps is not None and report.step - self.step >= every.steps:
             return True
-        return every.seconds is not None and time.monotonic() - self.seconds >= every.seconds
+        return every.seconds is not None and self.clock() - self.seconds >= every.seconds
 
 
 def _train(record: Record, stop: Callable[[], bool]) -> Iterator[Event]:

@@ -276,7 +276,7 @@ def others(parts: Setup, batches: list[Batch], seconds: float) -> Iterator[tuple
 def whole_trial(scale: Scale) -> Iterator[tuple[str, str]]:
     """Yield the rows of a trial as `segkit run` trains it."""
     every = scale.epochs // SAVES
-    sets = [f"train.epochs={scale.epochs}", f"train.save_every.epochs={every}"]
+    sets = [f"train.epochs={scale.epochs}", f"train.save_every={{ epochs = {every}, seconds = 1e6 }}"]
     recipe = scale.recipe(scale.widths[""], "train.resident=true", *sets)
     with tempfile.TemporaryDirectory(prefix="segkit-gpu-") as folder:
         trial = Trial("benchmark", recipe.train.seed, None, recipe, Path("benchmark/seed-1"), Path(folder))

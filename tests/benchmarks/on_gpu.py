@@ -61,9 +61,11 @@ def main() -> None:
             try:
                 status = process.wait(60 * options.minutes)
                 end = "done" if status == 0 else f"status {status}"
-            except subprocess.TimeoutExpired:
+            except BaseException as error:
                 os.killpg(process.pid, signal.SIGKILL)  # its children too, which would disturb the next one
                 process.wait()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
                 end = f"ended after {options.minutes:g} minutes"
         failed |= end != "done"
         print(f"{name}: {end}, {time.monotonic() - begun:.0f} s, {out / f'{name}.txt'}", flush=True)
