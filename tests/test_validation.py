@@ -222,8 +222,8 @@ def test_metrics_that_take_longer_than_an_epoch_do_not_keep_the_state_from_being
     always(monkeypatch, True)
     monkeypatch.setattr(checkpoint, "save", noted)
     monkeypatch.setattr("segkit.evaluation.evaluator.score", slow)
-    train(tmp_path, SETS[0], "train.epochs=6", f"train.save_every={every}")
-    assert len(saved) >= 3
+    train(tmp_path, SETS[0], "train.epochs=5", f"train.save_every={every}")
+    assert len(saved) >= 2
     assert max(later - earlier for earlier, later in itertools.pairwise([1, *saved])) <= 2
 
 
