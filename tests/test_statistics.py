@@ -62,7 +62,7 @@ def verdicts(tables: Table | Sequence[Table], **words: Any) -> list[str]:
 @pytest.mark.parametrize("patients", [2, 3, 5, 16])
 def test_at_most_one_null_study_in_twenty_has_a_false_verdict(variants: int, seeds: int, patients: int) -> None:
     rng = np.random.default_rng([variants, seeds, patients])
-    studies = 2000
+    studies = 3000
     heavy = lambda shape: rng.standard_t(3, shape) / math.sqrt(3)  # noqa: E731
     words: dict[str, Any]
     for words in (
