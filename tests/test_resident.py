@@ -140,7 +140,7 @@ def test_every_form_is_compared() -> None:
 @pytest.mark.parametrize("exclusive", [False, True], ids=["independent", "exclusive"])
 @pytest.mark.parametrize(("name", "values"), SETTINGS)
 def test_a_transform_gives_what_it_gives_on_the_cpu(name: str, values: dict[str, Any], exclusive: bool) -> None:
-    agree(name, values, 5, exclusive)
+    agree(name, values, 8, exclusive)
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ class Drawing:
                 if draw.move is not None:
                     if untouched is not None:
                         draw = replace(draw, phase=phase(step.transform, draw.move, untouched))
-                    size, untouched = draw.result, None  # of a result not all samples know their masks here
+                    size, untouched = draw.result, None  # the masks of a result are known of few samples
                 if isinstance(step.form, Intensity) and NOISE in step.form.names:
                     draw = replace(draw, seed=_seed(key, place))
                 draws.append(draw)
